@@ -1,0 +1,59 @@
+"""The `sdg` command: one file a command group, loaded only when that command is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from sdg import __version__
+from sdg.errors import SdgError
+
+# Command -> (module that defines it under the same name, help shown in the overview).
+COMMANDS = {
+    "data": ("sdg.cli.data", "Check, describe, split, convert and compare annotation files."),
+    "evaluate": ("sdg.cli.evaluate", "Score predicted defects against the truth with SDG-Eval."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[name]
+        command = getattr(import_module(module), name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The overview prints the table above; importing every command for its help line would be slow.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help) for name, (_, help) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="sdg")
+def cli() -> None:
+    """Structured Defect Grounding: find, explain, measure and repair defects in generated images.
+
+    \b
+    Example:
+      sdg evaluate --truth annotations.jsonl --predictions predictions.jsonl
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; an SdgError becomes one sentence on stderr and exit code 1."""
+    try:
+        cli.main(args=args, prog_name="sdg", standalone_mode=True)
+    except SdgError as error:
+        click.echo(f"sdg: {error}", err=True)
+        sys.exit(1)
