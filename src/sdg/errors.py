@@ -2,4 +2,4 @@
 
 
 class SdgError(Exception):
-    """Something outside the program is wrong (a file, an image, a server, a recipe); the message says what to do."""
+    """A file, an image, a server or a recipe is wrong; the message says which, and what to do."""
