@@ -1,0 +1,218 @@
+"""The one image loader: any picture file becomes an upright 8-bit RGB image, or a sentence saying what to do.
+
+Drawing defects onto an image is `draw_overlay`, in `sdg.overlay`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Final
+from uuid import uuid4
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from sdg.errors import SdgError
+from sdg.overlay import draw_overlay
+
+__all__ = ["MAX_PIXELS", "draw_overlay", "image_size", "load_image", "load_image_bytes", "save_image"]
+
+MAX_PIXELS: Final = 8192 * 8192
+"""Larger images are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
+
+# Formats that pictures come in. Pillow's others are left out on purpose: EPS, for one, runs Ghostscript.
+_FORMATS: Final = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
+_READABLE: Final = "PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF"
+
+# EXIF orientation -> the turn that puts the stored pixels upright.
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_AXES: Final = (5, 6, 7, 8)
+_ORIENTATION_TAG: Final = 0x0112
+
+
+def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image file as RGB, 8 bits a channel, upright.
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit and 1-bit values are scaled to 0–255,
+    and of an animation the first frame is taken. Colour profiles are not applied. The size is checked
+    against `max_pixels` before anything is decoded (Pillow's own, larger limit holds as well).
+    Raises SdgError, naming the file, for anything that is not a whole and readable image.
+    """
+    with _opened(path) as stream:
+        return _load(stream, os.fspath(path), max_pixels)
+
+
+def load_image_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Like `load_image`, for the content of a file; `name` stands for it in errors."""
+    _refuse_empty_and_pointers(data[:64], name)
+    return _load(BytesIO(data), name, max_pixels)
+
+
+def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) in pixels of the upright image, from the file's header alone.
+
+    Raises SdgError as `load_image` does, except for damage behind the header, which it does not see.
+    """
+    with _opened(path) as stream:
+        image = _open(stream, os.fspath(path), max_pixels)
+        width, height = image.size
+        return (height, width) if _orientation(image) in _SWAPS_AXES else (width, height)
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
+    """Write a PNG file, whole or not at all, making its folder if need be; returns its path.
+
+    Raises SdgError if the name does not end in .png or the file cannot be written.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".png":
+        raise SdgError(f"{target} cannot be written: pictures are saved as PNG, so end the name in .png.")
+    # Beside the target, because a rename is atomic only within one file system.
+    temporary = target.with_name(f".{uuid4().hex}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as stream:
+                image.save(stream, format="PNG")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise SdgError(
+            f"{target} cannot be written ({_reason(error)}); choose a folder you may write to."
+        ) from error
+    return target
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """The file, open for reading, once it is known to be a regular file with something in it."""
+    name = os.fspath(path)
+    try:
+        # A pipe would block for ever and a device never ends, so look before opening.
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+            raise SdgError(f"{name} is not a regular file; give the path of an image file.")
+        stream = Path(path).open("rb")  # noqa: SIM115 (closed below, where errors are no longer about opening)
+    except FileNotFoundError:
+        raise SdgError(f"{name} does not exist; check the path of the image.") from None
+    except IsADirectoryError:
+        raise SdgError(f"{name} is a folder; give the path of an image file.") from None
+    except PermissionError:
+        raise SdgError(f"{name} may not be read; ask for read permission or copy it elsewhere.") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise SdgError(
+            f"{name!r} cannot be opened ({_reason(error)}); check the path of the image."
+        ) from None
+    with stream:
+        _refuse_empty_and_pointers(stream.read(64), name)
+        stream.seek(0)
+        yield stream
+
+
+def _refuse_empty_and_pointers(start: bytes, name: str) -> None:
+    if not start:
+        raise SdgError(f"{name} is empty (0 bytes); fetch or generate the image again.")
+    if start.startswith(b"version https://git-lfs"):
+        raise SdgError(f"{name} is a Git LFS pointer, not the image itself; fetch it with `git lfs pull`.")
+
+
+def _open(stream: IO[bytes], name: str, max_pixels: int) -> Image.Image:
+    """Read the header, and refuse what is no image or too large an image."""
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels is at least 1, not {max_pixels}.")
+    Image.init()  # registers the formats; which of them exist depends on Pillow's version
+    try:
+        image = Image.open(stream, formats=[name for name in _FORMATS if name in Image.OPEN])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise SdgError(
+            f"{name} claims to be larger than any image that is safe to decode; "
+            "scale it down, or leave it out if it comes from someone you do not trust."
+        ) from None
+    except UnidentifiedImageError:
+        raise SdgError(
+            f"{name} is not an image that can be read, or its header is damaged; convert it to {_READABLE}."
+        ) from None
+    except Exception as error:  # Pillow's readers raise a dozen unrelated types on damaged headers
+        raise _damaged(name) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise SdgError(
+            f"{name} is {width}×{height} pixels, more than the {max_pixels:,} allowed; scale it down first."
+        )
+    return image
+
+
+def _load(stream: IO[bytes], name: str, max_pixels: int) -> Image.Image:
+    image = _open(stream, name, max_pixels)
+    # Before loading: Pillow turns a TIFF itself while loading it, and forgets where it stood.
+    orientation = _orientation(image)
+    try:
+        image.load()
+        rgb = _to_rgb(image, name)
+    except SdgError:
+        raise
+    except Exception as error:  # as above, for damaged pixel data
+        raise _damaged(name) from error
+    turn = _UPRIGHT.get(orientation)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    upright.info.clear()  # profiles and EXIF describe the file, no longer these pixels
+    return upright
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1–8 of an opened image that is not yet loaded; 1 where there is none to go by."""
+    if image.format == "TIFF":
+        return 1  # Pillow gives the upright size and, once loaded, the upright pixels
+    try:
+        # The base class's method, because PNG's own decodes the pixels to look for EXIF behind them.
+        return int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
+    except Exception:  # unreadable metadata must not cost the picture, and Pillow raises many types for it
+        return 1
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_wide_to_grey(image, name)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _wide_to_grey(image: Image.Image, name: str) -> np.ndarray:
+    """Pixels of 16 or more bits as (H, W) uint8, scaled: clipping would turn nearly all of them white."""
+    values = np.asarray(image)
+    white = 1.0 if image.mode == "F" else 65535.0
+    if not (values.min() >= 0 and values.max() <= white):  # written so that NaN is refused too
+        raise SdgError(
+            f"{name} holds values outside 0 to {white:g}, so what is white is unknown; "
+            "convert it to 8 or 16 bits."
+        )
+    grey = np.rint(values * (255.0 / white)).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        grey[values == transparent] = 255  # laid on white, as every transparency is
+    return grey
+
+
+def _damaged(name: str) -> SdgError:
+    return SdgError(f"{name} is damaged or cut short and cannot be decoded; fetch or generate it again.")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
