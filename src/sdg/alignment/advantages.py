@@ -1,0 +1,100 @@
+"""Group-relative advantages, per location (SDG §4.2 eq. 5) and per image (Flow-GRPO).
+
+A group is the K samples of one prompt. Samples that could not be scored stay out of its statistics.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def spatial_advantages(
+    maps: Tensor, groups: Tensor, valid: Tensor | None = None, eps: float = 1e-6
+) -> Tensor:
+    """A_D = (R_D − mean)/(std + eps) at each location, over the samples of a group (SDG §4.2 eq. 5).
+
+    maps: (B, H, W) spatial rewards; groups: (B,) integer ids in any order; valid: (B,) bool, all by
+    default. The standard deviation is the sample one (n−1). Invalid rows may hold anything, also NaN;
+    they are left out and get 0, and so does every row of a group with fewer than two valid rows. A
+    location where all of a group agree gets exactly 0. Returns (B, H, W), the type of `maps`.
+    Raises ValueError for shapes that do not fit and for a valid row that is not finite.
+    """
+    if maps.ndim != 3:
+        raise ValueError(f"Reward maps are (B, H, W), not {tuple(maps.shape)}.")
+    return _standardise(maps, groups, valid, eps)
+
+
+def scalar_advantages(
+    rewards: Tensor,
+    groups: Tensor,
+    valid: Tensor | None = None,
+    eps: float = 1e-6,
+    limit: float | None = None,
+) -> Tensor:
+    """One advantage an image, as `spatial_advantages` of a map with one location (Flow-GRPO).
+
+    rewards: (B,). limit: clamp to ±limit; the released configuration clamps scalar advantages to ±5 and
+    leaves spatial ones alone. Returns (B,), the type of `rewards`.
+    """
+    if rewards.ndim != 1:
+        raise ValueError(f"Scalar rewards are (B,), not {tuple(rewards.shape)}.")
+    advantages = _standardise(rewards, groups, valid, eps)
+    return advantages if limit is None else advantages.clamp(-limit, limit)
+
+
+def group_deviations(values: Tensor, groups: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Each row's deviation from its group's mean, and its group's sample standard deviation.
+
+    values: (B, …), any trailing shape. Returns two float64 tensors of that shape. Deviations are 0 in
+    invalid rows; both are 0 in groups with fewer than two valid rows.
+
+    Values are first taken relative to one member of their group, in float64: subtracting equal numbers
+    is exact, so a constant group has deviation and standard deviation exactly 0, where the usual
+    x − mean leaves rounding noise that a division by a tiny eps would turn into a reward.
+    """
+    groups, valid = _check(values, groups, valid)
+    rows = len(values)
+    ids, group = torch.unique(groups, return_inverse=True)  # group: (B,) in 0..G−1
+    count = valid.new_zeros(len(ids), dtype=torch.float64).index_add_(0, group, valid.double())  # (G,)
+    trailing = (-1, *[1] * (values.ndim - 1))
+    keep = valid.view(trailing)
+
+    # The first valid row of each group; a group without one points at row 0, all its rows being masked.
+    index = torch.where(valid, torch.arange(rows, device=values.device), rows)
+    first = torch.full((len(ids),), rows, device=values.device).scatter_reduce_(0, group, index, "amin")
+    first = torch.where(first < rows, first, 0)
+    exact = values.detach().double()
+    shifted = torch.where(keep, exact - exact[first[group]], 0.0)  # (B, …)
+
+    def group_sum(x: Tensor) -> Tensor:  # (B, …) -> (G, …)
+        return x.new_zeros((len(ids), *x.shape[1:])).index_add_(0, group, x)
+
+    mean = group_sum(shifted) / count.clamp(min=1).view(trailing)
+    enough = (count >= 2).view(trailing)
+    deviation = torch.where(keep & enough[group], shifted - mean[group], 0.0)
+    variance = group_sum(deviation.square()) / (count - 1).clamp(min=1).view(trailing)
+    return deviation, variance.sqrt()[group]
+
+
+def _standardise(values: Tensor, groups: Tensor, valid: Tensor | None, eps: float) -> Tensor:
+    deviation, std = group_deviations(values, groups, valid)
+    return (deviation / (std + eps)).to(values.dtype)
+
+
+def _check(values: Tensor, groups: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Groups and validity as (B,) tensors beside `values`; raises ValueError where they do not fit."""
+    rows = len(values)
+    if not values.is_floating_point():
+        raise ValueError(f"Rewards are floating-point numbers, not {values.dtype}.")
+    groups = torch.as_tensor(groups, device=values.device)
+    if groups.shape != (rows,) or groups.is_floating_point() or groups.is_complex():
+        raise ValueError(f"Group ids are {rows} integers, not {groups.dtype} of shape {tuple(groups.shape)}.")
+    if valid is None:
+        valid = torch.ones(rows, dtype=torch.bool, device=values.device)
+    valid = torch.as_tensor(valid, device=values.device)
+    if valid.shape != (rows,) or valid.dtype != torch.bool:
+        raise ValueError(f"Validity is {rows} booleans, not {valid.dtype} of shape {tuple(valid.shape)}.")
+    if not torch.isfinite(values[valid]).all():
+        raise ValueError("A valid row's reward is not finite; mark rows that could not be scored as invalid.")
+    return groups, valid
