@@ -79,12 +79,8 @@ def _pixel_box(defect: Defect, size: tuple[int, int]) -> Rect:
     """The pixels a box touches; never empty."""
     x0, y0, x1, y1 = defect.box
     width, height = size
-    return (
-        x0 * width // BOX_SCALE,
-        y0 * height // BOX_SCALE,
-        ceil(x1 * width / BOX_SCALE),
-        ceil(y1 * height / BOX_SCALE),
-    )
+    low = x0 * width // BOX_SCALE, y0 * height // BOX_SCALE
+    return *low, ceil(x1 * width / BOX_SCALE), ceil(y1 * height / BOX_SCALE)
 
 
 def _area(rect: Rect) -> int:
@@ -106,15 +102,12 @@ def _draw_box(
 ) -> None:
     """A coloured frame between two thin white ones, just outside the box so that it hides little of it."""
     casing = max(1, line // 2)
+    reach = line + casing
     # Pushed back onto the canvas where the box touches its edge.
-    outer = (
-        max(0, box[0] - line - casing),
-        max(0, box[1] - line - casing),
-        min(size[0], box[2] + line + casing),
-        min(size[1], box[3] + line + casing),
-    )
-    _frame(draw, outer, line + 2 * casing, _CASING)
-    middle = (outer[0] + casing, outer[1] + casing, outer[2] - casing, outer[3] - casing)
+    x0, y0 = max(0, box[0] - reach), max(0, box[1] - reach)
+    x1, y1 = min(size[0], box[2] + reach), min(size[1], box[3] + reach)
+    _frame(draw, (x0, y0, x1, y1), line + 2 * casing, _CASING)
+    middle = (x0 + casing, y0 + casing, x1 - casing, y1 - casing)
     if type is DefectType.ARTIFACT:
         _frame(draw, middle, line, COLOURS[type])
     else:
@@ -310,9 +303,8 @@ def _legend_rows(defects: Sequence[Defect], width: int, text_size: int) -> list[
     rows: list[_Row] = []
     for index, defect in enumerate(defects, 1):
         rows.append(_head_row(index, defect, text_size))
-        for text in _wrap(defect.reason, font, width):
-            rows.append(_text_row(text, font, leading, _INK))
-        rows.append(_Row(round(text_size * 0.9), lambda draw, x, y: None))
+        rows += [_text_row(text, font, leading, _INK) for text in _wrap(defect.reason, font, width)]
+        rows.append(_Row(round(text_size * 0.9), lambda draw, x, y: None))  # the space between two defects
     return rows[:-1]
 
 
