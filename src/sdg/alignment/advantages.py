@@ -64,22 +64,22 @@ def group_deviations(values: Tensor, groups: Tensor, valid: Tensor | None = None
     index = torch.where(valid, torch.arange(rows, device=values.device), rows)
     first = torch.full((len(ids),), rows, device=values.device).scatter_reduce_(0, group, index, "amin")
     first = torch.where(first < rows, first, 0)
-    exact = values.detach().double()
-    shifted = torch.where(keep, exact - exact[first[group]], 0.0)  # (B, …)
+    deviation = values.detach().to(torch.float64, copy=True)  # (B, …), changed in place from here on
+    deviation.sub_(deviation[first[group]]).masked_fill_(~keep, 0.0)
 
     def group_sum(x: Tensor) -> Tensor:  # (B, …) -> (G, …)
         return x.new_zeros((len(ids), *x.shape[1:])).index_add_(0, group, x)
 
-    mean = group_sum(shifted) / count.clamp(min=1).view(trailing)
+    mean = group_sum(deviation) / count.clamp(min=1).view(trailing)
     enough = (count >= 2).view(trailing)
-    deviation = torch.where(keep & enough[group], shifted - mean[group], 0.0)
+    deviation.sub_(mean[group]).masked_fill_(~(keep & enough[group]), 0.0)
     variance = group_sum(deviation.square()) / (count - 1).clamp(min=1).view(trailing)
     return deviation, variance.sqrt()[group]
 
 
 def _standardise(values: Tensor, groups: Tensor, valid: Tensor | None, eps: float) -> Tensor:
     deviation, std = group_deviations(values, groups, valid)
-    return (deviation / (std + eps)).to(values.dtype)
+    return deviation.div_(std.add_(eps)).to(values.dtype)
 
 
 def _check(values: Tensor, groups: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
