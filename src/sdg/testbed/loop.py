@@ -1,0 +1,240 @@
+"""The one training loop of the testbed's from-scratch models: seeded batches, EMA, exact resume, progress.
+
+Batch number i is drawn from (seed, i) alone, so that a resumed run sees what an undisturbed one would.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from sdg.errors import SdgError
+
+STATE, META = "state.safetensors", "progress.json"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train and how often to save and to report; steps are optimiser steps."""
+
+    steps: int
+    learning_rate: float
+    warmup: int = 200
+    final_fraction: float = 0.02  # the learning rate ends at this fraction of its peak
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    save_every: int = 500
+    report_every: int = 50
+    max_minutes: float | None = None  # stop early and save; `resume` goes on
+
+
+class SeededBatches(Dataset[Any]):
+    """Batch i = make(np.random.default_rng((seed, i))); for a DataLoader with batch_size=None."""
+
+    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int, steps: int) -> None:
+        self.make, self.seed, self.steps = make, seed, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(np.random.default_rng((self.seed, index)))
+
+
+def batches(data: Dataset[Any], start: int, steps: int, workers: int) -> Iterator[Any]:
+    """Batches start … steps−1 of a seeded data set, made ahead in worker processes."""
+    loader = DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, steps),
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+    return iter(loader)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Weight matrices inside the model's blocks, for Muon, and everything else, for AdamW."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = parameter.ndim == 2 and not any(part in name for part in ("embed", "proj_out", "lm_head"))
+        (matrices if inner else others).append(parameter)
+    return matrices, others
+
+
+def make_optimizers(model: nn.Module, budget: Budget, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW, or Muon on the inner weight matrices with AdamW on the rest."""
+    if not muon:
+        weights = [p for p in model.parameters() if p.requires_grad]
+        return [_adamw(weights, budget)]
+    matrices, others = split_parameters(model)
+    first = torch.optim.Muon(
+        matrices,
+        lr=budget.learning_rate,
+        weight_decay=budget.weight_decay,
+        momentum=0.95,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [first, _adamw(others, budget)]
+
+
+def _adamw(parameters: Iterable[nn.Parameter], budget: Budget) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        parameters, lr=budget.learning_rate, betas=(0.9, 0.98), weight_decay=budget.weight_decay
+    )
+
+
+def learning_rate_factor(step: int, budget: Budget) -> float:
+    """Linear warm-up, then a cosine down to `final_fraction`."""
+    if step < budget.warmup:
+        return (step + 1) / budget.warmup
+    done = (step - budget.warmup) / max(1, budget.steps - budget.warmup)
+    low = budget.final_fraction
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def fit(
+    model: nn.Module,
+    loss_of: Callable[[Any], dict[str, Tensor]],
+    data: Dataset[Any],
+    out: Path,
+    budget: Budget,
+    *,
+    seed: int,
+    resume: bool = False,
+    workers: int = 1,
+    muon: bool = False,
+    on_save: Callable[[nn.Module, int], None] | None = None,
+) -> nn.Module:
+    """Train `model` on `loss_of(batch)["loss"]` and return it with its averaged (EMA) weights.
+
+    Checkpoints go to out/checkpoint, atomically; `resume` goes on from there. The log is out/log.jsonl, one
+    line a report. `on_save` is called with the averaged model at each checkpoint. Raises SdgError where a
+    checkpoint is in the way, or the loss stops being a number.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    folder = out / "checkpoint"
+    if folder.exists() and not resume:
+        raise SdgError(
+            f"{folder} holds an earlier run: add --resume to go on with it, or name another folder."
+        )
+    optimizers = make_optimizers(model, budget, muon)
+    average = {name: p.detach().clone() for name, p in model.state_dict().items()}
+    start = _load(folder, model, average, optimizers) if folder.exists() else 0
+    console = Console(stderr=True)
+    began, seen, reported = time.monotonic(), start, time.monotonic()
+    totals: dict[str, float] = {}
+    step = start
+    for batch in batches(data, start, budget.steps, workers):
+        factor = learning_rate_factor(step, budget)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = budget.learning_rate * factor
+        torch.manual_seed(hash((seed, step)) % 2**63)  # noise inside the step, the same after a resume
+        parts = loss_of(batch)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
+        for optimizer in optimizers:
+            optimizer.step()
+        step += 1
+        decay = min(budget.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                if value.is_floating_point():
+                    average[name].lerp_(value, 1 - decay)
+        for name, part in parts.items():
+            totals[name] = totals.get(name, 0.0) + float(part.detach())
+        if step % budget.report_every == 0 or step == budget.steps:
+            count, now = step - seen, time.monotonic()
+            line = {name: round(total / count, 5) for name, total in totals.items()}
+            if not math.isfinite(line["loss"]):
+                raise SdgError(f"The loss is no longer a number at step {step}; lower the learning rate.")
+            line |= {"step": step, "seconds_per_step": round((now - reported) / count, 3)}
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            left = (now - began) / (step - start) * (budget.steps - step) / 60
+            console.print(f"step {step}/{budget.steps}  {line}  {left:.0f} min left", highlight=False)
+            seen, reported, totals = step, now, {}
+        out_of_time = budget.max_minutes is not None and time.monotonic() - began > budget.max_minutes * 60
+        if step % budget.save_every == 0 or step == budget.steps or out_of_time:
+            _save(folder, model, average, optimizers, step)
+            if on_save is not None:
+                on_save(_averaged(model, average), step)
+        if out_of_time:
+            console.print(f"time is up at step {step}; go on with --resume")
+            break
+    return _averaged(model, average)
+
+
+def _averaged(model: nn.Module, average: dict[str, Tensor]) -> nn.Module:
+    import copy
+
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(average)
+    return twin.eval()
+
+
+def _save(
+    folder: Path,
+    model: nn.Module,
+    average: dict[str, Tensor],
+    optimizers: list[torch.optim.Optimizer],
+    step: int,
+) -> None:
+    fresh = folder.with_name(folder.name + ".writing")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.items()}
+    for index, optimizer in enumerate(optimizers):
+        for key, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}.{name}": torch.as_tensor(v) for name, v in state.items()}
+    save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, fresh / STATE)
+    (fresh / META).write_text(json.dumps({"step": step}))
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    fresh.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _load(
+    folder: Path, model: nn.Module, average: dict[str, Tensor], optimizers: list[torch.optim.Optimizer]
+) -> int:
+    tensors = load_file(folder / STATE)
+    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    for name in average:
+        average[name].copy_(tensors[f"average.{name}"])
+    for index, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        prefix = f"optimizer.{index}."
+        for key, value in tensors.items():
+            if key.startswith(prefix):
+                number, name = key[len(prefix) :].split(".", 1)
+                state.setdefault(int(number), {})[name] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return int(json.loads((folder / META).read_text())["step"])
