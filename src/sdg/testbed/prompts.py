@@ -134,3 +134,14 @@ def parse_prompt(prompt: str) -> Request:
         background.group(1) if background else None,
         word.group(1) if word else None,
     )
+
+
+def prompt_vocabulary() -> list[str]:
+    """Every word and mark a prompt can hold, lower-cased, in a fixed order."""
+    words = [*COLOURS, *SHAPES, *_PLURALS.values(), *BACKGROUNDS, *NUMBERS, *WORDS]
+    words += [word for phrases in _RELATION_PHRASES.values() for text in phrases for word in text.split()]
+    function_words = (
+        "a an picture image drawing of on background and with the word placed sitting small large"
+    )
+    words += function_words.split(" ")
+    return list(dict.fromkeys([*words, ",", '"']))

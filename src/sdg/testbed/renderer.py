@@ -63,7 +63,8 @@ def _star(x: Floats, y: Floats, r: float) -> Floats:
     angle = np.abs(np.mod(angle + half, sector) - half)
     distance = np.hypot(x, y)
     nx, ny = _STAR_NORMAL
-    return (distance * np.cos(angle) - np.float32(r)) * nx + distance * np.sin(angle) * ny
+    outward = (distance * np.cos(angle) - np.float32(r)) * nx + distance * np.sin(angle) * ny
+    return outward.astype(np.float32, copy=False)
 
 
 DISTANCE: Final[dict[str, Callable[[Floats, Floats, float], Floats]]] = {

@@ -84,7 +84,7 @@ def _mess_up(picture: NDArray[np.float32], rng: np.random.Generator) -> None:
 
 
 def vae_loss(vae: AutoencoderKL, pictures: Tensor) -> dict[str, Tensor]:
-    """Reconstruction (pixels, edges, and a half-size copy, all L1) plus a light KL to the unit normal."""
+    """Reconstruction of pixels, edges and patch means, plus a light KL to the unit normal."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(pictures).latent_dist
         decoded = vae.decode(posterior.sample()).sample
@@ -94,10 +94,13 @@ def vae_loss(vae: AutoencoderKL, pictures: Tensor) -> dict[str, Tensor]:
         decoded.diff(dim=-2), pictures.diff(dim=-2)
     )
     coarse = F.l1_loss(F.avg_pool2d(decoded, 2), F.avg_pool2d(pictures, 2))
+    # Absolute differences alone learn outlines long before colours; squares of patch means mend that.
+    colour = F.mse_loss(F.avg_pool2d(decoded, 8), F.avg_pool2d(pictures, 8))
+    squares = F.mse_loss(decoded, pictures)
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     return {
-        "loss": pixels + 0.5 * edges + coarse + KL_WEIGHT * kl,
+        "loss": pixels + 0.5 * edges + coarse + 2 * squares + 4 * colour + KL_WEIGHT * kl,
         "pixels": pixels.detach(),
         "kl": kl.detach(),
     }

@@ -1,0 +1,225 @@
+"""Train the generator from scratch by rectified flow on clean scenes (`sdg testbed train-generator`).
+
+x_σ = (1−σ)·x + σ·ε, and the transformer learns the velocity ε − x; text encoders learn along with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, FluxPipeline
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sdg.testbed.generator.build import TEXT_LENGTH, new_pipeline
+from sdg.testbed.generator.vae import to_tensor
+from sdg.testbed.layout import sample_scene
+from sdg.testbed.loop import Budget, SeededBatches, fit
+from sdg.testbed.prompts import phrase, sample_request, split_of
+from sdg.testbed.renderer import render
+
+UNPROMPTED: Final = 0.08
+"""Share of training pictures whose prompt is left out, for classifier-free guidance."""
+
+
+class TextToVelocity(nn.Module):
+    """What is trained: the transformer and both text encoders of a pipeline, in one module."""
+
+    def __init__(self, pipeline: FluxPipeline) -> None:
+        super().__init__()
+        self.transformer, self.clip, self.t5 = (
+            pipeline.transformer,
+            pipeline.text_encoder,
+            pipeline.text_encoder_2,
+        )
+
+    def forward(
+        self, tokens: Tensor, sigma: Tensor, clip_ids: Tensor, t5_ids: Tensor, grid: Tensor
+    ) -> Tensor:
+        """Velocity of packed latents (B, L, C) at noise levels (B,); ids (B, TEXT_LENGTH), grid (L, 3)."""
+        velocity: Tensor = self.transformer(
+            hidden_states=tokens,
+            timestep=sigma,
+            encoder_hidden_states=self.t5(t5_ids)[0],
+            pooled_projections=self.clip(clip_ids).pooler_output,
+            img_ids=grid,
+            txt_ids=torch.zeros(t5_ids.shape[1], 3),
+            guidance=None,
+            return_dict=False,
+        )[0]
+        return velocity
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, C, H, W) latents to (B, H/2·W/2, 4C) tokens, as FLUX packs them."""
+    return FluxPipeline._pack_latents(latents, *latents.shape)
+
+
+def encode_scenes(vae: AutoencoderKL, count: int, seed: int, cache: Path) -> tuple[Tensor, list[str]]:
+    """Latents (count, L, 4C) half precision and prompts of training scenes; made once and kept in `cache`."""
+    prompts: list[str] = []
+    rng = np.random.default_rng((seed, 77))
+    if cache.exists():
+        tokens = load_file(cache)["tokens"]
+        for _ in range(count):
+            prompts.append(sample_scene(rng, split="train")[1])
+        if len(tokens) == count:
+            return tokens, prompts
+        prompts, rng = [], np.random.default_rng((seed, 77))
+    chunks = []
+    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
+    for start in track(range(0, count, 64), description="encoding scenes"):
+        pictures: list[NDArray[np.uint8]] = []
+        for _ in range(min(64, count - start)):
+            _, prompt, scene = sample_scene(rng, split="train")
+            prompts.append(prompt)
+            pictures.append(render(scene))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            latents = vae.encode(to_tensor(np.stack(pictures))).latent_dist.mean
+        chunks.append(pack((latents.float() - shift) * scale).half())
+    tokens = torch.cat(chunks)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"tokens": tokens}, cache)
+    return tokens, prompts
+
+
+def velocity_loss(model: TextToVelocity, batch: dict[str, Tensor], grid: Tensor) -> dict[str, Tensor]:
+    """Mean squared error of the velocity at logit-normal noise levels, shifted as the sampler's are."""
+    clean = batch["tokens"].float()
+    noise = torch.randn_like(clean)
+    odds = torch.exp(torch.randn(len(clean)) + 0.47)
+    sigma = odds / (1 + odds)
+    level = sigma[:, None, None]
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = model((1 - level) * clean + level * noise, sigma, batch["clip_ids"], batch["t5_ids"], grid)
+    return {"loss": (velocity.float() - (noise - clean)).square().mean()}
+
+
+def train_generator(
+    vae_folder: Path,
+    out: Path,
+    *,
+    steps: int,
+    batch_size: int = 64,
+    scenes: int = 48_000,
+    seed: int = 0,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    learning_rate: float = 1.5e-3,
+) -> FluxPipeline:
+    """Train and save the pipeline to out/pipeline, with a grid of held-out prompts beside each checkpoint."""
+    vae = AutoencoderKL.from_pretrained(vae_folder)
+    tokens, prompts = encode_scenes(vae, scenes, seed, out / "latents.safetensors")
+    pipeline = new_pipeline(vae, seed)
+    clip_ids, t5_ids = (_tokenize(t, prompts) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
+    empty_clip, empty_t5 = (_tokenize(t, [""])[0] for t in (pipeline.tokenizer, pipeline.tokenizer_2))
+    side = int(tokens.shape[1] ** 0.5)
+    grid = FluxPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32)
+
+    def draw(rng: np.random.Generator) -> dict[str, Tensor]:
+        rows = torch.from_numpy(rng.integers(0, len(tokens), batch_size))
+        unprompted = torch.from_numpy(rng.random(batch_size) < UNPROMPTED)[:, None]
+        return {
+            "tokens": tokens[rows],
+            "clip_ids": torch.where(unprompted, empty_clip, clip_ids[rows]),
+            "t5_ids": torch.where(unprompted, empty_t5, t5_ids[rows]),
+        }
+
+    model = TextToVelocity(pipeline)
+
+    def save(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, TextToVelocity)
+        finished = _with_weights(pipeline, averaged)
+        finished.save_pretrained(out / "pipeline")
+        sample_grid(finished).save(out / f"grid-{step:06d}.png")
+
+    budget = Budget(
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup=300,
+        ema=0.999,
+        save_every=500,
+        report_every=50,
+        max_minutes=max_minutes,
+    )
+    averaged = fit(
+        model,
+        lambda batch: velocity_loss(model, batch, grid),
+        SeededBatches(draw, seed, steps),
+        out,
+        budget,
+        seed=seed,
+        resume=resume,
+        workers=0,
+        muon=True,
+        on_save=save,
+    )
+    assert isinstance(averaged, TextToVelocity)
+    return _with_weights(pipeline, averaged)
+
+
+def _tokenize(tokenizer: Any, prompts: list[str]) -> Tensor:
+    encoded = tokenizer(
+        prompts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
+    )
+    ids: Tensor = encoded.input_ids
+    return ids
+
+
+def _with_weights(pipeline: FluxPipeline, model: TextToVelocity) -> FluxPipeline:
+    components = dict(pipeline.components)
+    components |= {"transformer": model.transformer, "text_encoder": model.clip, "text_encoder_2": model.t5}
+    return FluxPipeline(**{k: v for k, v in components.items() if v is not None})
+
+
+def held_out_prompts(count: int, seed: int) -> list[str]:
+    """Prompts of the test split, never seen in training."""
+    rng = np.random.default_rng((seed, 99))
+    prompts: list[str] = []
+    while len(prompts) < count:
+        request = sample_request(rng)
+        if split_of(request) == "test":
+            prompts.append(phrase(request, rng))
+    return prompts
+
+
+def sample_pictures(
+    pipeline: FluxPipeline,
+    prompts: list[str],
+    *,
+    steps: int = 20,
+    seed: int = 0,
+    size: int = 128,
+    chunk: int = 64,
+) -> list[Image.Image]:
+    """One picture a prompt; picture i depends on (seed, i) only, whatever the chunking."""
+    pipeline.set_progress_bar_config(disable=True)
+    pictures: list[Image.Image] = []
+    for start in range(0, len(prompts), chunk):
+        part = prompts[start : start + chunk]
+        generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
+        pictures += pipeline(
+            prompt=part,
+            height=size,
+            width=size,
+            num_inference_steps=steps,
+            max_sequence_length=TEXT_LENGTH,
+            generator=generators,
+        ).images
+    return pictures
+
+
+def sample_grid(pipeline: FluxPipeline, columns: int = 6, rows: int = 4) -> Image.Image:
+    """A sheet of pictures of fixed held-out prompts."""
+    pictures = sample_pictures(pipeline, held_out_prompts(columns * rows, seed=0))
+    side = pictures[0].width
+    sheet = Image.new("RGB", (columns * side, rows * side))
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (index % columns * side, index // columns * side))
+    return sheet
