@@ -1,0 +1,1 @@
+"""Data sets of diagnosed images: file formats, splits, statistics and annotator agreement."""

@@ -1,0 +1,100 @@
+"""The parts of a Record that a foreign format has no place for, as extra keys beside the format's own.
+
+`generator`, `split` and `annotator` keep their names; metadata keys stand beside them, and one that would
+be taken for something else goes into the object `_metadata`. So every format's round trip is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any, Final
+
+from sdg.defects import Diagnosis, Status
+from sdg.records import Record
+
+NAMES: Final = ("generator", "split", "annotator")
+ESCAPE: Final = "_metadata"
+
+
+def to_extras(record: Record, taken: Container[str]) -> dict[str, Any]:
+    """Keys for what the format does not hold; `taken` are the format's own keys."""
+    extras: dict[str, Any] = {}
+    for name in NAMES:
+        value = getattr(record, name)
+        if value is not None:
+            extras[name] = value
+    escaped = {}
+    for key, value in record.metadata.items():
+        if key in taken or key in NAMES or key == ESCAPE:
+            escaped[key] = value
+        else:
+            extras[key] = value
+    if escaped:
+        extras[ESCAPE] = escaped
+    return extras
+
+
+def from_extras(value: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+    """Keyword arguments of Record from the keys of an object that its format does not know.
+
+    Raises ValueError where a generator, split or annotator is not text.
+    """
+    fields: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    for key in value:
+        if key in known:
+            continue
+        if key in NAMES:
+            fields[key] = as_name(key, value[key])
+        elif key == ESCAPE:
+            if not isinstance(value[key], Mapping):
+                raise ValueError(f"{ESCAPE!r} is a JSON object, not {value[key]!r}.")
+            metadata |= value[key]
+        else:
+            metadata[key] = value[key]
+    if metadata:
+        fields["metadata"] = metadata
+    return fields
+
+
+def as_name(field: str, value: object) -> str | None:
+    """Text or None; a number, as annotator ids often are, becomes its text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"{field!r} is text, not {value!r}.")
+
+
+def diagnosis_extras(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Status, raw response and repairs, where they are not the defaults of an annotation."""
+    extras: dict[str, Any] = {}
+    if diagnosis.status is not Status.OK:
+        extras["status"] = diagnosis.status.value
+    if diagnosis.raw:
+        extras["raw"] = diagnosis.raw
+    if diagnosis.repairs:
+        extras["repairs"] = list(diagnosis.repairs)
+    return extras
+
+
+def from_diagnosis_extras(extras: object) -> dict[str, Any]:
+    """Keyword arguments of Diagnosis from what `diagnosis_extras` made; raises ValueError."""
+    if not isinstance(extras, Mapping) or not extras.keys() <= {"status", "raw", "repairs"}:
+        raise ValueError(f"A stored diagnosis holds status, raw and repairs only, not {extras!r}.")
+    raw, repairs = extras.get("raw", ""), extras.get("repairs", [])
+    if not isinstance(raw, str):
+        raise ValueError(f"A raw response is text, not {raw!r}.")
+    if not isinstance(repairs, list) or not all(isinstance(name, str) for name in repairs):
+        raise ValueError(f"Repairs are a list of names, not {repairs!r}.")
+    return {"status": extras.get("status", Status.OK), "raw": raw, "repairs": tuple(repairs)}
+
+
+def text_of(value: Mapping[str, Any], key: str, *, default: str | None = None) -> str:
+    """Text under a key; raises ValueError where it is missing (without a default) or not text."""
+    text = value.get(key, default)
+    if type(text) is str:
+        return text
+    if key not in value:
+        raise ValueError(f"{key!r} is missing.")
+    raise ValueError(f"{key!r} is text, not {text!r}.")

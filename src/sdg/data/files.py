@@ -1,0 +1,85 @@
+"""Files, read and written with care: every way to fail is one sentence, and no file is ever half written.
+
+Writers fill a temporary file in the same folder and rename it, so a reader sees the old file or the new.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from sdg.errors import SdgError
+
+
+@contextmanager
+def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open an existing file for reading bytes.
+
+    Raises SdgError where there is no such file, where it is a folder, or where it cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise SdgError(f"{path} does not exist; check the path.") from None
+    except IsADirectoryError:
+        raise SdgError(f"{path} is a folder, but a file is needed here.") from None
+    except OSError as error:
+        raise SdgError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Whole text of a UTF-8 file, with or without a byte-order mark.
+
+    Raises SdgError where the file is missing, a folder, unreadable, empty or not UTF-8.
+    """
+    with open_binary(path) as file:
+        content = file.read()
+    if not content.strip():
+        raise SdgError(f"{path} is empty.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SdgError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
+
+
+@contextmanager
+def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing bytes that appears under its name only once it is complete.
+
+    Missing parent folders are made. If the block raises, or the disk fills up, what was at `path` before
+    is untouched and nothing else is left behind. Devices and pipes (/dev/stdout) are written directly.
+    Raises SdgError where the file cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SdgError(f"{path} is a folder; give the name of a file to write.")
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
+        target = path.resolve()  # a link keeps pointing where it did
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise SdgError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text, all of it or nothing."""
+    with atomic_writer(path) as file:
+        file.write(text.encode("utf-8"))
