@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,7 @@ MARGIN: Final = 4.0
 RELATION_GAP: Final = 8.0
 """Least distance of two related objects' outlines along the relation's axis, scene units."""
 
-_RADII: Final = {
+RADII: Final = {
     1: (20.0, 32.0),
     2: (16.0, 25.0),
     3: (14.5, 21.0),
@@ -27,7 +28,8 @@ _RADII: Final = {
 """Objects in the scene -> range of radii: always large enough to tell their shape."""
 _REACH: Final = {"square": 1.22, "cross": 1.04}
 """How far a shape reaches from its centre, in radii (1 for the others): corners count."""
-_SIZE_FACTOR: Final = {"small": 0.72, "large": 1.22}
+SIZE_FACTOR: Final = {"small": 0.72, "large": 1.22}
+"""Radius of a small or large object against one of plain size."""
 
 
 def sample_scene(
@@ -44,7 +46,7 @@ def place(request: Request, rng: np.random.Generator, level: Level = "core") -> 
     """A scene that fulfils the request, defects none."""
     background = request.background or str(rng.choice(list(BACKGROUNDS)))
     total = sum(group.count for group in request.groups)
-    low, high = _RADII[min(total, 6)]
+    low, high = RADII[min(total, 6)]
     while True:
         things = _try_place(request, rng, level, low, high)
         if things is not None:
@@ -62,7 +64,7 @@ def _try_place(
     floor = CANVAS - (22.0 if request.word else 0.0)
     for number, group in enumerate(request.groups):
         for _ in range(group.count):
-            factor = _SIZE_FACTOR[group.size] if group.size else 1.0
+            factor = SIZE_FACTOR[group.size] if group.size else 1.0
             for _attempt in range(40):
                 radius = float(rng.uniform(low, high)) * factor
                 reach = radius + MARGIN
@@ -70,7 +72,7 @@ def _try_place(
                 y = float(rng.uniform(reach, floor - reach))
                 angle = float(rng.uniform(-20, 20)) if level == "rich" else 0.0
                 thing = Thing(group.shape, group.colour, x, y, radius, angle, number)
-                apart = all(np.hypot(x - t.x, y - t.y) >= _reach(thing) + _reach(t) + GAP for t in things)
+                apart = has_room(thing, things)
                 related = (
                     request.relation is None or not things or fulfils(things[0], thing, request.relation)
                 )
@@ -80,6 +82,12 @@ def _try_place(
             else:
                 return None
     return tuple(things)
+
+
+def has_room(thing: Thing, things: Iterable[Thing]) -> bool:
+    """Whether an object keeps its distance from all of `things`."""
+    reach = _reach(thing) + GAP
+    return all(np.hypot(thing.x - t.x, thing.y - t.y) >= reach + _reach(t) for t in things)
 
 
 def _reach(thing: Thing) -> float:

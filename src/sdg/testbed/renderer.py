@@ -134,9 +134,9 @@ def signed_distance(thing: Thing, size: int, pad: float = 2.0) -> tuple[slice, s
     return rows, columns, DISTANCE[thing.shape](x, y, thing.radius * size / CANVAS)
 
 
-def thing_layer(thing: Thing, size: int) -> tuple[slice, slice, Floats, Floats]:
-    """Rows, columns, colour (h, w, 3) and coverage (h, w, 1) of one object."""
-    rows, columns, x, y = patch(thing, size)
+def thing_layer(thing: Thing, size: int, pad: float = 2.0) -> tuple[slice, slice, Floats, Floats]:
+    """Rows, columns, colour (h, w, 3) and coverage (h, w, 1) of one object and `pad` pixels around it."""
+    rows, columns, x, y = patch(thing, size, pad)
     radius = thing.radius * size / CANVAS
     distance = DISTANCE[thing.shape](x, y, radius)
     coverage = np.clip(np.float32(0.5) - distance, 0, 1)[..., None]
