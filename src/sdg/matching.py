@@ -1,0 +1,182 @@
+"""Which predicted defect answers which true one: one optimal matching for evaluation and reward alike.
+
+Boxes are matched within a block (the defects of one type on one image). All blocks of a data set are solved
+together: blocks of one shape share an array, and small ones try every assignment at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from itertools import permutations
+from math import perm
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+
+PairScore = Callable[[NDArray, NDArray], NDArray[np.float64]]
+Indices = NDArray[np.intp]
+
+_MOST_ASSIGNMENTS = 120  # up to here trying all of them, for many blocks at once, beats one call a block
+_CHUNK = 4_000_000  # scores held at a time while trying assignments; bounds the memory
+
+
+def match(
+    scores: ArrayLike, truth_types: ArrayLike | None = None, predicted_types: ArrayLike | None = None
+) -> tuple[Indices, Indices]:
+    """Optimal pairs of one image: those of equal type whose scores have the greatest sum (Hungarian).
+
+    scores: (N, M), any sign. Each type gives exactly min(N_t, M_t) pairs, whatever the scores; without types,
+    min(N, M). Returns the rows (ascending) and their columns, each (K,). Ties are broken the same way every
+    time: among small blocks the first of the best assignments in lexicographic order.
+    """
+    table = _table(scores)
+    rows, columns = [], []
+    for row, column in _blocks(table, truth_types, predicted_types):
+        chosen_rows, chosen_columns = _assign(table[np.ix_(row, column)][None])
+        rows.append(row[chosen_rows[0]])
+        columns.append(column[chosen_columns[0]])
+    return _sorted_pairs(rows, columns)
+
+
+def match_greedy(
+    scores: ArrayLike,
+    threshold: float,
+    truth_types: ArrayLike | None = None,
+    predicted_types: ArrayLike | None = None,
+) -> tuple[Indices, Indices]:
+    """Greedy pairs of one image, as in the authors' code: the best pair first, none below the threshold.
+
+    scores: (N, M). Of equal scores the lower row, then the lower column, goes first. Returns the rows
+    (ascending) and their columns, each (K,).
+    """
+    table = _table(scores)
+    rows, columns = [], []
+    for row, column in _blocks(table, truth_types, predicted_types):
+        block = table[np.ix_(row, column)]
+        taken_rows, taken_columns = _take_greedily(block, threshold)
+        rows.append(row[taken_rows])
+        columns.append(column[taken_columns])
+    return _sorted_pairs(rows, columns)
+
+
+def match_blocks(
+    truth_boxes: NDArray,
+    truth_block: NDArray,
+    predicted_boxes: NDArray,
+    predicted_block: NDArray,
+    score: PairScore,
+    greedy_threshold: float | None = None,
+) -> tuple[Indices, Indices]:
+    """Matched pairs of a whole data set: `match` (or `match_greedy`, given a threshold) within every block.
+
+    truth_boxes (N, 4) and predicted_boxes (M, 4) are xyxy; truth_block (N,) and predicted_block (M,) are
+    integers ≥ 0 naming the block of each box, in any order. score takes two arrays of shape (…, 4) and gives
+    the scores over their broadcast leading axes (`paired_iou`, `paired_diou`). Returns indices into truth and predictions, each (K,),
+    sorted by truth.
+    """
+    truth_order, truth_start, truth_count = _grouped(truth_block, predicted_block)
+    predicted_order, predicted_start, predicted_count = _grouped(predicted_block, truth_block)
+    both = np.flatnonzero((truth_count > 0) & (predicted_count > 0))
+    shape_key = truth_count[both] * (predicted_count.max(initial=0) + 1) + predicted_count[both]
+    by_shape = both[np.argsort(shape_key, kind="stable")]
+    cuts = np.flatnonzero(np.diff(np.sort(shape_key))) + 1
+    truth_index, predicted_index = [], []
+    for blocks in np.split(by_shape, cuts) if len(by_shape) else []:
+        n, m = int(truth_count[blocks[0]]), int(predicted_count[blocks[0]])
+        step = max(1, _CHUNK // max(n * m, min(perm(max(n, m), min(n, m)), _MOST_ASSIGNMENTS)))
+        for at in range(0, len(blocks), step):
+            chunk = blocks[at : at + step]
+            truth = truth_order[truth_start[chunk][:, None] + np.arange(n)]  # (B, n)
+            predicted = predicted_order[predicted_start[chunk][:, None] + np.arange(m)]  # (B, m)
+            scores = score(truth_boxes[truth][:, :, None], predicted_boxes[predicted][:, None])  # (B, n, m)
+            if greedy_threshold is None:
+                rows, columns = _assign(scores)
+                truth_index.append(np.take_along_axis(truth, rows, 1).ravel())
+                predicted_index.append(np.take_along_axis(predicted, columns, 1).ravel())
+            else:
+                for block, rows_of, columns_of in zip(scores, truth, predicted, strict=True):
+                    rows, columns = _take_greedily(block, greedy_threshold)
+                    truth_index.append(rows_of[rows])
+                    predicted_index.append(columns_of[columns])
+    return _sorted_pairs(truth_index, predicted_index)
+
+
+def _assign(scores: NDArray[np.float64]) -> tuple[Indices, Indices]:
+    """Best assignment of each of B blocks: (B, n, m) -> rows and columns, each (B, min(n, m))."""
+    count, n, m = scores.shape
+    if n > m:
+        columns, rows = _assign(scores.transpose(0, 2, 1))
+        return rows, columns
+    rows = np.broadcast_to(np.arange(n), (count, n))
+    if n == 1:
+        return rows, scores[:, 0].argmax(1)[:, None]
+    if perm(m, n) <= _MOST_ASSIGNMENTS:
+        options = _assignments(n, m)  # (A, n)
+        total = scores[:, 0, options[:, 0]]
+        for row in range(1, n):
+            total = total + scores[:, row, options[:, row]]
+        return rows, options[total.argmax(1)]
+    solved = [linear_sum_assignment(block, maximize=True)[1] for block in scores]
+    return rows, np.array(solved, np.intp).reshape(count, n)
+
+
+@cache
+def _assignments(n: int, m: int) -> Indices:
+    """Every way to give n rows distinct columns out of m, in lexicographic order: (A, n)."""
+    return np.array(list(permutations(range(m), n)), np.intp)
+
+
+def _take_greedily(scores: NDArray[np.float64], threshold: float) -> tuple[Indices, Indices]:
+    """Pairs of one block in falling order of score, none below the threshold."""
+    rows, columns = np.nonzero(scores >= threshold)
+    order = np.argsort(-scores[rows, columns], kind="stable")
+    free_row, free_column = np.ones(scores.shape[0], bool), np.ones(scores.shape[1], bool)
+    taken = []
+    for pair in order:
+        row, column = rows[pair], columns[pair]
+        if free_row[row] and free_column[column]:
+            free_row[row] = free_column[column] = False
+            taken.append(pair)
+    return rows[taken], columns[taken]
+
+
+def _grouped(block: NDArray, other: NDArray) -> tuple[Indices, Indices, Indices]:
+    """Order that sorts boxes by block, and each block's start and count in it; blocks number as in both."""
+    length = int(max(block.max(initial=-1), other.max(initial=-1))) + 1
+    count = np.bincount(block, minlength=length)
+    return np.argsort(block, kind="stable"), np.cumsum(count) - count, count
+
+
+def _table(scores: ArrayLike) -> NDArray[np.float64]:
+    table = np.asarray(scores, np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"Scores are an array of shape (N, M), not {table.shape}.")
+    if not np.isfinite(table).all():
+        raise ValueError("Scores are finite numbers.")
+    return table
+
+
+def _blocks(
+    table: NDArray, truth_types: ArrayLike | None, predicted_types: ArrayLike | None
+) -> list[tuple[Indices, Indices]]:
+    """Rows and columns of each type present on both sides."""
+    if (truth_types is None) != (predicted_types is None):
+        raise ValueError("Give the types of both sides, or of neither.")
+    truth = np.zeros(table.shape[0]) if truth_types is None else np.asarray(truth_types)
+    predicted = np.zeros(table.shape[1]) if predicted_types is None else np.asarray(predicted_types)
+    if (len(truth), len(predicted)) != table.shape:
+        raise ValueError(f"{table.shape} scores need as many types, not {len(truth)} and {len(predicted)}.")
+    if not len(truth) or not len(predicted):
+        return []
+    types = [kind for kind in dict.fromkeys(truth.tolist()) if kind in set(predicted.tolist())]
+    return [(np.flatnonzero(truth == kind), np.flatnonzero(predicted == kind)) for kind in types]
+
+
+def _sorted_pairs(rows: list[Indices], columns: list[Indices]) -> tuple[Indices, Indices]:
+    if not rows:
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    order = np.argsort(row, kind="stable")
+    return row[order], column[order]
