@@ -31,13 +31,7 @@ def match(
     min(N, M). Returns the rows (ascending) and their columns, each (K,). Ties are broken the same way every
     time: among small blocks the first of the best assignments in lexicographic order.
     """
-    table = _table(scores)
-    rows, columns = [], []
-    for row, column in _blocks(table, truth_types, predicted_types):
-        chosen_rows, chosen_columns = _assign(table[np.ix_(row, column)][None])
-        rows.append(row[chosen_rows[0]])
-        columns.append(column[chosen_columns[0]])
-    return _sorted_pairs(rows, columns)
+    return _match(scores, truth_types, predicted_types, None)
 
 
 def match_greedy(
@@ -51,14 +45,7 @@ def match_greedy(
     scores: (N, M). Of equal scores the lower row, then the lower column, goes first. Returns the rows
     (ascending) and their columns, each (K,).
     """
-    table = _table(scores)
-    rows, columns = [], []
-    for row, column in _blocks(table, truth_types, predicted_types):
-        block = table[np.ix_(row, column)]
-        taken_rows, taken_columns = _take_greedily(block, threshold)
-        rows.append(row[taken_rows])
-        columns.append(column[taken_columns])
-    return _sorted_pairs(rows, columns)
+    return _match(scores, truth_types, predicted_types, threshold)
 
 
 def match_blocks(
@@ -73,8 +60,8 @@ def match_blocks(
 
     truth_boxes (N, 4) and predicted_boxes (M, 4) are xyxy; truth_block (N,) and predicted_block (M,) are
     integers ≥ 0 naming the block of each box, in any order. score takes two arrays of shape (…, 4) and gives
-    the scores over their broadcast leading axes (`paired_iou`, `paired_diou`). Returns indices into truth and predictions, each (K,),
-    sorted by truth.
+    the scores over their broadcast leading axes (`paired_iou`, `paired_diou`).
+    Returns indices into truth and predictions, each (K,), sorted by truth.
     """
     truth_order, truth_start, truth_count = _grouped(truth_block, predicted_block)
     predicted_order, predicted_start, predicted_count = _grouped(predicted_block, truth_block)
@@ -91,16 +78,33 @@ def match_blocks(
             truth = truth_order[truth_start[chunk][:, None] + np.arange(n)]  # (B, n)
             predicted = predicted_order[predicted_start[chunk][:, None] + np.arange(m)]  # (B, m)
             scores = score(truth_boxes[truth][:, :, None], predicted_boxes[predicted][:, None])  # (B, n, m)
-            if greedy_threshold is None:
-                rows, columns = _assign(scores)
-                truth_index.append(np.take_along_axis(truth, rows, 1).ravel())
-                predicted_index.append(np.take_along_axis(predicted, columns, 1).ravel())
-            else:
-                for block, rows_of, columns_of in zip(scores, truth, predicted, strict=True):
-                    rows, columns = _take_greedily(block, greedy_threshold)
-                    truth_index.append(rows_of[rows])
-                    predicted_index.append(columns_of[columns])
+            block, row, column = _pairs(scores, greedy_threshold)
+            truth_index.append(truth[block, row])
+            predicted_index.append(predicted[block, column])
     return _sorted_pairs(truth_index, predicted_index)
+
+
+def _match(
+    scores: ArrayLike,
+    truth_types: ArrayLike | None,
+    predicted_types: ArrayLike | None,
+    threshold: float | None,
+) -> tuple[Indices, Indices]:
+    table = _table(scores)
+    rows, columns = [], []
+    for of_row, of_column in _types(table, truth_types, predicted_types):
+        _, row, column = _pairs(table[np.ix_(of_row, of_column)][None], threshold)
+        rows.append(of_row[row])
+        columns.append(of_column[column])
+    return _sorted_pairs(rows, columns)
+
+
+def _pairs(scores: NDArray[np.float64], threshold: float | None) -> tuple[Indices, Indices, Indices]:
+    """Block, row and column of every pair in scores (B, n, m): greedy given a threshold, else optimal."""
+    if threshold is not None:
+        return _take_greedily(scores, threshold)
+    rows, columns = _assign(scores)
+    return np.repeat(np.arange(len(scores)), rows.shape[1]), rows.ravel(), columns.ravel()
 
 
 def _assign(scores: NDArray[np.float64]) -> tuple[Indices, Indices]:
@@ -128,18 +132,21 @@ def _assignments(n: int, m: int) -> Indices:
     return np.array(list(permutations(range(m), n)), np.intp)
 
 
-def _take_greedily(scores: NDArray[np.float64], threshold: float) -> tuple[Indices, Indices]:
-    """Pairs of one block in falling order of score, none below the threshold."""
-    rows, columns = np.nonzero(scores >= threshold)
-    order = np.argsort(-scores[rows, columns], kind="stable")
-    free_row, free_column = np.ones(scores.shape[0], bool), np.ones(scores.shape[1], bool)
+def _take_greedily(scores: NDArray[np.float64], threshold: float) -> tuple[Indices, Indices, Indices]:
+    """Pairs of each of B blocks (B, n, m), the best free one first, none below the threshold."""
+    count, n, m = scores.shape
+    free = np.where(scores >= threshold, scores, -np.inf)
+    each = np.arange(count)
     taken = []
-    for pair in order:
-        row, column = rows[pair], columns[pair]
-        if free_row[row] and free_column[column]:
-            free_row[row] = free_column[column] = False
-            taken.append(pair)
-    return rows[taken], columns[taken]
+    for _ in range(min(n, m)):
+        best = free.reshape(count, -1).argmax(1)
+        row, column = np.divmod(best, m)
+        valid = np.isfinite(free[each, row, column])
+        taken.append((each[valid], row[valid], column[valid]))
+        free[each, row, :] = -np.inf
+        free[each, :, column] = -np.inf
+    block, rows, columns = (np.concatenate(part) for part in zip(*taken, strict=True))
+    return block, rows, columns
 
 
 def _grouped(block: NDArray, other: NDArray) -> tuple[Indices, Indices, Indices]:
@@ -158,7 +165,7 @@ def _table(scores: ArrayLike) -> NDArray[np.float64]:
     return table
 
 
-def _blocks(
+def _types(
     table: NDArray, truth_types: ArrayLike | None, predicted_types: ArrayLike | None
 ) -> list[tuple[Indices, Indices]]:
     """Rows and columns of each type present on both sides."""
