@@ -17,7 +17,9 @@ class Record:
     """One image with its prompt and, where known, its diagnosis.
 
     filepath: the image's path as the data set writes it, relative to the data set's folder; also the key
-    that joins truth and predictions. metadata: JSON values no other field holds, kept through round trips.
+    that joins truth and predictions. generator, split and annotator are names, None where not known.
+    metadata: JSON values no other field holds, kept through round trips.
+    Raises ValueError, in one sentence, for a path or a name that is empty or no text.
     """
 
     filepath: str
@@ -33,3 +35,6 @@ class Record:
             raise ValueError(f"A record needs the path of its image as text, not {self.filepath!r}.")
         if not isinstance(self.prompt, str):
             raise ValueError(f"A record's prompt is text, not {self.prompt!r}.")
+        for name in (self.generator, self.split, self.annotator):
+            if name is not None and (not isinstance(name, str) or not name):
+                raise ValueError(f"A generator, split or annotator is a name or None, not {name!r}.")

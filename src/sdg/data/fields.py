@@ -1,7 +1,8 @@
 """The parts of a Record that a foreign format has no place for, as extra keys beside the format's own.
 
 `generator`, `split` and `annotator` keep their names; metadata keys stand beside them, and one that would
-be taken for something else goes into the object `_metadata`. So every format's round trip is exact.
+be taken for something else goes into the object `_metadata`. How a diagnosis came to be, which truth
+seldom needs, goes into the object `_diagnosis`. So every format's round trip is exact.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Any, Final
 
-from sdg.defects import Diagnosis, Status
+from sdg.defects import DefectType, Diagnosis, Status
 from sdg.records import Record
 
+LABELS: Final = {**{kind.value: (kind,) for kind in DefectType}, "both": tuple(DefectType)}
+"""Label in a file -> types; `both`, in the released data, is one defect of each."""
 NAMES: Final = ("generator", "split", "annotator")
 ESCAPE: Final = "_metadata"
+STORED: Final = "_diagnosis"
+"""Key under which formats keep what `diagnosis_extras` gives."""
+_DIAGNOSIS_KEYS: Final = {"status": None, "reasoning": None, "raw": None, "repairs": None}.keys()
 
 
 def to_extras(record: Record, taken: Container[str]) -> dict[str, Any]:
@@ -58,12 +64,21 @@ def from_extras(value: Mapping[str, Any], known: Container[str]) -> dict[str, An
 
 
 def as_name(field: str, value: object) -> str | None:
-    """Text or None; a number, as annotator ids often are, becomes its text."""
-    if value is None or isinstance(value, str):
-        return value
+    """Text, or None for nothing and for ""; a number, as annotator ids often are, becomes its text."""
+    if isinstance(value, str) or value is None:
+        return value or None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"{field!r} is text, not {value!r}.")
+
+
+def as_integer(value: object) -> object:
+    """An integer that another tool wrote as 45.0 or "45"; anything else as it is, for Defect to refuse."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    return value
 
 
 def diagnosis_extras(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -80,14 +95,13 @@ def diagnosis_extras(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def from_diagnosis_extras(extras: object) -> dict[str, Any]:
     """Keyword arguments of Diagnosis from what `diagnosis_extras` made; raises ValueError."""
-    if not isinstance(extras, Mapping) or not extras.keys() <= {"status", "raw", "repairs"}:
-        raise ValueError(f"A stored diagnosis holds status, raw and repairs only, not {extras!r}.")
-    raw, repairs = extras.get("raw", ""), extras.get("repairs", [])
-    if not isinstance(raw, str):
-        raise ValueError(f"A raw response is text, not {raw!r}.")
+    if not isinstance(extras, Mapping) or not extras.keys() <= _DIAGNOSIS_KEYS:
+        raise ValueError(f"A stored diagnosis holds {', '.join(_DIAGNOSIS_KEYS)} only, not {extras!r}.")
+    repairs = extras.get("repairs", [])
     if not isinstance(repairs, list) or not all(isinstance(name, str) for name in repairs):
         raise ValueError(f"Repairs are a list of names, not {repairs!r}.")
-    return {"status": extras.get("status", Status.OK), "raw": raw, "repairs": tuple(repairs)}
+    fields = {key: text_of(extras, key) for key in extras if key != "repairs"}
+    return fields | {"repairs": tuple(repairs)}
 
 
 def text_of(value: Mapping[str, Any], key: str, *, default: str | None = None) -> str:
@@ -97,4 +111,12 @@ def text_of(value: Mapping[str, Any], key: str, *, default: str | None = None) -
         return text
     if key not in value:
         raise ValueError(f"{key!r} is missing.")
+    raise ValueError(f"{key!r} is text, not {text!r}.")
+
+
+def optional_text(value: Mapping[str, Any], key: str) -> str | None:
+    """Text under a key, or None where it is missing or null; raises ValueError where it is not text."""
+    text = value.get(key)
+    if isinstance(text, str | None):
+        return text
     raise ValueError(f"{key!r} is text, not {text!r}.")

@@ -6,40 +6,47 @@ Every fault names the file, the line and the reason.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
+from sdg.data.faults import Part, Path
 from sdg.data.files import atomic_writer, open_binary
 from sdg.errors import SdgError
+from sdg.records import Record
 
+S = TypeVar("S")
 T = TypeVar("T")
-Path = str | os.PathLike[str]
 
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number (from 1) and JSON object of each line; blank lines are skipped.
+def read_with(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """`convert(object)` of each line; a ValueError it raises becomes an SdgError with file and line.
 
     Raises SdgError at the first line that is not a JSON object in UTF-8, and for an empty file.
     """
-    return _convert(path, lambda value: value)
-
-
-def read_with(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
-    """`convert(object)` of each line; a ValueError it raises becomes an SdgError with file and line."""
-    for _, value in _convert(path, convert):
-        yield value
-
-
-def _convert(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[tuple[int, T]]:
     for number, line in read_lines(path):
         try:
             value = convert(parse_object(line))
         except ValueError as error:
             raise SdgError(f"{path}, line {number}: {error}") from None
-        yield number, value
+        yield value
+
+
+def read_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON object of each line; raises SdgError as `read_with` does."""
+    return read_with(path, lambda value: value)
+
+
+def parts(path: Path, convert: Callable[[dict[str, Any]], Record]) -> Iterator[Part]:
+    """Each line as a part of its own, for `validate`; raises SdgError where there are no lines at all."""
+
+    def make(line: bytes) -> tuple[Record]:
+        return (convert(parse_object(line)),)
+
+    for number, line in read_lines(path):
+        yield f"line {number}", partial(make, line)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -62,7 +69,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def parse_object(line: bytes) -> dict[str, Any]:
     """The JSON object on one line; raises ValueError with the reason, in one sentence."""
     try:
-        value = _DECODER.decode(line.decode("utf-8"))
+        value = DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("This is not UTF-8 text; save the file as UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -78,23 +85,29 @@ def _reject(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number; write null.")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_reject)
+DECODER: Final = json.JSONDecoder(parse_constant=_reject)
+"""Reads JSON as its standard has it, without Python's NaN and Infinity."""
 
 
-def write_objects(path: Path, objects: Iterable[Mapping[str, Any]]) -> int:
-    """Write one JSON object a line, all of them or no file; returns how many.
+def write_with(path: Path, values: Iterable[S], convert: Callable[[S], Mapping[str, Any]]) -> int:
+    """Write `convert(value)` of each value, one a line, all of them or no file; returns how many.
 
-    Raises SdgError where the file cannot be written or a value is not a JSON one.
+    Raises SdgError where the file cannot be written, or `convert` or JSON refuse a value (ValueError).
     """
     count = 0
     with atomic_writer(path) as file:
-        for value in objects:
+        for count, value in enumerate(values, start=1):
             try:
-                file.write(dump_object(value))
+                line = dump_object(convert(value))
             except ValueError as error:
-                raise SdgError(f"{path}, line {count + 1}: {error}") from None
-            count += 1
+                raise SdgError(f"{path}, record {count}: {error}") from None
+            file.write(line)
     return count
+
+
+def write_objects(path: Path, objects: Iterable[Mapping[str, Any]]) -> int:
+    """Write JSON objects, one a line, all of them or no file; returns how many. Raises SdgError."""
+    return write_with(path, objects, lambda value: value)
 
 
 def dump_object(value: Mapping[str, Any]) -> bytes:

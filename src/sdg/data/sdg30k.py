@@ -12,26 +12,30 @@ from functools import partial
 from typing import Any, Final, Literal, get_args
 
 from sdg.data import jsonl
-from sdg.data.fields import diagnosis_extras, from_diagnosis_extras, from_extras, text_of, to_extras
-from sdg.defects import Defect, DefectType, Diagnosis, Status
+from sdg.data.faults import Faults, Path, raise_all
+from sdg.data.fields import (
+    LABELS,
+    STORED,
+    diagnosis_extras,
+    from_diagnosis_extras,
+    from_extras,
+    optional_text,
+    text_of,
+    to_extras,
+)
+from sdg.defects import Defect, Diagnosis, Status
 from sdg.records import Record
 from sdg.response import parse_response, render_response
+from sdg.response.grammar import think_content
 
 BoxOrder = Literal["xyxy", "yxyx"]
 """Order of the four coordinates in a file. SDG's is xyxy; some models answer yxyx."""
 
-_TYPES: Final = {
-    "artifact": (DefectType.ARTIFACT,),
-    "misalignment": (DefectType.MISALIGNMENT,),
-    "both": (DefectType.ARTIFACT, DefectType.MISALIGNMENT),  # one defect of each type
-}
-_ANNOTATION_KEYS: Final = frozenset(
-    {"filepath", "caption", "ann_translated_bboxes", "ann_response", "diagnosis"}
-)
+_ANNOTATION_KEYS: Final = frozenset({"filepath", "caption", "ann_translated_bboxes", "ann_response", STORED})
 _PREDICTION_KEYS: Final = frozenset({"filepath", "filename", "caption", "response"})
 
 
-def read_annotations(path: jsonl.Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
+def read_annotations(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
     """Stream the records of an annotation file; `box_order` is the order the file's boxes are in.
 
     Strict: raises SdgError with file, line and reason for a bad box, an unknown label, an importance
@@ -42,7 +46,7 @@ def read_annotations(path: jsonl.Path, box_order: BoxOrder = "xyxy") -> Iterator
     return jsonl.read_with(path, partial(from_annotation, box_order=box_order))
 
 
-def read_predictions(path: jsonl.Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
+def read_predictions(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
     """Stream the records of a prediction file, each response parsed leniently (see `parse_response`).
 
     A line whose `response` is null, whose `status` is "failed" or which has an `error` gives a Diagnosis
@@ -52,45 +56,68 @@ def read_predictions(path: jsonl.Path, box_order: BoxOrder = "xyxy") -> Iterator
     return jsonl.read_with(path, partial(from_prediction, box_order=box_order))
 
 
-def write_annotations(path: jsonl.Path, records: Iterable[Record]) -> int:
+def write_annotations(path: Path, records: Iterable[Record]) -> int:
     """Write an annotation file (boxes in xyxy); returns the number of records. Raises SdgError."""
-    return jsonl.write_objects(path, map(to_annotation, records))
+    return jsonl.write_with(path, records, to_annotation)
 
 
-def write_predictions(path: jsonl.Path, records: Iterable[Record]) -> int:
+def write_predictions(path: Path, records: Iterable[Record]) -> int:
     """Write a prediction file; returns the number of records. Raises SdgError.
 
     A record's raw response is written where it still says what its diagnosis says; otherwise the diagnosis
     is rendered, which loses subtypes and how it was read. Our own JSONL (`native`) loses nothing.
     """
-    return jsonl.write_objects(path, map(to_prediction, records))
+    return jsonl.write_with(path, records, to_prediction)
 
 
 def from_annotation(value: Mapping[str, Any], box_order: BoxOrder = "xyxy") -> Record:
-    """Record of one annotation object; raises ValueError with the reason in one sentence."""
-    filepath, caption = text_of(value, "filepath"), text_of(value, "caption")
+    """Record of one annotation object; raises ValueError (Faults for several at once)."""
+    try:
+        filepath, caption = text_of(value, "filepath"), text_of(value, "caption")
+        diagnosis = _annotated(value, box_order)
+        return Record(filepath, caption, diagnosis, **from_extras(value, known=_ANNOTATION_KEYS))
+    except ValueError:
+        raise_all(
+            [
+                lambda: text_of(value, "filepath"),
+                lambda: text_of(value, "caption"),
+                lambda: _annotated(value, box_order),
+                lambda: from_extras(value, known=_ANNOTATION_KEYS),
+            ]
+        )
+        raise
+
+
+def _annotated(value: Mapping[str, Any], box_order: BoxOrder) -> Diagnosis | None:
     if "ann_translated_bboxes" not in value:
-        raise ValueError("'ann_translated_bboxes' is missing; a clean image has an empty list.")
+        raise ValueError("'ann_translated_bboxes' is missing; a clean image has an empty list there.")
     items, response = value["ann_translated_bboxes"], value.get("ann_response")
-    diagnosis = None
-    if items is not None:
-        reasoning = _reasoning(response) if isinstance(response, str) else ""
-        stored = from_diagnosis_extras(value["diagnosis"]) if "diagnosis" in value else {}
-        diagnosis = Diagnosis(read_defects(items, box_order), reasoning, **stored)
-    return Record(filepath, caption, diagnosis, **from_extras(value, known=_ANNOTATION_KEYS))
+    stored = from_diagnosis_extras(value[STORED]) if STORED in value else {}
+    if isinstance(response, str):
+        stored["reasoning"] = _reasoning(response)
+    if items is None:
+        return Diagnosis(**stored) if STORED in value else None
+    return Diagnosis(read_defects(items, box_order), **stored)
 
 
 def to_annotation(record: Record) -> dict[str, Any]:
     """The annotation object of one record; the inverse of `from_annotation`."""
-    value: dict[str, Any] = {"filepath": record.filepath, "caption": record.prompt}
     diagnosis = record.diagnosis
-    value["ann_translated_bboxes"] = None if diagnosis is None else write_defects(diagnosis.defects)
+    value: dict[str, Any] = {
+        "filepath": record.filepath,
+        "caption": record.prompt,
+        "ann_translated_bboxes": None,
+    }
     if diagnosis is not None:
-        if diagnosis.reasoning:
-            value["ann_response"] = render_response(diagnosis)
         stored = diagnosis_extras(diagnosis)
+        if diagnosis.is_informative:  # otherwise an empty list would read as a clean image
+            value["ann_translated_bboxes"] = write_defects(diagnosis.defects)
+        if diagnosis.is_informative and diagnosis.reasoning:
+            value["ann_response"] = render_response(diagnosis)
+        elif diagnosis.reasoning:
+            stored["reasoning"] = diagnosis.reasoning
         if stored:
-            value["diagnosis"] = stored
+            value[STORED] = stored
     return value | to_extras(record, taken=_ANNOTATION_KEYS)
 
 
@@ -132,11 +159,12 @@ def read_defects(items: object, box_order: BoxOrder = "xyxy") -> tuple[Defect, .
     """Defects of a list of `{"box_2d", "label", "description", "importance"}` objects, strictly.
 
     A missing description or importance stays unknown; `desc` is an alias; `subtype` is ours.
-    Raises ValueError that names the defect, counted from 1, and the fault.
+    Raises Faults, each of which names the defect, counted from 1.
     """
     if not isinstance(items, list):
         raise ValueError(f"The defects are a JSON list, not {items!r}.")
     defects: list[Defect] = []
+    faults: list[str] = []
     for number, item in enumerate(items, start=1):
         try:
             box = tuple(item["box_2d"])
@@ -144,13 +172,15 @@ def read_defects(items: object, box_order: BoxOrder = "xyxy") -> tuple[Defect, .
                 y0, x0, y1, x1 = box
                 box = (x0, y0, x1, y1)
             reason = item["description"] if "description" in item else item.get("desc", "")
-            importance = item.get("importance")
-            subtype = item.get("subtype")
-            label = item["label"]
-            for type in _TYPES[label]:
-                defects.append(Defect(box, type, reason, importance, subtype))
+            importance, subtype = item.get("importance"), item.get("subtype")
+            if subtype is not None:
+                optional_text(item, "subtype")
+            for kind in LABELS[item["label"]]:
+                defects.append(Defect(box, kind, reason, importance, subtype))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"Defect {number}: {_fault(item, error)}") from None
+            faults.append(f"Defect {number}: {_fault(item, error)}")
+    if faults:
+        raise Faults(faults)
     return tuple(defects)
 
 
@@ -179,22 +209,28 @@ def _fault(item: object, error: Exception) -> str:
     box, label = item["box_2d"], item["label"]
     if not isinstance(box, list) or len(box) != 4:
         return f"A box is four integers [x0, y0, x1, y1], not {box!r}."
-    if not isinstance(label, str) or label not in _TYPES:
+    if not isinstance(label, str) or label not in LABELS:
         return f"The label is 'artifact', 'misalignment' or 'both', not {label!r}."
     return str(error)
 
 
 def _reasoning(response: str) -> str:
-    """The think block of a stored response, found without parsing the answer."""
+    """The think block of a stored response, without parsing its answer where the block is plain to see."""
+    end = response.find("</think>")
+    if (
+        response.startswith("<think>")
+        and end > 0
+        and response.find("<think>", 1) < 0
+        and response.find("</think>", end + 1) < 0
+    ):
+        return think_content(response[len("<think>") : end])
     return parse_response(response).reasoning
 
 
 def _response(diagnosis: Diagnosis) -> str:
     """The raw response, or the diagnosis rendered where it has none or was changed since."""
-    if diagnosis.raw:
-        parsed = parse_response(diagnosis.raw)
-        if parsed == diagnosis:
-            return diagnosis.raw
+    if parse_response(diagnosis.raw) == diagnosis:
+        return diagnosis.raw
     return render_response(diagnosis)
 
 

@@ -1,0 +1,54 @@
+"""Between the 0–1000 integer boxes of a Defect and the pixels or percentages of other tools.
+
+Written as floats, either gives back the same integers: a half step of the grid is far more than an error
+of floating-point arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sdg.defects import BOX_SCALE
+
+Box = tuple[int, int, int, int]
+
+
+def to_scale(box: Sequence[int], scale: tuple[float, float]) -> tuple[float, float, float, float]:
+    """A 0–1000 box `(x0, y0, x1, y1)` as `(x, y, width, height)` of an image `scale` = (wide, high)."""
+    x0, y0, x1, y1 = box
+    wide, high = scale
+    return (
+        x0 * wide / BOX_SCALE,
+        y0 * high / BOX_SCALE,
+        (x1 - x0) * wide / BOX_SCALE,
+        (y1 - y0) * high / BOX_SCALE,
+    )
+
+
+def from_scale(box: object, scale: tuple[float, float]) -> Box:
+    """The 0–1000 box nearest to `[x, y, width, height]` in an image `scale` = (wide, high).
+
+    A box thinner than a step of the grid becomes one step wide.
+    Raises ValueError where it is not four finite numbers, has no area or leaves the image.
+    """
+    if not isinstance(box, Sequence) or len(box) != 4 or not all(map(_is_finite, box)):
+        raise ValueError(f"A box is four numbers [x, y, width, height], not {box!r}.")
+    x, y, width, height = box
+    if not (width > 0 and height > 0):
+        raise ValueError(f"A box needs a width and a height above 0, not {list(box)!r}.")
+    (x0, x1), (y0, y1) = _interval(x, width, scale[0]), _interval(y, height, scale[1])
+    if x0 < 0 or y0 < 0 or x1 > BOX_SCALE or y1 > BOX_SCALE:
+        raise ValueError(f"The box {list(box)!r} leaves the image, which is {scale[0]:g} by {scale[1]:g}.")
+    return x0, y0, x1, y1
+
+
+def _interval(start: float, length: float, whole: float) -> tuple[int, int]:
+    low, high = round(start * BOX_SCALE / whole), round((start + length) * BOX_SCALE / whole)
+    if low == high:
+        low, high = (low, high + 1) if high < BOX_SCALE else (low - 1, high)
+    return low, high
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
