@@ -1,25 +1,21 @@
 """Which predicted defect answers which true one: one optimal matching for evaluation and reward alike.
 
 Boxes are matched within a block (the defects of one type on one image). All blocks of a data set are solved
-together: blocks of one shape share an array, and small ones try every assignment at once.
+together: blocks of one shape share an array.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from itertools import permutations
-from math import perm
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 
 PairScore = Callable[[NDArray, NDArray], NDArray[np.float64]]
 Indices = NDArray[np.intp]
 
-_MOST_ASSIGNMENTS = 120  # up to here trying all of them, for many blocks at once, beats one call a block
-_CHUNK = 4_000_000  # scores held at a time while trying assignments; bounds the memory
+_MOST_SUBSETS = 10  # boxes on the smaller side up to which going through all subsets of them is quick
+_CHUNK = 1_000_000  # sums held at a time while matching; bounds the memory
 
 
 def match(
@@ -28,8 +24,8 @@ def match(
     """Optimal pairs of one image: those of equal type whose scores have the greatest sum (Hungarian).
 
     scores: (N, M), any sign. Each type gives exactly min(N_t, M_t) pairs, whatever the scores; without types,
-    min(N, M). Returns the rows (ascending) and their columns, each (K,). Ties are broken the same way every
-    time: among small blocks the first of the best assignments in lexicographic order.
+    min(N, M). Returns the rows (ascending) and their columns, each (K,). Equal sums are decided the same way
+    every time; where all scores are equal the first row takes the first column, and so on.
     """
     return _match(scores, truth_types, predicted_types, None)
 
@@ -72,7 +68,7 @@ def match_blocks(
     truth_index, predicted_index = [], []
     for blocks in np.split(by_shape, cuts) if len(by_shape) else []:
         n, m = int(truth_count[blocks[0]]), int(predicted_count[blocks[0]])
-        step = max(1, _CHUNK // max(n * m, min(perm(max(n, m), min(n, m)), _MOST_ASSIGNMENTS)))
+        step = max(1, _CHUNK // (max(n, m) << min(n, m, _MOST_SUBSETS)))
         for at in range(0, len(blocks), step):
             chunk = blocks[at : at + step]
             truth = truth_order[truth_start[chunk][:, None] + np.arange(n)]  # (B, n)
@@ -110,26 +106,47 @@ def _pairs(scores: NDArray[np.float64], threshold: float | None) -> tuple[Indice
 def _assign(scores: NDArray[np.float64]) -> tuple[Indices, Indices]:
     """Best assignment of each of B blocks: (B, n, m) -> rows and columns, each (B, min(n, m))."""
     count, n, m = scores.shape
-    if n > m:
+    if n < m:
         columns, rows = _assign(scores.transpose(0, 2, 1))
         return rows, columns
-    rows = np.broadcast_to(np.arange(n), (count, n))
-    if n == 1:
-        return rows, scores[:, 0].argmax(1)[:, None]
-    if perm(m, n) <= _MOST_ASSIGNMENTS:
-        options = _assignments(n, m)  # (A, n)
-        total = scores[:, 0, options[:, 0]]
-        for row in range(1, n):
-            total = total + scores[:, row, options[:, row]]
-        return rows, options[total.argmax(1)]
-    solved = [linear_sum_assignment(block, maximize=True)[1] for block in scores]
-    return rows, np.array(solved, np.intp).reshape(count, n)
+    columns = np.broadcast_to(np.arange(m), (count, m))
+    if m == 1:
+        return scores[:, :, 0].argmax(1)[:, None], columns
+    if m <= _MOST_SUBSETS:
+        return _assign_by_subsets(scores), columns
+    # Loading scipy.optimize takes longer than evaluating a data set without such large blocks.
+    from scipy.optimize import linear_sum_assignment
+
+    solved = [linear_sum_assignment(block.T, maximize=True)[1] for block in scores]
+    return np.array(solved, np.intp).reshape(count, m), columns
 
 
-@cache
-def _assignments(n: int, m: int) -> Indices:
-    """Every way to give n rows distinct columns out of m, in lexicographic order: (A, n)."""
-    return np.array(list(permutations(range(m), n)), np.intp)
+def _assign_by_subsets(scores: NDArray[np.float64]) -> Indices:
+    """Row of each column in the best assignments, (B, n, m) with n ≥ m -> (B, m), for all blocks at once.
+
+    Row by row, for every subset of columns: the best sum in which the rows so far fill just that subset.
+    """
+    count, n, m = scores.shape
+    subsets = np.arange(1 << m)
+    best = np.full((1 << m, count), -np.inf)
+    best[0] = 0
+    choice = np.full((n, 1 << m, count), -1, np.int8)  # column the row took to reach the subset, −1 for none
+    for row in range(n):
+        previous = best.copy()
+        for column in reversed(range(m)):  # with ">" below, equal sums pair what stands first
+            ends = subsets[subsets & (1 << column) > 0]
+            total = previous[ends ^ (1 << column)] + scores[:, row, column]
+            better = total > best[ends]
+            best[ends] = np.where(better, total, best[ends])
+            choice[row, ends] = np.where(better, column, choice[row, ends])
+    rows = np.zeros((count, m), np.intp)
+    each, subset = np.arange(count), np.full(count, (1 << m) - 1)
+    for row in reversed(range(n)):
+        column = choice[row, subset, each].astype(np.intp)
+        took = column >= 0
+        rows[each[took], column[took]] = row
+        subset[took] ^= 1 << column[took]
+    return rows
 
 
 def _take_greedily(scores: NDArray[np.float64], threshold: float) -> tuple[Indices, Indices, Indices]:
