@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from sdg.defects import BOX_SCALE, DROPPED_ITEM, Defect, DefectType
@@ -63,12 +63,15 @@ def is_answer(value: Any, depth: int = 0) -> bool:
 
 
 def mended_defects(
-    value: list[Any] | dict[str, Any], open: Iterable[Any], repairs: list[str]
+    value: list[Any] | dict[str, Any], open: tuple[Any, ...], repairs: list[str]
 ) -> tuple[Defect, ...]:
     """The defects of an answer's value, with what had to be mended appended to `repairs`.
 
     open: the lists and dicts that the end of the text left open; an item among them was cut off.
     """
+    exact = None if open else exact_defects(value)
+    if exact is not None:
+        return exact
     if is_item(value):
         repairs.append(g.MISSING_LIST)
         value = [value]

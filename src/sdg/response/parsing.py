@@ -184,12 +184,14 @@ def _read(block: _Block) -> _Reading | None:
     """The list in a block, with whatever stands around it; None where there is none."""
     body = block.body
     unclosed = () if block.closed or not block.tagged else (g.UNCLOSED_ANSWER,)
+    bare = body.strip()
+    fenced = len(bare) > 6 and bare.startswith("```") and bare.endswith("```")
     try:
-        value = g.load_json(body)
+        value = g.load_json(bare[3:-3].removeprefix("json") if fenced else bare)
     except ValueError:
         value = None
     if is_answer(value) or (block.tagged and isinstance(value, list)):
-        return _Reading(value, unclosed)
+        return _Reading(value, (*unclosed, *((g.CODE_FENCE,) if fenced else ())))
     found = [container for container in containers(body) if is_answer(container.value)]
     if not block.tagged:
         last = found[-1] if found else None
