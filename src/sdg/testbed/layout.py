@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import hypot
 from typing import Final
 
 import numpy as np
@@ -87,7 +88,7 @@ def _try_place(
 def has_room(thing: Thing, things: Iterable[Thing]) -> bool:
     """Whether an object keeps its distance from all of `things`."""
     reach = _reach(thing) + GAP
-    return all(np.hypot(thing.x - t.x, thing.y - t.y) >= reach + _reach(t) for t in things)
+    return all(hypot(thing.x - t.x, thing.y - t.y) >= reach + _reach(t) for t in things)
 
 
 def _reach(thing: Thing) -> float:

@@ -86,9 +86,15 @@ def render(scene: Scene, size: int = 128) -> NDArray[np.uint8]:
     return to_uint8(render_float(scene, size))
 
 
+def unit(values: Floats) -> Floats:
+    """Values clipped to 0..1; on small arrays twice as fast as np.clip."""
+    clipped: Floats = np.minimum(np.maximum(values, 0), 1)
+    return clipped
+
+
 def to_uint8(picture: Floats) -> NDArray[np.uint8]:
     """Float picture in 0..255 to bytes."""
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return np.minimum(np.maximum(picture + np.float32(0.5), 0), 255).astype(np.uint8)
 
 
 def render_float(scene: Scene, size: int = 128) -> Floats:
@@ -113,7 +119,10 @@ def background_picture(name: str, size: int) -> Floats:
 
 
 def patch(thing: Thing, size: int, pad: float = 2.0) -> tuple[slice, slice, Floats, Floats]:
-    """Rows and columns that hold a thing, and its own coordinates (x, y) of their pixel centres."""
+    """Rows and columns that hold a thing, and its own coordinates (x, y) of their pixel centres.
+
+    x and y broadcast to (h, w): (1, w) and (h, 1) where the thing is not turned.
+    """
     scale = size / CANVAS
     reach = thing.radius * scale * (1.42 if thing.angle else 1.02) + pad
     cx, cy = thing.x * scale, thing.y * scale
@@ -124,7 +133,6 @@ def patch(thing: Thing, size: int, pad: float = 2.0) -> tuple[slice, slice, Floa
     if thing.angle:
         cos, sin = np.float32(np.cos(np.radians(thing.angle))), np.float32(np.sin(np.radians(thing.angle)))
         x, y = cos * x + sin * y, cos * y - sin * x
-    x, y = np.broadcast_arrays(x, y)
     return slice(y0, y1), slice(x0, x1), x, y
 
 
@@ -139,11 +147,11 @@ def thing_layer(thing: Thing, size: int, pad: float = 2.0) -> tuple[slice, slice
     rows, columns, x, y = patch(thing, size, pad)
     radius = thing.radius * size / CANVAS
     distance = DISTANCE[thing.shape](x, y, radius)
-    coverage = np.clip(np.float32(0.5) - distance, 0, 1)[..., None]
+    coverage = unit(np.float32(0.5) - distance)[..., None]
     light = (x * np.float32(_LIGHT[0]) + y * np.float32(_LIGHT[1])) * np.float32(0.16 / radius)
-    rim = np.clip(np.float32(1) + distance / np.float32(0.14 * radius), 0, 1) * np.float32(-0.2)
+    rim = unit(np.float32(1) + distance / np.float32(0.14 * radius)) * np.float32(-0.2)
     colour = np.array(COLOURS[thing.colour], np.float32) * (np.float32(1.02) + light + rim)[..., None]
-    return rows, columns, np.clip(colour, 0, 255), coverage
+    return rows, columns, np.minimum(np.maximum(colour, 0), 255), coverage
 
 
 def draw_thing(picture: Floats, thing: Thing) -> None:
@@ -159,7 +167,7 @@ def draw_shadow(picture: Floats, thing: Thing, dx: float = 3.0, dy: float = 5.0,
     soft = 5.0 * size / CANVAS
     moved = Thing(thing.shape, thing.colour, thing.x + dx, thing.y + dy, thing.radius, thing.angle)
     rows, columns, distance = signed_distance(moved, size, pad=soft)
-    shade = np.clip(np.float32(0.5) - distance / np.float32(soft), 0, 1) * np.float32(depth)
+    shade = unit(np.float32(0.5) - distance / np.float32(soft)) * np.float32(depth)
     picture[rows, columns] *= 1 - shade[..., None]
 
 
