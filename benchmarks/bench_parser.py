@@ -39,11 +39,15 @@ def measure(name: str, read: Callable[[str], object], texts: list[str]) -> None:
     print(f"{name:<34} {len(texts) / best:>9,.0f} responses/s   {best * RESPONSES / len(texts):.2f} s in all")
 
 
+def fenced(text: str) -> str:
+    return text.replace("<answer>", "<answer>\n```json").replace("</answer>", "```\n</answer>")
+
+
 def main() -> None:
     rng = random.Random(0)
     texts = responses(rng)
     measure("parse, well-formed", parse_response, texts)
-    measure("parse, fenced", parse_response, [t.replace("<answer>", "<answer>```json") for t in texts])
+    measure("parse, fenced", parse_response, [fenced(text) for text in texts])
     measure("parse, cut off in the answer", parse_response, [t[:-25] for t in texts])
     measure("strict gate", format_fault, texts)
 

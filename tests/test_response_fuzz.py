@@ -11,7 +11,7 @@ from sdg.response import format_fault, grammar, parse_response, render_response
 
 SEEDS = [
     "<think>\nOdd.\n</think>\n<answer>\n[\n"
-    '  {"box_2d": [600, 48, 641, 100], "label": "artifact", "description": "A \\"toe\\".", "importance": 2},\n'
+    '  {"box_2d": [600, 48, 641, 100], "label": "artifact", "description": "\\"Toe\\"", "importance": 2},\n'
     '  {"box_2d": [2, 48, 657, 840], "label": "misalignment", "description": "No.", "importance": 95}\n'
     "]\n</answer>",
     "<think>\nNothing.\n</think>\n<answer>\n[]\n</answer>",
