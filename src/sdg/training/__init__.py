@@ -1,0 +1,1 @@
+"""Training the detector: supervised fine-tuning, then GRPO with the composite reward."""
