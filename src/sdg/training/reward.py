@@ -146,10 +146,11 @@ def composite_rewards(
     description = _sums(owner, _description_scores(pairs, similarity), count) / n
     importance = _sums(owner, np.array([_importance_score(*pair) for pair in pairs]), count) / n
     total = WEIGHT_LOCATION * location + WEIGHT_DESCRIPTION * description + WEIGHT_IMPORTANCE * importance
+    malformed = Reward(MALFORMED, 0.0, 0.0, 0.0, format_valid=False)
     scores = np.stack([total, location, description, importance], axis=1).tolist()
     return [
-        Reward(*parts, True) if good else Reward(MALFORMED, 0.0, 0.0, 0.0, False)
-        for parts, good in zip(scores, valid.tolist(), strict=True)
+        Reward(all_in_all, where, why, how_much, format_valid=True) if good else malformed
+        for (all_in_all, where, why, how_much), good in zip(scores, valid.tolist(), strict=True)
     ]
 
 
