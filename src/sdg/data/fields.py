@@ -52,12 +52,12 @@ def from_extras(value: Mapping[str, Any], known: Container[str]) -> dict[str, An
             continue
         if key in NAMES:
             fields[key] = as_name(key, value[key])
-        elif key == ESCAPE:
-            if not isinstance(value[key], Mapping):
-                raise ValueError(f"{ESCAPE!r} is a JSON object, not {value[key]!r}.")
-            metadata |= value[key]
-        else:
+        elif key != ESCAPE:
             metadata[key] = value[key]
+    if ESCAPE in value:
+        if not isinstance(value[ESCAPE], Mapping):
+            raise ValueError(f"{ESCAPE!r} is a JSON object, not {value[ESCAPE]!r}.")
+        metadata |= value[ESCAPE]
     if metadata:
         fields["metadata"] = metadata
     return fields

@@ -69,11 +69,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def parse_object(line: bytes) -> dict[str, Any]:
     """The JSON object on one line; raises ValueError with the reason, in one sentence."""
     try:
-        value = DECODER.decode(line.decode("utf-8"))
+        text = line.decode("utf-8")
+        value = DECODER.decode(text)
     except UnicodeDecodeError:
         raise ValueError("This is not UTF-8 text; save the file as UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"This is not JSON: {error.msg} at character {error.pos + 1}.") from None
+        position = min(error.pos, len(text.rstrip())) + 1
+        raise ValueError(f"This is not JSON: {error.msg} at character {position}.") from None
     except RecursionError:
         raise ValueError("This is JSON nested too deeply to be read.") from None
     if not isinstance(value, dict):
