@@ -285,11 +285,19 @@ def test_a_legend_tells_everything_and_leaves_the_overlay_as_it_is(
     ]
     without = draw_overlay(plain(*size), found)
     written.clear()
-    figure = draw_overlay(plain(*size), found, legend=side)  # type: ignore[arg-type]
+    figure = draw_overlay(plain(*size), found, legend=side, caption="A girl")  # type: ignore[arg-type]
     assert figure.crop((0, 0, *without.size)) == without
     assert (figure.width > without.width) if side == "right" else (figure.height > without.height)
     told = " ".join(written.texts)
-    for part in (LONG, "Blue, not green.", "1 · artifact · 22", "2 · misalignment · 95", "minor", "critical"):
+    for part in (
+        "“A girl”",
+        LONG,
+        "Blue, not green.",
+        "1 · artifact · 22",
+        "2 · misalignment · 95",
+        "minor",
+        "critical",
+    ):
         assert part in told
     for x0, y0, x1, y1 in written.rects:
         assert x0 >= 0

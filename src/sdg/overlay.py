@@ -38,6 +38,7 @@ def draw_overlay(
     *,
     min_side: int = MIN_SIDE,
     legend: Literal["right", "bottom"] | None = None,
+    caption: str = "",
 ) -> Image.Image:
     """A copy of `image` with every defect's box and a label "index type importance", as RGB.
 
@@ -45,7 +46,7 @@ def draw_overlay(
     Images with a longer side under `min_side` pixels are enlarged to it; line width and text grow with
     larger ones. Labels stay on the canvas and off each other while there is room; a strip too narrow for
     labels gets boxes only, and of more than 100 defects the 100 most important are labelled.
-    `legend` adds a panel that lists the reasons.
+    `legend` adds a panel beside or under the picture with the `caption` (the prompt) and the reasons.
     """
     canvas = _display_copy(image, min_side)
     draw = ImageDraw.Draw(canvas)
@@ -58,7 +59,7 @@ def draw_overlay(
         _draw_label(draw, label)
     if legend is None:
         return canvas
-    return _with_legend(canvas, defects, legend)
+    return _with_legend(canvas, defects, legend, caption)
 
 
 def _display_copy(image: Image.Image, min_side: int) -> Image.Image:
@@ -263,14 +264,14 @@ def _draw_label(draw: ImageDraw.ImageDraw, label: _Label) -> None:
 
 
 def _with_legend(
-    canvas: Image.Image, defects: Sequence[Defect], side: Literal["right", "bottom"]
+    canvas: Image.Image, defects: Sequence[Defect], side: Literal["right", "bottom"], caption: str
 ) -> Image.Image:
     """The canvas with a panel of all defects and their reasons beside or under it."""
     _, text_size = _scale(canvas.size)
     pad = round(text_size * 1.2)
     beside = side == "right"
     panel_width = max(round(canvas.width * 0.62) if beside else canvas.width, text_size * 20)
-    rows = _legend_rows(defects, panel_width - 2 * pad, text_size)
+    rows = _legend_rows(defects, caption, panel_width - 2 * pad, text_size)
     panel_height = sum(row.height for row in rows) + 2 * pad
     if beside:
         size = canvas.width + panel_width, max(canvas.height, panel_height)
@@ -295,16 +296,17 @@ class _Row:
     paint: Callable[[ImageDraw.ImageDraw, int, int], None]
 
 
-def _legend_rows(defects: Sequence[Defect], width: int, text_size: int) -> list[_Row]:
-    font = _font(text_size)
-    leading = round(text_size * 1.4)
+def _legend_rows(defects: Sequence[Defect], caption: str, width: int, text_size: int) -> list[_Row]:
+    def paragraph(text: str, colour: str) -> list[_Row]:
+        lines = _wrap(text, _font(text_size), width)
+        return [_text_row(line, _font(text_size), round(text_size * 1.4), colour) for line in lines]
+
+    gap = _Row(round(text_size * 0.9), lambda draw, x, y: None)
+    rows = [*paragraph(f"“{caption}”", _FAINT), gap] if caption else []
     if not defects:
-        return [_text_row("No defects.", font, leading, _FAINT)]
-    rows: list[_Row] = []
+        return rows + paragraph("No defects.", _INK)
     for index, defect in enumerate(defects, 1):
-        rows.append(_head_row(index, defect, text_size))
-        rows += [_text_row(text, font, leading, _INK) for text in _wrap(defect.reason, font, width)]
-        rows.append(_Row(round(text_size * 0.9), lambda draw, x, y: None))  # the space between two defects
+        rows += [_head_row(index, defect, text_size), *paragraph(defect.reason, _INK), gap]
     return rows[:-1]
 
 
