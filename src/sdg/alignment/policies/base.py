@@ -1,0 +1,257 @@
+"""What flow-matching generators share: mixed ODE/SDE sampling that records what training needs.
+
+The transformer is called directly, with latents kept in float32 between steps. Roll-out and training take
+the same path, `FlowPolicy._velocity`, so that the first likelihood ratio is 1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sdg.alignment.flow_sde import SdeStep, ode_step, sde_step, sigma_schedule
+from sdg.alignment.recipe import PolicyRecipe
+from sdg.errors import SdgError
+
+LATENT_DTYPE = torch.float32
+"""In which latents are kept, and so rounded before they are scored."""
+
+TextFeatures = tuple[Tensor, Tensor]
+"""Embeddings of a batch of prompts: tokens (B, L, D) and pooled (B, P)."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The stochastic steps of B samples: from `x` to `next_x`, and how likely each location's move was.
+
+    x, next_x: T tensors of latents, (B, L, C) or (B, C, H, W), float32; sigma, sigma_next: T noise levels;
+    old_log_prob: T tensors (B, H, W) of the policy that drew them.
+    """
+
+    prompts: tuple[str, ...]
+    noise_level: float
+    sigma: tuple[float, ...]
+    sigma_next: tuple[float, ...]
+    x: tuple[Tensor, ...]
+    next_x: tuple[Tensor, ...]
+    old_log_prob: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Pictures, one a prompt, and the transitions behind them."""
+
+    pictures: list[Image.Image]
+    transitions: Transitions
+
+
+class FlowPolicy(ABC):
+    """A generator seen as a stochastic policy over latents; one subclass a family of models."""
+
+    channel_dim: int
+    """Where a location's channels are in this family's latents."""
+
+    def __init__(self, pipeline: Any, recipe: PolicyRecipe, precision: str = "no") -> None:
+        self.pipeline, self.recipe, self.precision = pipeline, recipe, precision
+        self.transformer = pipeline.transformer
+        self.device = torch.device(pipeline.device)
+        self.weights_dtype: torch.dtype = getattr(torch, recipe.dtype)
+        multiple = self._pixels_a_location()
+        if recipe.height % multiple or recipe.width % multiple:
+            raise SdgError(
+                f"This model draws pictures whose sides are multiples of {multiple} pixels, not "
+                f"{recipe.height}×{recipe.width}; change policy.width and policy.height."
+            )
+        self.grid = (recipe.height // multiple, recipe.width // multiple)
+        """(H, W), the locations of this family's latents."""
+        self._features: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    # --- what a family defines -------------------------------------------------------------------------
+
+    @staticmethod
+    @abstractmethod
+    def pipeline_class() -> Any:
+        """The diffusers pipeline of this family."""
+
+    @abstractmethod
+    def sigmas(self, steps: int) -> Tensor:
+        """The pipeline's own noise levels, (steps + 1,), from 1 down to 0."""
+
+    @property
+    @abstractmethod
+    def uses_cfg(self) -> bool:
+        """Whether a step needs the unconditional velocity as well."""
+
+    @abstractmethod
+    def _pixels_a_location(self) -> int: ...
+
+    @abstractmethod
+    def _latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one picture before packing, in which noise is drawn."""
+
+    @abstractmethod
+    def _pack(self, latents: Tensor) -> Tensor:
+        """(B, C, H, W) noise as this family's latents."""
+
+    @abstractmethod
+    def _encode(self, prompt: str) -> TextFeatures: ...
+
+    @abstractmethod
+    def _predict(self, transformer: Any, x: Tensor, sigma: float, text: TextFeatures) -> Tensor:
+        """The model's velocity, without classifier-free guidance."""
+
+    @abstractmethod
+    def _location_log_prob(self, log_prob: Tensor) -> Tensor:
+        """One value a location, as (B, H, W)."""
+
+    @abstractmethod
+    def _vae_latents(self, x: Tensor) -> Tensor:
+        """Latents as the autoencoder takes them."""
+
+    # --- sampling --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        sde_steps: Sequence[int] = (),
+        noise_level: float = 0.7,
+    ) -> Rollout:
+        """Draw one picture a prompt: stochastic at `sde_steps` (0-based), by the plain ODE elsewhere.
+
+        All noise of a sample, its first latent included, comes from its own seed, on the CPU: the same
+        picture whichever process draws it.
+        """
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        sigmas = self.sigmas(steps).tolist()
+        text = self.encode(prompts)
+        x = self._noise(generators)
+        before, after, log_probs = [], [], []
+        for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+            velocity = self._velocity(self.transformer, x, sigma, text)
+            if step in sde_steps:
+                drawn = sde_step(
+                    x,
+                    velocity,
+                    sigma,
+                    sigma_next,
+                    noise_level,
+                    noise=self._noise(generators),
+                    channel_dim=self.channel_dim,
+                    store_dtype=LATENT_DTYPE,
+                )
+                before.append(x)
+                after.append(drawn.next_x)
+                log_probs.append(self._location_log_prob(drawn.log_prob))
+                x = drawn.next_x
+            else:
+                x = ode_step(x, velocity, sigma, sigma_next, store_dtype=LATENT_DTYPE)
+        at = sorted(set(sde_steps))
+        return Rollout(
+            self._decode(x),
+            Transitions(
+                tuple(prompts),
+                noise_level,
+                tuple(sigmas[step] for step in at),
+                tuple(sigmas[step + 1] for step in at),
+                tuple(before),
+                tuple(after),
+                tuple(log_probs),
+            ),
+        )
+
+    def score(self, transitions: Transitions, index: int, transformer: Any = None) -> SdeStep:
+        """Step `index` of recorded transitions under the present weights, with gradient.
+
+        `log_prob` is (B, H, W). transformer: the wrapper of data-parallel training, whose forward has to
+        be the one that is called; by default the model itself.
+        """
+        model = self.transformer if transformer is None else transformer
+        x, sigma = transitions.x[index], transitions.sigma[index]
+        velocity = self._velocity(model, x, sigma, self.encode(transitions.prompts))
+        scored = sde_step(
+            x,
+            velocity,
+            sigma,
+            transitions.sigma_next[index],
+            transitions.noise_level,
+            next_x=transitions.next_x[index],
+            channel_dim=self.channel_dim,
+        )
+        return scored._replace(log_prob=self._location_log_prob(scored.log_prob))
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        """Text embeddings of prompts, preceded by as many of the empty prompt where guidance needs them.
+
+        Each prompt is encoded once, by itself, and kept while the cache has room.
+        """
+        wanted = ([""] * len(prompts) if self.uses_cfg else []) + list(prompts)
+        features = [self._cached(prompt) for prompt in wanted]
+        tokens, pooled = (torch.cat([f[i] for f in features]).to(self.device) for i in (0, 1))
+        return tokens, pooled
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """The model as it was before training: the adapter is off inside."""
+        self.transformer.disable_adapters()
+        try:
+            yield
+        finally:
+            self.transformer.enable_adapters()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision in which the transformer runs, in roll-out and training alike."""
+        if self.precision == "no":
+            return nullcontext()
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return torch.autocast(self.device.type, dtype)
+
+    def _cached(self, prompt: str) -> TextFeatures:
+        if prompt not in self._features:
+            tokens, pooled = self._encode(prompt)
+            self._features[prompt] = tokens.cpu(), pooled.cpu()
+            # Those not asked for the longest go first; the empty prompt of guidance is asked for each time.
+            while len(self._features) > self.recipe.prompt_cache:
+                self._features.popitem(last=False)
+            return tokens.cpu(), pooled.cpu()
+        self._features.move_to_end(prompt)
+        return self._features[prompt]
+
+    def _velocity(self, transformer: Any, x: Tensor, sigma: float, text: TextFeatures) -> Tensor:
+        with self.autocast():
+            model_x = x.to(self.weights_dtype)
+            if not self.uses_cfg:
+                return self._predict(transformer, model_x, sigma, text).to(LATENT_DTYPE)
+            both = self._predict(transformer, torch.cat([model_x, model_x]), sigma, text)
+        unprompted, prompted = both.to(LATENT_DTYPE).chunk(2)
+        return unprompted + self.recipe.guidance * (prompted - unprompted)
+
+    def _noise(self, generators: Sequence[torch.Generator]) -> Tensor:
+        shape = self._latent_shape()
+        drawn = [torch.randn(shape, generator=g, dtype=LATENT_DTYPE) for g in generators]
+        return self._pack(torch.stack(drawn)).to(self.device)
+
+    def _decode(self, x: Tensor) -> list[Image.Image]:
+        vae = self.pipeline.vae
+        latents = self._vae_latents(x) / vae.config.scaling_factor + vae.config.shift_factor
+        decoded = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+        pictures: list[Image.Image] = self.pipeline.image_processor.postprocess(
+            decoded.float(), output_type="pil"
+        )
+        return pictures
+
+    def _image_sigmas(self, steps: int, tokens: int, uniform: bool) -> Tensor:
+        return sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=uniform)

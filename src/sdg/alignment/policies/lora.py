@@ -1,0 +1,94 @@
+"""The adapter that alignment trains: adding it, averaging it, and files that reload with their alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdg.alignment.recipe import LoraRecipe
+from sdg.errors import SdgError
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+"""The name by which `pipeline.load_lora_weights(folder)` finds an adapter."""
+
+
+def add_lora(transformer: Any, recipe: LoraRecipe, seed: int) -> None:
+    """Add a PEFT LoRA in float32 to a diffusers transformer; it changes nothing until it is trained.
+
+    Raises SdgError for a target the model has no layer for.
+    """
+    from peft import LoraConfig
+
+    layers = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    for target in recipe.targets:
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
+            raise SdgError(
+                f"policy.lora.targets names {target}, of which this {type(transformer).__name__} has no "
+                "linear layer; take it out or correct it."
+            )
+    torch.manual_seed(seed)  # the same first weights on every process
+    transformer.add_adapter(
+        LoraConfig(r=recipe.r, lora_alpha=recipe.alpha, target_modules=list(recipe.targets))
+    )
+    for parameter in lora_parameters(transformer).values():
+        parameter.data = parameter.data.float()
+
+
+def lora_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters by name, in the model's order."""
+    return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
+
+
+def save_lora(policy: Any, folder: Path) -> Path:
+    """Write the adapter's present weights to folder/pytorch_lora_weights.safetensors, whole or not at all.
+
+    The file carries rank and alpha, so that `pipeline.load_lora_weights(folder)` gives the same pictures.
+    """
+    from diffusers.training_utils import _collate_lora_metadata
+    from peft.utils import get_peft_model_state_dict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = get_peft_model_state_dict(policy.transformer)
+    with TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        policy.pipeline_class().save_lora_weights(
+            temporary,
+            transformer_lora_layers={k: v.detach().cpu().contiguous() for k, v in layers.items()},
+            **_collate_lora_metadata({"transformer": policy.transformer}),
+        )
+        return (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
+
+
+class Ema:
+    """An exponential moving average of the adapter, kept in float32 beside it."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], limit: float) -> None:
+        self.parameters, self.limit = dict(parameters), limit
+        self.average: dict[str, Tensor] = {k: p.detach().clone() for k, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, time: int) -> None:
+        """Move towards the present weights with decay min(limit, (1+t)/(10+t)), t counting from 0."""
+        decay = min(self.limit, (1 + time) / (10 + time))
+        for name, parameter in self.parameters.items():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model with averaged weights inside, and with its own again afterwards."""
+        own = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._copy(self.average)
+        try:
+            yield
+        finally:
+            self._copy(own)
+
+    @torch.no_grad()
+    def _copy(self, source: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(source[name])

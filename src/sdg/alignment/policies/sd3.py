@@ -1,0 +1,70 @@
+"""Stable Diffusion 3 and 3.5: (B, C, H, W) latents, one latent pixel a location, classifier-free guidance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdg.alignment.policies.base import FlowPolicy, TextFeatures
+
+
+class Sd3Policy(FlowPolicy):
+    """A StableDiffusion3Pipeline as a policy; the grid is H/8 × W/8 of the picture."""
+
+    channel_dim = 1
+
+    @staticmethod
+    def pipeline_class() -> Any:
+        """diffusers.StableDiffusion3Pipeline."""
+        from diffusers import StableDiffusion3Pipeline
+
+        return StableDiffusion3Pipeline
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The pipeline's levels, which its scheduler spaces by itself."""
+        patch = self.transformer.config.patch_size
+        return self._image_sigmas(steps, (self.grid[0] // patch) * (self.grid[1] // patch), uniform=False)
+
+    @property
+    def uses_cfg(self) -> bool:
+        """Where guidance is above 1; in roll-out and training alike."""
+        return self.recipe.guidance > 1
+
+    def _pixels_a_location(self) -> int:
+        return int(self.pipeline.vae_scale_factor)
+
+    def _latent_shape(self) -> tuple[int, int, int]:
+        return self.transformer.config.in_channels, *self.grid
+
+    def _pack(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def _encode(self, prompt: str) -> TextFeatures:
+        tokens, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt=prompt,
+            prompt_2=None,
+            prompt_3=None,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.recipe.max_sequence_length,
+        )
+        return tokens, pooled
+
+    def _predict(self, transformer: Any, x: Tensor, sigma: float, text: TextFeatures) -> Tensor:
+        tokens, pooled = text
+        velocity: Tensor = transformer(
+            hidden_states=x,
+            timestep=torch.full((len(x),), 1000 * sigma, device=x.device, dtype=torch.float32),
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            return_dict=False,
+        )[0]
+        return velocity
+
+    def _location_log_prob(self, log_prob: Tensor) -> Tensor:
+        return log_prob
+
+    def _vae_latents(self, x: Tensor) -> Tensor:
+        return x

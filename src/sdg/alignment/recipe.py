@@ -1,0 +1,276 @@
+"""What an alignment run is made of: the schema of `recipes/align/*.yaml`, read by `sdg.recipes.load_recipe`.
+
+Defaults are the paper's settings or the released configuration's (SDG §4.2, App. D) where they gave one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Method = Literal["boxflow", "flow-grpo", "denseflow"]
+
+
+@dataclass(frozen=True)
+class LoraRecipe:
+    """The adapter that is trained; targets: names of the transformer's layers, or the ends of their names."""
+
+    r: int = 64
+    alpha: int = 128
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __post_init__(self) -> None:
+        _positive(r=self.r, alpha=self.alpha)
+        if not self.targets:
+            raise ValueError("targets names at least one layer.")
+
+
+@dataclass(frozen=True)
+class PolicyRecipe:
+    """The generator. model: a checkpoint's folder or hub id, or python:MODULE.FUNCTION that returns one."""
+
+    family: Literal["flux", "sd3"]
+    model: str
+    height: int = 512
+    width: int = 512
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # in which frozen weights are kept
+    guidance: float = 3.5  # FLUX.1-dev: fed to the model; otherwise classifier-free, off at 1 or less
+    max_sequence_length: int = 512  # text tokens
+    prompt_cache: int = 512  # prompts whose text embeddings are kept
+    gradient_checkpointing: bool = False
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
+
+    def __post_init__(self) -> None:
+        _positive(
+            height=self.height,
+            width=self.width,
+            max_sequence_length=self.max_sequence_length,
+            prompt_cache=self.prompt_cache,
+        )
+
+
+@dataclass(frozen=True)
+class SamplingRecipe:
+    """Roll-outs: `sde_steps_per_epoch` of `sde_steps` (0-based) are stochastic and trained, the rest ODE."""
+
+    steps: int = 10
+    sde_steps: tuple[int, ...] = (1, 2, 3)
+    sde_steps_per_epoch: int = 1
+    noise_level: float = 0.7
+    batch_size: int = 8  # pictures at a time on each process, in roll-out and training alike
+
+    def __post_init__(self) -> None:
+        _positive(steps=self.steps, noise_level=self.noise_level, batch_size=self.batch_size)
+        if len(set(self.sde_steps)) < len(self.sde_steps):
+            raise ValueError("sde_steps names no step twice.")
+        if any(not 0 <= step < self.steps for step in self.sde_steps):
+            raise ValueError(
+                f"sde_steps lie between 0 and {self.steps - 1}, as there are {self.steps} steps."
+            )
+        if not 1 <= self.sde_steps_per_epoch <= len(self.sde_steps):
+            raise ValueError("sde_steps_per_epoch is at least 1 and at most the number of sde_steps.")
+
+
+@dataclass(frozen=True)
+class PromptsRecipe:
+    """Sets of prompts: a text file, one a line, or python:MODULE.FUNCTION?key=value that returns a list."""
+
+    train: str
+    held_out: str | None = None  # what monitors and figures use
+
+
+@dataclass(frozen=True)
+class GroupsRecipe:
+    """An epoch's roll-outs: `prompts` groups of `size` samples each."""
+
+    prompts: int = 48
+    size: int = 8
+
+    def __post_init__(self) -> None:
+        _positive(prompts=self.prompts)
+        if self.size < 2:
+            raise ValueError("size is at least 2: an advantage compares the samples of a group.")
+
+
+@dataclass(frozen=True)
+class ScorerRecipe:
+    """A scalar scorer, as `sdg.alignment.rewards.load_scorer` reads its URI; values are times `scale`."""
+
+    name: str
+    uri: str
+    scale: float = 1.0
+    weight: float = 1.0  # in the reward's sum
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+
+
+@dataclass(frozen=True)
+class JudgeRecipe:
+    """Finds defects in monitored pictures: a detector's URI, or python:MODULE.FUNCTION (picture, prompt)."""
+
+    name: str
+    uri: str
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+
+
+@dataclass(frozen=True)
+class RewardRecipe:
+    """Base reward R = Σ weight·scale·score, and the detector whose defects make it spatial (SDG eq. 4)."""
+
+    scorers: tuple[ScorerRecipe, ...]
+    detector: str | None = None
+    c_artifact: float = 0.5
+    c_misalignment: float = 0.05
+    raster: Literal["touch", "truncate"] = "touch"
+    heat: Literal["artifact", "misalignment", "both"] = "artifact"  # which map masks in denseflow
+    max_failed: float = 0.5  # a run stops when more than this share of an epoch could not be scored
+
+    def __post_init__(self) -> None:
+        if not self.scorers:
+            raise ValueError("scorers names at least one base reward.")
+        if len({scorer.name for scorer in self.scorers}) < len(self.scorers):
+            raise ValueError("scorers have different names.")
+        if not 0 <= self.max_failed < 1:
+            raise ValueError("max_failed is a share, at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class OptimiserRecipe:
+    """AdamW on the adapter, and the clipped objective of SDG eq. 6."""
+
+    steps: int = 500
+    steps_per_epoch: int = 2
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-4
+    betas: tuple[float, ...] = (0.9, 0.999)
+    grad_norm: float = 1.0
+    clip: float = 1e-4
+    kl: float = 0.0
+    advantage_eps: float = 1e-6
+    advantage_limit: float = 5.0  # of scalar advantages; spatial ones are not clamped
+    ema_every: int = 4  # epochs
+    ema_decay: float = 0.9
+
+    def __post_init__(self) -> None:
+        _positive(
+            steps=self.steps,
+            steps_per_epoch=self.steps_per_epoch,
+            learning_rate=self.learning_rate,
+            grad_norm=self.grad_norm,
+            clip=self.clip,
+            advantage_eps=self.advantage_eps,
+            advantage_limit=self.advantage_limit,
+            ema_every=self.ema_every,
+        )
+        if self.kl < 0 or self.weight_decay < 0:
+            raise ValueError("kl and weight_decay are not negative.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas are two numbers, at least 0 and below 1.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError("ema_decay is at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class MonitorRecipe:
+    """The guard against reward hacking: measures on held-out prompts that are not the reward.
+
+    best: the measure, such as "oracle/defects" or "clip", that picks the best adapter; `goal` says which
+    way is better. With `patience`, the run ends once it has been worse than its best in that many
+    measurements in a row while the reward was higher than at the best.
+    """
+
+    scorers: tuple[ScorerRecipe, ...] = ()
+    judges: tuple[JudgeRecipe, ...] = ()
+    every: int = 10  # epochs
+    prompts: int = 64  # the first so many held-out prompts
+    steps: int = 28  # sampling steps, without noise
+    best: str | None = None
+    goal: Literal["min", "max"] = "min"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        _positive(every=self.every, prompts=self.prompts, steps=self.steps)
+        names = [scorer.name for scorer in self.scorers] + [judge.name for judge in self.judges]
+        if len(set(names)) < len(names):
+            raise ValueError("scorers and judges have different names.")
+        if self.best is not None and self.best not in self.measures():
+            raise ValueError(
+                f"best is one of {', '.join(self.measures()) or 'no measure'}, not {self.best!r}."
+            )
+        if self.patience is not None and (self.best is None or self.patience < 1):
+            raise ValueError("patience is at least 1 and needs best.")
+
+    def measures(self) -> list[str]:
+        """Names of everything that is measured."""
+        kinds = ("defects", "artifacts", "misalignments", "clean_rate")
+        return [s.name for s in self.scorers] + [f"{j.name}/{kind}" for j in self.judges for kind in kinds]
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """How often a run saves, draws and reports."""
+
+    save_every: int = 10  # epochs
+    keep: int = 2  # newest checkpoints
+    pictures_every: int = 0  # epochs; 0 draws none
+    pictures: int = 4  # groups in a figure
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    def __post_init__(self) -> None:
+        _positive(save_every=self.save_every, keep=self.keep, pictures=self.pictures)
+        if self.pictures_every < 0:
+            raise ValueError("pictures_every is not negative.")
+
+
+@dataclass(frozen=True)
+class AlignRecipe:
+    """One alignment run, whatever its size."""
+
+    policy: PolicyRecipe
+    prompts: PromptsRecipe
+    reward: RewardRecipe
+    method: Method = "boxflow"
+    seed: int = 0
+    precision: Literal["no", "bf16", "fp16"] = "bf16"  # autocast
+    sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
+    groups: GroupsRecipe = field(default_factory=GroupsRecipe)
+    optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
+    monitor: MonitorRecipe = field(default_factory=MonitorRecipe)
+    run: RunRecipe = field(default_factory=RunRecipe)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError("seed is not negative.")
+        if self.needs_detector and self.reward.detector is None:
+            raise ValueError(f"reward.detector is missing, which method {self.method} needs.")
+        if self.groups.prompts % self.optimiser.steps_per_epoch:
+            raise ValueError(
+                f"groups.prompts ({self.groups.prompts}) is a multiple of optimiser.steps_per_epoch "
+                f"({self.optimiser.steps_per_epoch}), so that each step trains on whole groups."
+            )
+        if self.prompts.held_out is None and (self.monitor.measures() or self.run.pictures_every):
+            raise ValueError("prompts.held_out is missing, which monitors and pictures need.")
+
+    @property
+    def needs_detector(self) -> bool:
+        """Whether the method looks at defects at all; Flow-GRPO does not."""
+        return self.method != "flow-grpo"
+
+    @property
+    def epochs(self) -> int:
+        """Roll-outs until `optimiser.steps` steps are done; the last epoch's steps are all taken."""
+        return -(-self.optimiser.steps // self.optimiser.steps_per_epoch)
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} is above 0, not {value}.")
+
+
+def _check_name(name: str) -> None:
+    if not name or not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"name is letters, digits, - and _, not {name!r}.")

@@ -1,0 +1,211 @@
+"""Policies: they sample as their pipelines do, remember what training needs, and save what reloads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toy
+
+from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
+from sdg.alignment.policies.lora import Ema, lora_parameters, save_lora
+from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
+from sdg.errors import SdgError
+
+PROMPTS = ["a red cup", "a blue hat", "a red cup"]
+SEEDS = [11, 12, 13]
+FAMILIES = ("flux", "sd3")
+
+
+def recipe(checkpoints: Path, family: str, **changes: Any) -> PolicyRecipe:
+    return PolicyRecipe(
+        family=family,  # type: ignore[arg-type]
+        model=str(checkpoints / family),
+        height=toy.HEIGHT,
+        width=toy.WIDTH,
+        dtype="float32",
+        guidance=3.0,
+        max_sequence_length=toy.TEXT,
+        lora=LoraRecipe(r=4, alpha=16, targets=("to_q", "to_out.0")),
+        **changes,
+    )
+
+
+def policy(checkpoints: Path, family: str, precision: str = "no", **changes: Any) -> FlowPolicy:
+    return load_policy(recipe(checkpoints, family, **changes), precision=precision)
+
+
+def train_a_little(policy: FlowPolicy) -> None:
+    torch.manual_seed(5)
+    for parameter in lora_parameters(policy.transformer).values():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def pixels(pictures: list[Any]) -> np.ndarray:
+    return np.stack([np.asarray(picture, dtype=int) for picture in pictures])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_noise_a_policy_draws_what_its_pipeline_draws(checkpoints: Path, family: str) -> None:
+    ours = policy(checkpoints, family)
+    generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    theirs = load_pipeline(ours.recipe)(
+        prompt=PROMPTS, height=toy.HEIGHT, width=toy.WIDTH, num_inference_steps=4, guidance_scale=3.0,
+        max_sequence_length=toy.TEXT, generator=generators,
+    ).images  # fmt: skip
+    pictures = ours.sample(PROMPTS, SEEDS, steps=4).pictures
+    assert pictures[0].size == (toy.WIDTH, toy.HEIGHT)
+    assert np.abs(pixels(pictures) - pixels(theirs)).max() <= 1
+
+
+def test_a_flux_without_guidance_embedding_is_guided_as_its_pipeline_is(tmp_path: Path) -> None:
+    toy.flux_pipeline(guidance_embeds=False).save_pretrained(tmp_path / "flux")
+    ours = policy(tmp_path, "flux")
+    theirs = load_pipeline(ours.recipe)(
+        prompt=PROMPTS, negative_prompt=[""] * 3, true_cfg_scale=3.0, height=toy.HEIGHT, width=toy.WIDTH,
+        num_inference_steps=3, max_sequence_length=toy.TEXT,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+    ).images  # fmt: skip
+    assert np.abs(pixels(ours.sample(PROMPTS, SEEDS, steps=3).pictures) - pixels(theirs)).max() <= 1
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_ratio_is_one(checkpoints: Path, family: str, checkpointing: bool, precision: str) -> None:
+    ours = policy(checkpoints, family, precision, gradient_checkpointing=checkpointing)
+    train_a_little(ours)
+    transitions = ours.sample(PROMPTS, SEEDS, steps=5, sde_steps=(0, 2), noise_level=0.7).transitions
+    for index in (0, 1):
+        new = ours.score(transitions, index).log_prob
+        assert new.shape == (3, *ours.grid)
+        assert ((new - transitions.old_log_prob[index]).exp() - 1).abs().max() < 1e-5
+        new.sum().backward()
+    gradients = [p.grad for p in lora_parameters(ours.transformer).values()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert any(g.abs().max() > 0 for g in gradients)
+    frozen = [p for p in ours.transformer.parameters() if not p.requires_grad]
+    assert all(p.grad is None for p in frozen)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transitions_hold_only_the_stochastic_steps(checkpoints: Path, family: str) -> None:
+    ours = policy(checkpoints, family)
+    rollout = ours.sample(PROMPTS, SEEDS, steps=4, sde_steps=(2,))
+    sigmas = ours.sigmas(4).tolist()
+    t = rollout.transitions
+    assert (t.sigma, t.sigma_next) == ((sigmas[2],), (sigmas[3],))
+    assert len(t.x) == len(t.next_x) == len(t.old_log_prob) == 1
+    assert t.x[0].dtype == t.next_x[0].dtype == t.old_log_prob[0].dtype == torch.float32
+    grid = (4, 6) if family == "flux" else (8, 12)
+    assert ours.grid == grid
+    channels = (24, 16) if family == "flux" else (4, 8, 12)
+    assert t.x[0].shape == (3, *channels)
+
+
+def test_the_log_probability_belongs_to_its_location(checkpoints: Path) -> None:
+    ours = policy(checkpoints, "sd3")
+    t = ours.sample(PROMPTS[:1], SEEDS[:1], steps=4, sde_steps=(1,)).transitions
+    moved = t.next_x[0].clone()
+    moved[0, :, 3, 10] += 1.0  # row 3, column 10
+    changed = ours.score(replace(t, next_x=(moved,)), 0).log_prob != t.old_log_prob[0]
+    assert changed.nonzero().tolist() == [[0, 3, 10]]
+
+
+def test_a_token_is_the_patch_of_the_picture_it_decodes_to(checkpoints: Path) -> None:
+    ours = policy(checkpoints, "flux")
+    noise = torch.zeros(1, *ours._latent_shape())
+    noise[0, :, 2 * 3 : 2 * 3 + 2, 2 * 5 : 2 * 5 + 2] = 1.0  # packed row 3, column 5 of 4 × 6
+    grid = ours._location_log_prob(ours._pack(noise).mean(-1))
+    assert grid[0].nonzero().tolist() == [[3, 5]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sample_depends_on_its_own_seed_only(checkpoints: Path, family: str) -> None:
+    ours = policy(checkpoints, family)
+    together = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,))
+    alone = ours.sample(PROMPTS[2:], SEEDS[2:], steps=3, sde_steps=(1,))
+    assert torch.allclose(together.transitions.next_x[0][2:], alone.transitions.next_x[0], atol=1e-5)
+    first, third = together.transitions.x[0][0], together.transitions.x[0][2]
+    assert not torch.allclose(first, third)  # the same prompt, another seed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, tmp_path: Path) -> None:
+    ours = policy(checkpoints, family)
+    base = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
+    train_a_little(ours)
+    trained = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
+    assert (trained - base).abs().max() > 1e-2
+    save_lora(ours, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_lora_weights.safetensors"]
+
+    pipeline = load_pipeline(ours.recipe)
+    pipeline.load_lora_weights(tmp_path)
+    reloaded = type(ours)(pipeline, ours.recipe)
+    again = reloaded.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
+    assert torch.allclose(again, trained, atol=1e-6)
+
+
+def test_the_adapter_is_off_in_the_reference(checkpoints: Path) -> None:
+    ours = policy(checkpoints, "flux")
+    base = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions
+    train_a_little(ours)
+    with ours.reference():
+        assert torch.equal(ours.score(base, 0).log_prob, base.old_log_prob[0])
+    assert not torch.allclose(ours.score(base, 0).log_prob, base.old_log_prob[0])
+
+
+def test_a_prompt_is_encoded_once_while_the_cache_has_room(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = policy(checkpoints, "flux", prompt_cache=2)
+    encoded: list[str] = []
+    encode = ours._encode
+    monkeypatch.setattr(ours, "_encode", lambda prompt: encoded.append(prompt) or encode(prompt))
+    ours.encode(["a red cup", "a blue hat", "a red cup"])
+    ours.encode(["a green dog"])  # pushes out the hat, not the cup
+    ours.encode(["a red cup"])
+    assert encoded == ["a red cup", "a blue hat", "a green dog"]
+    ours.encode(["a blue hat"])
+    assert encoded[3:] == ["a blue hat"]
+
+
+def test_an_average_follows_with_its_decay_and_gives_the_weights_back(checkpoints: Path) -> None:
+    ours = policy(checkpoints, "flux")
+    parameters = lora_parameters(ours.transformer)
+    start = {k: p.detach().clone() for k, p in parameters.items()}
+    ema = Ema(parameters, limit=0.9)
+    train_a_little(ours)
+    now = {k: p.detach().clone() for k, p in parameters.items()}
+    ema.update(time=0)  # decay (1+0)/(10+0)
+    with ema.applied():
+        for name, parameter in parameters.items():
+            assert torch.allclose(parameter, 0.1 * start[name] + 0.9 * now[name], atol=1e-6)
+    assert all(torch.equal(parameter, now[name]) for name, parameter in parameters.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"lora": LoraRecipe(targets=("to_x",))}, "names to_x, of which this FluxTransformer2DModel has no"),
+        ({"height": 18}, "multiples of 4 pixels, not 18×24"),
+        ({"model": "/nowhere"}, "/nowhere cannot be loaded as a FluxPipeline"),
+        ({"model": "python:toy.nothing"}, "names no function"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_sentence(
+    checkpoints: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SdgError, match=sentence):
+        load_policy(replace(recipe(checkpoints, "flux"), **changes))
+
+
+def test_a_model_may_be_named_by_a_function(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_CHECKPOINT", str(checkpoints / "flux"))
+    named = replace(recipe(checkpoints, "flux"), model="python:toy.checkpoint_folder")
+    assert load_pipeline(named).transformer.config.in_channels == 16
