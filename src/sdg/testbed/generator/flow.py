@@ -16,6 +16,7 @@ from PIL import Image
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdg.testbed.generator.build import TEXT_LENGTH, new_pipeline
 from sdg.testbed.generator.vae import to_tensor
@@ -96,7 +97,8 @@ def velocity_loss(model: TextToVelocity, batch: dict[str, Tensor], grid: Tensor)
     odds = torch.exp(torch.randn(len(clean)) + 0.47)
     sigma = odds / (1 + odds)
     level = sigma[:, None, None]
-    with torch.autocast("cpu", torch.bfloat16):
+    # At 88 tokens plain matrix products beat the fused attention's backward pass on a CPU.
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel([SDPBackend.MATH]):
         velocity = model((1 - level) * clean + level * noise, sigma, batch["clip_ids"], batch["t5_ids"], grid)
     return {"loss": (velocity.float() - (noise - clean)).square().mean()}
 
