@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install test test-fast lint format types check bench clean
+.PHONY: help install test test-fast lint format types check bench tree clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -35,6 +35,9 @@ check: lint types test ## all of it
 
 bench: $(STAMP)  ## print the measured speeds quoted in the docs
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+tree: $(STAMP)   ## bring the README's tree up to date
+	$(BIN)/python docs/update_tree.py
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
