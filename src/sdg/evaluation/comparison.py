@@ -1,0 +1,124 @@
+"""Two predictions of the same images compared: is the difference more than chance?
+
+The interval resamples images, taking both predictions of an image together. The p-value is that of a paired
+permutation test: were the two exchangeable, swapping them on any image would change nothing but chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdg.evaluation.columns import TYPES
+from sdg.evaluation.metrics import Count, metrics
+from sdg.evaluation.resampling import bootstrap_sums, interval, swapped_sums
+from sdg.evaluation.result import Evaluation, Intervals, Metrics, bounds_by_type, by_type
+
+_ROUNDING = 1e-12  # sums taken in another order differ by this much; they count as equal
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """First minus second, by type and metric; None where either is undefined.
+
+    first, second: metrics of each over the images both were scored on. intervals: 95 % bounds of the
+    difference. p_values: two-sided, at least 1/(resamples + 1).
+    """
+
+    first: Metrics
+    second: Metrics
+    difference: Metrics
+    intervals: Intervals
+    p_values: Metrics
+    images: int
+    resamples: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "difference": self.difference,
+            "intervals": self.intervals,
+            "p_values": self.p_values,
+            "images": self.images,
+            "resamples": self.resamples,
+            "seed": self.seed,
+        }
+
+
+def compare(first: Evaluation, second: Evaluation, *, resamples: int = 1000, seed: int = 0) -> Comparison:
+    """Compare two evaluations of the same images in the same order, against the same truth.
+
+    An image that was left out of either is left out here. resamples: of the bootstrap and of the permutation
+    test, at least 1. Raises ValueError where truth, matching or embedder differ.
+    """
+    if resamples < 1:
+        raise ValueError(f"A comparison needs at least one resample, not {resamples}.")
+    a, b, both = first.details, second.details, _shared(first, second)
+    one, other = a.table[both], b.table[both]
+    values, others = metrics(one.sum(0)), metrics(other.sum(0))
+    difference = values - others
+    undefined = np.isnan(difference)
+    low = high = p_value = difference
+    if len(one):
+        pair = np.concatenate([one, other], axis=1)  # (D, 2·types, counts): resampled together
+        drawn = _metrics(bootstrap_sums(_flat(pair), resamples, seed), 2 * len(TYPES))
+        low, high = interval(drawn[:, : len(TYPES)] - drawn[:, len(TYPES) :])
+        p_value = _p_values(one, other, np.abs(difference), resamples, seed)
+        p_value[undefined] = np.nan
+    return Comparison(
+        first=by_type(values),
+        second=by_type(others),
+        difference=by_type(difference),
+        intervals=bounds_by_type(low, high, undefined),
+        p_values=by_type(p_value),
+        images=len(one),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _p_values(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    observed: NDArray[np.float64],
+    permutations: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Share of permutations (the observed order among them) whose difference is as large."""
+    first, second = swapped_sums(_flat(one), _flat(other), permutations, seed)
+    by_chance = np.abs(_metrics(first, len(TYPES)) - _metrics(second, len(TYPES)))
+    defined = ~np.isnan(by_chance)
+    as_large = (by_chance >= observed - _ROUNDING) & defined
+    return (1 + as_large.sum(0)) / (1 + defined.sum(0))
+
+
+def _shared(first: Evaluation, second: Evaluation) -> NDArray[np.bool_]:
+    """Images scored in both; raises ValueError where the two are not about the same thing."""
+    a, b = first.details, second.details
+    for name in ("matching", "embedder"):
+        if first.settings[name] != second.settings[name]:
+            raise ValueError(f"Only evaluations with the same {name} can be compared.")
+    if len(a.evaluated) != len(b.evaluated):
+        raise ValueError(
+            f"Only evaluations of the same images can be compared, not of {len(a.evaluated)} "
+            f"and {len(b.evaluated)}."
+        )
+    both = a.evaluated & b.evaluated
+    truth = slice(Count.TRUTH, Count.TRUTH + 1)
+    if (a.table[both, :, truth] != b.table[both, :, truth]).any():
+        raise ValueError("Only evaluations against the same truth can be compared.")
+    return both
+
+
+def _metrics(sums: NDArray[np.float64], kinds: int) -> NDArray[np.float64]:
+    return metrics(sums.reshape(len(sums), kinds, len(Count)))
+
+
+def _flat(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    return table.reshape(len(table), -1)

@@ -1,0 +1,181 @@
+"""The result of an evaluation: metrics, intervals, how the answers were read, and the cases behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdg.defects import Defect, Status
+from sdg.evaluation.columns import TYPES, Columns
+from sdg.evaluation.metrics import METRICS, PAPER_METRICS
+from sdg.evaluation.scoring import Pairs
+
+Metrics = dict[str, dict[str, float | None]]
+"""Type -> metric -> value, None where it is undefined."""
+
+Intervals = dict[str, dict[str, tuple[float, float] | None]]
+"""Type -> metric -> 95 % bounds, None where the metric is undefined."""
+
+UNKNOWN_IMPORTANCE = 50.0
+"""Weight of an error whose importance is not known, when cases are ranked."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Details:
+    """What was scored: D images as given, of which the failed ones were left out."""
+
+    evaluated: NDArray[np.bool_]  # (D,)
+    table: NDArray[np.float64]  # (D, len(TYPES), len(Count))
+    truth: Columns
+    predicted: Columns
+    pairs: Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One image with the errors made on it; `image` is its position in the input."""
+
+    image: int
+    missed: tuple[Defect, ...]
+    spurious: tuple[Defect, ...]
+    matched: tuple[tuple[Defect, Defect], ...]  # (truth, prediction), IoU ≥ 0.1
+    cost: float  # importance of missed and spurious defects, in hundreds
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """SDG-Eval of one set of predictions (SDG §3.2); prints as the paper's table.
+
+    metrics: `metrics["artifact"]["BoxF1@0.5"]`, None where undefined. intervals: 95 % bootstrap bounds, None
+    without a bootstrap. status: images given and evaluated, how many answers had each status, repairs by
+    name. settings: everything the numbers depend on.
+    """
+
+    metrics: Metrics
+    intervals: Intervals | None
+    status: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    details: Details = field(repr=False, compare=False)
+
+    def to_dict(self) -> Metrics:
+        """Metrics by type and name, in JSON values."""
+        return {kind: dict(values) for kind, values in self.metrics.items()}
+
+    def to_document(self) -> dict[str, Any]:
+        """Metrics, intervals, status and settings, in JSON values."""
+        intervals = None
+        if self.intervals is not None:
+            intervals = {
+                kind: {name: None if bounds is None else list(bounds) for name, bounds in values.items()}
+                for kind, values in self.intervals.items()
+            }
+        return {
+            "metrics": self.to_dict(),
+            "intervals": intervals,
+            "status": dict(self.status),
+            "settings": dict(self.settings),
+        }
+
+    def worst(self, count: int) -> list[Case]:
+        """The images whose missed and spurious defects weigh most by importance, worst first.
+
+        Unknown importances count as 50; images without an error are not listed.
+        """
+        details = self.details
+        rows, columns = details.pairs.at[0.1]
+        images = len(details.evaluated)
+        cost = np.zeros(images)
+        for side, hit in ((details.truth, rows), (details.predicted, columns)):
+            weight = np.where(np.isnan(side.importance), UNKNOWN_IMPORTANCE, side.importance) / 100
+            weight[hit] = 0
+            cost += np.bincount(side.image, weight, images)
+        order = np.argsort(-cost, kind="stable")[:count]
+        return [self._case(int(image), float(cost[image])) for image in order if cost[image] > 0]
+
+    def _case(self, image: int, cost: float) -> Case:
+        details = self.details
+        truth, predicted = details.truth, details.predicted
+        rows, columns = details.pairs.at[0.1]
+        here = truth.image[rows] == image
+        own, other = rows[here].tolist(), columns[here].tolist()
+
+        def others(side: Columns, hit: list[int]) -> tuple[Defect, ...]:
+            return tuple(side.defects[at] for at in np.flatnonzero(side.image == image) if at not in hit)
+
+        return Case(
+            image,
+            others(truth, own),
+            others(predicted, other),
+            tuple((truth.defects[a], predicted.defects[b]) for a, b in zip(own, other, strict=True)),
+            cost,
+        )
+
+    def __str__(self) -> str:
+        """The paper's table in plain text, with intervals under the values and a line on the answers."""
+        lines = [f"{'':14}" + "".join(f"{name:>13}" for name in PAPER_METRICS)]
+        for kind in map(str, TYPES):
+            lines.append(f"{kind:14}" + "".join(f"{cell(self.metrics[kind][m]):>13}" for m in PAPER_METRICS))
+            if self.intervals is not None:
+                bounds = (interval_cell(self.intervals[kind][m]) for m in PAPER_METRICS)
+                lines.append(f"{'  95 %':14}" + "".join(f"{text:>13}" for text in bounds))
+        return "\n".join([*lines, describe_status(self.status), describe_settings(self.settings)])
+
+
+def by_type(values: NDArray[np.float64]) -> Metrics:
+    """(len(TYPES), len(METRICS)) -> type -> metric -> value, NaN becoming None."""
+    return {
+        str(kind): {
+            name: None if np.isnan(value) else float(value) for name, value in zip(METRICS, row, strict=True)
+        }
+        for kind, row in zip(TYPES, values, strict=True)
+    }
+
+
+def bounds_by_type(
+    low: NDArray[np.float64], high: NDArray[np.float64], undefined: NDArray[np.bool_]
+) -> Intervals:
+    """Bounds, each (len(TYPES), len(METRICS)) -> type -> metric -> (low, high), None where undefined."""
+    return {
+        str(kind): {
+            name: None if undefined[at, m] else (float(low[at, m]), float(high[at, m]))
+            for m, name in enumerate(METRICS)
+        }
+        for at, kind in enumerate(TYPES)
+    }
+
+
+def cell(value: float | None) -> str:
+    """A metric to three decimals, "–" where it is undefined."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def interval_cell(bounds: tuple[float, float] | None) -> str:
+    """An interval to three decimals, "–" where it is undefined."""
+    return "–" if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
+
+
+def describe_status(status: Mapping[str, Any]) -> str:
+    """One sentence on how many images were scored and how their answers were read."""
+    notes = {
+        Status.UNPARSEABLE: " (counted as predicting nothing)",
+        Status.FAILED: " (left out)",
+    }
+    parts = [f"{status[s]:,} {s}{notes.get(s, '')}" for s in Status if status[s]]
+    if status["unknown_truth"]:
+        parts.append(f"{status['unknown_truth']:,} without a known truth (left out)")
+    return f"{status['evaluated']:,} of {status['images']:,} images evaluated; answers: {', '.join(parts)}"
+
+
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """One line with what the numbers depend on."""
+    embedder = settings["embedder"] or "none (DescCos undefined)"
+    text = f"matching: {settings['matching']}; embedder: {embedder}"
+    if settings["bootstrap"]:
+        text += (
+            f"; 95 % intervals from {settings['bootstrap']:,} resamples of images, seed {settings['seed']}"
+        )
+    return text

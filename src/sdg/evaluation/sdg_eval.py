@@ -1,0 +1,107 @@
+"""SDG-Eval: predicted defects scored against true ones, by type (SDG §3.2, App. C)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdg.defects import Defect, Diagnosis, Status
+from sdg.embeddings import Embedder, as_embedder
+from sdg.evaluation.columns import TYPES, columns
+from sdg.evaluation.metrics import METRICS, Count, metrics
+from sdg.evaluation.resampling import bootstrap_sums, interval
+from sdg.evaluation.result import Details, Evaluation, Intervals, bounds_by_type, by_type
+from sdg.evaluation.scoring import Matching, count_table, pair
+
+Image = Diagnosis | Sequence[Defect]
+
+
+def evaluate(
+    truth: Sequence[Image],
+    predicted: Sequence[Image],
+    *,
+    embedder: Embedder | str | None = None,
+    matching: Matching = "hungarian",
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> Evaluation:
+    """Score predictions against the truth, image by image in the same order (SDG §3.2).
+
+    truth, predicted: one Diagnosis (or sequence of Defects) an image. An `unparseable` prediction counts as
+    predicting nothing; images whose prediction `failed`, or whose truth is not known, are left out and
+    counted. embedder: compares reasons for DescCos, which is None without one (`sdg.embeddings`). matching:
+    "hungarian" (the paper) or "greedy" (the authors' code). bootstrap: resamples of images for the 95 %
+    intervals, 0 for none. Raises ValueError for sequences of different length.
+
+    >>> from sdg import Defect
+    >>> truth = [[Defect((0, 0, 500, 500), "artifact", "Six fingers.", 80)], []]
+    >>> result = evaluate(truth, [[Defect((0, 0, 500, 250), "artifact", "A hand.", 60)], []])
+    >>> result.to_dict()["artifact"]["BoxF1@0.5"], result.to_dict()["artifact"]["ImpAcc@0.1"]
+    (1.0, 0.8)
+    """
+    if len(truth) != len(predicted):
+        raise ValueError(
+            f"Truth and predictions pair image by image, but there are {len(truth)} and {len(predicted)}."
+        )
+    if bootstrap < 0:
+        raise ValueError(f"The number of resamples is 0 or more, not {bootstrap}.")
+    reader = None if embedder is None else as_embedder(embedder)
+    statuses = [image.status if isinstance(image, Diagnosis) else Status.OK for image in predicted]
+    unknown = np.array([isinstance(i, Diagnosis) and not i.is_informative for i in truth], bool)
+    evaluated = ~(unknown | np.array([status is Status.FAILED for status in statuses], bool))
+    true = columns(_kept(truth, evaluated))
+    guess = columns(_kept(predicted, evaluated))
+    pairs = pair(true, guess, matching, reader)
+    table = count_table(true, guess, pairs, len(evaluated))
+    table[~evaluated] = 0
+    scored = table[evaluated]
+    return Evaluation(
+        metrics=by_type(metrics(scored.sum(0))),
+        intervals=intervals(scored, bootstrap, seed) if bootstrap else None,
+        status={
+            "images": len(evaluated),
+            "evaluated": int(evaluated.sum()),
+            **{str(status): statuses.count(status) for status in Status},
+            "unknown_truth": int(unknown.sum()),
+            "repairs": _repairs(predicted),
+        },
+        settings={
+            "matching": matching,
+            "embedder": None if reader is None else reader.name,
+            "bootstrap": bootstrap,
+            "seed": seed,
+        },
+        details=Details(evaluated, table, true, guess, pairs),
+    )
+
+
+def intervals(table: NDArray[np.float64], resamples: int, seed: int) -> Intervals:
+    """95 % percentile intervals of every metric from resampling images: (D, len(TYPES), len(Count))."""
+    if not len(table):
+        return {str(kind): dict.fromkeys(METRICS) for kind in TYPES}
+    sums = bootstrap_sums(table.reshape(len(table), -1), resamples, seed)
+    low, high = interval(metrics(sums.reshape(resamples, len(TYPES), len(Count))))
+    return bounds_by_type(low, high, undefined=np.isnan(metrics(table.sum(0))))
+
+
+def _kept(images: Sequence[Image], evaluated: NDArray[np.bool_]) -> list[Sequence[Defect]]:
+    """Defects of each image, none of those left out; raises ValueError for anything else."""
+    kept: list[Sequence[Defect]] = []
+    for at, (image, keep) in enumerate(zip(images, evaluated.tolist(), strict=True)):
+        if isinstance(image, Diagnosis):
+            kept.append(image.defects if keep else ())
+        elif all(isinstance(defect, Defect) for defect in image):
+            kept.append(image if keep else ())
+        else:
+            raise ValueError(f"Image {at} is neither a Diagnosis nor a sequence of Defects.")
+    return kept
+
+
+def _repairs(predicted: Sequence[Image]) -> dict[str, int]:
+    """How often each repair was made."""
+    mended = (image.repairs for image in predicted if isinstance(image, Diagnosis) and image.repairs)
+    return dict(sorted(Counter(chain.from_iterable(mended)).items()))
