@@ -160,7 +160,9 @@ def test_a_fault_names_file_line_and_reason(tmp_path, images, changes, reason):
 
 
 def test_a_folder_without_metadata_is_one_sentence(tmp_path):
-    with pytest.raises(SdgError, match=r"holds no metadata.jsonl, neither itself nor in train, validation or"):
+    with pytest.raises(
+        SdgError, match=r"holds no metadata.jsonl, neither itself nor in train, validation or"
+    ):
         list(hf.read(tmp_path))
     with pytest.raises(SdgError, match="is not a folder"):
         list(hf.read(tmp_path / "none"))

@@ -18,8 +18,6 @@ Format = Literal["sdg", "sdg30k", "predictions", "coco", "label-studio", "hf"]
 """sdg: our own JSONL; sdg30k: the released annotations; predictions: raw responses; hf: a dataset folder."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
-LINE_FORMATS: tuple[Format, ...] = ("sdg", "sdg30k", "predictions")
-"""The formats with one record a line."""
 
 
 def read_records(
@@ -30,7 +28,7 @@ def read_records(
     box_order holds for the formats of models and of the release (sdg30k, predictions).
     Raises SdgError with file, place and reason at the first fault.
     """
-    match format or guess_format(path):
+    match _readable(path, format, box_order):
         case "sdg":
             return native.read(path)
         case "sdg30k":
@@ -47,7 +45,7 @@ def read_records(
 
 def read_parts(path: Path, format: Format | None = None, *, box_order: BoxOrder = "xyxy") -> Iterator[Part]:
     """Each line, image or task on its own, so that one bad part does not hide the others."""
-    match format or guess_format(path):
+    match _readable(path, format, box_order):
         case "sdg":
             return jsonl.parts(path, native.from_object)
         case "sdg30k":
@@ -108,3 +106,11 @@ def guess_format(path: Path) -> Format:
     if "filepath" in keys and "prompt" in keys:
         return "sdg"
     raise SdgError(f"The format of {path} is not plain from its first line; name it: {', '.join(FORMATS)}.")
+
+
+def _readable(path: Path, format: Format | None, box_order: BoxOrder) -> Format:
+    """The format to read; only those whose boxes models write may have another order of coordinates."""
+    format = format or guess_format(path)
+    if box_order != "xyxy" and format not in ("sdg30k", "predictions"):
+        raise SdgError(f"The boxes of the format {format!r} have one order only; leave the box order out.")
+    return format

@@ -8,6 +8,7 @@ known is left out. A diagnosis is `{"defects", "reasoning", "status", "raw", "re
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from sdg.data import jsonl
@@ -41,7 +42,8 @@ def from_object(value: Mapping[str, Any]) -> Record:
                 lambda: _known(value, _RECORD_KEYS, "record"),
                 lambda: text_of(value, "filepath"),
                 lambda: text_of(value, "prompt"),
-                lambda: [as_name(name, value.get(name)) for name in NAMES],
+                *(partial(as_name, name, value.get(name)) for name in NAMES),
+                lambda: _metadata(value),
                 lambda: _diagnosis(value.get("diagnosis")),
             ]
         )
@@ -102,9 +104,6 @@ def from_defect_objects(values: object) -> tuple[Defect, ...]:
 
 def _record(value: Mapping[str, Any]) -> Record:
     _known(value, _RECORD_KEYS, "record")
-    metadata = value.get("metadata", {})
-    if not isinstance(metadata, dict):
-        raise ValueError(f"'metadata' is a JSON object, not {metadata!r}.")
     return Record(
         text_of(value, "filepath"),
         text_of(value, "prompt"),
@@ -112,8 +111,15 @@ def _record(value: Mapping[str, Any]) -> Record:
         as_name("generator", value.get("generator")),
         as_name("split", value.get("split")),
         as_name("annotator", value.get("annotator")),
-        metadata,
+        _metadata(value),
     )
+
+
+def _metadata(value: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = value.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise ValueError(f"'metadata' is a JSON object, not {metadata!r}.")
+    return metadata
 
 
 def _diagnosis(value: object) -> Diagnosis | None:

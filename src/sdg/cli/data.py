@@ -1,0 +1,286 @@
+"""`sdg data`: check, describe, split, convert and compare annotation files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+
+from sdg.data import files, formats
+from sdg.data.faults import Fault
+from sdg.data.formats import FORMATS, Format
+from sdg.data.sdg30k import BoxOrder
+
+_READABLE = click.Path(path_type=Path)
+_WRITABLE = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
+
+
+def _with_format(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say how input files are to be read."""
+    order = click.option(
+        "--box-order",
+        type=click.Choice(["xyxy", "yxyx"]),
+        default="xyxy",
+        show_default=True,
+        help="Order of the coordinates in the files (sdg30k and predictions).",
+    )
+    format = click.option(
+        "--format",
+        type=click.Choice(FORMATS),
+        help="Format of the files [default: found from the first record].",
+    )
+    return format(order(command))
+
+
+@click.group()
+def data() -> None:
+    """Check, describe, split, convert and compare annotation files.
+
+    Formats: sdg (our own JSON Lines), sdg30k (the released annotations), predictions (raw responses),
+    coco, label-studio, hf (a Hugging Face imagefolder).
+    """
+
+
+@data.command()
+@click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE...")
+@click.option("--images", type=_FOLDER, help="Also read every image, from this folder.")
+@_with_format
+def validate(
+    paths: tuple[Path, ...], images: Path | None, format: Format | None, box_order: BoxOrder
+) -> None:
+    """List every fault of annotation files: file, line and reason. Exit code 1 if there is any.
+
+    \b
+    Example:
+      sdg data validate annotations.jsonl --images images/
+    """
+    from sdg.data.validation import validate as validate_file
+
+    def report(fault: Fault) -> None:
+        click.echo(f"{fault.path}, {fault.place}: {fault.reason}")
+
+    found = 0
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.completed:,} records read"), console=_stderr(), transient=True
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        for path in paths:
+            summary = validate_file(
+                path,
+                report,
+                format=format,
+                box_order=box_order,
+                images=images,
+                on_record=lambda record: bar.advance(task),
+            )
+            click.echo(f"{path}: {summary}", err=True)
+            found += summary.faults
+    if found:
+        click.get_current_context().exit(1)
+
+
+@data.command()
+@click.argument("path", type=_READABLE, metavar="FILE")
+@click.option(
+    "--json", "json_path", type=_WRITABLE, help="Also write the numbers as JSON; - for stdout, no tables."
+)
+@click.option("--plot", "plot_path", type=_WRITABLE, help="Also draw the three panels (.png, .svg or .pdf).")
+@_with_format
+def stats(
+    path: Path,
+    json_path: Path | None,
+    plot_path: Path | None,
+    format: Format | None,
+    box_order: BoxOrder,
+) -> None:
+    """Defects per image, kinds of images and importance, by generator (the paper's Figure 3).
+
+    \b
+    Example:
+      sdg data stats annotations.jsonl --plot figure3.png
+    """
+    from sdg.data.statistics import statistics
+    from sdg.data.tables import statistics_tables
+
+    result = statistics(formats.read_records(path, format, box_order=box_order))
+    if plot_path is not None:
+        from sdg.data.plots import plot_statistics
+
+        plot_statistics(result, plot_path)
+    if not _write_json(json_path, result.to_dict()):
+        console = Console()
+        for table in statistics_tables(result):
+            console.print(table)
+    if result.unknown:
+        click.echo(f"{result.unknown:,} images of which nothing is known are not counted.", err=True)
+
+
+@data.command()
+@click.argument("path", type=_READABLE, metavar="FILE")
+@click.option("--out", required=True, type=_WRITABLE, help="Folder for the splits, one file each.")
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    metavar="NAME=SHARE",
+    default=("train=0.96", "test=0.04"),
+    show_default=True,
+    help="A split and its share of the images, in any unit; give each.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, another split.")
+def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
+    """Divide a JSON Lines file so that no prompt is in two splits, stratified by generator.
+
+    Prompts that differ in case or spacing only are one prompt. The result depends on the prompts, the
+    generators and the seed, not on the order of the lines.
+
+    \b
+    Example:
+      sdg data split annotations.jsonl --out splits/ --part train=96 --part test=4
+    """
+    from sdg.data.splits import assign_prompts, write_splits
+    from sdg.data.tables import split_table
+
+    assignment = assign_prompts(path, dict(map(_part, parts)), seed)
+    written = write_splits(path, out, assignment)
+    Console().print(split_table(assignment))
+    for target in written.values():
+        click.echo(f"Wrote {target}", err=True)
+
+
+@data.command()
+@click.argument("source", type=_READABLE)
+@click.argument("target", type=_WRITABLE)
+@click.option("--to", "to_format", required=True, type=click.Choice(FORMATS), help="Format to write.")
+@click.option(
+    "--from",
+    "format",
+    type=click.Choice(FORMATS),
+    help="Format to read [default: found from the first record].",
+)
+@click.option(
+    "--box-order",
+    type=click.Choice(["xyxy", "yxyx"]),
+    default="xyxy",
+    show_default=True,
+    help="Order of the coordinates in SOURCE (sdg30k and predictions); xyxy is written.",
+)
+@click.option("--images", type=_FOLDER, help="Folder of the images: their sizes for coco, the files for hf.")
+@click.option("--size", metavar="WIDTHxHEIGHT", help="For coco: size in pixels of images without a file.")
+@click.option("--blind", is_flag=True, help="For label-studio: tasks only, without what is known.")
+@click.option("--restore-images", type=_WRITABLE, help="From hf: put the images back into this folder.")
+def convert(
+    source: Path,
+    target: Path,
+    to_format: Format,
+    format: Format | None,
+    box_order: BoxOrder,
+    images: Path | None,
+    size: str | None,
+    blind: bool,
+    restore_images: Path | None,
+) -> None:
+    """Rewrite annotations in another format; nothing is lost on the way there and back.
+
+    \b
+    Examples:
+      sdg data convert annotations.jsonl tasks.json --to label-studio --blind
+      sdg data convert export.json annotations.jsonl --from label-studio --to sdg30k
+      sdg data convert annotations.jsonl coco.json --to coco --images images/
+    """
+    records = formats.read_records(source, format, box_order=box_order)
+    count = formats.write_records(
+        target, records, to_format, images=images, size=None if size is None else _size(size), blind=blind
+    )
+    click.echo(f"Wrote {count:,} to {target}", err=True)
+    if restore_images is not None:
+        from sdg.data.hf import restore_images as restore
+
+        click.echo(f"Put {restore(source, restore_images):,} images into {restore_images}", err=True)
+
+
+@data.command()
+@click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE [AGAIN]")
+@click.option("--embedder", help="Also compare reasons, with this embedder (see sdg evaluate).")
+@click.option("--bootstrap", type=click.IntRange(0), default=0, help="Resamples for 95 % intervals.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resamples.")
+@click.option(
+    "--json", "json_path", type=_WRITABLE, help="Also write the numbers as JSON; - for stdout, no tables."
+)
+@click.option("--per-image", type=_WRITABLE, help="Also write the agreement on each image, as JSON Lines.")
+@_with_format
+def agreement(
+    paths: tuple[Path, ...],
+    embedder: str | None,
+    bootstrap: int,
+    seed: int,
+    json_path: Path | None,
+    per_image: Path | None,
+    format: Format | None,
+    box_order: BoxOrder,
+) -> None:
+    """Score annotators against each other: the human bound of SDG-Eval.
+
+    AGAIN is a second annotation of the images of FILE, and is scored against it as a detector would be. With
+    FILE alone, different annotators of one image (`annotator`) are compared two by two.
+
+    \b
+    Example:
+      sdg data agreement original.jsonl reannotated.jsonl --per-image agreement.jsonl
+    """
+    from sdg.data import agreement as agreements
+    from sdg.data.jsonl import write_objects
+
+    if len(paths) > 2:
+        raise click.UsageError("Give one file with annotators, or two files.")
+    files = [formats.read_records(path, format, box_order=box_order) for path in paths]
+    pairs, skipped = (
+        agreements.pair_files(*files) if len(files) == 2 else agreements.pair_annotators(files[0])
+    )
+    result = agreements.agreement(pairs, skipped, embedder=embedder, bootstrap=bootstrap, seed=seed)
+    if per_image is not None:
+        write_objects(per_image, result.per_image())
+    if not _write_json(json_path, result.to_document()):
+        click.echo(f"Second against first\n{result.forward}\n\nFirst against second\n{result.backward}")
+    if skipped:
+        click.echo(f"{len(skipped):,} images have no two annotations and are left out.", err=True)
+
+
+def _write_json(path: Path | None, document: dict[str, Any]) -> bool:
+    """Write a document where it is asked for; returns whether it went to stdout."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    if path is None:
+        return False
+    if str(path) == "-":
+        click.echo(text)
+        return True
+    files.write_text(path, text + "\n")
+    return False
+
+
+def _stderr() -> Console:
+    return Console(stderr=True)
+
+
+def _part(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not NAME=SHARE, such as test=0.04.", param_hint="--part"
+        ) from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise click.BadParameter(f"{text!r} is not WIDTHxHEIGHT, such as 1024x1024.", param_hint="--size")
+    return int(width), int(height)

@@ -1,0 +1,136 @@
+"""How far annotators of the same images agree: the human bound that detectors are measured against.
+
+The re-annotation is scored against the original with SDG-Eval, as a detector would be, and the other way
+round (SDG §5, Table 2, the row "human").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import TYPE_CHECKING, Any
+
+from sdg.defects import Diagnosis
+from sdg.errors import SdgError
+from sdg.evaluation import Evaluation, evaluate
+from sdg.evaluation.metrics import metrics
+from sdg.evaluation.result import by_type
+from sdg.records import Record
+
+if TYPE_CHECKING:
+    from sdg.embeddings import Embedder
+
+PER_IMAGE = ("BoxF1@0.1", "BoxF1@0.5")
+"""The metrics that say something about a single image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two annotations of one image; each annotator by name, or by file where there is none."""
+
+    filepath: str
+    first: Diagnosis
+    second: Diagnosis
+    annotators: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Agreement:
+    """The second annotations scored against the first, and the first against the second.
+
+    skipped: images with a single annotation, or with one that says nothing.
+    """
+
+    forward: Evaluation
+    backward: Evaluation
+    pairs: tuple[Pair, ...] = field(repr=False)
+    skipped: tuple[str, ...] = ()
+
+    def per_image(self) -> Iterator[dict[str, Any]]:
+        """For each pair of annotations: the image, the annotators and, by type, boxes and BoxF1.
+
+        BoxF1 is the same both ways; it is None where neither has a box of the type.
+        """
+        for pair, counts in zip(self.pairs, self.forward.details.table, strict=True):
+            row: dict[str, Any] = {"filepath": pair.filepath, "annotators": list(pair.annotators)}
+            for kind, scores in by_type(metrics(counts)).items():
+                boxes = [len(pair.first.of_type(kind)), len(pair.second.of_type(kind))]
+                row[kind] = {"boxes": boxes} | {name: scores[name] for name in PER_IMAGE}
+            yield row
+
+    def to_document(self) -> dict[str, Any]:
+        """Both evaluations and what was left out, in JSON values."""
+        return {
+            "pairs": len(self.pairs),
+            "skipped": list(self.skipped),
+            "second_against_first": self.forward.to_document(),
+            "first_against_second": self.backward.to_document(),
+        }
+
+
+def agreement(
+    pairs: Iterable[Pair],
+    skipped: Iterable[str] = (),
+    *,
+    embedder: Embedder | str | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> Agreement:
+    """Score each second annotation against the first and the other way round; options as for `evaluate`.
+
+    Raises SdgError where there are no pairs.
+    """
+    kept = tuple(pairs)
+    if not kept:
+        raise SdgError("No image has annotations by two annotators, so there is no agreement to measure.")
+    first, second = [pair.first for pair in kept], [pair.second for pair in kept]
+    return Agreement(
+        evaluate(first, second, embedder=embedder, bootstrap=bootstrap, seed=seed),
+        evaluate(second, first, embedder=embedder, bootstrap=bootstrap, seed=seed),
+        kept,
+        tuple(skipped),
+    )
+
+
+def pair_files(first: Iterable[Record], second: Iterable[Record]) -> tuple[list[Pair], list[str]]:
+    """Every annotation of an image in the first file with every one in the second, and unpaired images."""
+    ones, others = _by_image(first, "first"), _by_image(second, "second")
+    pairs: list[Pair] = []
+    skipped: list[str] = []
+    for filepath in ones | others:
+        found = list(product(ones.get(filepath, ()), others.get(filepath, ())))
+        pairs += [_pair(filepath, one, other) for one, other in found]
+        if not found:
+            skipped.append(filepath)
+    return pairs, skipped
+
+
+def pair_annotators(records: Iterable[Record]) -> tuple[list[Pair], list[str]]:
+    """Annotations of an image by different annotators, two by two, in the file's order; and other images."""
+    pairs: list[Pair] = []
+    skipped: list[str] = []
+    for filepath, opinions in _by_image(records, "").items():
+        found = [(one, other) for one, other in combinations(opinions, 2) if one[0] != other[0]]
+        pairs += [_pair(filepath, one, other) for one, other in found]
+        if not found:
+            skipped.append(filepath)
+    return pairs, skipped
+
+
+_Annotation = tuple[str, Diagnosis]  # by whom
+
+
+def _by_image(records: Iterable[Record], nameless: str) -> dict[str, list[_Annotation]]:
+    """Annotations by image path, without those that say nothing; reasoning and raw text are let go."""
+    images: dict[str, list[_Annotation]] = {}
+    for record in records:
+        opinions = images.setdefault(record.filepath, [])
+        diagnosis = record.diagnosis
+        if diagnosis is not None and diagnosis.is_informative:
+            opinions.append((record.annotator or nameless, Diagnosis(diagnosis.defects)))
+    return images
+
+
+def _pair(filepath: str, one: _Annotation, other: _Annotation) -> Pair:
+    return Pair(filepath, one[1], other[1], (one[0], other[0]))

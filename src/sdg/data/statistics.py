@@ -1,0 +1,125 @@
+"""What a data set looks like: the three panels of the paper's Figure 3, over all and by generator.
+
+Defects per image by type; the share of clean, artifact-only, misalignment-only and doubly defective images;
+the distribution of importance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdg.defects import DefectType
+from sdg.records import Record
+
+KINDS: Final = ("clean", "artifact only", "misalignment only", "both")
+"""What an image may hold (Figure 3, middle)."""
+
+BINS: Final = tuple((low, low + 9) for low in range(1, 101, 10))
+"""Importances counted together (Figure 3, right): 1–10, …, 91–100."""
+
+NO_GENERATOR: Final = "(no generator)"
+
+_TYPES: Final = tuple(DefectType)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Counts over a set of annotated images.
+
+    defects: by type (artifact, misalignment). kinds: images by what they hold, as `KINDS`. importance:
+    (2, 10) defects by type and bin of `BINS`; those without an importance are in no bin.
+    """
+
+    defects: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    importance: NDArray[np.int64]
+
+    @property
+    def images(self) -> int:
+        """Number of annotated images."""
+        return int(self.kinds.sum())
+
+    def defects_per_image(self, type: DefectType | str) -> float | None:
+        """Mean number of defects of a type on an image; None where there are no images."""
+        return float(self.defects[_TYPES.index(DefectType(type))]) / self.images if self.images else None
+
+    def shares(self) -> dict[str, float | None]:
+        """Share of the images of each kind; None where there are no images."""
+        return {
+            kind: float(count) / self.images if self.images else None
+            for kind, count in zip(KINDS, self.kinds, strict=True)
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "images": self.images,
+            "defects": {kind.value: int(count) for kind, count in zip(_TYPES, self.defects, strict=True)},
+            "defects_per_image": {kind.value: self.defects_per_image(kind) for kind in _TYPES},
+            "shares": self.shares(),
+            "importance": {
+                kind.value: {f"{low}-{high}": int(n) for (low, high), n in zip(BINS, row, strict=True)}
+                for kind, row in zip(_TYPES, self.importance, strict=True)
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """Counts over all images and for each generator, by name; images of which nothing is known are apart."""
+
+    overall: Group
+    generators: dict[str, Group]
+    unknown: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "overall": self.overall.to_dict(),
+            "generators": {name: group.to_dict() for name, group in self.generators.items()},
+            "unknown": self.unknown,
+        }
+
+
+def statistics(records: Iterable[Record]) -> Statistics:
+    """Count what records hold, streaming (SDG Figure 3).
+
+    A record without diagnosis, or with one that says nothing about the image, counts as unknown.
+    """
+    groups: dict[str, Group] = {}
+    unknown = 0
+    for record in records:
+        if record.diagnosis is None or not record.diagnosis.is_informative:
+            unknown += 1
+            continue
+        name = record.generator or NO_GENERATOR
+        group = groups.get(name)
+        if group is None:
+            group = groups[name] = _empty()
+        present = [0, 0]
+        for defect in record.diagnosis.defects:
+            row = 0 if defect.type is DefectType.ARTIFACT else 1
+            present[row] += 1
+            if defect.importance is not None:
+                group.importance[row, (defect.importance - 1) // 10] += 1
+        group.defects[:] += present
+        group.kinds[bool(present[0]) + 2 * bool(present[1])] += 1
+    return Statistics(_sum(groups.values()), dict(sorted(groups.items())), unknown)
+
+
+def _empty() -> Group:
+    return Group(np.zeros(2, int), np.zeros(len(KINDS), int), np.zeros((2, len(BINS)), int))
+
+
+def _sum(groups: Iterable[Group]) -> Group:
+    total = _empty()
+    for group in groups:
+        total.defects[:] += group.defects
+        total.kinds[:] += group.kinds
+        total.importance[:] += group.importance
+    return total

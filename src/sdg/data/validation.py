@@ -1,0 +1,145 @@
+"""Every fault of an annotation file, not only the first: what `sdg data validate` lists.
+
+Records stream by; a few dozen bytes an image are kept, to notice an image that is listed twice.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sdg.data.faults import Fault, Path, reasons
+from sdg.data.formats import Format, read_parts
+from sdg.data.sdg30k import BoxOrder
+from sdg.errors import SdgError
+from sdg.images import load_image
+from sdg.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a file holds: usable records with their defects, parts (lines, images, tasks) with a fault.
+
+    statuses: how many diagnoses came to be in which way. images: how many image files were read.
+    """
+
+    records: int
+    clean: int
+    unannotated: int
+    defects: int
+    statuses: Counter[str]
+    images: int
+    faulty_parts: int
+    faults: int
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.records:,} records ({self.clean:,} clean, {self.unannotated:,} unannotated)",
+            f"{self.defects:,} defects",
+        ]
+        parts += [f"{count:,} {status}" for status, count in sorted(self.statuses.items()) if status != "ok"]
+        if self.images:
+            parts.append(f"{self.images:,} images read")
+        parts.append(
+            f"{self.faults:,} faults in {self.faulty_parts:,} places" if self.faults else "no faults"
+        )
+        return "; ".join(parts)
+
+
+def validate(
+    path: Path,
+    on_fault: Callable[[Fault], None],
+    *,
+    format: Format | None = None,
+    box_order: BoxOrder = "xyxy",
+    images: Path | None = None,
+    on_record: Callable[[Record], object] = lambda record: None,
+) -> Summary:
+    """Read a file to its end, hand every fault to `on_fault` as it is found, and sum up.
+
+    A fault is whatever the reader of the format refuses, an image listed twice by one annotator, and, where
+    the folder `images` is given, an image file that is missing or cannot be read whole.
+    `on_record` hears of every usable record, for showing progress.
+    Raises SdgError where the file cannot be read at all.
+    """
+    check = _Check(str(path), on_fault, None if images is None else pathlib.Path(images))
+    for place, make in read_parts(path, format, box_order=box_order):
+        try:
+            records = list(make())
+        except ValueError as error:
+            check.report(place, *reasons(error))
+        else:
+            for record in records:
+                check.add(place, record)
+                on_record(record)
+    return check.summary()
+
+
+@dataclass(slots=True)
+class _Check:
+    """The running counts of one validation."""
+
+    path: str
+    on_fault: Callable[[Fault], None]
+    images: pathlib.Path | None
+    records: int = 0
+    clean: int = 0
+    unannotated: int = 0
+    defects: int = 0
+    read: int = 0
+    faulty_parts: int = 0
+    faults: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    seen: set[int] = field(default_factory=set)
+
+    def report(self, place: str, *found: str) -> None:
+        self.faulty_parts += 1
+        self.faults += len(found)
+        for reason in found:
+            self.on_fault(Fault(self.path, place, reason))
+
+    def add(self, place: str, record: Record) -> None:
+        self.records += 1
+        if record.diagnosis is None:
+            self.unannotated += 1
+        else:
+            self.clean += record.diagnosis.is_clean
+            self.defects += len(record.diagnosis.defects)
+            self.statuses[record.diagnosis.status.value] += 1
+        found = []
+        by_whom = hash((record.filepath, record.annotator))
+        if by_whom in self.seen:
+            by = "" if record.annotator is None else f" by {record.annotator}"
+            found.append(f"{record.filepath} is listed a second time{by}.")
+        self.seen.add(by_whom)
+        if self.images is not None and (fault := self._image_fault(record)):
+            found.append(fault)
+        if found:
+            self.report(place, *found)
+
+    def _image_fault(self, record: Record) -> str | None:
+        image = hash(("image", record.filepath))  # read once, however many annotators it has
+        if image in self.seen:
+            return None
+        self.seen.add(image)
+        assert self.images is not None
+        try:
+            load_image(self.images / record.filepath)
+        except SdgError as error:
+            return str(error)
+        self.read += 1
+        return None
+
+    def summary(self) -> Summary:
+        return Summary(
+            self.records,
+            self.clean,
+            self.unannotated,
+            self.defects,
+            self.statuses,
+            self.read,
+            self.faulty_parts,
+            self.faults,
+        )

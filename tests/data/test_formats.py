@@ -1,0 +1,108 @@
+import json
+import tracemalloc
+
+import pytest
+from PIL import Image
+
+from sdg.data import formats
+from sdg.data.splits import assign_prompts, write_splits
+from sdg.data.statistics import statistics
+from sdg.data.validation import validate
+from sdg.defects import Defect, Diagnosis
+from sdg.errors import SdgError
+from sdg.records import Record
+
+RECORD = Record("a.png", "a cat", Diagnosis((Defect((0, 0, 500, 500), "artifact", "x", 5),), "thoughts"))
+
+
+@pytest.fixture
+def images(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+NAMES = {
+    "sdg": "a.jsonl",
+    "sdg30k": "b.jsonl",
+    "predictions": "c.jsonl",
+    "coco": "d.json",
+    "label-studio": "e.json",
+    "hf": "folder",
+}
+
+
+@pytest.mark.parametrize("format", formats.FORMATS)
+def test_each_format_is_written_recognised_and_read(images, format):
+    path = images / NAMES[format]
+    assert formats.write_records(path, [RECORD], format, images=images) == 1
+    assert formats.guess_format(path) == format
+    [record] = formats.read_records(path)
+    assert (record.filepath, record.prompt, record.diagnosis) == ("a.png", "a cat", RECORD.diagnosis)
+    [(_, make)] = formats.read_parts(path)
+    assert list(make()) == [record]
+
+
+@pytest.mark.parametrize("line", [{"filepath": "a.png", "error": "timed out"}, {"response": None}])
+def test_a_failed_first_line_is_still_a_prediction(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    assert formats.guess_format(tmp_path / "a.jsonl") == "predictions"
+
+
+def test_a_format_that_is_not_plain_is_asked_for(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"image": "a.png"}')
+    with pytest.raises(SdgError, match="is not plain from its first line; name it: sdg, sdg30k, predictions"):
+        formats.guess_format(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("read", [formats.read_records, formats.read_parts])
+def test_the_box_order_is_for_the_formats_that_have_several(tmp_path, read):
+    formats.write_records(tmp_path / "a.jsonl", [RECORD], "sdg")
+    with pytest.raises(SdgError, match="'sdg' have one order only"):
+        read(tmp_path / "a.jsonl", box_order="yxyx")
+
+
+def test_a_dataset_folder_needs_the_images(tmp_path):
+    with pytest.raises(SdgError, match="give the folder they are in"):
+        formats.write_records(tmp_path / "hf", [RECORD], "hf")
+
+
+def _peak(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_files_stream_through_every_command(tmp_path):
+    """Four times the lines may take a few dozen bytes a line more, never the two kilobytes each holds."""
+
+    def write(lines):
+        path = tmp_path / f"{lines}.jsonl"
+        record = Record(
+            "a.png", "", Diagnosis((Defect((0, 0, 9, 9), "artifact", "y" * 1000, 5),), "z" * 1000)
+        )
+        rows = (
+            formats.sdg30k.to_annotation(record) | {"filepath": f"{n}.png", "caption": str(n)}
+            for n in range(lines)
+        )
+        formats.jsonl.write_objects(path, rows)
+        return path
+
+    def use(path):
+        def work():
+            validate(path, print)
+            statistics(formats.read_records(path))
+            write_splits(path, tmp_path / "splits", assign_prompts(path, {"a": 1, "b": 1}))
+            for format in ("sdg", "sdg30k", "predictions", "coco", "label-studio"):
+                out = tmp_path / NAMES[format]
+                formats.write_records(out, formats.read_records(path), format, size=(8, 8))
+
+        return work
+
+    few, many = write(500), write(2000)
+    assert many.stat().st_size > 2000 * 2000
+    use(few)()  # imports and caches
+    assert _peak(use(many)) - _peak(use(few)) < 1500 * 300

@@ -1,0 +1,147 @@
+import json
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdg.data.splits import assign_prompts, prompt_key, write_splits
+from sdg.errors import SdgError
+
+SHARES = {"train": 0.9, "test": 0.1}
+
+
+def write_lines(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def line(prompt, generator, number=0):
+    return {"filepath": f"{generator}/{prompt}-{number}.png", "caption": prompt, "generator": generator}
+
+
+def split(path, folder, shares=SHARES, seed=0):
+    written = write_splits(path, folder, assign_prompts(path, shares, seed))
+    return {name: [json.loads(text) for text in target.open()] for name, target in written.items()}
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Prompts painted by one, some or all of four generators, some of them several times."""
+    rng = random.Random(0)
+    lines = [
+        line(f"prompt {number}", generator, copy)
+        for number in range(1000)
+        for generator in rng.sample("ABCD", rng.choice([1, 1, 2, 4]))
+        for copy in range(rng.choice([1, 1, 3]))
+    ]
+    rng.shuffle(lines)
+    return write_lines(tmp_path / "ann.jsonl", lines)
+
+
+def test_no_line_is_lost_and_no_prompt_is_in_two_splits(mixed, tmp_path):
+    parts = split(mixed, tmp_path / "out", {"train": 8, "validation": 1, "test": 1})
+    lines = [json.loads(text) for text in mixed.open()]
+    again = [{k: v for k, v in row.items() if k != "split"} for rows in parts.values() for row in rows]
+    assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, lines))
+    assert all(row["split"] == name for name, rows in parts.items() for row in rows)
+    prompts = {name: {row["caption"] for row in rows} for name, rows in parts.items()}
+    assert sum(map(len, prompts.values())) == len(set.union(*prompts.values()))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_generator_has_its_share_in_every_split(mixed, seed):
+    counts = assign_prompts(mixed, {"train": 8, "validation": 1, "test": 1}, seed).counts
+    for generator in "ABCD":
+        total = sum(of_split[generator] for of_split in counts.values())
+        for name, share in {"train": 0.8, "validation": 0.1, "test": 0.1}.items():
+            # Prompts come in lumps of up to three images a generator.
+            assert abs(counts[name][generator] - share * total) <= 6
+
+
+def test_single_prompts_are_dealt_to_within_one_image(tmp_path):
+    lines = [line(f"{generator} {number}", generator) for generator in "ABCD" for number in range(333)]
+    counts = assign_prompts(write_lines(tmp_path / "a.jsonl", lines), SHARES).counts
+    assert all(abs(counts["test"][generator] - 33.3) <= 1 for generator in "ABCD")
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_lines(mixed, tmp_path):
+    lines = [json.loads(text) for text in mixed.open()]
+    other = write_lines(tmp_path / "other.jsonl", reversed(lines))
+    assert [row["filepath"] for row in split(mixed, tmp_path / "a")["test"]] == [
+        row["filepath"] for row in reversed(split(other, tmp_path / "b")["test"])
+    ]
+
+
+def test_the_seed_makes_the_split(mixed, tmp_path):
+    def test_prompts(seed, name):
+        return {row["caption"] for row in split(mixed, tmp_path / name, seed=seed)["test"]}
+
+    assert test_prompts(1, "a") == test_prompts(1, "b")
+    assert len(test_prompts(1, "a") & test_prompts(2, "c")) < 0.4 * len(test_prompts(1, "a"))
+
+
+def test_prompts_that_differ_in_case_width_or_spacing_are_one(tmp_path):
+    spellings = ["A  red CAT", " a red cat\n", "a\u00a0red\u3000cat", "Ａ red cat"]
+    lines = [line(prompt, "A", number) for number, prompt in enumerate(spellings)]
+    path = write_lines(tmp_path / "a.jsonl", [*lines, *(line(str(n), "A") for n in range(20))])
+    assignment = assign_prompts(path, {"train": 1, "test": 1})
+    assert len({assignment.split_of(prompt) for prompt in spellings}) == 1
+    assert prompt_key("a cat", 0) != prompt_key("acat", 0)
+
+
+def test_our_own_format_and_lines_without_a_generator_are_split_too(tmp_path):
+    lines = [{"filepath": str(n), "prompt": str(n), "diagnosis": None} for n in range(10)]
+    path = write_lines(tmp_path / "a.jsonl", lines)
+    assert assign_prompts(path, {"a": 1, "b": 1}).counts == {"a": {None: 5}, "b": {None: 5}}
+
+
+def test_another_prompt_has_no_split(mixed):
+    with pytest.raises(KeyError):
+        assign_prompts(mixed, SHARES).split_of("never seen")
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from("AB")), min_size=1),
+    st.lists(st.floats(0.01, 100), min_size=2, max_size=4),
+)
+def test_counts_are_those_of_the_lines(tmp_path_factory, images, weights):
+    path = write_lines(tmp_path_factory.mktemp("splits") / "a.jsonl", [line(str(p), g) for p, g in images])
+    try:
+        assignment = assign_prompts(path, {f"part{n}": weight for n, weight in enumerate(weights)})
+    except SdgError as error:
+        assert "too few prompts" in str(error)  # noqa: PT017
+        return
+    expected: dict[str, Counter] = {name: Counter() for name in assignment.names}
+    for prompt, generator in images:
+        expected[assignment.split_of(str(prompt))][generator] += 1
+    assert assignment.counts == expected
+
+
+@pytest.mark.parametrize(
+    ("shares", "reason"),
+    [
+        ({"train": 1}, "two splits or more"),
+        ({"train": 1, "test": 0}, "The share of the split 'test' is a number above 0, not 0."),
+        ({"train": 1, "test": float("nan")}, "above 0, not nan"),
+        ({"train": 1, "../test": 1}, "named in letters and digits"),
+        ({"a": 1, "b": 1, "c": 1}, "too few prompts: the split '[abc]' would be empty"),
+    ],
+)
+def test_shares_that_make_no_split_are_one_sentence(tmp_path, shares, reason):
+    path = write_lines(tmp_path / "a.jsonl", [line("x", "A"), line("y", "A")])
+    with pytest.raises(SdgError, match=reason):
+        assign_prompts(path, shares)
+
+
+def test_a_line_without_a_prompt_is_named(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", [line("x", "A"), {"filepath": "a.png"}])
+    with pytest.raises(SdgError, match="line 2: 'caption' is missing"):
+        assign_prompts(path, SHARES)
+
+
+def test_a_file_is_not_overwritten_by_its_own_split(tmp_path):
+    path = write_lines(tmp_path / "train.jsonl", [line(str(n), "A") for n in range(20)])
+    with pytest.raises(SdgError, match="would be overwritten"):
+        split(path, tmp_path)

@@ -1,0 +1,102 @@
+import pytest
+
+from sdg.data.plots import plot_statistics
+from sdg.data.statistics import NO_GENERATOR, statistics
+from sdg.data.tables import statistics_tables
+from sdg.defects import Defect, Diagnosis
+from sdg.errors import SdgError
+from sdg.records import Record
+
+
+def record(generator, *defects, status="ok"):
+    box = (0, 0, 9, 9)
+    diagnosis = Diagnosis(
+        tuple(Defect(box, kind, "", importance) for kind, importance in defects), status=status
+    )
+    return Record("a.png", "", diagnosis, generator=generator)
+
+
+RECORDS = [
+    record("A"),
+    record("A", ("artifact", 1), ("artifact", 10), ("artifact", 11)),
+    record("A", ("artifact", 100), ("misalignment", 91)),
+    record("A", ("misalignment", None)),
+    record("B", ("artifact", 50)),
+    record(None),
+    Record("a.png", "", None, generator="A"),
+    record("A", status="failed"),
+    record("A", status="truncated"),
+]
+
+
+def test_the_three_panels_are_counted_by_generator():
+    result = statistics(iter(RECORDS))
+    assert list(result.generators) == [NO_GENERATOR, "A", "B"]
+    a = result.generators["A"]
+    assert a.images == 4
+    assert a.defects_per_image("artifact") == 4 / 4
+    assert a.defects_per_image("misalignment") == 2 / 4
+    assert a.shares() == {"clean": 0.25, "artifact only": 0.25, "misalignment only": 0.25, "both": 0.25}
+    assert a.to_dict()["importance"] == {
+        "artifact": {"1-10": 2, "11-20": 1, "91-100": 1}
+        | {f"{low}-{low + 9}": 0 for low in range(21, 91, 10)},
+        "misalignment": {"91-100": 1} | {f"{low}-{low + 9}": 0 for low in range(1, 91, 10)},
+    }
+
+
+def test_all_is_the_sum_of_the_generators():
+    overall = statistics(RECORDS).to_dict()["overall"]
+    assert overall["images"] == 6
+    assert overall["defects"] == {"artifact": 5, "misalignment": 2}
+    assert overall["shares"] == {
+        "clean": 2 / 6,
+        "artifact only": 2 / 6,
+        "misalignment only": 1 / 6,
+        "both": 1 / 6,
+    }
+
+
+def test_images_of_which_nothing_is_known_are_counted_apart():
+    assert statistics(RECORDS).unknown == 3
+
+
+def test_no_images_have_no_means():
+    result = statistics([])
+    assert result.overall.defects_per_image("artifact") is None
+    assert set(result.overall.shares().values()) == {None}
+    assert [table.row_count for table in statistics_tables(result)] == [1, 1, 10]
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.SVG", b"<?xml"), ("a.pdf", b"%PDF")])
+@pytest.mark.parametrize("records", [RECORDS, []])
+def test_a_plot_is_a_file_of_the_kind_its_name_says(tmp_path, name, start, records):
+    pytest.importorskip("matplotlib")
+    plot_statistics(statistics(records), tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith(start)
+    assert len(content) > 5000
+
+
+def test_the_bars_of_the_plot_are_the_numbers(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    drawn = []
+    save = figure.Figure.savefig
+    monkeypatch.setattr(
+        figure.Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))
+    )
+    plot_statistics(statistics(RECORDS), tmp_path / "a.png")
+    per_image, shares, importance = drawn[0].axes
+    assert [bar.get_height() for bar in per_image.patches] == [0, 1, 1, 0, 0.5, 0]
+    assert sum(bar.get_width() for bar in shares.patches) == pytest.approx(
+        4 * 100
+    )  # three generators and all
+    assert {line.get_label(): line.get_ydata().tolist()[0] for line in importance.lines} == {
+        NO_GENERATOR: 0,
+        "A": 40,
+        "B": 0,
+    }
+
+
+def test_a_plot_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(SdgError, match=r"^A plot is a \.png, \.svg or \.pdf file, not .*a\.jpg\.$"):
+        plot_statistics(statistics([]), tmp_path / "a.jpg")
