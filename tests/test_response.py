@@ -254,6 +254,14 @@ def test_an_answer_quoted_in_the_think_block_is_not_the_answer():
     check(f"<think>Hm. {answer(HAND, think='')}</think>", [HAND_DEFECT], grammar.NESTED_ANSWER)
 
 
+@pytest.mark.parametrize("end", ["", "</think>", "</think>\n<ans", "<think>"])
+def test_a_clean_answer_only_mentioned_in_a_thought_says_nothing(end):
+    text = f"<think>I write <answer>[]</answer> for a clean image. The hand {end}"
+    assert read(text).status is Status.UNPARSEABLE
+    assert not read(text).is_clean
+    assert read(f"<think>Clean.<answer>[]</answer>{end.removesuffix('<ans')}").is_clean
+
+
 def test_a_tag_inside_a_text_of_the_list():
     item = {**HAND, "description": "A sign says </answer> here."}
     defect = Defect((10, 20, 30, 40), "artifact", "A sign says </answer> here.", 40)

@@ -84,17 +84,28 @@ def _mend(text: str, require_think: bool) -> Diagnosis:
     think, reasoning = _find_think(text, tags, require_think, repairs)
     blocks = _answer_blocks(text, tags, think, repairs)
     readings = [_read(block) for block in blocks]
-    _, reading = max(zip(blocks, readings, strict=True), key=_preference)
+    block, reading = max(zip(blocks, readings, strict=True), key=_preference)
     if reading is None:
         return Diagnosis((), reasoning, Status.UNPARSEABLE, text)
     repairs += reading.repairs
     repairs += _outside(text, [think, *((block.start, block.end) for block in blocks)])
     defects = mended_defects(reading.value, reading.open, repairs)
+    if not defects and _only_mentioned(text, block, repairs):
+        return Diagnosis((), reasoning, Status.UNPARSEABLE, text)
     if g.CUT_OFF in reading.repairs:
         status = Status.TRUNCATED
     else:
         status = Status.REPAIRED if repairs else Status.OK
     return Diagnosis(defects, reasoning, status, text, tuple(repairs))
+
+
+def _only_mentioned(text: str, block: _Block, repairs: list[str]) -> bool:
+    """Whether a block inside the think block is not the answer, but part of a thought that goes on after it.
+
+    Asked of empty lists only: "I write <answer>[]</answer> for a clean image" says nothing about this one.
+    """
+    thinking = g.NESTED_ANSWER in repairs or g.UNCLOSED_THINK in repairs
+    return thinking and bool(g.TAG.sub("", text[block.end :]).strip())
 
 
 def _find_think(
