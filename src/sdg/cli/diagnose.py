@@ -1,0 +1,118 @@
+"""`sdg diagnose`: what is wrong with one image, a folder of them, or every image of a JSON Lines file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sdg.errors import SdgError
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=_PATH, metavar="IMAGE|FOLDER|FILE.jsonl...")
+@click.option("--prompt", help="The prompt of every image that is given by its path.")
+@click.option("--prompts", type=_PATH, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.')
+@click.option("--images", type=_PATH, help="Folder of a JSON Lines file's images [default: the file's].")
+@click.option(
+    "--detector",
+    default="testbed",
+    show_default=True,
+    help="testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE.",
+)
+@click.option("--profile", help='Prompt profile (TOML), or "default" [default: the checkpoint\'s own].')
+@click.option("--batch-size", type=click.IntRange(1), help="Images at a time (hf) [default: 8].")
+@click.option("--device", help="auto, cpu, cuda, cuda:1, mps (hf) [default: auto].")
+@click.option("--dtype", help="auto, float32, bfloat16, float16 (hf) [default: auto].")
+@click.option("--concurrency", type=click.IntRange(1), help="Requests at a time (openai) [default: 8].")
+@click.option("--out", type=_PATH, help="JSON Lines file to write; not needed for a single image.")
+@click.option("--resume", is_flag=True, help="Go on with --out: ask again for what is missing or failed.")
+@click.option("--overlays", type=_PATH, help="Folder to draw the boxes into, one PNG an image.")
+def diagnose(
+    sources: tuple[Path, ...],
+    prompt: str | None,
+    prompts: Path | None,
+    images: Path | None,
+    detector: str,
+    out: Path | None,
+    resume: bool,
+    overlays: Path | None,
+    **options: Any,
+) -> None:
+    """Find the defects of images: where, what, why and how much.
+
+    A single image without --out is printed as JSON. Otherwise every result is written to --out as soon as
+    it is there: filepath, caption, response (the raw text), status, and the error where there is no answer.
+    A run that was stopped or killed goes on with --resume. Exit code 1 if any image got no answer.
+
+    \b
+    Examples:
+      sdg diagnose cat.png --prompt "a cat on a red chair"
+      sdg diagnose test.jsonl --detector hf:out/grpo --out predictions.jsonl --overlays drawn/
+      sdg diagnose test.jsonl --detector openai:http://localhost:8000/v1#sdg --out predictions.jsonl
+    """
+    if prompt is not None and prompts is not None:
+        raise click.UsageError("Give --prompt or --prompts, not both.")
+    if resume and out is None:
+        raise click.UsageError("--resume needs the --out that it is to go on with.")
+    from sdg.detectors.inputs import gather
+
+    items = gather(sources, prompt=prompt, prompts=prompts, images=images)
+    if out is None and len(items) != 1:
+        raise click.UsageError(f"These are {len(items):,} images; name the file to write with --out.")
+
+    from sdg.data import jsonl
+    from sdg.detectors import bulk, load_detector
+    from sdg.detectors.drawing import draw_overlays
+
+    model = load_detector(detector, **options)
+    if out is None:
+        outcome = bulk.ask(model, items[0])
+        if outcome.error:
+            raise SdgError(f"{items[0].filepath} could not be diagnosed: {outcome.error}")
+        click.echo(json.dumps(bulk.readable(items[0], outcome.diagnosis), indent=2, ensure_ascii=False))
+        rows, failed = [bulk.to_row(items[0], outcome)], []
+    else:
+        with _progress(len(items)) as advance:
+            summary = bulk.run(model, items, out, resume=resume, on_result=advance)
+        rows, failed = list(jsonl.read_objects(out)), list(summary.failed)
+        _say(f"{summary.images:,} images in {out}, {summary.diagnosed:,} of them asked for now.")
+    if overlays is not None:
+        _say(f"{draw_overlays(items, rows, overlays):,} overlays in {overlays}.")
+    if failed:
+        raise SdgError(
+            f"{len(failed):,} of {len(items):,} images got no answer (add --resume to ask for them again); "
+            f"the first, {failed[0]['filepath']}: {failed[0].get('error')}"
+        )
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar on a terminal, a line every tenth of the way elsewhere; both on stderr."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]}"), TimeRemainingColumn())
+    failed = 0
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, failed="")
+
+        def advance(row: dict[str, Any], left: int) -> None:
+            nonlocal failed
+            failed += row["status"] == "failed"
+            done = total - left
+            bar.update(task, completed=done, failed=f"{failed:,} failed" if failed else "")
+            if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
+                _say(f"{done:,} of {total:,} images, {failed:,} failed")
+
+        yield advance

@@ -1,0 +1,107 @@
+"""Detectors: an image and its prompt in, a Diagnosis out, whatever does the looking.
+
+`load_detector` makes one from a URI; `sdg.detectors.bulk` runs one over many images, resumably.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdg.detectors import uri as _uri
+from sdg.detectors.base import Detector, Outcome, Pair, Source, StreamingDetector
+from sdg.detectors.uri import DetectorUri, parse_uri
+from sdg.errors import SdgError
+
+__all__ = ["Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_detector"]
+
+
+def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
+    """The detector of a URI; options given by name count before those in the URI.
+
+    testbed                    the embedded weights, which know the testbed's world only
+    hf:ORG/NAME, or a folder   batch_size, device, dtype, profile, revision
+    openai:BASE_URL#MODEL      concurrency, timeout, attempts, key (name of an environment variable), profile
+    heatmap:FOLDER             threshold, min_area
+    replay:FILE.jsonl          profile
+
+    Example: `load_detector("hf:out/grpo?batch_size=4", device="cpu").diagnose([("cat.png", "a cat")])`.
+    profile is a TOML file, or "default" for our own wording; a checkpoint's folder holds its own.
+    Raises SdgError, in one sentence, for an unknown detector or option, and for weights that do not load.
+    """
+    parsed = parse_uri(uri)
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    return _LOADERS[parsed.scheme](DetectorUri(parsed.scheme, parsed.place, {**parsed.options, **given}))
+
+
+def _testbed(uri: DetectorUri) -> StreamingDetector:
+    from sdg.testbed.weights import DETECTOR, packaged
+
+    return _hf(DetectorUri(uri.scheme, str(packaged(DETECTOR)), uri.options))
+
+
+def _hf(uri: DetectorUri) -> StreamingDetector:
+    from sdg.detectors import transformers_ as hf
+    from sdg.detectors.turns import checkpoint_profile
+
+    known = {
+        "batch_size": _uri.count,
+        "device": _uri.text,
+        "dtype": _uri.one_of(*hf.DTYPES),
+        "profile": _uri.text,
+        "revision": _uri.text,
+    }
+    values = _with_profile(uri, known)
+    profile = values.pop("profile") or checkpoint_profile(uri.place, values.get("revision"))
+    return hf.TransformersDetector(uri.place, profile, **values)
+
+
+def _openai(uri: DetectorUri) -> StreamingDetector:
+    from sdg.detectors.openai import OpenAIDetector
+    from sdg.prompting import PromptProfile
+
+    known = {
+        "concurrency": _uri.count,
+        "timeout": _uri.seconds,
+        "attempts": _uri.count,
+        "key": _uri.text,
+        "profile": _uri.text,
+    }
+    base_url, _, model = uri.place.partition("#")
+    if not (base_url and model):
+        raise SdgError("Write openai:BASE_URL#MODEL, such as openai:http://localhost:8000/v1#ORG/NAME.")
+    values = _with_profile(uri, known)
+    profile = values.pop("profile") or PromptProfile()
+    if "key" in values:
+        values["key_name"] = values.pop("key")
+    return OpenAIDetector(base_url, model, profile, **values)
+
+
+def _heatmap(uri: DetectorUri) -> StreamingDetector:
+    from sdg.detectors.heatmap import HeatmapDetector
+
+    options = _uri.read_options(uri, {"threshold": _uri.share, "min_area": _uri.share})
+    return HeatmapDetector(uri.place, **options)
+
+
+def _replay(uri: DetectorUri) -> StreamingDetector:
+    from sdg.detectors.replay import ReplayDetector
+
+    profile = _with_profile(uri, {"profile": _uri.text})["profile"]
+    return ReplayDetector(uri.place, require_think=profile is None or profile.answer.think)
+
+
+def _with_profile(uri: DetectorUri, known: dict[str, Any]) -> dict[str, Any]:
+    """The options, with `profile` read from its file; None where none is given."""
+    from sdg.detectors.turns import given_profile
+
+    values = _uri.read_options(uri, known)
+    return {**values, "profile": given_profile(values.get("profile"))}
+
+
+_LOADERS = {
+    "testbed": _testbed,
+    "hf": _hf,
+    "openai": _openai,
+    "heatmap": _heatmap,
+    "replay": _replay,
+}

@@ -1,0 +1,115 @@
+"""What a detector is: pairs of image and prompt in, one Diagnosis for each out, in the same order."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Final, Protocol
+
+from PIL import Image
+
+from sdg.defects import Diagnosis, Status
+from sdg.errors import SdgError
+from sdg.images import load_image, load_image_bytes
+from sdg.response.grammar import CUT_OFF
+
+Source = str | os.PathLike[str] | Image.Image
+"""An image: its file, or a picture in memory."""
+Pair = tuple[Source, str]
+"""An image and the prompt it was generated from."""
+
+_LOG = logging.getLogger("sdg.detectors")
+# Modes that PNG holds without loss; anything else Pillow converts itself.
+_PNG_MODES: Final = ("1", "L", "LA", "P", "RGBA", "I;16")
+
+
+class Detector(Protocol):
+    """Anything that diagnoses pairs of image and prompt."""
+
+    def diagnose(self, pairs: Sequence[Pair]) -> list[Diagnosis]:
+        """One Diagnosis for each pair, in their order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one pair: its diagnosis and, where that is `failed`, why, in one sentence."""
+
+    diagnosis: Diagnosis
+    error: str = ""
+
+
+class StreamingDetector(ABC):
+    """A detector that hands out each result as soon as it has it; what `load_detector` returns."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, str | int | float]:
+        """Every setting that answers depend on, for a bulk run to refuse to continue with others."""
+
+    @abstractmethod
+    def stream(
+        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Index and outcome of each wanted pair (of all by default), in whatever order they come.
+
+        `pairs` is the whole run also when few of them are wanted, so that batches are what they would be
+        in a full run. A pair that cannot be diagnosed gives a `failed` outcome, never an error.
+        """
+
+    def diagnose(self, pairs: Sequence[Pair]) -> list[Diagnosis]:
+        """One Diagnosis for each (image, prompt), in their order.
+
+        image: a path or a PIL image. One that cannot be read, or gets no answer, has status `failed`, and
+        the reason goes to the log "sdg.detectors"; one bad pair never raises.
+        Raises SdgError for what concerns every pair, such as memory too small for the batch.
+        """
+        found: list[Diagnosis | None] = [None] * len(pairs)
+        for index, outcome in self.stream(pairs):
+            found[index] = outcome.diagnosis
+            if outcome.error:
+                _LOG.warning("%s: %s", name_of(pairs[index][0], index), outcome.error)
+        assert None not in found, "a detector streams an outcome for every pair"
+        return [diagnosis for diagnosis in found if diagnosis is not None]
+
+
+def failed(reason: str) -> Outcome:
+    """The outcome of a pair that got no answer."""
+    return Outcome(Diagnosis(status=Status.FAILED), reason)
+
+
+def cut_off(diagnosis: Diagnosis) -> Diagnosis:
+    """The diagnosis of a response known to end at the token limit: `truncated`, however whole it looks."""
+    repairs = diagnosis.repairs if CUT_OFF in diagnosis.repairs else (*diagnosis.repairs, CUT_OFF)
+    return replace(diagnosis, status=Status.TRUNCATED, repairs=repairs)
+
+
+def picture(image: Source) -> Image.Image:
+    """The image of a pair as 8-bit RGB, transparency laid on white; raises SdgError if it cannot be read."""
+    if isinstance(image, (str, os.PathLike)):
+        return load_image(image)
+    if not isinstance(image, Image.Image):
+        raise SdgError(f"An image is a path or a PIL image, not {type(image).__name__}.")
+    if image.mode == "RGB":
+        return image
+    if image.mode not in _PNG_MODES:
+        return image.convert("RGB")
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return load_image_bytes(buffer.getvalue(), "the image")
+
+
+def path_of(image: Source) -> str | None:
+    """The path an image was given by or opened from; None for a picture that never was a file."""
+    if isinstance(image, Image.Image):
+        return str(getattr(image, "filename", "")) or None
+    return os.fspath(image)
+
+
+def name_of(image: Source, index: int) -> str:
+    """What to call an image in a message."""
+    return path_of(image) or f"image {index}"

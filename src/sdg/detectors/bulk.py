@@ -1,0 +1,209 @@
+"""Bulk runs: each result is on disk as soon as it is there, and a run that died goes on where it was.
+
+`OUT.run.json` says with what the run was begun, `OUT.partial` collects results in the order they come, and
+`OUT` appears at the end, in the order of the images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from sdg import __version__
+from sdg.data import jsonl
+from sdg.data.files import read_text, write_text
+from sdg.data.sdg30k import write_defects
+from sdg.defects import Diagnosis, Status
+from sdg.detectors.base import Outcome, StreamingDetector
+from sdg.errors import SdgError
+
+Key = tuple[str, str]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a run: what the output calls it, its prompt, and the file it lies in."""
+
+    filepath: str
+    prompt: str
+    file: Path
+
+    @property
+    def key(self) -> Key:
+        """What tells the images of a run apart."""
+        return self.filepath, self.prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run came to: how many images in all, how many of them diagnosed by it, and those that failed."""
+
+    images: int
+    diagnosed: int
+    failed: tuple[Row, ...]
+
+
+def run(
+    detector: StreamingDetector,
+    items: Sequence[Item],
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    on_result: Callable[[Row, int], None] | None = None,
+) -> Summary:
+    """Diagnose every item and write one JSON line each to `out`: filepath, caption, response, status, error.
+
+    That is the layout of the released predictions; a failed image has response null and its reason as
+    `error`. Whenever the process dies, what is in `OUT.partial` counts, whole lines only; with `resume`
+    images that are missing or failed are asked for again, the others never. Resuming without an earlier
+    run begins one. `on_result` gets each new row once it is on disk, and how many are left.
+    Raises SdgError where an output exists already, where it was begun with other settings or for other
+    images, where another process is writing it, and for items that are there twice.
+    """
+    out = Path(out)
+    keys = [item.key for item in items]
+    if not items:
+        raise SdgError("There are no images to diagnose.")
+    (path, _), times = Counter(keys).most_common(1)[0]
+    if times > 1:
+        raise SdgError(f"{path} is there {times} times with the same prompt; give every image once.")
+    partial = out.with_name(out.name + ".partial")
+    _begin(detector, out, partial, resume)
+    with _journal(partial) as append:
+        rows = _earlier(out, partial, set(keys))
+        missing = [place for place, key in enumerate(keys) if not _answered(rows.get(key))]
+        left = len(missing)
+        pairs = [(item.file, item.prompt) for item in items]
+        for place, outcome in detector.stream(pairs, frozenset(missing)) if missing else ():
+            row = rows[keys[place]] = to_row(items[place], outcome)
+            append(row)
+            left -= 1
+            if on_result is not None:
+                on_result(row, left)
+        ordered = [rows[key] for key in keys]
+        jsonl.write_objects(out, ordered)
+        partial.unlink()
+    failed = tuple(row for row in ordered if not _answered(row))
+    return Summary(len(items), len(missing), failed)
+
+
+def ask(detector: StreamingDetector, item: Item) -> Outcome:
+    """The outcome of a single image."""
+    return next(outcome for _, outcome in detector.stream([(item.file, item.prompt)]))
+
+
+def readable(item: Item, diagnosis: Diagnosis) -> Row:
+    """A diagnosis as JSON for people and scripts, its defects under the keys of the wire format."""
+    value: Row = {"filepath": item.filepath, "caption": item.prompt, "status": diagnosis.status.value}
+    value["defects"] = write_defects(diagnosis.defects)
+    value["reasoning"] = diagnosis.reasoning
+    if diagnosis.repairs:
+        value["repairs"] = list(diagnosis.repairs)
+    return value
+
+
+def to_row(item: Item, outcome: Outcome) -> Row:
+    """One line of the output."""
+    status = outcome.diagnosis.status
+    row: Row = {"filepath": item.filepath, "caption": item.prompt, "response": outcome.diagnosis.raw}
+    if status is Status.FAILED:
+        row["response"] = None
+    row["status"] = status.value
+    if outcome.error:
+        row["error"] = outcome.error
+    return row
+
+
+def _answered(row: Row | None) -> bool:
+    return row is not None and row.get("status") != Status.FAILED.value
+
+
+def _begin(detector: StreamingDetector, out: Path, partial: Path, resume: bool) -> None:
+    """Check the run's manifest, or write it where the run is a new one."""
+    manifest = out.with_name(out.name + ".run.json")
+    exists = out.exists() or partial.exists()
+    if exists and not resume:
+        raise SdgError(f"{out} exists already; go on with --resume, or name another file.")
+    identity = dict(detector.identity)
+    if not exists:
+        written = {"detector": identity, "version": __version__}
+        write_text(manifest, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+        return
+    if not manifest.exists():
+        raise SdgError(f"{out} has no {manifest.name}, so it cannot be resumed; name another file.")
+    try:
+        before = json.loads(read_text(manifest))["detector"]
+    except (ValueError, LookupError, TypeError):
+        raise SdgError(f"{manifest} is damaged, so {out} cannot be resumed; name another file.") from None
+    different = [name for name in {**before, **identity} if before.get(name) != identity.get(name)]
+    if different:
+        was, now = (", ".join(f"{name} {run.get(name)}" for name in different) for run in (before, identity))
+        raise SdgError(f"{out} was begun with {was} and not {now}; use the same, or name another file.")
+
+
+def _earlier(out: Path, partial: Path, keys: set[Key]) -> dict[Key, Row]:
+    """The rows of an earlier run by key, those of its journal after those of its output."""
+    rows: dict[Key, Row] = {}
+    for file in (out, partial):
+        if file.exists() and file.stat().st_size:
+            rows |= dict(jsonl.read_with(file, _keyed))
+    others = len(rows.keys() - keys)
+    if others:
+        raise SdgError(
+            f"{out} holds results for {others:,} images that are not given now; give the same images, "
+            "or name another file."
+        )
+    return rows
+
+
+def _keyed(row: Row) -> tuple[Key, Row]:
+    key = row.get("filepath"), row.get("caption")
+    if not isinstance(key[0], str) or not isinstance(key[1], str) or "response" not in row:
+        raise ValueError("This is no line that `sdg diagnose` wrote.")
+    return (key[0], key[1]), row
+
+
+@contextmanager
+def _journal(path: Path) -> Iterator[Callable[[Row], None]]:
+    """What appends a row to the journal, which is this process's alone; a line cut off by a crash is gone."""
+
+    def append(row: Row) -> None:
+        try:
+            file.write(jsonl.dump_object(row))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with file:
+        _lock(file, path)
+        file.seek(0)
+        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+        yield append
+
+
+def _unwritable(path: Path, error: OSError) -> SdgError:
+    return SdgError(f"{path} cannot be written: {error.strerror or error}.")
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows refuses to delete a file that another process has open anyway
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise SdgError(f"{path} is being written by another process; wait for it or stop it.") from None

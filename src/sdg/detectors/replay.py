@@ -1,0 +1,92 @@
+"""`replay:FILE.jsonl`: responses that are already there, read as if a detector had just given them."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from sdg.data import jsonl
+from sdg.defects import Status
+from sdg.detectors.base import Outcome, Pair, StreamingDetector, cut_off, failed, path_of
+from sdg.detectors.paths import PathIndex, claimed_twice
+from sdg.response import parse_response
+
+_FAILED = "The stored run got no answer for this image."
+
+
+class ReplayDetector(StreamingDetector):
+    """Gives each image the response stored under its path; prompts only tell apart two of the same image.
+
+    file: JSON Lines with `filepath` (or `filename`), `response` and, as `sdg diagnose` writes them,
+    `caption`, `status` and `error`. require_think: whether a missing think block is a fault to report. An
+    image is found by its path as stored, else by the end of its path,
+    else by its bare name, and fails where that leaves a choice.
+    Raises SdgError, naming the line, for a file that holds no responses.
+    """
+
+    def __init__(self, file: str | os.PathLike[str], *, require_think: bool = True) -> None:
+        self._file, self._require_think = os.fspath(file), require_think
+        self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        for path, row in jsonl.read_with(file, _row):
+            self._rows[path].append(row)
+        self._index = PathIndex(self._rows)
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float]:
+        return {"detector": "replay", "file": os.path.abspath(self._file)}  # noqa: PTH100 (keeps links)
+
+    def stream(
+        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        paths = [path_of(image) for image, _ in pairs]
+        found = {path: self._index.find(path) for path in paths if path is not None}
+        unclear = claimed_twice((path, stored[0]) for path, stored in found.items() if len(stored) == 1)
+        for index in range(len(pairs)) if wanted is None else sorted(wanted):
+            path = paths[index]
+            if path is None:
+                yield (
+                    index,
+                    failed("A stored response is found by the image's path, and this image has none."),
+                )
+            elif not found[path]:
+                yield index, failed(f"{self._file} holds no response for {path}.")
+            elif len(found[path]) > 1:
+                yield index, failed(f"{path} may be {' or '.join(found[path][:2])} of {self._file}.")
+            elif found[path][0] in unclear and found[path][0] != path:
+                yield index, failed(f"More than one image here may be {found[path][0]} of {self._file}.")
+            else:
+                yield index, self._outcome(self._rows[found[path][0]], pairs[index][1])
+
+    def _outcome(self, rows: list[dict[str, Any]], prompt: str) -> Outcome:
+        if len(rows) > 1:
+            rows = [row for row in rows if row["caption"] == prompt]
+            if len(rows) != 1:
+                return failed(
+                    f"{self._file} holds {'several responses' if rows else 'no response'} "
+                    "for this image with this prompt."
+                )
+        row = rows[0]
+        if row["failed"]:
+            return failed(row["error"] or _FAILED)
+        diagnosis = parse_response(row["response"], require_think=self._require_think)
+        return Outcome(cut_off(diagnosis) if row["truncated"] else diagnosis)
+
+
+def _row(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    path = value.get("filepath", value.get("filename"))
+    if not isinstance(path, str) or not path:
+        raise ValueError("A stored response needs its image's path as 'filepath'.")
+    response, error, status = value.get("response"), value.get("error"), value.get("status")
+    if "response" not in value and not error:
+        raise ValueError("'response' is missing; where the detector failed it is null.")
+    if not isinstance(response, str | None):
+        raise ValueError(f"'response' is the detector's raw text, not {response!r}.")
+    return path, {
+        "caption": value.get("caption"),
+        "response": response,
+        "failed": response is None or bool(error) or status == Status.FAILED.value,
+        "truncated": status == Status.TRUNCATED.value,
+        "error": error if isinstance(error, str) else "",
+    }

@@ -1,0 +1,70 @@
+"""From a profile and a pair to what a model is asked: its profile, the fitted picture, the chat turns."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sdg.detectors.base import Source, picture
+from sdg.errors import SdgError
+from sdg.prompting import PROFILE_FILE, PromptProfile
+
+DEFAULT = "default"
+"""In place of a profile's file: our own wording, for models that were not trained on any."""
+
+
+def given_profile(name: str | os.PathLike[str] | None) -> PromptProfile | None:
+    """The profile of a file, of a folder that holds one, or of the word "default"; None for None."""
+    if name is None:
+        return None
+    return PromptProfile() if name == DEFAULT else PromptProfile.load(name)
+
+
+def checkpoint_profile(checkpoint: str, revision: str | None = None) -> PromptProfile:
+    """The profile that lies in a checkpoint's folder, here or on the model hub.
+
+    Raises SdgError where there is none: a detector only works with the wording it was trained on.
+    """
+    if Path(checkpoint).is_dir():
+        return PromptProfile.load(checkpoint)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        file = hf_hub_download(checkpoint, PROFILE_FILE, revision=revision)
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise SdgError(f"{checkpoint} is no folder, and the model hub cannot be reached.") from None
+        raise SdgError(
+            f"{checkpoint} brings no {PROFILE_FILE}; add ?profile=FILE with the wording it was trained on, "
+            f"or ?profile={DEFAULT} for a model that never saw any."
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise SdgError(f"{checkpoint} cannot be fetched: {' '.join(str(error).split())[:300]}") from None
+    return PromptProfile.load(file)
+
+
+def fitted_picture(image: Source, profile: PromptProfile) -> Image.Image:
+    """The image of a pair as RGB, brought within the profile's limits; raises SdgError if unreadable."""
+    loaded = picture(image)
+    size = profile.image.fit(*loaded.size)
+    return loaded if size == loaded.size else loaded.resize(size, Image.Resampling.BICUBIC)
+
+
+def chat_turns(profile: PromptProfile, prompt: str, image: dict[str, Any]) -> list[dict[str, Any]]:
+    """The profile's turns with `image` as the part of its image; turns of nothing but text become a string.
+
+    Raises SdgError for a prompt that is not text.
+    """
+    if not isinstance(prompt, str):
+        raise SdgError(f"A prompt is text, not {type(prompt).__name__}.")
+    turns = []
+    for turn in profile.render(prompt):
+        parts = [image if part["type"] == "image" else part for part in turn["content"]]
+        only_text = all(part["type"] == "text" for part in parts)
+        content: Any = "".join(part["text"] for part in parts) if only_text else parts
+        turns.append({"role": turn["role"], "content": content})
+    return turns

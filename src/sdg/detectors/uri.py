@@ -1,0 +1,135 @@
+"""Detector URIs: `scheme:place?option=value&…`, and the options each scheme knows."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from sdg.errors import SdgError
+
+SCHEMES: Final = ("testbed", "hf", "openai", "heatmap", "replay")
+_FORMS: Final = (
+    "testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorUri:
+    """A URI taken apart: `place` is what stands between the scheme and the options."""
+
+    scheme: str
+    place: str
+    options: Mapping[str, str]
+
+
+def parse_uri(uri: str) -> DetectorUri:
+    """Take a detector URI apart; a folder that exists counts as `hf:` also without the scheme.
+
+    The options of an `openai:` URI stand before or after its `#MODEL`. Raises SdgError, naming the forms
+    there are, for anything else.
+    """
+    place, options = _split_options(uri)
+    if place == "testbed":
+        return DetectorUri(place, "", options)
+    if Path(uri).is_dir():  # also where its name holds a question mark
+        return DetectorUri("hf", uri, {})
+    if Path(place).is_dir():
+        return DetectorUri("hf", place, options)
+    scheme, _, rest = uri.partition(":")
+    if scheme not in SCHEMES[1:]:
+        raise _unknown(uri, scheme)
+    if scheme == "openai" and "#" in rest:
+        base, _, model = rest.partition("#")
+        base, before = _split_options(base)
+        model, after = _split_options(model)
+        place, options = f"{base}#{model}", before | after
+    else:
+        place, options = _split_options(rest)
+    if not place:
+        raise SdgError(f"{uri!r} does not say which one; detectors are {_FORMS}.")
+    return DetectorUri(scheme, place, options)
+
+
+def _unknown(uri: str, scheme: str) -> SdgError:
+    near = difflib.get_close_matches(scheme, SCHEMES, n=1)
+    if near:
+        return SdgError(f"{uri!r} is no detector; did you mean {near[0]!r}?")
+    if "/" in uri or uri.startswith("."):
+        return SdgError(
+            f"{uri} is no folder; name a checkpoint folder that exists, or one on a hub as hf:ORG/NAME."
+        )
+    return SdgError(f"{uri!r} is no detector; detectors are {_FORMS}.")
+
+
+def _split_options(text: str) -> tuple[str, dict[str, str]]:
+    place, _, query = text.partition("?")
+    return place, dict(parse_qsl(query, keep_blank_values=True))
+
+
+def read_options(uri: DetectorUri, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """The options as values; `known` maps each name to what reads its text, raising ValueError if it cannot.
+
+    Raises SdgError for an option the scheme does not have, naming the nearest one, and for a bad value.
+    """
+    values: dict[str, Any] = {}
+    for name, text in uri.options.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
+            raise SdgError(f"The {uri.scheme} detector has no option {name!r}; {hint}")
+        try:
+            values[name] = known[name](text)
+        except ValueError as error:
+            raise SdgError(f"The {uri.scheme} detector's option {name} is {error}, not {text!r}.") from None
+    return values
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    if not (text.isdecimal() and int(text) >= 1):
+        raise ValueError("a whole number from 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time of more than 0 seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError("a number of seconds above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 up to, not including, 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise ValueError("a number from 0 to below 1")
+    return value
+
+
+def text(value: str) -> str:
+    """A text that is not empty."""
+    if not value:
+        raise ValueError("a text that is not empty")
+    return value
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """What reads one of the given names."""
+
+    def read(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"one of {', '.join(names)}")
+        return value
+
+    return read

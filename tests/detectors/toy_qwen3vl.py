@@ -1,0 +1,154 @@
+"""A Qwen3-VL small enough to be taught six pictures in seconds, saved as released checkpoints are.
+
+Its answers are real responses, different for each picture, so that tests compare diagnoses and not noise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from sdg import Defect, Diagnosis, render_response
+from sdg.prompting import Generation, ImageLimits, PromptProfile
+from sdg.testbed.detector.build import CHAT_TEMPLATE, new_tokenizer
+
+PROFILE = PromptProfile(
+    name="toy",
+    system="",
+    template="caption : {caption}",
+    image=ImageLimits(max_pixels=64 * 64),
+    generation=Generation(max_new_tokens=96),
+)
+
+COLOURS = ("red", "green", "blue", "white", "black", "yellow")
+PROMPTS = tuple(f"a {colour} picture" for colour in COLOURS)
+
+_REASONS = ("the corner is torn", "the edge bleeds", "it is not what was asked for")
+
+
+def truth(index: int) -> Diagnosis:
+    """What the toy is taught to say of picture `index`: 0, 1 or 2 defects, long and short."""
+    defects = [
+        Defect(
+            (100 * place + 7 * index, 50 * index, 500 + 80 * place, 600 + 60 * index),
+            "artifact" if place else "misalignment",
+            _REASONS[(index + place) % 3],
+            10 + 15 * index,
+        )
+        for place in range(index % 3)
+    ]
+    return Diagnosis(tuple(defects), f"I see {COLOURS[index]} .", raw="")
+
+
+def picture(index: int) -> Image.Image:
+    """Picture `index`: one colour, of a shape of its own, so that batches hold inputs of unequal length."""
+    return Image.new("RGB", (32 + 16 * (index % 3), 32 + 16 * (index // 3)), COLOURS[index])
+
+
+def _model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
+    torch.manual_seed(0)
+    ids = tokenizer.convert_tokens_to_ids
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "max_position_embeddings": 1024,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+            "tie_word_embeddings": True,
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [],
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+    model = Qwen3VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    # As real checkpoints come: made for chat. A detector that lets this leak in is not greedy.
+    model.generation_config.do_sample = True
+    model.generation_config.temperature = 5.0
+    model.generation_config.top_k = 50
+    return model
+
+
+def _processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+    limits = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
+    shape = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
+    return Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=limits, **shape),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(size=limits, **shape),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build(folder: Path, steps: int = 100) -> None:
+    """Teach the toy its six pictures and save it with its profile."""
+    responses = [render_response(truth(index)) for index in range(len(COLOURS))]
+    tokenizer = new_tokenizer([*responses, *PROMPTS, str(PROFILE.template)])
+    processor, model = _processor(tokenizer), _model(tokenizer)
+    batch = _batch(processor, responses)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
+    model.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 4e-3 * min(1.0, 2 * (steps - step) / steps)
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    PROFILE.save(folder)
+
+
+def _batch(processor: Qwen3VLProcessor, responses: list[str]) -> Any:
+    texts = [
+        processor.apply_chat_template(PROFILE.render(prompt), tokenize=False, add_generation_prompt=True)
+        + response
+        + "<|im_end|>"
+        for prompt, response in zip(PROMPTS, responses, strict=True)
+    ]
+    images = [picture(index) for index in range(len(COLOURS))]
+    batch = processor(images=images, text=texts, padding=True, padding_side="right", return_tensors="pt")
+    labels = batch["input_ids"].clone()
+    labels[batch["attention_mask"] == 0] = -100
+    starts = processor.tokenizer(["<|im_start|>assistant\n"])["input_ids"][0]
+    for row in labels:
+        ids = row.tolist()
+        start = next(i for i in range(len(ids)) if ids[i : i + len(starts)] == starts) + len(starts)
+        row[:start] = -100
+    batch["labels"] = labels
+    return batch
