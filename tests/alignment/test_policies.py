@@ -35,7 +35,7 @@ def recipe(checkpoints: Path, family: str, **changes: Any) -> PolicyRecipe:
     )
 
 
-def policy(checkpoints: Path, family: str, precision: str = "no", **changes: Any) -> FlowPolicy:
+def policy(checkpoints: Path, family: str, precision: str = "fp32", **changes: Any) -> FlowPolicy:
     return load_policy(recipe(checkpoints, family, **changes), precision=precision)
 
 
@@ -73,7 +73,7 @@ def test_a_flux_without_guidance_embedding_is_guided_as_its_pipeline_is(tmp_path
     assert np.abs(pixels(ours.sample(PROMPTS, SEEDS, steps=3).pictures) - pixels(theirs)).max() <= 1
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_first_ratio_is_one(checkpoints: Path, family: str, checkpointing: bool, precision: str) -> None:

@@ -196,6 +196,8 @@ class MonitorRecipe:
         names = [scorer.name for scorer in self.scorers] + [judge.name for judge in self.judges]
         if len(set(names)) < len(names):
             raise ValueError("scorers and judges have different names.")
+        if {"reward", "detector"} & set(names):
+            raise ValueError("reward and detector are the names of the reward's own parts; choose others.")
         if self.best is not None and self.best not in self.measures():
             raise ValueError(
                 f"best is one of {', '.join(self.measures()) or 'no measure'}, not {self.best!r}."
@@ -234,7 +236,7 @@ class AlignRecipe:
     reward: RewardRecipe
     method: Method = "boxflow"
     seed: int = 0
-    precision: Literal["no", "bf16", "fp16"] = "bf16"  # autocast
+    precision: Literal["fp32", "bf16"] = "bf16"  # autocast
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
     groups: GroupsRecipe = field(default_factory=GroupsRecipe)
     optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)

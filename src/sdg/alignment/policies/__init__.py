@@ -39,11 +39,11 @@ def load_pipeline(recipe: PolicyRecipe) -> Any:
 
 
 def load_policy(
-    recipe: PolicyRecipe, device: torch.device | str = "cpu", precision: str = "no", seed: int = 0
+    recipe: PolicyRecipe, device: torch.device | str = "cpu", precision: str = "fp32", seed: int = 0
 ) -> FlowPolicy:
     """A generator with a fresh adapter, which changes nothing until it is trained.
 
-    precision: "bf16" or "fp16" autocast, or "no". Raises SdgError where checkpoint and recipe do not fit.
+    precision: "bf16" (autocast) or "fp32". Raises SdgError where checkpoint and recipe do not fit.
     """
     pipeline = load_pipeline(recipe)
     add_lora(pipeline.transformer, recipe.lora, seed)

@@ -60,7 +60,7 @@ class FlowPolicy(ABC):
     channel_dim: int
     """Where a location's channels are in this family's latents."""
 
-    def __init__(self, pipeline: Any, recipe: PolicyRecipe, precision: str = "no") -> None:
+    def __init__(self, pipeline: Any, recipe: PolicyRecipe, precision: str = "fp32") -> None:
         self.pipeline, self.recipe, self.precision = pipeline, recipe, precision
         self.transformer = pipeline.transformer
         self.device = torch.device(pipeline.device)
@@ -214,10 +214,9 @@ class FlowPolicy(ABC):
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision in which the transformer runs, in roll-out and training alike."""
-        if self.precision == "no":
+        if self.precision == "fp32":
             return nullcontext()
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        return torch.autocast(self.device.type, dtype)
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def _cached(self, prompt: str) -> TextFeatures:
         if prompt not in self._features:

@@ -1,0 +1,127 @@
+"""The guard against reward hacking: held-out prompts, measured by what is not the reward.
+
+The reward's own parts are measured on the same pictures, so that "the reward rose while quality fell" can
+be read off one line, and ends the run if the recipe says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from accelerate.utils import gather_object
+from PIL import Image
+
+from sdg.alignment.plan import Purpose, noise_seed
+from sdg.alignment.policies import FlowPolicy
+from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
+from sdg.alignment.rewards import Scorer
+from sdg.alignment.rewards.weighted import load_scaled
+from sdg.alignment.scoring import load_judge
+from sdg.defects import Diagnosis
+from sdg.detectors.base import Detector
+
+Measures = dict[str, float | None]
+"""Name of a measure -> its mean over the pictures it is known for."""
+
+
+def defect_measures(name: str, diagnosis: Diagnosis) -> Measures:
+    """One picture's defects, by type, and whether it is clean; all None where nothing is known."""
+    if not diagnosis.is_informative:
+        kinds = ("defects", "artifacts", "misalignments", "clean_rate")
+        return {f"{name}/{kind}": None for kind in kinds}
+    artifacts = float(len(diagnosis.of_type("artifact")))
+    misalignments = float(len(diagnosis.of_type("misalignment")))
+    return {
+        f"{name}/defects": artifacts + misalignments,
+        f"{name}/artifacts": artifacts,
+        f"{name}/misalignments": misalignments,
+        f"{name}/clean_rate": float(diagnosis.is_clean),
+    }
+
+
+def measure_pictures(
+    pictures: Sequence[Image.Image],
+    prompts: Sequence[str],
+    scorers: Mapping[str, Scorer],
+    judges: Mapping[str, Detector],
+) -> list[Measures]:
+    """Every scorer's and judge's view of each picture."""
+    rows: list[Measures] = [{} for _ in pictures]
+    for name, scorer in scorers.items():
+        for row, score in zip(rows, scorer.score(pictures, prompts), strict=True):
+            row[name] = score
+    for name, judge in judges.items():
+        pairs = list(zip(pictures, prompts, strict=True))
+        for row, diagnosis in zip(rows, judge.diagnose(pairs), strict=True):
+            row.update(defect_measures(name, diagnosis))
+    return rows
+
+
+def mean_measures(rows: Sequence[Measures]) -> Measures:
+    """Means over the pictures where a measure is known, None where it is known for none."""
+    means: Measures = {}
+    for name in rows[0] if rows else ():
+        known = [value for row in rows if (value := row[name]) is not None]
+        means[name] = sum(known) / len(known) if known else None
+    return means
+
+
+class Monitor:
+    """Draws the held-out prompts, always with the same noise, and measures what comes out."""
+
+    def __init__(
+        self,
+        recipe: AlignRecipe,
+        prompts: Sequence[str],
+        reward: Scorer,
+        detector: Detector | None,
+        device: str,
+    ) -> None:
+        self.recipe, self.prompts = recipe, list(prompts)[: recipe.monitor.prompts]
+        self.scorers: dict[str, Scorer] = {"reward": reward}
+        self.judges: dict[str, Detector] = {} if detector is None else {"detector": detector}
+        self.scorers |= {scorer.name: load_scaled(scorer, device) for scorer in recipe.monitor.scorers}
+        self.judges |= {judge.name: load_judge(judge.uri) for judge in recipe.monitor.judges}
+
+    def measure(self, policy: FlowPolicy, rank: int = 0, processes: int = 1) -> Measures:
+        """Means over all held-out prompts, the same on every process; each draws its share of them."""
+        own = range(rank, len(self.prompts), processes)
+        rows: list[tuple[int, Measures]] = []
+        size = self.recipe.sampling.batch_size
+        for start in range(0, len(own), size):
+            part = own[start : start + size]
+            prompts = [self.prompts[index] for index in part]
+            seeds = [noise_seed(self.recipe.seed, Purpose.MONITOR, 0, index, 0) for index in part]
+            pictures = policy.sample(prompts, seeds, steps=self.recipe.monitor.steps).pictures
+            rows += zip(part, measure_pictures(pictures, prompts, self.scorers, self.judges), strict=True)
+        gathered = gather_object(rows) if processes > 1 else rows
+        return mean_measures([row for _, row in sorted(gathered, key=lambda item: item[0])])
+
+
+def best_entry(history: Sequence[Mapping[str, Any]], name: str, goal: Literal["min", "max"]) -> int | None:
+    """Index of the earliest entry that is best by one measure; None where it was never known."""
+    known = [i for i, entry in enumerate(history) if entry.get(name) is not None]
+    sign = 1 if goal == "min" else -1
+    return min(known, key=lambda i: sign * history[i][name], default=None)
+
+
+def hacking(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe) -> bool:
+    """Whether to stop: the last `patience` measurements were worse than the best while the reward was better.
+
+    The reward was better where its base part was higher, or the reward's detector saw fewer defects.
+    """
+    if recipe.patience is None or recipe.best is None:
+        return False
+    best = best_entry(history, recipe.best, recipe.goal)
+    if best is None or len(history) - 1 - best < recipe.patience:
+        return False
+    return all(_reward_rose(history[best], entry) for entry in history[-recipe.patience :])
+
+
+def _reward_rose(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    for name, sign in (("reward", 1), ("detector/defects", -1)):
+        old, new = before.get(name), after.get(name)
+        if old is not None and new is not None and sign * new > sign * old:
+            return True
+    return False

@@ -1,0 +1,106 @@
+"""Figures of a run: samples with their boxes, spatial rewards and advantages, as in the paper's Figure 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sdg.defects import Diagnosis
+from sdg.images import draw_overlay
+
+TILE = 256
+_STRIP = 22
+
+
+def signal_figure(
+    pictures: Sequence[Image.Image],
+    diagnoses: Sequence[Diagnosis | None],
+    captions: Sequence[str],
+    maps: Tensor | None,
+    advantages: Tensor,
+) -> Image.Image:
+    """One row a sample: picture, boxes, reward map and advantage map, with a caption above.
+
+    maps: (N, H, W) spatial rewards or None; advantages: (N, H, W), or (N,) for scalar methods.
+    Reward maps share one grey scale; advantages are blue below 0, red above, to the largest magnitude.
+    """
+    spread = _unit_range(maps)
+    reach = max(float(advantages.abs().max()), 1e-9) if advantages.numel() else 1.0
+    rows = []
+    for i, picture in enumerate(pictures):
+        height = max(1, round(TILE * picture.height / picture.width))
+        size = (TILE, height)
+        diagnosis = diagnoses[i]
+        boxes = draw_overlay(picture, diagnosis.defects if diagnosis else (), min_side=TILE)
+        tiles = [picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), boxes.resize(size)]
+        if maps is not None:
+            tiles.append(_grey(maps[i], *spread).resize(size, Image.Resampling.NEAREST))
+        advantage = advantages[i] if advantages.ndim == 3 else advantages[i].reshape(1, 1)
+        tiles.append(_signed(advantage, reach).resize(size, Image.Resampling.NEAREST))
+        note = "" if diagnosis else "  [not scored]"
+        rows.append(_row(tiles, captions[i] + note))
+    return _stack(rows)
+
+
+def picture_grid(columns: Sequence[tuple[str, Sequence[Image.Image]]], prompts: Sequence[str]) -> Image.Image:
+    """Generators side by side: one column each under its name, one row a prompt."""
+    rows = []
+    for i, prompt in enumerate(prompts):
+        tiles = []
+        for name, pictures in columns:
+            picture = pictures[i].convert("RGB")
+            size = (TILE, max(1, round(TILE * picture.height / picture.width)))
+            tile = Image.new("RGB", (TILE, size[1] + (_STRIP if i == 0 else 0)), "white")
+            if i == 0:
+                ImageDraw.Draw(tile).text((4, 4), name, fill="black", font=_font())
+            tile.paste(picture.resize(size, Image.Resampling.LANCZOS), (0, tile.height - size[1]))
+            tiles.append(tile)
+        rows.append(_row(tiles, prompt))
+    return _stack(rows)
+
+
+def _unit_range(maps: Tensor | None) -> tuple[float, float]:
+    known = None if maps is None else maps[maps.isfinite()]
+    if known is None or not known.numel():
+        return 0.0, 1.0
+    return float(known.min()), float(known.max())
+
+
+def _grey(values: Tensor, low: float, high: float) -> Image.Image:
+    unit = (values.nan_to_num(low).double().numpy() - low) / max(high - low, 1e-9)
+    return Image.fromarray((255 * unit.clip(0, 1)).astype(np.uint8)).convert("RGB")
+
+
+def _signed(values: Tensor, reach: float) -> Image.Image:
+    unit = (values.double().numpy() / reach).clip(-1, 1)  # (H, W)
+    fade = 255 * (1 - np.abs(unit))
+    red = np.where(unit >= 0, 255, fade)
+    blue = np.where(unit <= 0, 255, fade)
+    return Image.fromarray(np.stack([red, fade, blue], axis=-1).astype(np.uint8))
+
+
+def _row(tiles: Sequence[Image.Image], caption: str) -> Image.Image:
+    width = sum(tile.width for tile in tiles) + 4 * (len(tiles) - 1)
+    row = Image.new("RGB", (width, max(tile.height for tile in tiles) + _STRIP), "white")
+    ImageDraw.Draw(row).text((4, 4), caption, fill="black", font=_font())
+    x = 0
+    for tile in tiles:
+        row.paste(tile, (x, _STRIP))
+        x += tile.width + 4
+    return row
+
+
+def _stack(rows: Sequence[Image.Image]) -> Image.Image:
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    y = 0
+    for row in rows:
+        sheet.paste(row, (0, y))
+        y += row.height
+    return sheet
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(13)

@@ -1,0 +1,106 @@
+"""Score roll-outs while the next ones are drawn: base reward and detector, each in a thread of its own.
+
+A chunk is scored as it was drawn, in order, so that results do not depend on timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from PIL import Image
+
+from sdg.alignment.named import SCHEME, named_function
+from sdg.alignment.rewards import Scorer, Scores
+from sdg.defects import Diagnosis
+from sdg.detectors.base import Detector, Pair
+from sdg.errors import SdgError
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What is known of one picture: its base reward and its defects, None where there is no information."""
+
+    reward: float | None
+    diagnosis: Diagnosis | None  # also None where no detector was asked
+
+
+class FunctionDetector:
+    """A function of (picture, prompt) as a detector."""
+
+    def __init__(self, function: Callable[..., Diagnosis]) -> None:
+        self.function = function
+
+    def diagnose(self, pairs: Sequence[Pair]) -> list[Diagnosis]:
+        """What the function returns for each pair."""
+        return [self.function(picture, prompt) for picture, prompt in pairs]
+
+
+def load_judge(uri: str) -> Detector:
+    """A detector by its URI, or a named function of (picture, prompt) that returns a Diagnosis."""
+    if uri.startswith(SCHEME):
+        return FunctionDetector(named_function(uri))
+    from sdg import load_detector
+
+    return load_detector(uri)
+
+
+class PendingScores:
+    """Scores of a chunk that is being worked on."""
+
+    def __init__(self, count: int, rewards: Future[Scores], found: Future[list[Diagnosis]] | None) -> None:
+        self.count, self.rewards, self.found = count, rewards, found
+
+    def result(self) -> list[Score]:
+        """Wait for the scores, one a picture; raises what the scorer or the detector raised.
+
+        A diagnosis that is not informative (no response, or an unreadable one) becomes None.
+        """
+        rewards = self.rewards.result()
+        found: Sequence[Diagnosis | None] = [None] * self.count
+        if self.found is not None:
+            found = [diagnosis if diagnosis.is_informative else None for diagnosis in self.found.result()]
+        return [Score(*pair) for pair in zip(rewards, found, strict=True)]
+
+
+class Scoring:
+    """Two threads, one for the base reward and one for the detector, each taking chunks in order."""
+
+    def __init__(self, reward: Scorer, detector: Detector | None) -> None:
+        self.reward, self.detector = reward, detector
+        self._rewards = ThreadPoolExecutor(1, thread_name_prefix="reward")
+        self._found = ThreadPoolExecutor(1, thread_name_prefix="detector")
+
+    def submit(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> PendingScores:
+        """Begin to score a chunk, and return at once."""
+        rewards = self._rewards.submit(self.reward.score, pictures, prompts)
+        found = None
+        if self.detector is not None:
+            pairs: list[Pair] = list(zip(pictures, prompts, strict=True))
+            found = self._found.submit(self.detector.diagnose, pairs)
+        return PendingScores(len(pictures), rewards, found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pool in (self._rewards, self._found):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def check_failures(scores: Sequence[Score], max_failed: float, *, detector: bool) -> None:
+    """Raise SdgError when more than `max_failed` of all pictures lack a reward or, if asked, a diagnosis."""
+    for what, missing in (
+        ("base reward", sum(score.reward is None for score in scores)),
+        ("detector", sum(score.diagnosis is None for score in scores) if detector else 0),
+    ):
+        if missing > max_failed * len(scores):
+            raise SdgError(
+                f"The {what} gave nothing usable for {missing} of {len(scores)} pictures, more than the "
+                f"share of {max_failed:g} that reward.max_failed allows; see to its server, then --resume."
+            )

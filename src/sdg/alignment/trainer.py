@@ -1,0 +1,208 @@
+"""BoxFlow-GRPO and its baselines, from top to bottom: sample groups, score, advantages, optimise (SDG §4.2).
+
+`align` is the whole algorithm; everything it draws comes from `sdg.alignment.plan`, by seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from torch import Tensor
+
+from sdg.alignment.checkpoint import (
+    latest_checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from sdg.alignment.drawing import draw_figure, roll_out
+from sdg.alignment.monitors import Measures, Monitor, best_entry, hacking
+from sdg.alignment.named import read_prompts
+from sdg.alignment.optimising import optimise
+from sdg.alignment.plan import Purpose, epoch_prompts, group_rows, sde_steps, share
+from sdg.alignment.policies import FlowPolicy, load_policy
+from sdg.alignment.policies.lora import Ema, lora_parameters, save_lora
+from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.rewards.weighted import load_reward
+from sdg.alignment.runlog import RunLog, refuse_changes
+from sdg.alignment.scoring import Scoring, check_failures, load_judge
+from sdg.alignment.signals import epoch_values, training_signal
+from sdg.errors import SdgError
+from sdg.recipes import to_document
+
+
+def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
+    """Align a generator as the recipe says; returns the folder of the final adapter, out/final.
+
+    In `out`: log.jsonl (one line an epoch and a measurement), checkpoints/, best/ (by the monitor), final/,
+    pictures/. `resume` goes on from the newest checkpoint; on a CPU the losses are then those of an
+    uninterrupted run. Raises SdgError, before anything is drawn, where recipe and machine do not fit, and
+    when too many pictures cannot be scored.
+    """
+    accelerator = _accelerator(recipe, out)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    own_rows = share(recipe, rank, processes)
+    checkpoint = latest_checkpoint(out)
+    if checkpoint is not None and not resume:
+        raise SdgError(f"{out} holds an earlier run; add --resume to go on with it, or name another folder.")
+    train_prompts = read_prompts(recipe.prompts.train)
+    held_out = read_prompts(recipe.prompts.held_out) if recipe.prompts.held_out else []
+    if shared := set(train_prompts) & set(held_out):
+        raise SdgError(f"{min(shared)!r} is both trained on and held out; take it out of one of the two.")
+
+    policy = load_policy(recipe.policy, accelerator.device, recipe.precision, recipe.seed)
+    reward = load_reward(recipe.reward.scorers, str(accelerator.device))
+    detector = load_judge(recipe.reward.detector or "") if recipe.needs_detector else None
+    monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
+
+    parameters = lora_parameters(policy.transformer)
+    model = accelerator.prepare_model(policy.transformer)
+    optimizer = torch.optim.AdamW(
+        list(parameters.values()),
+        lr=recipe.optimiser.learning_rate,
+        betas=(recipe.optimiser.betas[0], recipe.optimiser.betas[1]),
+        weight_decay=recipe.optimiser.weight_decay,
+    )
+    ema = Ema(parameters, recipe.optimiser.ema_decay)
+    start, history = 0, []
+    if checkpoint is not None:
+        tensors, progress = load_checkpoint(checkpoint)
+        refuse_changes(progress["recipe"], to_document(recipe))
+        _restore(parameters, ema, optimizer, tensors)
+        start, history = progress["epoch"], progress["history"]
+
+    log = RunLog(out, accelerator, start)
+    with Scoring(reward, detector) as scoring:
+        for epoch in range(start, recipe.epochs + 1):
+            last = epoch == recipe.epochs
+            # 0. Watch: held-out prompts, under the averaged adapter, from before the first epoch on.
+            if monitor is not None and (epoch % recipe.monitor.every == 0 or last):
+                with ema.applied():
+                    history.append({"epoch": epoch, **monitor.measure(policy, rank, processes)})
+                    _keep_best(recipe, accelerator, policy, history, out)
+                log.measured(history[-1], epoch * recipe.optimiser.steps_per_epoch)
+            if recipe.run.pictures_every and (epoch % recipe.run.pictures_every == 0 or last):
+                with ema.applied():
+                    draw_figure(recipe, accelerator, policy, scoring, held_out, epoch, out)
+            if last or hacking(history, recipe.monitor):
+                break
+
+            # 1. Sample groups, and score them while the next are drawn.
+            began = time.monotonic()
+            prompts = epoch_prompts(train_prompts, recipe.groups.prompts, epoch, recipe.seed)
+            rows = group_rows(prompts, recipe.groups.size, recipe.seed, Purpose.TRAINING, epoch)
+            noisy = sde_steps(recipe, epoch)
+            mine = [index for step in own_rows for index in step]
+            drawn = roll_out(recipe, policy, scoring, [rows[index] for index in mine], noisy)
+            sampled = time.monotonic()
+
+            # 2. Everyone learns every score: groups lie across processes.
+            pairs = list(zip(mine, drawn.scores(), strict=True))
+            gathered = dict(gather_object(pairs) if processes > 1 else pairs)
+            scores = [gathered[index] for index in range(len(rows))]
+            check_failures(scores, recipe.reward.max_failed, detector=detector is not None)
+            scored = time.monotonic()
+
+            # 3. Advantages, over the whole epoch.
+            groups = torch.tensor([row.group for row in rows])
+            signal = training_signal(
+                recipe.method, scores, groups, policy.grid, recipe.reward, recipe.optimiser
+            )
+
+            # 4. Optimise: each step on its share of the groups.
+            size = recipe.sampling.batch_size
+            values: dict[str, Any] = epoch_values(signal, scores)
+            losses, first_ratio_error = [], 0.0
+            for step, indices in enumerate(own_rows):
+                batches = drawn.transitions[step * len(indices) // size : (step + 1) * len(indices) // size]
+                everyone = range(step * len(rows) // len(own_rows), (step + 1) * len(rows) // len(own_rows))
+                outcome = optimise(
+                    recipe, accelerator, policy, model, optimizer, batches, indices, everyone, signal
+                )
+                losses.append(outcome.pop("loss"))
+                if step == 0:
+                    first_ratio_error = outcome["ratio_error"]
+                values |= outcome
+            if (epoch + 1) % recipe.optimiser.ema_every == 0:
+                ema.update((epoch + 1) // recipe.optimiser.ema_every - 1)
+
+            ended = time.monotonic()
+            values |= {"loss": losses, "first_ratio_error": first_ratio_error, "sde_steps": noisy}
+            values |= {"sampling_seconds": sampled - began, "scoring_seconds": scored - sampled}
+            values |= {"optimising_seconds": ended - scored}
+            log.trained(epoch, (epoch + 1) * recipe.optimiser.steps_per_epoch, values)
+            if recipe.optimiser.clip < first_ratio_error:
+                log.say("the first ratio is off by more than the clip range; run in higher precision")
+            if (epoch + 1) % recipe.run.save_every == 0 or epoch + 1 == recipe.epochs:
+                if accelerator.is_main_process:
+                    state = _state(parameters, ema, optimizer)
+                    progress = {"epoch": epoch + 1, "history": history, "recipe": to_document(recipe)}
+                    save_checkpoint(out, epoch + 1, state, progress, recipe.run.keep)
+                accelerator.wait_for_everyone()
+    if epoch < recipe.epochs:
+        log.say(f"stopped at epoch {epoch}: {recipe.monitor.best} got worse while the reward rose")
+    if accelerator.is_main_process:
+        with ema.applied():
+            save_lora(policy, out / "final")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return out / "final"
+
+
+def _accelerator(recipe: AlignRecipe, out: Path) -> Accelerator:
+    from importlib.util import find_spec
+
+    for tracker in recipe.run.trackers:
+        if find_spec(tracker) is None:
+            raise SdgError(f"run.trackers names {tracker}, which is not installed; pip install {tracker}.")
+    # The policy applies autocast itself, in roll-out and training alike, so Accelerate must not.
+    accelerator = Accelerator(
+        mixed_precision="no", log_with=list(recipe.run.trackers) or None, project_dir=str(out)
+    )
+    plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if accelerator.distributed_type not in plain:
+        raise SdgError(
+            "Alignment trains an adapter by plain data parallelism; start it with torchrun or with an "
+            "accelerate configuration without DeepSpeed and FSDP."
+        )
+    return accelerator
+
+
+def _state(parameters: dict[str, Any], ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = {f"lora.{name}": parameter.detach() for name, parameter in parameters.items()}
+    state |= {f"ema.{name}": value for name, value in ema.average.items()}
+    return state | optimizer_tensors(optimizer)
+
+
+@torch.no_grad()
+def _restore(
+    parameters: dict[str, Any], ema: Ema, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[f"lora.{name}"])
+        ema.average[name].copy_(tensors[f"ema.{name}"])
+    restore_optimizer(optimizer, tensors)
+
+
+def _keep_best(
+    recipe: AlignRecipe,
+    accelerator: Accelerator,
+    policy: FlowPolicy,
+    history: Sequence[Measures],
+    out: Path,
+) -> None:
+    """Save the present adapter to out/best if its measure is the best so far."""
+    watch = recipe.monitor
+    if watch.best is None or best_entry(history, watch.best, watch.goal) != len(history) - 1:
+        return
+    if accelerator.is_main_process:
+        save_lora(policy, out / "best")
+        (out / "best" / "measures.json").write_text(json.dumps(history[-1], indent=1), encoding="utf-8")

@@ -1,0 +1,325 @@
+"""Whole alignment runs on toy checkpoints, from the recipes in recipes/align and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+from click.testing import CliRunner
+
+from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.runlog import read_log
+from sdg.cli import cli
+from sdg.errors import SdgError
+from sdg.recipes import load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "align"
+
+
+def small(checkpoints: Path, family: str = "flux", **changes: Any) -> list[str]:
+    """--set options that bring a recipe down to paths, sizes and step counts of the toy world."""
+    values: dict[str, Any] = {
+        "policy.model": checkpoints / family,
+        "policy.height": toy.HEIGHT,
+        "policy.width": toy.WIDTH,
+        "policy.max_sequence_length": toy.TEXT,
+        "policy.dtype": "float32",
+        "precision": "fp32",
+        "prompts.train": checkpoints / "train.txt",
+        "prompts.held_out": checkpoints / "held-out.txt",
+        "sampling.steps": 5,
+        "sampling.batch_size": 4,
+        "groups.prompts": 4,
+        "groups.size": 4,
+        "reward.scorers": "[{name: dark, uri: 'python:toy.darkness'}]",
+        "reward.detector": "python:toy.detect",
+        "optimiser.steps": 4,
+        "optimiser.learning_rate": 1e-2,
+        "monitor.scorers": f"[{{name: clip, uri: 'clip:{checkpoints / 'clip'}'}}]",
+        "monitor.judges": "[{name: judge, uri: 'python:toy.detect'}]",
+        "monitor.best": "judge/defects",
+        "monitor.goal": "min",
+        "monitor.patience": "null",
+        "monitor.every": 1,
+        "monitor.prompts": 3,
+        "monitor.steps": 3,
+        "run.pictures_every": 0,
+        "run.save_every": 1,
+    }
+    values |= {key.replace("__", "."): value for key, value in changes.items()}
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def align(out: Path, options: list[str], recipe: str = "boxflow-flux1-dev.yaml", *more: str) -> Any:
+    return CliRunner().invoke(cli, ["align", str(RECIPES / recipe), *options, "--out", str(out), *more])
+
+
+def run(
+    out: Path, options: list[str], recipe: str = "boxflow-flux1-dev.yaml", *more: str
+) -> list[dict[str, Any]]:
+    result = align(out, options, recipe, *more)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return [line for line in read_log(out) if line["kind"] == "train"]
+
+
+def command(out: Path, options: list[str]) -> list[str]:
+    return ["-m", "sdg", "align", str(RECIPES / "boxflow-flux1-dev.yaml"), *options, "--out", str(out)]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yaml")))
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    assert load_recipe(AlignRecipe, RECIPES / name).groups.size >= 8
+
+
+def test_the_flux_recipe_holds_the_papers_settings() -> None:
+    recipe = load_recipe(AlignRecipe, RECIPES / "boxflow-flux1-dev.yaml")
+    assert (recipe.policy.lora.r, recipe.policy.lora.alpha) == (64, 128)
+    assert (recipe.policy.height, recipe.policy.width, recipe.policy.guidance) == (512, 512, 3.5)
+    assert (recipe.sampling.steps, recipe.sampling.sde_steps, recipe.sampling.noise_level) == (
+        10,
+        (1, 2, 3),
+        0.7,
+    )
+    assert (recipe.groups.prompts, recipe.groups.size) == (48, 16)
+    assert (recipe.optimiser.steps, recipe.optimiser.learning_rate, recipe.optimiser.clip) == (
+        500,
+        3e-4,
+        1e-4,
+    )
+    assert (recipe.reward.c_artifact, recipe.reward.c_misalignment) == (0.5, 0.05)
+
+
+@pytest.mark.parametrize("recipe", ["boxflow-flux1-dev.yaml", "boxflow-sd35-medium.yaml"])
+def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
+    checkpoints: Path, tmp_path: Path, recipe: str
+) -> None:
+    family = "flux" if "flux" in recipe else "sd3"
+    options = small(checkpoints, family, run__pictures_every=2, policy__dtype="bfloat16", precision="bf16")
+    lines = run(tmp_path, options, recipe)
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert all(line["valid"] == line["samples"] == 16 and len(line["loss"]) == 2 for line in lines)
+    assert all(line["first_ratio_error"] < 1e-5 for line in lines)
+    assert all(line["grad_norm"] > 0 for line in lines)
+    watched = [line for line in read_log(tmp_path) if line["kind"] == "monitor"]
+    assert [line["epoch"] for line in watched] == [0, 1, 2]
+    assert all({"reward", "clip", "judge/clean_rate", "detector/defects"} <= line.keys() for line in watched)
+    for name in ("final", "best"):
+        assert (tmp_path / name / "pytorch_lora_weights.safetensors").is_file()
+    assert len(list((tmp_path / "pictures").glob("epoch-*.png"))) == 2
+
+
+@pytest.mark.parametrize("recipe", ["boxflow", "flowgrpo", "denseflow"])
+def test_the_testbed_recipes_run_with_each_method(checkpoints: Path, tmp_path: Path, recipe: str) -> None:
+    options = small(checkpoints, optimiser__steps=2, optimiser__kl=0.1, sampling__sde_steps_per_epoch=2)
+    targets = "[to_q, to_k, proj_mlp]"
+    (line,) = run(tmp_path, [*options, "--set", f"policy.lora.targets={targets}"], f"{recipe}-testbed.yaml")
+    assert len(line["sde_steps"]) == 2
+    assert line["grad_norm"] > 0
+    assert (line["defects"] is None) == (recipe == "flowgrpo")  # which asks no detector
+
+
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(checkpoints: Path, tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", small(checkpoints, optimiser__steps=8, optimiser__ema_every=1))
+    run(tmp_path / "parts", small(checkpoints, optimiser__steps=4, optimiser__ema_every=1))
+    again = run(
+        tmp_path / "parts",
+        small(checkpoints, optimiser__steps=8, optimiser__ema_every=1),
+        "boxflow-flux1-dev.yaml",
+        "--resume",
+    )
+    assert [line["loss"] for line in again] == [line["loss"] for line in whole]
+    assert len(again) == 4
+    watched = [
+        [line for line in read_log(tmp_path / p) if line["kind"] == "monitor"] for p in ("whole", "parts")
+    ]
+    assert watched[0] == watched[1]
+    adapters = [
+        (tmp_path / p / "final" / "pytorch_lora_weights.safetensors").read_bytes() for p in ("whole", "parts")
+    ]
+    assert adapters[0] == adapters[1]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_the_same_losses(checkpoints: Path, tmp_path: Path) -> None:
+    options = small(checkpoints, optimiser__steps=20)
+    whole = run(tmp_path / "whole", options)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, *command(killed, options)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("checkpoints/epoch-00000[2-9]")) and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = [line for line in read_log(killed) if line["kind"] == "train"]
+    assert 2 <= len(before) < 10
+    again = run(killed, options, "boxflow-flux1-dev.yaml", "--resume")
+    assert [line["loss"] for line in again] == [line["loss"] for line in whole]
+
+
+def test_failed_detections_are_left_out_and_counted(checkpoints: Path, tmp_path: Path) -> None:
+    options = small(
+        checkpoints, reward__detector="python:toy.detect_or_fail?percent=30", reward__max_failed=0.6
+    )
+    lines = run(tmp_path, options)
+    assert all(0 < line["failed_detector"] < 16 for line in lines)
+    assert all(line["valid"] == 16 - line["failed_detector"] for line in lines)
+    assert all(line["failed_reward"] == 0 for line in lines)
+
+
+def test_a_run_stops_with_a_sentence_when_nothing_can_be_scored(checkpoints: Path, tmp_path: Path) -> None:
+    with pytest.raises(SdgError, match=r"The detector gave nothing usable for 16 of 16 pictures.*max_failed"):
+        run(tmp_path, small(checkpoints, reward__detector="python:toy.detect_or_fail?percent=100"))
+
+
+def test_the_reward_rises(checkpoints: Path, tmp_path: Path) -> None:
+    options = small(
+        checkpoints, optimiser__steps=24, optimiser__learning_rate=3e-2, optimiser__ema_every=1,
+        optimiser__clip=0.2, monitor__every=12, groups__size=8, sampling__batch_size=16, monitor__prompts=4,
+    )  # fmt: skip
+    run(
+        tmp_path,
+        options,
+        "flowgrpo-testbed.yaml",
+        "--set",
+        "policy.lora.targets=[to_q, to_v, ff.net.2, proj_out]",
+    )
+    watched = [line["reward"] for line in read_log(tmp_path) if line["kind"] == "monitor"]
+    assert watched[-1] > watched[0] + 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scorer", ["darkness", "dark_or_missing"])
+def test_two_processes_learn_what_one_learns(checkpoints: Path, tmp_path: Path, scorer: str) -> None:
+    code = f"""
+import json, sys, torch
+from pathlib import Path
+import sdg.alignment.trainer as trainer
+from sdg.alignment.recipe import AlignRecipe
+from sdg.recipes import load_recipe
+from sdg.alignment.policies.lora import lora_parameters
+seen = []
+optimise = trainer.optimise
+def watched(recipe, accelerator, policy, model, optimizer, batches, indices, everyone, signal):
+    step = optimizer.step
+    def keep(*a, **k):
+        gradients = {{n: p.grad.clone() for n, p in lora_parameters(policy.transformer).items()}}
+        seen.append(dict(processes=accelerator.num_processes, valid=signal.valid[list(indices)].sum().item(),
+                         advantages=signal.advantages, gradients=gradients))
+        return step(*a, **k)
+    optimizer.step = keep
+    values = optimise(recipe, accelerator, policy, model, optimizer, batches, indices, everyone, signal)
+    optimizer.step = step
+    return values
+trainer.optimise = watched
+out = Path(sys.argv[1])
+recipe = load_recipe(AlignRecipe, {str(RECIPES / "boxflow-flux1-dev.yaml")!r}, sys.argv[2:])
+trainer.align(recipe, out)
+import os
+torch.save(seen, out.with_name(out.name + "-" + os.environ.get("RANK", "0") + ".pt"))
+"""
+    script = tmp_path / "watch.py"
+    script.write_text(code)
+    options = small(
+        checkpoints, reward__scorers=f"[{{name: s, uri: 'python:toy.{scorer}'}}]", groups__prompts=8,
+        optimiser__steps=2, optimiser__grad_norm=1e9, reward__max_failed=0.9,
+    )[1::2]  # fmt: skip
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", "2"]
+    subprocess.run(
+        [sys.executable, script, tmp_path / "one", *options], env=env, check=True, stderr=subprocess.DEVNULL
+    )
+    subprocess.run([*torchrun, script, tmp_path / "two", *options], env=env, check=True, capture_output=True)
+
+    import torch
+
+    one = torch.load(tmp_path / "one-0.pt")
+    two = [torch.load(tmp_path / f"two-{rank}.pt") for rank in (0, 1)]
+    assert [step["processes"] for step in one] == [1, 1]
+    assert [step["processes"] for step in two[0]] == [2, 2]
+    if scorer == "dark_or_missing":
+        assert any(a["valid"] != b["valid"] for a, b in zip(*two, strict=True))
+    for alone, *both in zip(one, *two, strict=True):
+        assert alone["valid"] == sum(step["valid"] for step in both)
+        for step in both:
+            assert torch.allclose(step["advantages"], alone["advantages"], atol=1e-5)
+            for name, gradient in alone["gradients"].items():
+                assert torch.allclose(
+                    step["gradients"][name], gradient, atol=1e-5 * float(gradient.abs().max() + 1e-3)
+                )
+    losses = [
+        [line["loss"] for line in read_log(tmp_path / n) if line["kind"] == "train"] for n in ("one", "two")
+    ]
+    assert losses[1][0] == pytest.approx(losses[0][0], abs=1e-5)
+
+
+def test_compare_measures_base_and_adapter_on_the_same_noise(checkpoints: Path, tmp_path: Path) -> None:
+    options = small(checkpoints, optimiser__steps=2)
+    run(tmp_path / "run", options)
+    arguments = ["align", "compare", str(RECIPES / "boxflow-flux1-dev.yaml"), *options]
+    adapters = ["--lora", f"boxflow={tmp_path / 'run' / 'final'}"]
+    result = CliRunner().invoke(
+        cli, [*arguments, *adapters, "--out", str(tmp_path / "table"), "--bootstrap", "100"]
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "table" / "comparison.json").read_text())
+    assert set(report["cells"]) == {"base", "boxflow"}
+    assert {"reward", "clip", "judge/defects", "judge/clean_rate"} <= set(report["cells"]["base"])
+    assert report["cells"]["base"]["clip"]["change"] == 0
+    assert report["averages"]["boxflow"] == pytest.approx(report["cells"]["boxflow"]["clip"]["change"])
+    assert "| boxflow |" in result.output
+    assert (tmp_path / "table" / "grid.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"policy__lora__rr": 3}, "'rr' is no key in policy.lora .did you mean r"),
+        ({"sampling__batch_size": 3}, "samples .* which 1 process.* cannot share equally"),
+        ({"monitor__best": "clap"}, "best is one of clip, judge/defects"),
+        ({"reward__detector": "null"}, "reward.detector is missing, which method boxflow needs"),
+        ({"sampling__sde_steps": "[1, 9]"}, "sde_steps lie between 0 and 4"),
+        ({"groups__size": 1}, "size is at least 2"),
+        ({"prompts__train": "nowhere.txt"}, "nowhere.txt cannot be read"),
+        ({"reward__scorers": "[{name: a, uri: 'clap:x'}]"}, "'clap:x' is no scorer"),
+        ({"run__trackers": "[tensorboard]"}, "names tensorboard, which is not installed"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused(
+    checkpoints: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SdgError, match=sentence):
+        run(tmp_path, small(checkpoints, **changes))
+
+
+def test_prompts_that_are_trained_on_cannot_be_held_out(checkpoints: Path, tmp_path: Path) -> None:
+    with pytest.raises(SdgError, match="both trained on and held out"):
+        run(tmp_path, small(checkpoints, prompts__held_out=checkpoints / "train.txt"))
+
+
+def test_an_earlier_run_is_neither_overwritten_nor_resumed_with_another_recipe(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    run(tmp_path, small(checkpoints, optimiser__steps=2))
+    with pytest.raises(SdgError, match="holds an earlier run; add --resume"):
+        run(tmp_path, small(checkpoints, optimiser__steps=4))
+    with pytest.raises(SdgError, match=r"optimiser\.clip was 0\.0001 when this run began and is 0\.5 now"):
+        run(tmp_path, small(checkpoints, optimiser__clip=0.5), "boxflow-flux1-dev.yaml", "--resume")
+
+
+def test_help_is_quick_and_names_both_commands() -> None:
+    code = "import sys; from sdg.cli.align import align; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    text = CliRunner().invoke(cli, ["align", "--help"]).output
+    assert "compare" in text
+    assert "run" in text
