@@ -1,0 +1,116 @@
+"""Evaluations, comparisons and slices as tables for a terminal; the HTML report shows the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sdg.evaluation.columns import TYPES
+from sdg.evaluation.comparison import Comparison
+from sdg.evaluation.metrics import METRICS, PAPER_METRICS
+from sdg.evaluation.published import PublishedRow
+from sdg.evaluation.result import Evaluation, cell, interval_cell
+from sdg.evaluation.slices import Slice
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SLICE_METRICS = {
+    "generator": PAPER_METRICS,
+    "tier": ("BoxRe@0.1", "BoxRe@0.5", "DescCos@0.1", "ImpAcc@0.1"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table as text: a title, the column names, and rows, of which the notes are shown faintly."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: frozenset[int] = frozenset()
+
+
+def evaluation_rows(
+    evaluation: Evaluation, name: str, published: Sequence[PublishedRow] = ()
+) -> Iterator[Rows]:
+    """The paper's Table 2, one table a type: these predictions, their intervals, published rows."""
+    for kind in map(str, TYPES):
+        rows = [_row(name, evaluation.metrics[kind], PAPER_METRICS)]
+        if evaluation.intervals is not None:
+            bounds = evaluation.intervals[kind]
+            rows.append(("95 % interval", *(interval_cell(bounds[metric]) for metric in PAPER_METRICS)))
+        notes = range(1, len(rows) + len(published))
+        rows += [_row(f"{row.model} (published)", row.metrics[kind], PAPER_METRICS) for row in published]
+        yield Rows(kind, (kind, *PAPER_METRICS), tuple(rows), frozenset(notes))
+
+
+def comparison_rows(comparison: Comparison, first: str, second: str) -> Iterator[Rows]:
+    """Difference, interval and p-value of every metric, one table a type."""
+    columns = ("metric", first, second, "difference", "95 % interval", "p")
+    for kind in map(str, TYPES):
+        rows = tuple(
+            (
+                name,
+                cell(comparison.first[kind][name]),
+                cell(comparison.second[kind][name]),
+                _signed(comparison.difference[kind][name]),
+                _signed_interval(comparison.intervals[kind][name]),
+                _p_value(comparison.p_values[kind][name]),
+            )
+            for name in METRICS
+        )
+        title = f"{kind}: {first} minus {second} on {comparison.images:,} images"
+        yield Rows(title, columns, rows)
+
+
+def slice_rows(parts: Sequence[Slice]) -> Iterator[Rows]:
+    """One row a part, one table a type; parts without a true defect of the type are left out."""
+    if not parts:
+        return
+    by = parts[0].by
+    names = _SLICE_METRICS.get(by, _SLICE_METRICS["tier"])
+    for kind in map(str, TYPES):
+        rows = tuple(
+            (
+                part.value,
+                f"{part.images:,}",
+                f"{part.defects[kind]:,}",
+                *_row("", part.metrics[kind], names)[1:],
+            )
+            for part in parts
+            if by == "generator" or part.defects[kind]
+        )
+        if rows:
+            yield Rows(f"{kind} by {by}", (by, "images", "true defects", *names), rows)
+
+
+def rich_table(rows: Rows) -> Table:
+    """The same, to print on a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    title = None if rows.title == rows.columns[0] else rows.title
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for at, column in enumerate(rows.columns):
+        table.add_column(column, justify="right" if at else "left", no_wrap=True)
+    for at, row in enumerate(rows.rows):
+        table.add_row(*row, style="dim" if at in rows.notes else None)
+    return table
+
+
+def _row(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    return (name, *(cell(metrics[metric]) for metric in names))
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def _signed_interval(bounds: tuple[float, float] | None) -> str:
+    return "–" if bounds is None else f"{_signed(bounds[0])} to {_signed(bounds[1])}"
+
+
+def _p_value(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
