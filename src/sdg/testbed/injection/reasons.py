@@ -39,6 +39,7 @@ MISALIGNMENT_REASONS: Final[dict[str, tuple[str, ...]]] = {
         "The area {relation} the {anchor} lacks the {noun} that the caption asks for.",
     ),
     "wrong count": (
+        "The picture has {found} instead of {asked_number}, {difference}.",
         "The caption asks for {wanted}, but the picture shows {found}, {difference}.",
         "There should be {wanted} according to the caption, yet {found} can be counted, {difference}.",
         "The number of {plural} is wrong: the picture has {found} instead of {asked_number}.",
@@ -91,7 +92,7 @@ ARTIFACT_REASONS: Final[dict[str, tuple[str, ...]]] = {
         "A ragged piece is missing from the {side} of the {object} {place}.",
         "The {side} of the {object} {place} has a hole through which the {background} background shows.",
         "The {object} {place} looks bitten: a chunk of its {side} is gone.",
-        "Part of the {object} {place} was not drawn, leaving an uneven gap at its {side}.",
+        "Part of the {object} {place} was not drawn, leaving a gap at its {side}.",
     ),
     "noise texture": (
         "Speckled noise hides the {side} of the {object} {place}.",
@@ -114,7 +115,7 @@ ARTIFACT_REASONS: Final[dict[str, tuple[str, ...]]] = {
     "warp": (
         "The {object} {place} is bent and wavy at its {side}.",
         "The {side} of the {object} {place} is bent, so its outline is no true {shape}.",
-        "The {object} {place} is twisted out of shape at its {side}, like a wave.",
+        "The {object} {place} is twisted out of shape at its {side}.",
         "The outline of the {object} {place} ripples at its {side} instead of being clean.",
         "At its {side}, the {object} {place} is warped and no longer a regular {shape}.",
     ),

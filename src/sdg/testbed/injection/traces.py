@@ -117,7 +117,8 @@ def _spot(scene: Scene, boxes: Sequence[Box], size: int, found: Artifact) -> str
         return f"{what} {short_place(found.centre[0] / size, found.centre[1] / size)}"
     thing = scene.things[found.target]
     where = _place(boxes[found.target], size)
-    return f"{noun(thing.colour, thing.shape)} {where}, {artifact_side(scene, size, found)}"
+    side = artifact_side(scene, size, found).removesuffix(" side")
+    return f"{noun(thing.colour, thing.shape)} {where}, {side}"
 
 
 def _place(box: Box, size: int) -> str:

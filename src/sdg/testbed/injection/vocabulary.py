@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+from sdg.testbed.injection.artifacts import EFFECTS
 from sdg.testbed.injection.lexicon import LEXICON, plural, words_of
 from sdg.testbed.injection.reasons import ARTIFACT_REASONS, MISALIGNMENT_REASONS
 from sdg.testbed.injection.traces import PHRASES
@@ -23,8 +24,8 @@ def vocabulary() -> tuple[str, ...]:
     """The words of reasons, think traces and captions of both levels, sorted; capitals make another word."""
     world = {*COLOURS, *SHAPES, *BACKGROUNDS, *map(plural, SHAPES), *(word.upper() for word in WORDS)}
     templates = chain.from_iterable((*MISALIGNMENT_REASONS.values(), *ARTIFACT_REASONS.values()))
-    subtypes = words_of(ARTIFACT_REASONS)  # the traces name artifacts by their subtype
-    captions = words_of(_CAPTIONS) | LEXICON
+    subtypes = words_of(EFFECTS)  # the traces name artifacts by their subtype
+    captions = words_of(_CAPTIONS) | LEXICON | {"many", "too", "few"}  # "one too many"
     # A caption may begin with any of its words.
     openings = {word.capitalize() for word in ("a", "an", "on", "one", "two", "three", "four", "five", "six")}
     return tuple(sorted(world | words_of(templates) | subtypes | words_of(PHRASES) | captions | openings))
