@@ -92,8 +92,9 @@ def write(path: Path, records: Iterable[Record], *, blind: bool = False, image_u
                     if defect.subtype and defect.subtype.isprintable():  # XML holds nothing else
                         subtypes[defect.type][defect.subtype] = None
         file.write(b"\n]\n")
-    names = dict.fromkeys(name for of_type in subtypes.values() for name in of_type)
-    write_text(pathlib.Path(path).with_suffix(".xml"), labelling_config(names))
+    if pathlib.Path(path).is_file():  # a pipe has nothing beside it
+        names = dict.fromkeys(name for of_type in subtypes.values() for name in of_type)
+        write_text(pathlib.Path(path).with_suffix(".xml"), labelling_config(names))
     return tasks.count
 
 

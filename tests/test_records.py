@@ -1,0 +1,32 @@
+import pytest
+
+import sdg
+from sdg.records import Record
+
+
+def test_a_record_needs_a_path_and_a_prompt_only():
+    record = sdg.Record("a.png", "a cat")
+    assert isinstance(record, Record)
+    assert (record.diagnosis, record.generator, record.split, record.annotator, record.metadata) == (
+        None,
+        None,
+        None,
+        None,
+        {},
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"filepath": ""}, "the path of its image as text, not ''"),
+        ({"filepath": None}, "the path of its image as text, not None"),
+        ({"prompt": None}, "A record's prompt is text, not None"),
+        ({"generator": ""}, "is a name or None, not ''"),
+        ({"split": 1}, "is a name or None, not 1"),
+        ({"annotator": 7}, "is a name or None, not 7"),
+    ],
+)
+def test_what_is_no_record_is_refused_in_a_sentence(values, reason):
+    with pytest.raises(ValueError, match=reason):
+        Record(**{"filepath": "a.png", "prompt": "a cat"} | values)
