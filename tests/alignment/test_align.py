@@ -103,16 +103,38 @@ def test_the_flux_recipe_holds_the_papers_settings() -> None:
 def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
     checkpoints: Path, tmp_path: Path, recipe: str
 ) -> None:
-    family = "flux" if "flux" in recipe else "sd3"
-    options = small(checkpoints, family, run__pictures_every=2, policy__dtype="bfloat16", precision="bf16")
-    lines = run(tmp_path, options, recipe)
+    values = {  # places, sizes and step counts, nothing else
+        "policy.model": checkpoints / ("flux" if "flux" in recipe else "sd3"),
+        "policy.height": toy.HEIGHT,
+        "policy.width": toy.WIDTH,
+        "policy.max_sequence_length": toy.TEXT,
+        "prompts.train": checkpoints / "train.txt",
+        "prompts.held_out": checkpoints / "held-out.txt",
+        "sampling.steps": 5,
+        "sampling.batch_size": 4,
+        "groups.prompts": 4,
+        "groups.size": 4,
+        "reward.scorers.0.uri": "python:toy.darkness",
+        "reward.detector": "python:toy.detect",
+        "optimiser.steps": 4,
+        "monitor.scorers.0.uri": f"clip:{checkpoints / 'clip'}",
+        "monitor.scorers.1.uri": f"clip:{checkpoints / 'clip'}?processor={checkpoints / 'clip'}",
+        "monitor.every": 1,
+        "monitor.prompts": 3,
+        "monitor.steps": 3,
+        "run.pictures_every": 2,
+    }
+    lines = run(
+        tmp_path, [part for key, value in values.items() for part in ("--set", f"{key}={value}")], recipe
+    )
     assert [line["epoch"] for line in lines] == [0, 1]
     assert all(line["valid"] == line["samples"] == 16 and len(line["loss"]) == 2 for line in lines)
     assert all(line["first_ratio_error"] < 1e-5 for line in lines)
     assert all(line["grad_norm"] > 0 for line in lines)
     watched = [line for line in read_log(tmp_path) if line["kind"] == "monitor"]
     assert [line["epoch"] for line in watched] == [0, 1, 2]
-    assert all({"reward", "clip", "judge/clean_rate", "detector/defects"} <= line.keys() for line in watched)
+    assert all({"reward", "pick", "clip", "detector/defects"} <= line.keys() for line in watched)
+    assert watched[0]["clip"] == pytest.approx(watched[0]["pick"] / 30)  # Table 5's scales
     for name in ("final", "best"):
         assert (tmp_path / name / "pytorch_lora_weights.safetensors").is_file()
     assert len(list((tmp_path / "pictures").glob("epoch-*.png"))) == 2

@@ -46,6 +46,8 @@ class RunLog:
         self.say(
             f"epoch {epoch}  reward {reward}{defects}  loss {losses}  left out {failed}/{values['samples']}"
         )
+        if values["without_importance"]:
+            self.say(f"  {values['without_importance']} defects have no importance; each weighs as 100")
         numbers = {f"train/{k}": v for k, v in values.items() if isinstance(v, (int, float))}
         self._track(numbers | {"train/loss": sum(values["loss"]) / len(values["loss"])}, step)
 

@@ -1,0 +1,177 @@
+"""Scalar scorers: what they compute, and that what they cannot score is missing, never 0."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toy
+from PIL import Image
+from transformers import CLIPModel
+
+from sdg.alignment.recipe import ScorerRecipe
+from sdg.alignment.rewards import load_scorer
+from sdg.alignment.rewards.unified_reward import read_scores
+from sdg.alignment.rewards.weighted import ScaledScorer, WeightedSum, load_reward
+from sdg.errors import SdgError
+
+
+def pictures(count: int) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)) for _ in range(count)]
+
+
+def test_a_clip_score_is_the_scaled_cosine_of_picture_and_prompt(checkpoints: Path) -> None:
+    prompts = ["a red cup", "a blue dog hat car a red blue green cup hat"]  # the second is cut
+    scores = load_scorer(f"clip:{checkpoints / 'clip'}").score(pictures(2), prompts)
+    model = CLIPModel.from_pretrained(checkpoints / "clip").eval()
+    mean, std = (
+        torch.tensor([0.48145466, 0.4578275, 0.40821073]),
+        torch.tensor([0.26862954, 0.26130258, 0.27577711]),
+    )
+    for picture, prompt, score in zip(pictures(2), prompts, scores, strict=True):
+        words = [*[toy.WORDS.index(word) for word in prompt.split()][: toy.TEXT - 1], 2]
+        ids = torch.tensor([words + [0] * (toy.TEXT - len(words))])
+        pixels = (torch.from_numpy(np.array(picture)).float() / 255 - mean) / std
+        with torch.no_grad():
+            image = model.visual_projection(model.vision_model(pixels.permute(2, 0, 1)[None]).pooler_output)
+            text = model.text_projection(
+                model.text_model(ids, attention_mask=(ids != 0).long()).pooler_output
+            )
+        cosine = torch.cosine_similarity(image, text)
+        assert score == pytest.approx(float(model.logit_scale.detach().exp() * cosine), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "coherence", "style", "score"),
+    [
+        ("Alignment Score (1-5): 4", "Coherence Score (1-5): 3", "Style Score (1-5): 2", 3.7 / 5),
+        ("**Alignment Score (1-5):** 4.5", "Coherence score: 5", "Style Score (1-5): 1.0", 4.2 / 5),
+        ("Alignment Score (1-5): 5", "Coherence Score (1-5): 5", "", None),  # one is missing
+        ("Alignment Score (1-5): 9", "Coherence Score (1-5): 3", "Style Score (1-5): 2", None),  # too high
+        ("Alignment Score (1-5): 0", "Coherence Score (1-5): 3", "Style Score (1-5): 2", None),
+        ("Alignment Score (1-5): X", "Coherence Score (1-5): Y", "Style Score (1-5): Z", None),
+        ("Alignment Score: 1\nAlignment Score: 5", "Coherence Score: 3", "Style Score: 2", None),  # two
+        ("", "", "", None),
+    ],
+)  # fmt: skip
+def test_unified_reward_answers_are_read_whole_or_not_at_all(
+    alignment: str, coherence: str, style: str, score: float | None
+) -> None:
+    assert read_scores(f"Sure.\n{alignment}\n{coherence}\n{style}") == (
+        None if score is None else pytest.approx(score)
+    )
+
+
+@contextmanager
+def server(answers: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A chat server that answers by the caption in the question; an int is an HTTP status."""
+    seen: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append({**body, "path": self.path, "key": self.headers.get("Authorization")})
+            text = body["messages"][0]["content"][1]["text"]
+            answer = next(value for caption, value in answers.items() if caption in text)
+            status, content = (answer, "") if isinstance(answer, int) else (200, answer)
+            reply = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}/v1", seen
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+GOOD = "Alignment Score (1-5): {}\nCoherence Score (1-5): 3\nStyle Score (1-5): 3"
+
+
+def test_a_served_model_is_asked_for_each_picture_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    answers = {
+        "a cup": GOOD.format(5),
+        "a hat": "I had rather not say.",
+        "a dog": 500,
+        "a car": GOOD.format(1),
+    }
+    with server(answers) as (url, seen):
+        scorer = load_scorer(f"unified-reward:{url}#judge?timeout=10&parallel=2")
+        scores = scorer.score(pictures(4), ["a cup", "a hat", "a dog", "a car"])
+    assert scores == [pytest.approx(0.92), None, None, pytest.approx(0.28)]
+    assert len(seen) == 6  # the server's error is tried three times
+    assert {(s["model"], s["path"], s["temperature"], s["key"]) for s in seen} == {
+        ("judge", "/v1/chat/completions", 0, "Bearer secret")
+    }
+    url = next(s for s in seen if "a cup" in str(s))["messages"][0]["content"][0]["image_url"]["url"]
+    sent = Image.open(BytesIO(base64.b64decode(url.split(",")[1])))
+    assert np.array_equal(np.asarray(sent), np.asarray(pictures(1)[0]))  # lossless
+
+
+def test_a_server_that_refuses_stops_with_a_sentence() -> None:
+    with server({"cup": 401}) as (url, _), pytest.raises(SdgError, match=r"refuses model judge \(HTTP 401\)"):
+        load_scorer(f"unified-reward:{url}#judge").score(pictures(1), ["a cup"])
+
+
+def test_an_absent_server_is_missing_not_zero() -> None:
+    with server({}) as (url, _):
+        pass
+    assert load_scorer(f"unified-reward:{url}#judge?timeout=1").score(pictures(1), ["a cup"]) == [None]
+
+
+def test_a_weighted_sum_is_missing_where_a_part_is() -> None:
+    class Fixed:
+        def __init__(self, *scores: float | None) -> None:
+            self.scores = list(scores)
+
+        def score(self, pictures: Any, prompts: Any) -> list[float | None]:
+            return self.scores
+
+    one = ScaledScorer(Fixed(1.0, None, 3.0, float("nan")), scale=10)
+    both = WeightedSum([(one, 0.5), (Fixed(2.0, 2.0, -1.0, 2.0), 2.0)])
+    assert both.score(pictures(4), [""] * 4) == [9.0, None, 13.0, None]
+    with pytest.raises(ValueError, match="one score a picture, not 4 for 2"):
+        one.score(pictures(2), [""] * 2)
+
+
+def test_a_recipe_weighs_and_scales_its_scorers() -> None:
+    dark = ScorerRecipe("a", "python:toy.darkness", scale=2.0, weight=3.0)
+    (score,) = load_reward([dark]).score([Image.new("RGB", (4, 4), "black")], ["x"])
+    assert score == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        ("clap:x", "is no scorer"),
+        ("clip:", "is no scorer"),
+        ("clip:/nowhere", "cannot be loaded as a CLIPModel"),
+        ("clip:x?process=y", "has no option 'process'; it has processor"),
+        ("unified-reward:http://x/v1", "names no model"),
+        ("unified-reward:x#m", "no server's address"),
+        ("unified-reward:http://x/v1#m?timeout=soon", "timeout is a number"),
+        ("python:toy.nothing", "names no function"),
+        ("python:toy.TEXT", "names int, not a function"),
+    ],
+)
+def test_a_uri_that_names_no_scorer_is_refused(uri: str, sentence: str) -> None:
+    with pytest.raises(SdgError, match=sentence):
+        load_scorer(uri)
