@@ -29,6 +29,8 @@ def checkpoint_profile(checkpoint: str, revision: str | None = None) -> PromptPr
     Raises SdgError where there is none: a detector only works with the wording it was trained on.
     """
     if Path(checkpoint).is_dir():
+        if not (Path(checkpoint) / PROFILE_FILE).is_file():
+            raise _no_profile(checkpoint)
         return PromptProfile.load(checkpoint)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
@@ -38,13 +40,17 @@ def checkpoint_profile(checkpoint: str, revision: str | None = None) -> PromptPr
     except EntryNotFoundError as error:
         if isinstance(error, LocalEntryNotFoundError):
             raise SdgError(f"{checkpoint} is no folder, and the model hub cannot be reached.") from None
-        raise SdgError(
-            f"{checkpoint} brings no {PROFILE_FILE}; add ?profile=FILE with the wording it was trained on, "
-            f"or ?profile={DEFAULT} for a model that never saw any."
-        ) from None
+        raise _no_profile(checkpoint) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise SdgError(f"{checkpoint} cannot be fetched: {' '.join(str(error).split())[:300]}") from None
     return PromptProfile.load(file)
+
+
+def _no_profile(checkpoint: str) -> SdgError:
+    return SdgError(
+        f"{checkpoint} brings no {PROFILE_FILE}; add ?profile=FILE with the wording it was trained on, "
+        f"or ?profile={DEFAULT} for a model that never saw any."
+    )
 
 
 def fitted_picture(image: Source, profile: PromptProfile) -> Image.Image:

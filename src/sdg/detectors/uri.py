@@ -35,9 +35,9 @@ def parse_uri(uri: str) -> DetectorUri:
     place, options = _split_options(uri)
     if place == "testbed":
         return DetectorUri(place, "", options)
-    if Path(uri).is_dir():  # also where its name holds a question mark
+    if uri and Path(uri).is_dir():  # also where its name holds a question mark
         return DetectorUri("hf", uri, {})
-    if Path(place).is_dir():
+    if place and Path(place).is_dir():
         return DetectorUri("hf", place, options)
     scheme, _, rest = uri.partition(":")
     if scheme not in SCHEMES[1:]:
