@@ -1,0 +1,70 @@
+"""The oracle's verdict on one picture: what is seen, held against the prompt, as a Diagnosis."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
+from sdg.testbed.oracle.flaws import Box
+from sdg.testbed.oracle.judgement import Contradiction, contradictions
+from sdg.testbed.oracle.perception import Artifact, perceive
+from sdg.testbed.oracle.pixels import SIDE, as_picture
+from sdg.testbed.oracle.rating import rate_artifact, rate_contradiction
+from sdg.testbed.oracle.reasons import reason_artifact, reason_contradiction
+from sdg.testbed.oracle.traces import trace
+from sdg.testbed.prompts import parse_prompt
+
+_LEAST_SIDE = 12
+"""Least side of a defect's box in pixels of a 128-pixel picture."""
+
+
+def diagnose(image: Image.Image | ArrayLike, prompt: str, *, most: int | None = None) -> Diagnosis:
+    """Find what is wrong with a picture of the testbed's kind.
+
+    image: PIL image of any mode and size, or an array (H, W, 3) of uint8 or of floats in 0..1; it is looked
+    at with 128 pixels a side. most: keep only so many defects, the most important ones.
+    Raises ValueError where the prompt is not one of the testbed's, or the array is no picture; never
+    because of what a picture shows.
+    """
+    request = parse_prompt(prompt)
+    view = perceive(as_picture(image), request)
+    parts, misalignments = contradictions(request, view)
+    rated: list[tuple[int, Contradiction | Artifact]] = [
+        *((rate_contradiction(request, view.seen, item), item) for item in misalignments),
+        *((rate_artifact(parts, item), item) for item in view.artifacts),
+    ]
+    if most is not None:
+        rated = sorted(rated, key=lambda pair: -pair[0])[:most]
+    rated.sort(key=_in_order)
+    defects = []
+    for importance, item in rated:
+        if isinstance(item, Contradiction):
+            type, reason = DefectType.MISALIGNMENT, reason_contradiction(request, view, parts, item)
+        else:
+            type, reason = DefectType.ARTIFACT, reason_artifact(view, item)
+        defects.append(Defect(to_defect_box(item.box), type, reason, importance, item.subtype))
+    return Diagnosis(tuple(defects), trace(request, view, parts, [item for _, item in rated]))
+
+
+def to_defect_box(box: Box) -> Box:
+    """Pixel box of the 128-pixel picture to 0–1000, rounded outwards, no side under 12 pixels."""
+    x0, x1 = _widened(box[0], box[2])
+    y0, y1 = _widened(box[1], box[3])
+    low = (value * BOX_SCALE // SIDE for value in (x0, y0))
+    high = (-(-value * BOX_SCALE // SIDE) for value in (x1, y1))
+    return (*low, *high)  # type: ignore[return-value]
+
+
+def _widened(low: int, high: int) -> tuple[int, int]:
+    if high - low < _LEAST_SIDE:
+        low = min(max(0, low - (_LEAST_SIDE - (high - low)) // 2), SIDE - _LEAST_SIDE)
+        high = low + _LEAST_SIDE
+    return low, high
+
+
+def _in_order(rated: tuple[int, Contradiction | Artifact]) -> tuple[bool, int, int]:
+    """Misalignments first, then artifacts, each from left to right."""
+    item = rated[1]
+    x0, y0, x1, y1 = item.box
+    return isinstance(item, Artifact), x0 + x1, y0 + y1

@@ -1,0 +1,147 @@
+"""Everything seen in a picture, before the prompt is held against it: background, objects, word, flaws.
+
+Objects whose shape cannot be told are kept as malformed ones: something of that colour is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from sdg.testbed.oracle.finding import Found, find_objects, footprint
+from sdg.testbed.oracle.flaws import Box, Flaw, find_flaws
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, Floats, Pixels, look
+from sdg.testbed.oracle.residuals import residual
+from sdg.testbed.oracle.writing import Word, read_word
+from sdg.testbed.world import Request
+
+_HOPELESS: Final = 0.42
+_UNCLEAR: Final = 0.26
+"""Mismatch from which an object is malformed: in any case, and where another shape fits nearly as well."""
+_RIVAL: Final = 0.8
+_BLOB_AREA: Final = 110
+_BLOB_HUE: Final = 0.5
+"""Least area, and least share in one colour, of stray pixels that are a blob rather than a mark."""
+_SWALLOWED: Final = 0.5
+"""Share of a flaw's box inside a malformed object from which it is part of what is wrong there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One object: its colour, its shape (None: malformed), tight pixel box, centre (x, y) and radius."""
+
+    colour: str
+    shape: str | None
+    box: Box
+    x: float
+    y: float
+    radius: float
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One flaw of the picture: subtype, pixel box, the object it is on (index into `seen`, −1 for none).
+
+    change: mean difference over its pixels, 0..255. colour: what seeped into the object ("": no colour of
+    the palette), None where nothing did.
+    """
+
+    subtype: str
+    box: Box
+    target: int
+    change: float
+    colour: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Perception:
+    """A picture as seen: its background and the share of pixels that show it, objects, artifacts, word."""
+
+    background: str
+    support: float
+    seen: tuple[Seen, ...]
+    artifacts: tuple[Artifact, ...]
+    word: Word | None = None
+
+
+def perceive(picture: Floats, request: Request) -> Perception:
+    """See what a (128, 128, 3) float32 picture shows. The request only settles what the pixels leave open."""
+    pixels = look(picture)
+    found = find_objects(pixels, _asked(request))
+    word = read_word(pixels, found, request.word)
+    residue = residual(pixels, found, word)
+    flaws = find_flaws(pixels, found, residue)
+    seen = [_seen(item) for item in found]
+    artifacts = _malformed(found, flaws)
+    malformed = {artifact.target: artifact.box for artifact in artifacts}
+    for flaw in flaws:
+        body = malformed.get(flaw.target)
+        if body is None or _share(flaw.box, body) < _SWALLOWED:
+            artifacts.append(_artifact(pixels, flaw, seen))
+    if word is not None and word.garbled is not None:
+        artifacts.append(Artifact("garbled letters", word.box, -1, word.garbled))
+    return Perception(pixels.background, pixels.support, tuple(seen), tuple(artifacts), word)
+
+
+def is_malformed(item: Found) -> bool:
+    """Whether an object has no shape that anybody would name."""
+    return item.mismatch > _HOPELESS or (item.mismatch > _UNCLEAR and item.mismatch > _RIVAL * item.runner_up)
+
+
+def _asked(request: Request) -> Mapping[str, Sequence[str]]:
+    shapes: dict[str, list[str]] = {}
+    for group in request.groups:
+        shapes.setdefault(group.colour, []).append(group.shape)
+    return shapes
+
+
+def _seen(item: Found) -> Seen:
+    thing = item.thing
+    if is_malformed(item):
+        return Seen(thing.colour, None, item.box, *_centre(item.box), thing.radius)
+    inside = footprint(thing)
+    rows, columns = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]
+    if not len(rows):
+        return Seen(thing.colour, thing.shape, item.box, *_centre(item.box), thing.radius)
+    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return Seen(thing.colour, thing.shape, box, thing.x, thing.y, thing.radius)
+
+
+def _malformed(found: Sequence[Found], flaws: Sequence[Flaw]) -> list[Artifact]:
+    """The malformed objects among those found, each as one artifact that takes in what is wrong with it."""
+    out = []
+    for index, item in enumerate(found):
+        if is_malformed(item):
+            change = max((flaw.change for flaw in flaws if flaw.target == index), default=60.0)
+            out.append(Artifact("malformed object", item.box, index, change))
+    return out
+
+
+def _artifact(pixels: Pixels, flaw: Flaw, seen: list[Seen]) -> Artifact:
+    """A flaw as an artifact; a blob large enough to be meant as an object is seen as a malformed one."""
+    if flaw.subtype != "stray mark":
+        return Artifact(flaw.subtype, flaw.box, flaw.target, flaw.change, flaw.foreign)
+    area = np.count_nonzero(flaw.region.mask)
+    shown = pixels.colour[flaw.region.mask]
+    counts = np.bincount(shown[shown >= 0], minlength=len(COLOUR_NAMES))
+    if area < _BLOB_AREA or counts.max() < _BLOB_HUE * area:
+        return Artifact(flaw.subtype, flaw.box, -1, flaw.change)
+    colour = COLOUR_NAMES[int(counts.argmax())]
+    seen.append(Seen(colour, None, flaw.box, *_centre(flaw.box), float(np.sqrt(area / np.pi))))
+    return Artifact("malformed object", flaw.box, len(seen) - 1, flaw.change)
+
+
+def _centre(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _share(box: Box, body: Box) -> float:
+    """Share of a box that lies in another."""
+    width = min(box[2], body[2]) - max(box[0], body[0])
+    height = min(box[3], body[3]) - max(box[1], body[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / ((box[2] - box[0]) * (box[3] - box[1]))
