@@ -156,16 +156,16 @@ def misalignment_reason(
     boxes: list[Box],
     size: int,
     found: Misalignment,
-    brief: bool = False,
+    shortest: int | None = None,
 ) -> str:
-    """Say what is seen and what was asked for, in one of the shortest wordings if `brief`.
+    """Say what is seen and what was asked for, in one of the `shortest` wordings (all of them if None).
 
     boxes: pixel box of each object of the scene.
     """
     name, slots = found.subtype, _misalignment_slots(request, scene, boxes, size, found)
     if name == "missing object" and "anchor" in slots:
         name = "missing object beside"
-    return _fill(rng, MISALIGNMENT_REASONS[name], slots, brief)
+    return _fill(rng, MISALIGNMENT_REASONS[name], slots, shortest)
 
 
 def artifact_reason(
@@ -174,9 +174,9 @@ def artifact_reason(
     boxes: list[Box],
     size: int,
     found: Artifact,
-    brief: bool = False,
+    shortest: int | None = None,
 ) -> str:
-    """Say which part of which object is wrong and how it looks; `brief` takes a short wording."""
+    """Say which part of which object is wrong and how it looks, in one of the `shortest` wordings."""
     name, slots = found.subtype, {"background": scene.background}
     if found.target < 0:
         slots["place"] = place(found.centre[0] / size, found.centre[1] / size)
@@ -193,7 +193,7 @@ def artifact_reason(
         }
         if found.colour is not None:
             name, slots["foreign"] = "colour bleeding inwards", found.colour
-    return _fill(rng, ARTIFACT_REASONS[name], slots, brief)
+    return _fill(rng, ARTIFACT_REASONS[name], slots, shortest)
 
 
 def thing_place(box: Box, size: int) -> str:
@@ -282,9 +282,10 @@ def _misalignment_slots(
     return slots
 
 
-def _fill(rng: np.random.Generator, templates: tuple[str, ...], slots: dict[str, str], brief: bool) -> str:
-    choice = int(rng.integers(len(templates)))
-    if not brief:
-        return templates[choice].format_map(slots)
+def _fill(
+    rng: np.random.Generator, templates: tuple[str, ...], slots: dict[str, str], shortest: int | None
+) -> str:
+    if shortest is None:
+        return templates[int(rng.integers(len(templates)))].format_map(slots)
     filled = sorted((template.format_map(slots) for template in templates), key=lambda text: text.count(" "))
-    return filled[choice % 2]
+    return filled[int(rng.integers(shortest))]

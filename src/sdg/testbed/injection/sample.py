@@ -178,15 +178,16 @@ def _diagnose(
         *sorted(flaws, key=_left_to_right),
     ]
     defects = []
-    brief = len(found) > 2  # four long reasons would not fit into the target's 250 tokens
+    # Four long reasons would not fit into the target's 250 tokens.
+    shortest = {3: 2, 4: 1}.get(len(found))
     for defect in found:
         if isinstance(defect, Misalignment):
             type = DefectType.MISALIGNMENT
-            reason = misalignment_reason(rng, request, scene, boxes, size, defect, brief)
+            reason = misalignment_reason(rng, request, scene, boxes, size, defect, shortest)
             importance = misalignment_importance(request, scene, size, defect)
         else:
             type = DefectType.ARTIFACT
-            reason = artifact_reason(rng, scene, boxes, size, defect, brief)
+            reason = artifact_reason(rng, scene, boxes, size, defect, shortest)
             importance = artifact_importance(scene, size, defect)
         defects.append(Defect(to_defect_box(defect.box, size), type, reason, importance, defect.subtype))
     return Diagnosis(tuple(defects), trace(request, scene, boxes, size, found))
