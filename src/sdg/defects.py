@@ -150,11 +150,12 @@ class Diagnosis:
     repairs: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        defects = tuple(self.defects)
+        if type(self.defects) is not tuple:
+            object.__setattr__(self, "defects", tuple(self.defects))
+        defects = self.defects
         for defect in defects:
             if not isinstance(defect, Defect):
                 raise ValueError("A diagnosis holds Defect objects only.")
-        object.__setattr__(self, "defects", defects)
         if type(self.status) is not Status:
             try:
                 object.__setattr__(self, "status", Status(self.status))
@@ -163,7 +164,8 @@ class Diagnosis:
                 raise ValueError(f"A diagnosis's status is one of {known}, not {self.status!r}.") from None
         if defects and self.status in (Status.FAILED, Status.UNPARSEABLE):
             raise ValueError(f"A diagnosis with status {self.status.value!r} knows no defects.")
-        object.__setattr__(self, "repairs", tuple(self.repairs))
+        if type(self.repairs) is not tuple:
+            object.__setattr__(self, "repairs", tuple(self.repairs))
 
     def of_type(self, type: DefectType | str) -> tuple[Defect, ...]:
         """The defects of one type, in order."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sdg.data import jsonl
 from sdg.errors import SdgError
+from sdg.records import Record
 
 
 def read(path):
@@ -136,3 +137,38 @@ def test_reading_and_writing_hold_one_line_at_a_time(tmp_path):
         tracemalloc.stop()
     assert source.stat().st_size == target.stat().st_size > 5_000_000
     assert peak < 500_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"filepath": "a.png", "seed": 123456789012345678901234567890}',  # beyond 64 bits
+        '{"filepath": "a.png", "deep": {"seed": [18446744073709551616]}}',
+        '{"filepath": "\\ud83d", "seed": 1}',  # half of a surrogate pair
+        '{"filepath": "a.png", "x": 1e400}',
+        '{"filepath": "a.png", "filepath": "b.png"}',
+        '{"filepath": "\\u0000\\u2028é😀"}',
+    ],
+)
+def test_records_are_read_as_exactly_as_objects(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+
+    def convert(value):
+        return Record(value["filepath"], "", metadata={k: v for k, v in value.items() if k != "filepath"})
+
+    assert list(jsonl.read_records(path, convert)) == list(jsonl.read_with(path, convert))
+
+
+@pytest.mark.parametrize(
+    "line", ['{"filepath": NaN}', "[1]", "{", '{"a": "\t"}', '{"filepath": 3}', "[" * 3000]
+)
+def test_records_are_refused_in_the_same_words(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    words = []
+    for reader in (jsonl.read_records, jsonl.read_with):
+        with pytest.raises(SdgError, match="line 1") as caught:
+            list(reader(path, lambda value: Record(value.get("filepath"), "")))
+        words.append(str(caught.value))
+    assert words[0] == words[1]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import orjson
+
 from sdg.data.faults import Part, Path
 from sdg.data.files import atomic_writer, open_binary
 from sdg.errors import SdgError
@@ -27,16 +29,39 @@ def read_with(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]
     Raises SdgError at the first line that is not a JSON object in UTF-8, and for an empty file.
     """
     for number, line in read_lines(path):
-        try:
-            value = convert(parse_object(line))
-        except ValueError as error:
-            raise SdgError(f"{path}, line {number}: {error}") from None
-        yield value
+        yield _convert(path, number, line, convert)
 
 
 def read_objects(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON object of each line; raises SdgError as `read_with` does."""
     return read_with(path, lambda value: value)
+
+
+def read_records(path: Path, convert: Callable[[dict[str, Any]], Record]) -> Iterator[Record]:
+    """The same as `read_with`, in less time."""
+    for number, line in read_lines(path):
+        record = _convert_quickly(line, convert)
+        yield _convert(path, number, line, convert) if record is None else record
+
+
+def _convert(path: Path, number: int, line: bytes, convert: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        return convert(parse_object(line))
+    except ValueError as error:
+        raise SdgError(f"{path}, line {number}: {error}") from None
+
+
+def _convert_quickly(line: bytes, convert: Callable[[dict[str, Any]], Record]) -> Record | None:
+    """The record by way of orjson, which takes half the time; None where only `parse_object` is exact.
+
+    That is for faults, which it words, and for metadata: orjson makes floats of integers beyond 64 bits.
+    """
+    try:
+        value = orjson.loads(line)
+        record = convert(value) if type(value) is dict else None
+    except ValueError:
+        return None
+    return None if record is None or record.metadata else record
 
 
 def parts(path: Path, convert: Callable[[dict[str, Any]], Record]) -> Iterator[Part]:

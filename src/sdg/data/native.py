@@ -24,7 +24,7 @@ _TYPES: Final = {kind.value: kind for kind in DefectType}
 
 def read(path: Path) -> Iterator[Record]:
     """Stream the records of a file; raises SdgError with file, line and reason at the first fault."""
-    return jsonl.read_with(path, from_object)
+    return jsonl.read_records(path, from_object)
 
 
 def write(path: Path, records: Iterable[Record]) -> int:

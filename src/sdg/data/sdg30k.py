@@ -26,7 +26,7 @@ from sdg.data.fields import (
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.records import Record
 from sdg.response import parse_response, render_response
-from sdg.response.grammar import think_content
+from sdg.response.grammar import TAG, think_content
 
 BoxOrder = Literal["xyxy", "yxyx"]
 """Order of the four coordinates in a file. SDG's is xyxy; some models answer yxyx."""
@@ -43,7 +43,7 @@ def read_annotations(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Recor
     the think block of `ann_response`, where there is one. `ann_translated_bboxes` null means not annotated.
     """
     _check_order(box_order)
-    return jsonl.read_with(path, partial(from_annotation, box_order=box_order))
+    return jsonl.read_records(path, partial(from_annotation, box_order=box_order))
 
 
 def read_predictions(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
@@ -53,7 +53,7 @@ def read_predictions(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Recor
     with status `failed`. Raises SdgError with file, line and reason where a line is no prediction.
     """
     _check_order(box_order)
-    return jsonl.read_with(path, partial(from_prediction, box_order=box_order))
+    return jsonl.read_records(path, partial(from_prediction, box_order=box_order))
 
 
 def write_annotations(path: Path, records: Iterable[Record]) -> int:
@@ -216,14 +216,10 @@ def _fault(item: object, error: Exception) -> str:
 
 def _reasoning(response: str) -> str:
     """The think block of a stored response, without parsing its answer where the block is plain to see."""
-    end = response.find("</think>")
-    if (
-        response.startswith("<think>")
-        and end > 0
-        and response.find("<think>", 1) < 0
-        and response.find("</think>", end + 1) < 0
-    ):
-        return think_content(response[len("<think>") : end])
+    if response.startswith("<think>"):
+        block, closing, rest = response[len("<think>") :].partition("</think>")
+        if closing and "think>" not in rest and not ("<" in block and TAG.search(block)):
+            return think_content(block)
     return parse_response(response).reasoning
 
 

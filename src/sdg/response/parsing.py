@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
 from sdg.defects import Diagnosis, Status
 from sdg.response import grammar as g
 from sdg.response.items import exact_defects, is_answer, is_item, mended_defects
@@ -51,9 +53,12 @@ def _read_well_formed(text: str, require_think: bool) -> Diagnosis | None:
     if "<" in answer and g.TAG.search(answer):
         return None
     try:
-        value = g.load_json(answer)
+        value = orjson.loads(answer)  # an integer it cannot hold becomes a float, which is not exact either
     except ValueError:
-        return None
+        try:
+            value = g.load_json(answer)
+        except ValueError:
+            return None
     defects = exact_defects(value)
     return None if defects is None else Diagnosis(defects, reasoning, Status.OK, text)
 
