@@ -173,8 +173,11 @@ def _patch(pixels: Pixels, colour: int, mask: Bools) -> Patch:
     area = int(np.count_nonzero(mask))
     if not area:
         return Patch(colour, mask, 0, 0.0, True)
-    density = float(np.median(opacity_of(pixels, colour, _WHOLE, _WHOLE)[mask]))
-    typical = np.median(pixels.picture[mask], axis=0, keepdims=True)
+    x0, y0, x1, y1 = _box_of(mask)
+    rows, columns = slice(y0, y1), slice(x0, x1)
+    inside = mask[rows, columns]
+    density = float(np.median(opacity_of(pixels, colour, rows, columns)[inside]))
+    typical = np.median(pixels.picture[rows, columns][inside], axis=0, keepdims=True)
     return Patch(colour, mask, area, density, bool(nearest_colour(typical)[1][0] > _OFF_COLOUR))
 
 

@@ -216,7 +216,7 @@ def _turned(
             replace(best, shape=shape, radius=1.1 * best.radius) for shape in _SPIKED if shape not in known
         ]
     for thing in tried:
-        for angle in _TURNS:
+        for angle in _TURNS if best_upright > _POSE_UNCLEAR else (0.0,):
             candidate = fit_outline(points, replace(thing, angle=angle), turn=True)
             if abs(candidate.angle) > 24.0:
                 continue

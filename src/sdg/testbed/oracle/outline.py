@@ -6,10 +6,14 @@ smeared, bitten off or torn.
 
 from __future__ import annotations
 
+from math import cos as cosine
+from math import degrees, pi, radians
+from math import sin as sine
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 
 from sdg.testbed.renderer import DISTANCE
 from sdg.testbed.world import Thing
@@ -22,7 +26,7 @@ _STEP: Final = np.float32(0.25)
 _OFFSETS: Final = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)], np.float32) * _STEP
 
 
-def outline_points(alpha: Floats, most: int = 160) -> Floats:
+def outline_points(alpha: Floats, most: int = 128) -> Floats:
     """Points (N, 2) as (x, y) where coverage crosses one half between neighbouring pixel centres.
 
     alpha: (h, w) coverage; coordinates count pixels of the array, so that a pixel's centre is at + 0.5.
@@ -55,13 +59,13 @@ def fit_outline(points: Floats, start: Thing, *, turn: bool = False) -> Thing:
     if len(points) < 8:
         return start
     distance = DISTANCE[start.shape]
-    x, y, radius, angle = start.x, start.y, start.radius, np.radians(start.angle)
+    x, y, radius, angle = start.x, start.y, start.radius, radians(start.angle)
     unknowns = 4 if turn else 3
     for scale in _SCALES:
         px, py = points[:, 0] - np.float32(x), points[:, 1] - np.float32(y)
         if angle:
-            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-            px, py = cos * px + sin * py, cos * py - sin * px
+            cos, sin = cosine(angle), sine(angle)
+            px, py = np.float32(cos) * px + np.float32(sin) * py, np.float32(cos) * py - np.float32(sin) * px
         d, right, left, down, up = distance(
             px + _OFFSETS[:, :1], py + _OFFSETS[:, 1:], float(radius)
         )  # (5, N) at once
@@ -77,17 +81,16 @@ def fit_outline(points: Floats, start: Thing, *, turn: bool = False) -> Thing:
         weighted = jacobian * weight
         normal = weighted @ jacobian.T
         normal.flat[:: unknowns + 1] += 1e-3 * len(d) + 1e-6
-        step = -np.linalg.solve(normal, weighted @ d)
         limit = 0.35 * radius
-        step = np.clip(step, -limit, limit)
-        dx, dy = float(step[0]), float(step[1])
+        # The bare LAPACK routine: for matrices this small, numpy's checks take longer than solving.
+        solution = dposv(normal, weighted @ d)[1].tolist()
+        dx, dy, grow, *spin = (min(max(-value, -limit), limit) for value in solution)
         if angle:
-            cos, sin = np.cos(angle), np.sin(angle)
             dx, dy = cos * dx - sin * dy, sin * dx + cos * dy
         x, y = x + dx, y + dy
-        radius = float(np.clip(radius + step[2], start.radius / 1.6, start.radius * 1.6))
+        radius = min(max(radius + grow, start.radius / 1.6), start.radius * 1.6)
         if turn:
-            angle = float(np.clip(angle + step[3] / radius, -np.pi / 4, np.pi / 4))
-    x = float(np.clip(x, start.x - start.radius, start.x + start.radius))
-    y = float(np.clip(y, start.y - start.radius, start.y + start.radius))
-    return Thing(start.shape, start.colour, x, y, radius, float(np.degrees(angle)), start.group)
+            angle = min(max(angle + spin[0] / radius, -pi / 4), pi / 4)
+    x = min(max(x, start.x - start.radius), start.x + start.radius)
+    y = min(max(y, start.y - start.radius), start.y + start.radius)
+    return Thing(start.shape, start.colour, x, y, radius, degrees(angle), start.group)

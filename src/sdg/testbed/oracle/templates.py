@@ -16,7 +16,7 @@ from sdg.testbed.world import SHAPES
 
 Floats = NDArray[np.float32]
 
-GRID: Final = 24
+GRID: Final = 20
 _RADII: Final = (0.38, 0.43, 0.49, 0.55, 0.62, 0.70, 0.79, 0.89, 1.0)
 _SHIFTS: Final = (-0.36, -0.24, -0.12, 0.0, 0.12, 0.24, 0.36)
 
