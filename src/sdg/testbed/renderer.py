@@ -94,7 +94,10 @@ def unit(values: NDArray[np.floating]) -> Floats:
 
 def to_uint8(picture: Floats) -> NDArray[np.uint8]:
     """Float picture in 0..255 to bytes."""
-    return np.minimum(np.maximum(picture + np.float32(0.5), 0), 255).astype(np.uint8)
+    rounded = picture + np.float32(0.5)
+    np.maximum(rounded, 0, out=rounded)
+    np.minimum(rounded, 255, out=rounded)
+    return rounded.astype(np.uint8)
 
 
 def render_float(scene: Scene, size: int = 128) -> Floats:
