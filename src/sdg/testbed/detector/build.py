@@ -137,7 +137,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen3VLForCo
             "depth": 6,
             "hidden_size": HIDDEN,
             "intermediate_size": 512,
-            "num_heads": 6,
+            "num_heads": 3,
             "patch_size": PATCH,
             "spatial_merge_size": MERGE,
             "temporal_patch_size": 2,

@@ -75,12 +75,12 @@ def new_pipeline(vae: AutoencoderKL, seed: int = 0) -> FluxPipeline:
         in_channels=4 * vae.config.latent_channels,
         num_layers=2,
         num_single_layers=5,
-        attention_head_dim=32,
-        num_attention_heads=6,
+        attention_head_dim=64,
+        num_attention_heads=3,
         joint_attention_dim=128,
         pooled_projection_dim=128,
         guidance_embeds=False,
-        axes_dims_rope=(4, 14, 14),
+        axes_dims_rope=(8, 28, 28),
     )
     _start_as_identity(transformer)
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15)
