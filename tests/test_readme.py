@@ -1,0 +1,193 @@
+"""README and docs stay true: examples run, links and names exist, the tree lists the files there are."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from PIL import Image
+
+from sdg.cli import cli
+from sdg.data.formats import FORMATS, guess_format, read_records
+from sdg.evaluation import PUBLISHED
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def tree() -> dict[str, str]:
+    """File or folder under src/sdg -> its line's description, from the README's tree (two spaces a level)."""
+    [block] = [text for text in blocks(README, "text") if text.startswith("src/sdg/\n")]
+    files: dict[str, str] = {}
+    folders: list[str] = []
+    for line in block.splitlines()[1:]:
+        indent, name, description = re.fullmatch(r"( *)(\S+)\s*(.*)", line).groups()  # type: ignore[union-attr]
+        folders = folders[: len(indent) // 2 - 1]
+        files["".join(folders) + name] = description
+        if name.endswith("/"):
+            folders.append(name)
+    return files
+
+
+def test_the_tree_lists_exactly_the_files_of_the_package() -> None:
+    package = ROOT / "src" / "sdg"
+    # A folder's own line stands for its __init__.py.
+    there = {p.relative_to(package).as_posix() for p in package.rglob("*.py") if p.name != "__init__.py"}
+    there |= {f"{parent}/" for name in there for parent in Path(name).parents if parent.name}
+    listed = tree()
+    assert sorted(set(listed) - there) == [], "these are gone: run `make tree`"
+    assert sorted(there - set(listed)) == [], "these have no line: run `make tree`, and shorten what it wrote"
+    assert [name for name, description in listed.items() if not description] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?://", target):
+            continue
+        file, _, anchor = target.partition("#")
+        other = (page.parent / file) if file else page
+        assert other.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in slugs, f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_in_the_text_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    text = page.read_text(encoding="utf-8")
+    for line in [
+        *re.findall(r"`make ([a-z -]+)`", text),
+        *re.findall(r"^make ([a-z -]+)", text, flags=re.MULTILINE),
+    ]:
+        assert set(line.split()) <= targets, f"{page.name}: make {line}"
+
+
+def command_lines(text: str) -> set[str]:
+    """Everything that is written as a call of `sdg`, in running text or in a block."""
+    spans = re.findall(r"`(sdg [a-z][^`]*)`", text)
+    lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    return {*spans, *(line for line in lines if line.startswith("sdg "))}
+
+
+COMMAND_LINES = sorted(
+    {(page.name, line) for page in PAGES for line in command_lines(page.read_text(encoding="utf-8"))}
+)
+
+
+@pytest.mark.parametrize(("page", "line"), COMMAND_LINES)
+def test_commands_and_options_in_the_text_exist(page: str, line: str) -> None:
+    command: click.Command = cli
+    words = line.partition("#")[0].split()[1:]
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        inner = command.get_command(click.Context(command), words[0])
+        assert inner is not None, f"{page}: {line}"
+        command, words = inner, words[1:]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, f"{page}: {line}"
+
+
+EXAMPLES = [
+    pytest.param(page, example, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, example in enumerate(blocks(page.read_text(encoding="utf-8"), "python"), 1)
+]
+
+
+@pytest.mark.parametrize(("page", "example"), EXAMPLES)
+def test_python_examples_print_what_they_say(page: Path, example: str, tmp_path: Path) -> None:
+    """Each example runs by itself; what follows "# →" on a print line is what that line prints."""
+    said = re.findall(r"^print\(.*#\s*→\s*(.*)$", example, flags=re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == said
+
+
+def format_examples() -> list[tuple[str, str, str]]:
+    """(format, file name, content) of every JSON example in docs/formats.md, by the heading above it."""
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    found = []
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        for name in re.findall(r"\A`([a-z0-9-]+)`", section):
+            for language in ("jsonl", "json"):
+                found += [(name, f"example.{language}", block) for block in blocks(section, language)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "file", "content"), format_examples(), ids=lambda value: value[:12])
+def test_format_examples_can_be_read(name: str, file: str, content: str, tmp_path: Path) -> None:
+    """Each example reads as the text says: a fused hand in a.png; b.png clean and c.png unknown, if there."""
+    path = tmp_path / ("metadata.jsonl" if name == "hf" else file)
+    path.write_text(content, encoding="utf-8")
+    if name == "hf":
+        Image.new("RGB", (8, 8)).save(tmp_path / "00000001.png")
+        path = tmp_path
+    assert guess_format(path) == name
+    records = {record.filepath: record.diagnosis for record in read_records(path)}
+    fused = records["images/a.png"]
+    assert fused is not None
+    [defect] = fused.defects
+    assert (defect.box, defect.type, defect.importance) == ((600, 48, 641, 100), "artifact", 22)
+    if "images/b.png" in records:
+        clean = records["images/b.png"]
+        assert clean is not None
+        assert clean.is_clean
+    if "images/c.png" in records:
+        unknown = records["images/c.png"]
+        assert unknown is None or unknown.status == "failed"
+
+
+def test_the_published_rows_are_those_the_code_has() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").partition("## Published numbers")[2]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.search(r"\| \.\d", line)]
+    written = [[None if cell == "–" else float(cell) for cell in row[-6:]] for row in rows]
+    in_code = [list(values.values()) for row in PUBLISHED for values in row.metrics.values()]
+    assert written == in_code
+
+
+def test_every_format_has_its_section() -> None:
+    assert {name for name, _, _ in format_examples()} == set(FORMATS)
+
+
+NAMES = sorted(
+    {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"`(sdg(?:\.\w+)+)", page.read_text(encoding="utf-8"))
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "name"), NAMES)
+def test_names_in_the_text_exist(page: str, name: str) -> None:
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            value: object = import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError as error:
+            if not name.startswith(str(error.name)):
+                raise
+            continue
+        for part in parts[cut:]:
+            value = getattr(value, part)
+        return
+    raise AssertionError(f"{page} names {name}, which does not exist")
