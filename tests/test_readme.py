@@ -97,9 +97,9 @@ def test_commands_and_options_in_the_text_exist(page: str, line: str) -> None:
     command: click.Command = cli
     words = line.partition("#")[0].split()[1:]
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        inner = command.get_command(click.Context(command), words[0])
+        _, inner, words = command.resolve_command(click.Context(command), words)
         assert inner is not None, f"{page}: {line}"
-        command, words = inner, words[1:]
+        command = inner
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, f"{page}: {line}"
 

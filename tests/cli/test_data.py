@@ -115,8 +115,8 @@ def test_validate_lists_every_fault_on_stdout_and_fails(sdg, tmp_path):
         "a.jsonl, line 3: Defect 1: An importance is an integer from 1 to 100, not 0.",
         "a.jsonl, line 3: Defect 2: The label is 'artifact', 'misalignment' or 'both', not 'blur'.",
     ]
-    assert "a.jsonl: 1 records (0 clean, 0 unannotated); 1 defects; 3 faults in 2 places" in err
-    assert "b.jsonl: 1 records (0 clean, 0 unannotated); 1 defects; no faults" in err
+    assert "a.jsonl: 1 record (0 clean, 0 unannotated); 1 defect; 3 faults in 2 places" in err
+    assert "b.jsonl: 1 record (0 clean, 0 unannotated); 1 defect; no faults" in err
 
 
 def test_validate_of_a_sound_file_succeeds_in_silence(sdg, annotations):
@@ -133,7 +133,7 @@ def test_validate_reads_the_images_of_a_folder(sdg, tmp_path):
     assert code == 1
     assert out.startswith("a.jsonl, line 2: ")
     assert "none.png" in out
-    assert "1 images read" in err
+    assert "1 image read" in err
 
 
 def test_stats_prints_the_three_panels_by_generator(sdg, annotations):

@@ -36,16 +36,19 @@ class Summary:
 
     def __str__(self) -> str:
         parts = [
-            f"{self.records:,} records ({self.clean:,} clean, {self.unannotated:,} unannotated)",
-            f"{self.defects:,} defects",
+            f"{_number(self.records, 'record')} ({self.clean:,} clean, {self.unannotated:,} unannotated)",
+            _number(self.defects, "defect"),
         ]
         parts += [f"{count:,} {status}" for status, count in sorted(self.statuses.items()) if status != "ok"]
         if self.images:
-            parts.append(f"{self.images:,} images read")
-        parts.append(
-            f"{self.faults:,} faults in {self.faulty_parts:,} places" if self.faults else "no faults"
-        )
+            parts.append(f"{_number(self.images, 'image')} read")
+        faults = f"{_number(self.faults, 'fault')} in {_number(self.faulty_parts, 'place')}"
+        parts.append(faults if self.faults else "no faults")
         return "; ".join(parts)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def validate(
