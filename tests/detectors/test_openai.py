@@ -223,6 +223,10 @@ def test_a_cut_off_answer_is_truncated_even_if_it_looks_whole() -> None:
     assert not clean.diagnosis.is_clean
     (thought,) = outcomes(lambda index, attempt: completion("<think>\nI see", "length"))
     assert (thought.diagnosis.status, thought.diagnosis.is_clean) == ("truncated", False)
+    (silent,) = outcomes(
+        lambda index, attempt: completion("", "length")
+    )  # all of it went into hidden thoughts
+    assert (silent.diagnosis.status, silent.diagnosis.is_clean) == ("truncated", False)
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
@@ -305,3 +309,19 @@ def test_no_pairs_ask_nothing() -> None:
     with Server(lambda index, attempt: completion(CLEAN)) as server:
         assert detector(server).diagnose([]) == []
     assert not server.asked
+
+
+def test_failures_in_between_do_not_stop_a_run() -> None:
+    def behave(index: int, attempt: int) -> Reply:
+        return error(500) if index % 3 else completion(CLEAN)
+
+    found = outcomes(behave, 45, attempts=1, concurrency=1)
+    assert [o.diagnosis.status == "failed" for o in found] == [bool(index % 3) for index in range(45)]
+    assert not any(o.error.startswith("Not asked") for o in found)
+
+
+def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    (outcome,) = outcomes(lambda index, attempt: completion(CLEAN), attempts=1)
+    assert outcome.diagnosis.is_clean

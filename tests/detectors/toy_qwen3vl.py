@@ -118,6 +118,8 @@ def build(folder: Path, steps: int = 100) -> None:
     responses = [render_response(truth(index)) for index in range(len(COLOURS))]
     tokenizer = new_tokenizer([*responses, *PROMPTS, str(PROFILE.template)])
     processor, model = _processor(tokenizer), _model(tokenizer)
+    if not steps:
+        _stir(model)
     batch = _batch(processor, responses)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
     model.train()
@@ -132,6 +134,14 @@ def build(folder: Path, steps: int = 100) -> None:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     PROFILE.save(folder)
+
+
+def _stir(model: Qwen3VLForConditionalGeneration) -> None:
+    """Larger weights, so that an untaught toy says something else of each picture."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "embed_tokens" not in name:
+                weight.mul_(12.0)
 
 
 def _batch(processor: Qwen3VLProcessor, responses: list[str]) -> Any:

@@ -149,7 +149,7 @@ def read_answer(content: bytes) -> Answer:
     if reasoning and "<think>" not in text:
         closing = "</think>\n" if text or not cut else ""
         text = f"<think>{reasoning}{closing}{text}"
-    if not text.strip():
+    if not text.strip() and not cut:
         raise _TryAgain("The server's answer is empty")
     return Answer(text, cut)
 

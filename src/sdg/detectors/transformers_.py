@@ -156,7 +156,7 @@ class TransformersDetector(StreamingDetector):
         text = self._processor.tokenizer.decode(
             tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        if not text.strip():
+        if end is not None and not text.strip():
             return failed("The model's answer is empty.")
         diagnosis = parse_response(text, require_think=self._profile.answer.think)
         return Outcome(diagnosis if end is not None else cut_off(diagnosis))

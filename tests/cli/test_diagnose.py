@@ -1,0 +1,133 @@
+"""`sdg diagnose`: what it prints where, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import sdg
+from sdg import Defect, Diagnosis
+
+FOUND = Diagnosis((Defect((10, 20, 300, 400), "artifact", "the cup melts", 60),), "a cup")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    stored = []
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (40, 40), "green").save(tmp_path / name)
+        stored.append({"filepath": name, "caption": f"of {name}", "response": sdg.render_response(FOUND)})
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in stored))
+    stored[1] = {"filepath": "b.png", "caption": "of b.png", "response": None, "error": "It was late."}
+    (tmp_path / "stored.jsonl").write_text("\n".join(json.dumps(row) for row in stored))
+    return tmp_path
+
+
+def diagnose(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdg", "diagnose", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_a_single_image_is_printed_as_json_and_nothing_else(folder: Path) -> None:
+    done = diagnose(folder, "a.png", "--prompt", "a cup", "--detector", "replay:stored.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "filepath": "a.png",
+        "caption": "a cup",
+        "status": "ok",
+        "defects": [
+            {
+                "box_2d": [10, 20, 300, 400],
+                "label": "artifact",
+                "description": "the cup melts",
+                "importance": 60,
+            }
+        ],
+        "reasoning": "a cup",
+    }
+    assert done.stderr == ""
+
+
+def test_a_single_image_without_an_answer_is_an_error_in_one_sentence(folder: Path) -> None:
+    done = diagnose(folder, "b.png", "--prompt", "a cup", "--detector", "replay:stored.jsonl")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "sdg: b.png could not be diagnosed: It was late.\n"
+
+
+def test_a_bulk_run_writes_its_output_and_overlays_and_tells_of_failures(folder: Path) -> None:
+    arguments = ["in.jsonl", "--detector", "replay:stored.jsonl", "--out", "out.jsonl", "--overlays", "drawn"]
+    done = diagnose(folder, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "3 images in out.jsonl, 3 of them asked for now." in done.stderr
+    assert "2 overlays in drawn." in done.stderr
+    assert "sdg: 1 of 3 images got no answer" in done.stderr
+    assert "b.png: It was late." in done.stderr
+    assert "Traceback" not in done.stderr
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert sorted(path.name for path in (folder / "drawn").iterdir()) == ["a.png", "c.png"]
+
+    refused = diagnose(folder, *arguments)
+    assert refused.returncode == 1
+    assert "out.jsonl exists already; go on with --resume" in refused.stderr
+
+    whole = (folder / "in.jsonl").read_text()
+    (folder / "stored.jsonl").write_text(whole)
+    resumed = diagnose(folder, *arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "3 images in out.jsonl, 1 of them asked for now." in resumed.stderr
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [(row["filepath"], row["status"]) for row in rows] == [
+        ("a.png", "ok"),
+        ("b.png", "ok"),
+        ("c.png", "ok"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Missing argument"),
+        (["a.png", "b.png", "--prompt", "x"], "These are 2 images; name the file to write with --out."),
+        (["a.png", "--prompt", "x", "--prompts", "in.jsonl"], "Give --prompt or --prompts, not both."),
+        (["a.png", "--prompt", "x", "--resume"], "--resume needs the --out"),
+        (["a.png", "--prompt", "x", "--batch-size", "0"], "'--batch-size'"),
+    ],
+)
+def test_wrong_usage_ends_with_2(folder: Path, arguments: list[str], sentence: str) -> None:
+    done = diagnose(folder, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["a.png"], "sdg: a.png has no prompt; give it with --prompt, or a file of them with --prompts.\n"),
+        (["z.png", "--prompt", "x"], "sdg: z.png does not exist; give images, folders of images or JSON"),
+        (
+            ["a.png", "--prompt", "x", "--detector", "relay:x"],
+            "sdg: 'relay:x' is no detector; did you mean 'replay'?",
+        ),
+        (
+            ["a.png", "--prompt", "x", "--detector", "replay:stored.jsonl", "--device", "cpu"],
+            "sdg: The replay detector has no option 'device'",
+        ),
+    ],
+)
+def test_a_bad_argument_is_one_sentence(folder: Path, arguments: list[str], sentence: str) -> None:
+    done = diagnose(folder, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_shows_an_example(folder: Path) -> None:
+    done = diagnose(folder, "--help")
+    assert done.returncode == 0
+    assert 'sdg diagnose cat.png --prompt "a cat on a red chair"' in done.stdout
