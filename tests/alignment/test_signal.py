@@ -335,6 +335,10 @@ def test_a_figure_shows_four_tiles_a_sample_and_advantages_by_colour() -> None:
     assert figure.getpixel((x + 20, y)) == (255, 0, 0)
     assert figure.getpixel((x + 236, y)) == (0, 0, 255)
     assert figure.getpixel((x + 20, figure.height - 80)) == (255, 255, 255)
+    # The reward map is white where nothing is taken off, black where most is.
+    assert figure.getpixel((520 + 20, y)) == (255, 255, 255)
+    assert figure.getpixel((520 + 236, y)) == (0, 0, 0)
+    assert figure.getpixel((520 + 236, figure.height - 80)) == (255, 255, 255)
     scalar = signal_figure(pictures, [None, None], ["a", "b"], None, torch.tensor([1.0, -1.0]))
     assert scalar.width == 3 * 256 + 2 * 4
 

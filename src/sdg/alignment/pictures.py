@@ -25,9 +25,10 @@ def signal_figure(
     """One row a sample: picture, boxes, reward map and advantage map, with a caption above.
 
     maps: (N, H, W) spatial rewards or None; advantages: (N, H, W), or (N,) for scalar methods.
-    Reward maps share one grey scale; advantages are blue below 0, red above, to the largest magnitude.
+    A reward map is white where nothing is taken off the sample's reward and darker the more is, on one scale
+    for all; advantages are blue below 0, red above, to the largest magnitude.
     """
-    spread = _unit_range(maps)
+    depth = _depth(maps)
     reach = max(float(advantages.abs().max()), 1e-9) if advantages.numel() else 1.0
     rows = []
     for i, picture in enumerate(pictures):
@@ -37,7 +38,7 @@ def signal_figure(
         boxes = draw_overlay(picture, diagnosis.defects if diagnosis else (), min_side=TILE)
         tiles = [picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), boxes.resize(size)]
         if maps is not None:
-            tiles.append(_grey(maps[i], *spread).resize(size, Image.Resampling.NEAREST))
+            tiles.append(_grey(maps[i], depth).resize(size, Image.Resampling.NEAREST))
         advantage = advantages[i] if advantages.ndim == 3 else advantages[i].reshape(1, 1)
         tiles.append(_signed(advantage, reach).resize(size, Image.Resampling.NEAREST))
         note = "" if diagnosis else "  [not scored]"
@@ -62,16 +63,17 @@ def picture_grid(columns: Sequence[tuple[str, Sequence[Image.Image]]], prompts: 
     return _stack(rows)
 
 
-def _unit_range(maps: Tensor | None) -> tuple[float, float]:
-    known = None if maps is None else maps[maps.isfinite()]
-    if known is None or not known.numel():
-        return 0.0, 1.0
-    return float(known.min()), float(known.max())
+def _depth(maps: Tensor | None) -> float:
+    """The largest difference within one map."""
+    known = [] if maps is None else [m for m in maps if m.isfinite().all()]
+    return max((float(m.max() - m.min()) for m in known), default=0.0)
 
 
-def _grey(values: Tensor, low: float, high: float) -> Image.Image:
-    unit = (values.nan_to_num(low).double().numpy() - low) / max(high - low, 1e-9)
-    return Image.fromarray((255 * unit.clip(0, 1)).astype(np.uint8)).convert("RGB")
+def _grey(values: Tensor, depth: float) -> Image.Image:
+    if not values.isfinite().all():  # not scored
+        return Image.new("RGB", (1, 1), "white")
+    off = (values.max() - values).double().numpy() / max(depth, 1e-9)
+    return Image.fromarray((255 * (1 - off)).astype(np.uint8)).convert("RGB")
 
 
 def _signed(values: Tensor, reach: float) -> Image.Image:

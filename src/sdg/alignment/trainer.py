@@ -152,6 +152,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     if accelerator.is_main_process:
         with ema.applied():
             save_lora(policy, out / "final")
+    log.say(f"done: the adapter is in {out / 'final'}, the log in {log.path}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return out / "final"

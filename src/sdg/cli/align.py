@@ -51,8 +51,7 @@ def run_(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> N
     settings = load_recipe(AlignRecipe, recipe, overrides)
     from sdg.alignment.trainer import align as train  # after the recipe is known to be good: this loads torch
 
-    final = train(settings, out, resume=resume)
-    click.echo(f"Done: the adapter is in {final}, the log in {out / 'log.jsonl'}.", err=True)
+    train(settings, out, resume=resume)
 
 
 @align.command()
