@@ -19,6 +19,15 @@ COMMANDS = {
     "testbed": ("sdg.cli.testbed", "Generate pictures with known defects; the embedded models."),
 }
 
+# Module that a core install lacks -> the extra that brings it.
+EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "transformers", "diffusers", "accelerate"), "models"),
+    **dict.fromkeys(("safetensors", "peft", "yaml", "tomli_w", "huggingface_hub", "tokenizers"), "models"),
+    "httpx2": "api",
+    **dict.fromkeys(("datasets", "supervision"), "data"),
+    "matplotlib": "plot",
+}
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one when it is called."""
@@ -54,9 +63,16 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; an SdgError becomes one sentence on stderr and exit code 1."""
+    """Run the command line; an SdgError or a missing extra becomes one sentence on stderr and exit code 1."""
     try:
         cli.main(args=args, prog_name="sdg", standalone_mode=True)
     except SdgError as error:
         click.echo(f"sdg: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        package = f"structured-defect-grounding[{EXTRAS[module]}]"
+        click.echo(f"sdg: This needs {module}, which is not installed: pip install '{package}'.", err=True)
         sys.exit(1)
