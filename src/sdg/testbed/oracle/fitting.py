@@ -35,8 +35,8 @@ _TURN_GAIN: Final = 0.62
 _ASKED_BONUS: Final = 0.85
 """Factor on the mismatch of a shape the prompt asks for in this colour: benefit of the doubt."""
 _POSE_UNCLEAR: Final = 0.25
-_SPIKED: Final = ("star", "cross")
-_TURNABLE: Final = ("square", "triangle", "star", "cross")
+_TURNABLE: Final = {"square": 2.96, "triangle": 1.63, "star": 1.32, "cross": 2.15}
+"""Shapes that look different when turned, and their area at radius 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +210,13 @@ def _turned(
         best_of.setdefault(thing.shape, thing)
     tried = [thing for thing in list(best_of.values())[:2] if thing.shape in _TURNABLE]
     if best_upright > _POSE_UNCLEAR:
-        # Turned halfway to its next pose a star or a cross matches its upright self no better than a disc.
+        # Turned halfway to its next pose a shape matches its upright self no better than a disc.
         known = {thing.shape for thing in tried}
+        mass = float(np.sum(view.evidence))
         tried += [
-            replace(best, shape=shape, radius=1.1 * best.radius) for shape in _SPIKED if shape not in known
+            replace(best, shape=shape, radius=float(np.sqrt(mass / area)))
+            for shape, area in _TURNABLE.items()
+            if shape not in known
         ]
     for thing in tried:
         for angle in _TURNS if best_upright > _POSE_UNCLEAR else (0.0,):

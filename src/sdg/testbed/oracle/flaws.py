@@ -21,8 +21,14 @@ Box = tuple[int, int, int, int]
 _LEAST_SEEDS: Final = 12
 _LEAST_MASS: Final = 700.0
 """Least number of strong pixels, and least sum of excess, of a flaw that anybody would see."""
+_FAINT: Final = 24.0
+_FAINT_STRAY: Final = 28.0
+"""Least mean change of a flaw on an object, and of one on the background (autoencoders tint plain areas)."""
 _NEAR: Final = 6.0
 """Distance in pixels from an outline within which a region is on that object."""
+_PLAIN: Final = 40.0
+_SHADED: Final = 85.0
+"""Contrast up to which a pixel shows background; in a shadow it may have more."""
 _SMALL: Final = 60
 """Pixels up to which a region joins a larger one beside it whatever either looks like."""
 _JOIN_GAP: Final = 6
@@ -38,7 +44,7 @@ class Measures:
 
     target: index of the object it is on, −1 for none. inside: share within that object's outline; bare:
     share inside that shows background; foreign: share inside in another colour; own: share outside in the
-    object's colour. speckle: mean step between neighbouring pixels of the difference over its mean size.
+    object's colour. speckle: mean step between neighbouring pixels of the difference over how much it varies.
     solid, spread: mean and standard deviation of the opacity of the own pixels outside. change: mean of the
     largest channel difference. far: largest distance outside the outline, pixels. hue: the colour most of
     it shows, −1 for none. grey: share outside objects that is only darker or lighter.
@@ -91,14 +97,19 @@ def find_flaws(pixels: Pixels, found: Sequence[Found], residue: Residual) -> lis
     return [
         _flaw(region, full_box(pixels, residue, region), measures, name)
         for region, measures, name in groups
-        if region.seeds >= _LEAST_SEEDS and region.mass >= _LEAST_MASS and not _is_line(region)
+        if _is_visible(region, measures)
     ]
 
 
-def _is_line(region: Region) -> bool:
-    """Whether a region is a line one or two pixels wide, as a fit that is a little off leaves."""
+def _is_visible(region: Region, measures: Measures) -> bool:
+    """Whether anybody would see a region: strong enough, and no line that a fit a little off leaves."""
     x0, y0, x1, y1 = region.box
-    return min(x1 - x0, y1 - y0) <= 2
+    return (
+        region.seeds >= _LEAST_SEEDS
+        and region.mass >= _LEAST_MASS
+        and measures.change >= (_FAINT if measures.target >= 0 else _FAINT_STRAY)
+        and min(x1 - x0, y1 - y0) > 2
+    )
 
 
 def _belong(region: Region, name: str, other: Region, known: str) -> bool:
@@ -119,7 +130,7 @@ def _flaw(region: Region, box: Box, measures: Measures, name: str) -> Flaw:
 
 def subtype(m: Measures, shadows: bool = False) -> str:
     """The decision list: the artifact whose looks a region has."""
-    if m.speckle > 0.52 and m.bare < 0.1:
+    if m.speckle > 0.44 and m.bare < 0.06 and m.own < 0.3:
         return "noise texture"
     if m.target < 0:
         return "stray mark"
@@ -132,8 +143,10 @@ def subtype(m: Measures, shadows: bool = False) -> str:
     if m.bare < 0.1 and (m.inside > 0.8 or m.foreign > 0.35):
         return "colour bleeding"
     if m.own > 0.3 and m.bare < 0.08 and m.solid < 0.6:
-        return "colour bleeding" if m.speckle < 0.17 and m.inside < 0.2 else "smear"
-    return "warp" if m.speckle > 0.28 or m.area > 150 or m.far > 5.7 else "broken edge"
+        return "colour bleeding" if m.speckle < 0.265 and m.inside < 0.2 else "smear"
+    # A torn edge swaps object and background; bending also shifts the shading inside.
+    shifted = m.speckle + 1.5 * (m.inside - m.bare) > 0.46
+    return "warp" if shifted or m.area > 180 else "broken edge"
 
 
 def measure(pixels: Pixels, found: Sequence[Found], residue: Residual, region: Region) -> Measures:
@@ -158,7 +171,8 @@ def measure(pixels: Pixels, found: Sequence[Found], residue: Residual, region: R
     colour = COLOUR_NAMES.index(found[target].thing.colour)
     opacity = opacity_of(pixels, colour, rows, columns)
     inside = mask & (owner == target)
-    bare = inside & (opacity < 0.35) & (pixels.contrast[rows, columns] < 40)
+    plain = _SHADED if residue.shadows else _PLAIN
+    bare = inside & (opacity < 0.35) & (shown < 0) & (pixels.contrast[rows, columns] < plain)
     foreign = inside & ~bare & (shown != colour)
     own = mask & (owner < 0) & (opacity > 0.15)
     values = opacity[own]
@@ -183,8 +197,11 @@ def measure(pixels: Pixels, found: Sequence[Found], residue: Residual, region: R
 
 
 def _speckle(difference: np.ndarray, mask: np.ndarray) -> float:
-    """Mean step between neighbours of a difference (h, w, 3) within a mask, over its mean size."""
-    size = float(np.abs(difference).sum(axis=2)[mask].mean())
+    """Mean step between neighbours of a difference (h, w, 3) within a mask, over how much it varies."""
+    values = difference[mask]
+    size = float(np.abs(values).sum(axis=1).mean()) / 2
+    # Speckle strays far about its mean, which need not be the colour it covers; even tints hardly stray.
+    size = max(size, float(np.abs(values - values.mean(axis=0)).sum(axis=1).mean()))
     down = np.abs(np.diff(difference, axis=0)).sum(axis=2)[mask[1:] & mask[:-1]]
     across = np.abs(np.diff(difference, axis=1)).sum(axis=2)[mask[:, 1:] & mask[:, :-1]]
     steps = np.concatenate([down, across])

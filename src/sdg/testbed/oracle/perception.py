@@ -6,7 +6,7 @@ Objects whose shape cannot be told are kept as malformed ones: something of that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,11 +22,19 @@ _HOPELESS: Final = 0.42
 _UNCLEAR: Final = 0.26
 """Mismatch from which an object is malformed: in any case, and where another shape fits nearly as well."""
 _RIVAL: Final = 0.8
+_TINY: Final = 10.0
+_TINY_MISMATCH: Final = 0.18
+"""Radius under which, and mismatch from which, an object is malformed: level core draws none so small."""
+_DEFORMING: Final = ("warp", "broken edge", "missing chunk", "stray mark")
+_RUINED: Final = 0.5
+"""Area of its deforming flaws, as a share of its own, from which an object is malformed."""
 _BLOB_AREA: Final = 110
 _BLOB_HUE: Final = 0.5
 """Least area, and least share in one colour, of stray pixels that are a blob rather than a mark."""
+_TANGLED: Final = 0.25
+"""The same for two malformed objects, which then make one tangle."""
 _SWALLOWED: Final = 0.5
-"""Share of a flaw's box inside a malformed object from which it is part of what is wrong there."""
+"""Share of an artifact's box inside a malformed object from which it is part of what is wrong there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +80,58 @@ def perceive(picture: Floats, request: Request) -> Perception:
     pixels = look(picture)
     found = find_objects(pixels, _asked(request))
     word = read_word(pixels, found, request.word)
-    residue = residual(pixels, found, word)
-    flaws = find_flaws(pixels, found, residue)
-    seen = [_seen(item) for item in found]
-    artifacts = _malformed(found, flaws)
-    malformed = {artifact.target: artifact.box for artifact in artifacts}
-    for flaw in flaws:
-        body = malformed.get(flaw.target)
-        if body is None or _share(flaw.box, body) < _SWALLOWED:
-            artifacts.append(_artifact(pixels, flaw, seen))
+    flaws = find_flaws(pixels, found, residual(pixels, found, word))
+    ruined = [_is_malformed(item, [f for f in flaws if f.target == i]) for i, item in enumerate(found)]
+    seen = [_seen(item, hopeless) for item, hopeless in zip(found, ruined, strict=True)]
+    artifacts = [
+        Artifact("malformed object", item.box, index, _change(flaws, index))
+        for index, item in enumerate(found)
+        if ruined[index]
+    ]
+    artifacts += [_artifact(pixels, flaw, seen) for flaw in flaws]
     if word is not None and word.garbled is not None:
         artifacts.append(Artifact("garbled letters", word.box, -1, word.garbled))
-    return Perception(pixels.background, pixels.support, tuple(seen), tuple(artifacts), word)
+    return Perception(pixels.background, pixels.support, tuple(seen), tuple(_distinct(artifacts)), word)
 
 
-def is_malformed(item: Found) -> bool:
-    """Whether an object has no shape that anybody would name."""
-    return item.mismatch > _HOPELESS or (item.mismatch > _UNCLEAR and item.mismatch > _RIVAL * item.runner_up)
+def _is_malformed(item: Found, flaws: Sequence[Flaw]) -> bool:
+    """Whether an object has no shape that anybody would name.
+
+    Either no shape fits, or two fit equally badly, or it is too small for its fit to mean much, or most of
+    what would be the object is not as it should be.
+    """
+    if item.mismatch > _HOPELESS or (item.mismatch > _UNCLEAR and item.mismatch > _RIVAL * item.runner_up):
+        return True
+    if item.thing.radius < _TINY and item.mismatch > _TINY_MISMATCH:
+        return True
+    area = int(np.count_nonzero(footprint(item.thing)))
+    wrong = sum(int(np.count_nonzero(flaw.region.mask)) for flaw in flaws if flaw.subtype in _DEFORMING)
+    return item.mismatch > _TINY_MISMATCH and wrong > _RUINED * area
+
+
+def _change(flaws: Sequence[Flaw], target: int) -> float:
+    return max((flaw.change for flaw in flaws if flaw.target == target), default=60.0)
+
+
+def _distinct(artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """Artifacts without those that lie mostly inside another: malformed objects first, then larger boxes."""
+    kept: list[Artifact] = []
+    for item in sorted(artifacts, key=lambda a: (a.subtype != "malformed object", -_area(a.box))):
+        for place, other in enumerate(kept):
+            if other.subtype != "malformed object":
+                continue
+            if _share(item.box, other.box) >= _SWALLOWED:
+                break
+            if item.subtype == "malformed object" and _share(item.box, other.box) >= _TANGLED:
+                kept[place] = replace(other, box=_union(item.box, other.box))
+                break
+            if item.subtype == "warp" and _share(other.box, item.box) >= _SWALLOWED:
+                # What is bent around a malformed object belongs to it.
+                kept[place] = replace(other, box=_union(item.box, other.box))
+                break
+        else:
+            kept.append(item)
+    return kept
 
 
 def _asked(request: Request) -> Mapping[str, Sequence[str]]:
@@ -98,26 +141,14 @@ def _asked(request: Request) -> Mapping[str, Sequence[str]]:
     return shapes
 
 
-def _seen(item: Found) -> Seen:
+def _seen(item: Found, malformed: bool) -> Seen:
     thing = item.thing
-    if is_malformed(item):
-        return Seen(thing.colour, None, item.box, *_centre(item.box), thing.radius)
     inside = footprint(thing)
+    if malformed or not inside.any():
+        return Seen(thing.colour, None, item.box, *_centre(item.box), thing.radius)
     rows, columns = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]
-    if not len(rows):
-        return Seen(thing.colour, thing.shape, item.box, *_centre(item.box), thing.radius)
     box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     return Seen(thing.colour, thing.shape, box, thing.x, thing.y, thing.radius)
-
-
-def _malformed(found: Sequence[Found], flaws: Sequence[Flaw]) -> list[Artifact]:
-    """The malformed objects among those found, each as one artifact that takes in what is wrong with it."""
-    out = []
-    for index, item in enumerate(found):
-        if is_malformed(item):
-            change = max((flaw.change for flaw in flaws if flaw.target == index), default=60.0)
-            out.append(Artifact("malformed object", item.box, index, change))
-    return out
 
 
 def _artifact(pixels: Pixels, flaw: Flaw, seen: list[Seen]) -> Artifact:
@@ -142,6 +173,12 @@ def _share(box: Box, body: Box) -> float:
     """Share of a box that lies in another."""
     width = min(box[2], body[2]) - max(box[0], body[0])
     height = min(box[3], body[3]) - max(box[1], body[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / ((box[2] - box[0]) * (box[3] - box[1]))
+    return max(width, 0) * max(height, 0) / _area(box)
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _union(a: Box, b: Box) -> Box:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])

@@ -93,7 +93,7 @@ def _array_to_image(values: NDArray[np.generic]) -> Image.Image:
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
         raise ValueError(f"A picture is an array (H, W, 3), not one of shape {values.shape}.")
     if values.dtype.kind == "f":
-        values = np.clip(np.nan_to_num(values.astype(np.float32)) * 255 + 0.5, 0, 255).astype(np.uint8)
+        values = (np.clip(np.nan_to_num(values.astype(np.float32)), 0, 1) * 255 + 0.5).astype(np.uint8)
     elif values.dtype != np.uint8:
         raise ValueError(f"A picture is an array of uint8 or of floats in 0..1, not {values.dtype}.")
     values = np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values[..., :3]

@@ -25,7 +25,7 @@ _SEED: Final = 17.0
 _LOW: Final = 7.0
 """Excess a region has everywhere, in channel values (plus twice the noise)."""
 _SHADOWED: Final = 0.55
-"""Share of the pixels in shadow, if there were shadows, that are as dark as that."""
+"""Share of an object's shadow, if it threw one, that is as dark as that; one such object settles it."""
 _MARGIN: Final = 3
 _VISIBLE: Final = 14.0
 """How far beside a region, and from which difference on, pixels still belong to it."""
@@ -106,16 +106,18 @@ def _floor(pixels: Pixels, found: Sequence[Found]) -> tuple[Floats, bool]:
     if not found or pixels.background == "black":  # no shadow can be seen on black
         return plain, False
     shaded = plain.copy()
+    shadows = False
     for item in found:
+        before = shaded.copy()
         draw_shadow(shaded, item.thing)
-    expected = plain[..., 1] - shaded[..., 1]
-    area = (expected > 8) & (pixels.colour < 0)
-    darker = (plain - pixels.picture)[area]
-    if len(darker) < 20:
-        return plain, False
-    ratio = darker[:, 1] / expected[area]
-    grey = np.abs(darker[:, 0] - darker[:, 2]) < 25  # a stain is coloured
-    shadows = bool(np.mean((ratio > 0.5) & (ratio < 1.5) & grey) > _SHADOWED)
+        expected = before[..., 1] - shaded[..., 1]
+        area = (expected > 8) & (pixels.colour < 0)
+        if np.count_nonzero(area) < 20:
+            continue
+        darker = (before - pixels.picture)[area]
+        ratio = darker[:, 1] / expected[area]
+        grey = np.abs(darker[:, 0] - darker[:, 2]) < 25  # a stain is coloured
+        shadows |= bool(np.mean((ratio > 0.5) & (ratio < 1.5) & grey) > _SHADOWED)
     return (shaded if shadows else plain), shadows
 
 

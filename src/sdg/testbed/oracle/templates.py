@@ -54,7 +54,8 @@ def best_starts(evidence: Floats, weight: Floats, *, sizes: int = 1) -> list[Sta
     masks, places = _bank()
     gain = (weight * (1 - 2 * evidence)).reshape(-1)
     mass = float(np.sum(weight * evidence))
-    costs = (masks @ gain).reshape(len(SHAPES), len(_RADII), -1)
+    # einsum rather than BLAS, whose threads cost more than such a product where cores are busy.
+    costs = np.einsum("ij,j->i", masks, gain).reshape(len(SHAPES), len(_RADII), -1)
     starts = []
     for shape, by_radius in zip(SHAPES, costs, strict=True):
         best = by_radius.argmin(axis=1)

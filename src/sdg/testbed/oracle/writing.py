@@ -18,10 +18,11 @@ from sdg.testbed.world import Writing
 _TOP: Final = 104
 """First row of the strip that words are written in."""
 _LEAST_INK: Final = 25
-_LEGIBLE: Final = 0.8
+_LEGIBLE: Final = 0.84
 """Least correlation of the ink with a rendered word for the word to be legible."""
-_HEIGHT: Final = 13.5
-"""Height at which words are rendered to learn how large their ink is."""
+_HEIGHTS: Final = tuple(float(h) for h in np.arange(11.5, 15.6, 0.25))
+_FRACTIONS: Final = (0.0, 0.25, 0.5, 0.75)
+"""Heights, and fractions of a pixel, at which words are rendered to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +77,36 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
 
 
 @lru_cache(maxsize=32)
-def _extent(word: str) -> tuple[float, float, float, float]:
-    """Width and height of a word's ink at _HEIGHT, and its ink's centre as seen from the writing's."""
-    box = _box(writing_coverage(Writing(word, SIDE / 2, SIDE / 2, _HEIGHT), SIDE) > 0.5)
-    assert box is not None, "every word has ink"
-    x0, y0, x1, y1 = box
-    return x1 - x0, y1 - y0, (x0 + x1 - SIDE) / 2, (y0 + y1 - SIDE) / 2
+def _templates(word: str) -> tuple[tuple[Floats, int, int], ...]:
+    """Renderings of a word at several heights and fractions of a pixel, each with its ink's width and height.
+
+    Glyphs snap to the pixel grid, so that the width grows in jumps; scaling one rendering would not do.
+    """
+    out = []
+    for height in _HEIGHTS:
+        for fraction in _FRACTIONS:
+            ink = writing_coverage(Writing(word, SIDE / 2 + fraction, SIDE / 2, height), SIDE)
+            box = _box(ink > 0.5)
+            assert box is not None, "every word has ink"
+            x0, y0, x1, y1 = box
+            # A margin of two pixels, of which the match may use one.
+            out.append((ink[y0 - 2 : y1 + 2, x0 - 2 : x1 + 2], x1 - x0, y1 - y0))
+    return tuple(out)
 
 
 def _match(ink: Floats, box: tuple[int, int, int, int], word: str) -> float:
-    """Correlation, 0..1, of the ink with a word rendered at the ink's place and size."""
-    width, height, off_x, off_y = _extent(word)
-    scale = (box[3] - box[1]) / height
-    if not 0.6 < (box[2] - box[0]) / (width * scale) < 1.6:
-        return 0.0
-    x = (box[0] + box[2]) / 2 - off_x * scale
-    y = (box[1] + box[3]) / 2 - off_y * scale
+    """Correlation, 0..1, of the ink with the best rendering of a word at its place."""
+    x0, y0, x1, y1 = box
+    padded = np.pad(ink, 4)[y0 + 1 : y1 + 7, x0 + 1 : x1 + 7]  # the box and three pixels around it
+    norm = float(np.sqrt(np.sum(ink**2)))
     best = 0.0
-    for size in (scale, (box[2] - box[0]) / width):
-        template = writing_coverage(Writing(word, x, y, _HEIGHT * size), SIDE)
-        norm = float(np.sqrt(np.sum(ink**2) * np.sum(template**2)))
-        for down in (-1, 0, 1):
-            for across in (-1, 0, 1):
-                moved = np.roll(template, (down, across), (0, 1))
-                best = max(best, float(np.sum(ink * moved)) / max(norm, 1e-6))
+    for template, width, height in _templates(word):
+        if abs(width - (x1 - x0)) > 2 or abs(height - (y1 - y0)) > 2:
+            continue
+        for down in (0, 1, 2):
+            for across in (0, 1, 2):
+                part = padded[down : down + template.shape[0], across : across + template.shape[1]]
+                own = template[: part.shape[0], : part.shape[1]]
+                product = float(np.sum(part * own)) / max(norm * float(np.sqrt(np.sum(own**2))), 1e-6)
+                best = max(best, product)
     return best
