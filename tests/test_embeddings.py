@@ -153,6 +153,14 @@ def test_each_distinct_text_is_embedded_once(toy_qwen3, monkeypatch):
     assert embedder.similarity([], []).shape == (0,)
 
 
+def test_progress_is_told_after_each_batch(toy_qwen3):
+    embedder = load_embedder(str(toy_qwen3))
+    embedder.batch_size, told = 3, []
+    embedder.progress = lambda done, total: told.append((done, total))
+    embedder.embed([*TEXTS, *TEXTS])
+    assert told == [(3, 4), (4, 4)]
+
+
 def test_the_cache_is_bounded(toy_qwen3, monkeypatch):
     monkeypatch.setattr("sdg.embeddings._CACHE_SIZE", 2)
     embedder = load_embedder(str(toy_qwen3))

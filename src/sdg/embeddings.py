@@ -123,6 +123,7 @@ class TransformerEmbedder:
     """Cosine of pooled last hidden states of a transformers text encoder.
 
     Each distinct text is embedded once; the last 100,000 are kept. Texts beyond `max_tokens` are cut.
+    `progress`, where given, is called with the number of texts done and to do after each batch.
     """
 
     name: str
@@ -131,6 +132,7 @@ class TransformerEmbedder:
     pooling: Pooling = "mean"
     max_tokens: int = 256
     batch_size: int = 32
+    progress: Callable[[int, int], object] | None = None
     _cache: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     def similarity(self, a: list[str], b: list[str]) -> NDArray[np.float64]:
@@ -149,6 +151,8 @@ class TransformerEmbedder:
         for start in range(0, len(new), self.batch_size):
             batch = new[start : start + self.batch_size]
             known.update(zip(batch, self._embed_batch(batch), strict=True))
+            if self.progress is not None:
+                self.progress(start + len(batch), len(new))
         self._cache.update((text, known[text]) for text in new)
         while len(self._cache) > _CACHE_SIZE:
             del self._cache[next(iter(self._cache))]

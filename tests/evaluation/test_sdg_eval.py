@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 import random
+from importlib import import_module
 from itertools import permutations
 
 import numpy as np
@@ -294,6 +296,13 @@ def test_the_document_is_json(tmp_path):
     assert document["metrics"]["artifact"]["BoxF1@0.5"] == 1.0
     assert document["intervals"]["artifact"]["BoxF1@0.5"] == [1.0, 1.0]
     assert document["settings"] == {"matching": "hungarian", "embedder": None, "bootstrap": 10, "seed": 3}
+
+
+@pytest.mark.parametrize("module", ["sdg.evaluation.sdg_eval", "sdg.embeddings"])
+def test_the_examples_in_docstrings_hold(module):
+    result = doctest.testmod(import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def test_wrong_use_is_refused():

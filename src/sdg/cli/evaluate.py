@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 
 from sdg import __version__
 from sdg.data.files import write_text
 from sdg.data.formats import guess_format, read_records
 from sdg.data.sdg30k import BoxOrder
 from sdg.defects import Diagnosis, Status
+from sdg.embeddings import Embedder, TransformerEmbedder, load_embedder
 from sdg.errors import SdgError
 from sdg.evaluation import PUBLISHED, Comparison, Evaluation, Joined, compare, join, slices
 from sdg.evaluation.scoring import Matching
@@ -110,15 +113,16 @@ def evaluate(
         raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
     joined = join(_read_truth(truth), read_records(predictions, box_order=box_order))
     _check(joined, truth, predictions, allow_missing)
-    reader = None if embedder is None else _load_embedder(embedder)
-    options: dict[str, Any] = {"embedder": reader, "matching": matching}
-    result = score(joined.truth, joined.predicted, bootstrap=bootstrap, seed=seed, **options)
-    parts = {name: _slices(result, name, joined) for name in by}
     comparison = None
-    if other is not None:
-        second = _rejoin(joined, read_records(other, box_order=box_order), other, predictions, allow_missing)
-        scored = score(joined.truth, second, **options)
-        comparison = compare(result, scored, resamples=bootstrap or 1000, seed=seed)
+    with _embedding(embedder) as reader:
+        options: dict[str, Any] = {"embedder": reader, "matching": matching}
+        result = score(joined.truth, joined.predicted, bootstrap=bootstrap, seed=seed, **options)
+        if other is not None:
+            others = read_records(other, box_order=box_order)
+            second = _rejoin(joined, others, other, predictions, allow_missing)
+            scored = score(joined.truth, second, **options)
+            comparison = compare(result, scored, resamples=bootstrap or 1000, seed=seed)
+    parts = {name: _slices(result, name, joined) for name in by}
 
     tables = [*evaluation_rows(result, predictions.stem, PUBLISHED if published else ())]
     if comparison is not None and other is not None:
@@ -150,10 +154,20 @@ def _read_truth(path: Path) -> Iterator[Record]:
     return read_records(path, format)
 
 
-def _load_embedder(name: str) -> Any:
-    from sdg.embeddings import load_embedder
-
-    return load_embedder(name)
+@contextmanager
+def _embedding(name: str | None) -> Iterator[Embedder | None]:
+    """The embedder of that name; one that takes its time shows its progress on stderr."""
+    if name is None:
+        yield None
+        return
+    embedder = load_embedder(name)
+    if not isinstance(embedder, TransformerEmbedder):
+        yield embedder
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Embedding reasons")
+        embedder.progress = lambda done, total: bar.update(task, completed=done, total=total)
+        yield embedder
 
 
 def _check(joined: Joined, truth: Path, predictions: Path, allow_missing: bool) -> None:

@@ -94,8 +94,9 @@ def _table(rows: Rows) -> str:
         + "</tr>"
         for at, row in enumerate(rows.rows)
     )
+    caption = "" if rows.title == rows.columns[0] else f"<caption>{escape(rows.title)}</caption>"
     return (
-        f'<div class="scroll"><table><caption>{escape(rows.title)}</caption>'
+        f'<div class="scroll"><table>{caption}'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -118,14 +119,14 @@ def _case(case: Case, joined: Joined, images: str | os.PathLike[str] | None) -> 
         "" if images is None else _pictures(Path(images) / path, case),
         _defects("Missed", case.missed),
         _defects("Found wrongly", case.spurious),
-        _matched(case.matched),
+        _matched(case),
         "</article>",
     ]
     return "\n".join(part for part in parts if part)
 
 
 def _pictures(path: Path, case: Case) -> str:
-    """The truth and the prediction, drawn on the image side by side."""
+    """The truth and the prediction, drawn on the image side by side; errors have the first numbers."""
     from sdg.images import draw_overlay, load_image
 
     try:
@@ -139,15 +140,15 @@ def _pictures(path: Path, case: Case) -> str:
     )
     figures = []
     for name, defects in sides:
-        drawn = draw_overlay(image, defects)
-        drawn.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+        drawn = draw_overlay(image, defects, min_side=PICTURE_SIDE)
         file = BytesIO()
         drawn.save(file, "JPEG", quality=85)
         source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
         size = f'width="{drawn.width}" height="{drawn.height}"'
         figures.append(
             f'<figure><img src="{source}" {size} loading="lazy" alt="{name} drawn on the image">'
-            f"<figcaption>{name}: {len(defects)} defects</figcaption></figure>"
+            f"<figcaption>{name}: {len(defects)} defect{'' if len(defects) == 1 else 's'}"
+            "</figcaption></figure>"
         )
     return f'<div class="pictures">{"".join(figures)}</div>'
 
@@ -156,14 +157,21 @@ def _defects(heading: str, defects: Sequence[Defect]) -> str:
     if not defects:
         return ""
     items = "\n".join(f"<li>{_defect(defect)}</li>" for defect in defects)
-    return f"<p>{heading}</p>\n<ul>\n{items}\n</ul>"
+    return f"<p>{heading}</p>\n<ol>\n{items}\n</ol>"
 
 
-def _matched(pairs: Sequence[tuple[Defect, Defect]]) -> str:
-    if not pairs:
+def _matched(case: Case) -> str:
+    """Matched pairs, under the numbers they have in the two pictures."""
+    if not case.matched:
         return ""
-    items = "\n".join(f"<li>{_defect(true)}<br>found as: {_defect(found)}</li>" for true, found in pairs)
-    return f"<details><summary>Found: {len(pairs)}</summary>\n<ul>\n{items}\n</ul></details>"
+    items = "\n".join(
+        f"<li>{_defect(true)}<br>found as {number}: {_defect(found)}</li>"
+        for number, (true, found) in enumerate(case.matched, start=len(case.spurious) + 1)
+    )
+    return (
+        f"<details><summary>Found: {len(case.matched)}</summary>\n"
+        f'<ol start="{len(case.missed) + 1}">\n{items}\n</ol></details>'
+    )
 
 
 def _defect(defect: Defect) -> str:
