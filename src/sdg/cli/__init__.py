@@ -16,6 +16,7 @@ COMMANDS = {
     "align": ("sdg.cli.align", "Train a generator with spatial rewards (BoxFlow-GRPO), and compare."),
     "data": ("sdg.cli.data", "Check, describe, split, convert and compare annotation files."),
     "evaluate": ("sdg.cli.evaluate", "Score predicted defects against the truth with SDG-Eval."),
+    "train": ("sdg.cli.train", "Train a detector: supervised fine-tuning, then GRPO."),
     "testbed": ("sdg.cli.testbed", "Generate pictures with known defects; the embedded models."),
 }
 
@@ -23,6 +24,7 @@ COMMANDS = {
 EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "transformers", "diffusers", "accelerate"), "models"),
     **dict.fromkeys(("safetensors", "peft", "yaml", "tomli_w", "huggingface_hub", "tokenizers"), "models"),
+    "trl": "train",
     "httpx2": "api",
     **dict.fromkeys(("datasets", "supervision"), "data"),
     "matplotlib": "plot",

@@ -1,0 +1,178 @@
+"""From annotation files to training rows: what is asked, what is to be answered, and what had to be left out.
+
+A row holds texts and a path only. Pictures are decoded, and coordinates jittered, when a batch is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from sdg.data.files import open_binary
+from sdg.data.formats import read_records
+from sdg.data.sdg30k import read_defects, write_defects
+from sdg.defects import Diagnosis
+from sdg.detectors.turns import chat_turns, fitted_picture
+from sdg.errors import SdgError
+from sdg.images import image_size
+from sdg.prompting import AnswerParts, PromptProfile, trim_reasoning
+from sdg.records import Record
+from sdg.response import format_fault, render_response
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Row = dict[str, Any]
+"""id, image (path), caption, truth (`pack_truth`), length (tokens of prompt and target)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The usable rows of one annotation file; left_out: why rows are not used, and how many."""
+
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, int]
+    digest: str  # SHA-256 of the file
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def dataset(self) -> Dataset:
+        """The rows as a `datasets.Dataset`, which the trainers take."""
+        from datasets import Dataset
+
+        return Dataset.from_list(list(self.rows))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and digest, for the manifest of a run."""
+        return {"rows": len(self), "left_out": dict(self.left_out), "sha256": self.digest}
+
+
+def target(diagnosis: Diagnosis, answer: AnswerParts) -> str:
+    """The response to be learned: the parts the profile asks for, with only those steps of the reasoning."""
+    trimmed = replace(diagnosis, reasoning=trim_reasoning(diagnosis.reasoning, answer.steps))
+    return render_response(trimmed, **answer.rendering())
+
+
+def pack_truth(diagnosis: Diagnosis) -> str:
+    """A truth as JSON text, which a column of a `datasets.Dataset` can hold."""
+    return json.dumps({"defects": write_defects(diagnosis.defects), "reasoning": diagnosis.reasoning})
+
+
+@lru_cache(maxsize=4096)
+def unpack_truth(text: str) -> Diagnosis:
+    """The inverse of `pack_truth`; a group's completions share one truth, so the last ones are kept."""
+    value = json.loads(text)
+    return Diagnosis(read_defects(value["defects"]), value["reasoning"])
+
+
+def read_rows(
+    path: Path,
+    images: Path | None,
+    profile: PromptProfile,
+    processor: Any,
+    *,
+    max_length: int,
+    targets: bool,
+    limit: int | None = None,
+) -> Rows:
+    """The rows of an annotation file that can be trained on, or answered and scored, with this profile.
+
+    images: folder of the pictures, by default the annotation file's. targets: whether the row's own response
+    is learned, so that it must be whole and counts towards `max_length`.
+    Raises SdgError where the file cannot be read or no row is left, saying why.
+    """
+    folder = path.parent if images is None else images
+    with open_binary(path) as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    rows: list[Row] = []
+    left_out: Counter[str] = Counter()
+    for number, record in enumerate(read_records(path)):
+        if limit is not None and number == limit:
+            break
+        found = _row(record, number, folder, profile, processor, max_length, targets)
+        if isinstance(found, str):
+            left_out[found] += 1
+        else:
+            rows.append(found)
+    if not rows:
+        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in left_out.most_common())
+        raise SdgError(f"No row of {path} can be used: {reasons}.")
+    return Rows(tuple(rows), dict(left_out), digest)
+
+
+def _row(
+    record: Record,
+    number: int,
+    folder: Path,
+    profile: PromptProfile,
+    processor: Any,
+    max_length: int,
+    targets: bool,
+) -> Row | str:
+    """The row of a record, or why it cannot be used."""
+    diagnosis = record.diagnosis
+    if diagnosis is None or not diagnosis.is_informative:
+        return "not annotated"
+    image = folder / record.filepath
+    try:
+        size = image_size(image)
+    except SdgError:
+        return "picture missing or unreadable"
+    response = ""
+    if targets:
+        if profile.answer.think and not diagnosis.reasoning.strip():
+            return "no reasoning to learn the think block from"
+        response = target(diagnosis, profile.answer)
+        if format_fault(response, **profile.answer.gate()) is not None:
+            return "defects without what the profile asks for"
+    length = _text_tokens(processor, profile, record.prompt, response) + _image_tokens(
+        processor, profile, size
+    )
+    if length > max_length:
+        return f"more than {max_length:,} tokens"
+    return {
+        "id": number,
+        "image": str(image),
+        "caption": record.prompt,
+        "truth": pack_truth(diagnosis),
+        "length": length,
+    }
+
+
+def _text_tokens(processor: Any, profile: PromptProfile, caption: str, response: str) -> int:
+    turns = chat_turns(profile, caption, {"type": "image"})
+    if response:
+        turns.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
+    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=not response)
+    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _image_tokens(processor: Any, profile: PromptProfile, size: tuple[int, int]) -> int:
+    width, height = profile.image.fit(*size)
+    reader = processor.image_processor
+    patches = int(reader.get_number_of_image_patches(height, width, {}))
+    return patches // reader.merge_size**2 - 1  # the text holds one of them already
+
+
+def question(profile: PromptProfile, caption: str) -> list[dict[str, Any]]:
+    """The chat turns that ask about one picture, as every detector asks; the image is a placeholder."""
+    return chat_turns(profile, caption, {"type": "image"})
+
+
+def load_picture(path: str, profile: PromptProfile) -> Image.Image:
+    """A row's picture within the profile's limits."""
+    return fitted_picture(path, profile)
+
+
+def truths(rows: Iterable[Row]) -> list[Diagnosis]:
+    """The truth of each row."""
+    return [unpack_truth(row["truth"]) for row in rows]

@@ -1,0 +1,167 @@
+"""SDG-Eval while training: the model in memory answers the validation rows greedily and is scored.
+
+The scores are part of the trainer's own evaluation, so that they are logged and may choose the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from transformers import GenerationConfig
+from transformers.trainer_utils import EvalLoopOutput
+from trl.models import unwrap_model_for_generation
+
+from sdg.defects import DefectType, Diagnosis, Status
+from sdg.detectors.base import cut_off
+from sdg.embeddings import Embedder, TokenF1
+from sdg.errors import SdgError
+from sdg.evaluation import PAPER_METRICS, evaluate
+from sdg.prompting import PromptProfile
+from sdg.response import format_fault, parse_response
+from sdg.training.dataset import Row, load_picture, question, truths
+from sdg.training.reward import composite_rewards
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The text a model wrote for one row; whole: it ended by itself, not at the token limit."""
+
+    text: str
+    whole: bool
+
+
+def answer_rows(
+    model: Any, processor: Any, profile: PromptProfile, rows: Sequence[Row], batch_size: int
+) -> list[Answer]:
+    """Greedy answers of a loaded model to rows, in their order; batches of like length, left-padded."""
+    generation = _greedy(model, processor, profile)
+    order = sorted(range(len(rows)), key=lambda index: -rows[index]["length"])
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        texts = [
+            processor.apply_chat_template(
+                question(profile, rows[index]["caption"]), tokenize=False, add_generation_prompt=True
+            )
+            for index in batch
+        ]
+        pictures = [load_picture(rows[index]["image"], profile) for index in batch]
+        inputs = processor(
+            images=pictures, text=texts, padding=True, padding_side="left", return_tensors="pt"
+        ).to(model.device)
+        with torch.no_grad():
+            output = model.generate(**inputs, generation_config=generation)
+        for index, tokens in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            answers[index] = _read(tokens, generation.eos_token_id, processor.tokenizer)
+    return [answers[index] for index in range(len(rows))]
+
+
+def _greedy(model: Any, processor: Any, profile: PromptProfile) -> GenerationConfig:
+    tokenizer = processor.tokenizer
+    ends = model.generation_config.eos_token_id
+    ends = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    return GenerationConfig(
+        max_new_tokens=profile.generation.max_new_tokens,
+        do_sample=False,
+        eos_token_id=sorted({end for end in ends if end is not None}),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _read(tokens: list[int], ends: Sequence[int], tokenizer: Any) -> Answer:
+    end = next((place for place, token in enumerate(tokens) if token in ends), None)
+    text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Answer(text, end is not None)
+
+
+def score(
+    answers: Sequence[Answer], truth: Sequence[Diagnosis], profile: PromptProfile, embedder: Embedder | None
+) -> dict[str, float]:
+    """SDG-Eval and the state of the answers, under the names the log has.
+
+    "artifact_BoxF1@0.5", … and without a type the mean over the types for which it is defined; what is
+    undefined is left out. well_formed, truncated: shares of the answers; reward: mean composite reward;
+    length: mean number of characters. Without an embedder, rewards compare reasons by common words.
+    """
+    predicted = [_diagnosis(answer, profile) for answer in answers]
+    table = evaluate(truth, predicted, embedder=embedder).to_dict()
+    values: dict[str, float] = {}
+    for name in PAPER_METRICS:
+        defined = {kind.value: value for kind in DefectType if (value := table[kind.value][name]) is not None}
+        values |= {f"{kind}_{name}": value for kind, value in defined.items()}
+        if defined:
+            values[name] = float(np.mean(list(defined.values())))
+    gate = profile.answer.gate()
+    texts = [answer.text for answer in answers]
+    rewards = composite_rewards(texts, truth, (embedder or TokenF1()).similarity, **gate)
+    return values | {
+        "well_formed": float(np.mean([format_fault(text, **gate) is None for text in texts])),
+        "truncated": float(np.mean([not answer.whole for answer in answers])),
+        "unparseable": float(np.mean([d.status is Status.UNPARSEABLE for d in predicted])),
+        "reward": float(np.mean([reward.total for reward in rewards])),
+        "length": float(np.mean([len(text) for text in texts])),
+    }
+
+
+def _diagnosis(answer: Answer, profile: PromptProfile) -> Diagnosis:
+    diagnosis = parse_response(answer.text, require_think=profile.answer.think)
+    if answer.whole or diagnosis.status is Status.UNPARSEABLE:
+        return diagnosis
+    return cut_off(diagnosis)
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What an evaluation during training looks at; best: the metric that must be there."""
+
+    rows: tuple[Row, ...]
+    profile: PromptProfile
+    batch_size: int
+    best: str
+    embedder: Embedder | None = None
+
+
+class SdgEvalMixin:
+    """Mixed into a trainer: its evaluation is SDG-Eval of `validation`, shared out over the processes."""
+
+    validation: Validation
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Metrics of the validation rows; the arguments are those of `transformers.Trainer`."""
+        trainer: Any = self
+        accelerator, todo = trainer.accelerator, self.validation
+        trainer.model.eval()
+        mine = range(accelerator.process_index, len(todo.rows), accelerator.num_processes)
+        with (
+            unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model,
+            trainer.compute_loss_context_manager(),
+        ):
+            found = answer_rows(
+                model,
+                trainer.processing_class,
+                todo.profile,
+                [todo.rows[index] for index in mine],
+                todo.batch_size,
+            )
+        numbered = dict(gather_object(list(zip(mine, found, strict=True))))
+        answers = [numbered[index] for index in range(len(todo.rows))]
+        metrics = score(answers, truths(todo.rows), todo.profile, todo.embedder)
+        if todo.best not in metrics:
+            raise SdgError(
+                f"evaluation.best is {todo.best}, which is undefined on the validation rows: they have no "
+                "such defects; take more rows or another metric."
+            )
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(todo.rows))

@@ -1,0 +1,183 @@
+"""Reinforcement of a detector with TRL's GRPOTrainer and the composite reward (SDG §4.1, App. D.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import ProcessorMixin
+from trl import GRPOConfig, GRPOTrainer
+
+from sdg.embeddings import Similarity, load_embedder
+from sdg.errors import SdgError
+from sdg.prompting import PromptProfile
+from sdg.training.dataset import load_picture, question, unpack_truth
+from sdg.training.evaluate import SdgEvalMixin, Validation
+from sdg.training.guards import MALFORMED, GuardCallback
+from sdg.training.recipe import GrpoRecipe
+from sdg.training.reward import composite_rewards
+from sdg.training.run import (
+    RunLog,
+    check_environment,
+    last_checkpoint,
+    load_model,
+    load_processor,
+    load_profile,
+    lora_config,
+    open_run,
+    read_splits,
+    save_final,
+    trainer_arguments,
+)
+
+Messages = list[dict[str, Any]]
+
+
+class GrpoTrainer(SdgEvalMixin, GRPOTrainer):
+    """GRPOTrainer with SDG-Eval in place of roll-outs on the validation rows."""
+
+    def __init__(self, *args: Any, validation: Validation, **kwargs: Any) -> None:
+        self.validation = validation
+        super().__init__(*args, **kwargs)
+
+
+def reward_function(profile: PromptProfile, similarity: Similarity) -> Callable[..., list[float]]:
+    """The composite reward as GRPOTrainer calls it; its components go into the log as sdg/….
+
+    sdg/location, sdg/description and sdg/importance are means over the well-formed completions.
+    """
+    gate = profile.answer.gate()
+
+    def composite(
+        completions: Sequence[Messages],
+        truth: Sequence[str],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float]:
+        texts = [message[-1]["content"] for message in completions]
+        rewards = composite_rewards(texts, [unpack_truth(text) for text in truth], similarity, **gate)
+        valid = [reward for reward in rewards if reward.format_valid]
+        log_metric(MALFORMED, 1 - len(valid) / len(rewards))
+        for name in ("location", "description", "importance"):
+            # Every process logs every name each time, as the trainer gathers them; NaN is left out of means.
+            parts = [getattr(reward, name) for reward in valid]
+            log_metric(f"sdg/{name}", float(np.mean(parts)) if parts else float("nan"))
+        return [reward.total for reward in rewards]
+
+    return composite
+
+
+def with_pictures(dataset: Any, profile: PromptProfile) -> Any:
+    """The rows as the trainer reads them: `prompt`, `image` (decoded when asked for) and `truth`."""
+
+    def read(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {
+            "prompt": [_parts(question(profile, caption)) for caption in rows["caption"]],
+            "image": [load_picture(path, profile) for path in rows["image"]],
+            "truth": rows["truth"],
+        }
+
+    return dataset.with_transform(read)
+
+
+def _parts(turns: Messages) -> Messages:
+    return [
+        {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+        if isinstance(turn["content"], str)
+        else turn
+        for turn in turns
+    ]
+
+
+def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
+    """Train as the recipe says; returns the folder of the final detector, the best checkpoint by its metric.
+
+    Raises SdgError for anything a user can mend, and where a guard stopped the run; its checkpoints stay.
+    """
+    check_environment(recipe)
+    profile = load_profile(recipe)
+    processor = load_processor(recipe.model)
+    rows, validation, summary = read_splits(recipe, profile, processor, targets=False)
+    checkpoint = open_run(recipe, out, summary, profile, resume)
+    guard = GuardCallback(recipe.guards)
+    trainer = grpo_trainer(
+        recipe, out, processor, validation, rows.dataset(), guard, resumed=checkpoint is not None
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if guard.reason is not None:
+        kept = trainer.state.best_model_checkpoint or last_checkpoint(out)
+        where = f"the best checkpoint is {kept}" if kept else "no checkpoint was saved yet"
+        raise SdgError(
+            f"The run stopped at step {trainer.state.global_step}: {guard.reason} "
+            f"Lower the learning rate or start from a better checkpoint; {where}."
+        )
+    final = save_final(trainer, processor, profile, out)
+    trainer.accelerator.end_training()
+    return final
+
+
+def grpo_trainer(
+    recipe: GrpoRecipe,
+    out: Path,
+    processor: ProcessorMixin,
+    validation: Validation,
+    dataset: Any,
+    guard: GuardCallback,
+    *,
+    resumed: bool = False,
+) -> GrpoTrainer:
+    """The trainer of a recipe over a data set of rows; `train()` starts it."""
+    model = load_model(recipe.model)
+    similarity = load_embedder(recipe.similarity).similarity
+    return GrpoTrainer(
+        model=model,
+        reward_funcs=reward_function(validation.profile, similarity),
+        args=grpo_arguments(recipe, out, resumed=resumed),
+        train_dataset=with_pictures(dataset, validation.profile),
+        eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated
+        processing_class=processor,
+        callbacks=[RunLog(out, validation.profile), guard],
+        peft_config=lora_config(recipe.model, model),
+        validation=validation,
+    )
+
+
+def grpo_arguments(recipe: GrpoRecipe, out: Path, *, resumed: bool = False) -> GRPOConfig:
+    """TRL's arguments with every value that differs from the paper's set; raises SdgError for batches that
+    do not hold whole groups."""
+    rollout = recipe.rollout
+    engine: dict[str, Any] = {}
+    if rollout.engine == "vllm":
+        engine = {
+            "use_vllm": True,
+            "vllm_mode": "colocate",
+            "vllm_gpu_memory_utilization": rollout.vllm_memory,
+            "vllm_max_model_length": recipe.data.max_length + rollout.max_tokens,
+            # With top-p below 1 vLLM's probabilities are those of the cut distribution: no true ratio.
+            "vllm_importance_sampling_correction": False,
+        }
+    try:
+        return GRPOConfig(
+            **trainer_arguments(recipe, out, resumed=resumed),
+            **engine,
+            num_generations=rollout.group,
+            num_generations_eval=1,
+            max_completion_length=rollout.max_tokens,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            beta=recipe.beta,
+            epsilon=recipe.clip,
+            num_iterations=1,
+            loss_type="grpo",
+            scale_rewards="group",
+        )
+    except ValueError as error:
+        if "num_generations" not in str(error):
+            raise
+        raise SdgError(
+            f"optimiser.batch_size {recipe.optimiser.batch_size} × accumulate "
+            f"{recipe.optimiser.accumulate} × processes must be a multiple of rollout.group "
+            f"{rollout.group}, so that a batch holds whole groups."
+        ) from None

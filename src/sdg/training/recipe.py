@@ -1,0 +1,245 @@
+"""What a training run is made of: the schemas of `recipes/detector/*.yaml`, read by `load_recipe`.
+
+Defaults are the paper's settings, or the released configuration's where the paper is silent (SDG App. D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from sdg.defects import DefectType
+from sdg.prompting import PromptProfile
+
+SELECTABLE: Final = tuple(
+    f"{prefix}{name}"
+    for prefix in ("", *(f"{kind.value}_" for kind in DefectType))
+    for name in ("BoxF1@0.1", "BoxF1@0.5", "DetTypeF1")
+)
+"""Metrics that may choose the best checkpoint; without a type's name it is the mean over both types."""
+
+
+@dataclass(frozen=True)
+class LoraRecipe:
+    """Adapters in place of full training; targets: ends of the names of layers."""
+
+    r: int = 64
+    alpha: int = 128
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+    def __post_init__(self) -> None:
+        _positive(r=self.r, alpha=self.alpha)
+        if not self.targets:
+            raise ValueError("targets names at least one layer.")
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """The checkpoint that training starts from: a folder or a name on the model hub.
+
+    freeze_vision: leave the vision encoder, its merger included, as it is; adapters then stay out of it too.
+    """
+
+    checkpoint: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    freeze_vision: bool = True
+    gradient_checkpointing: bool = True
+    lora: LoraRecipe | None = None
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Annotation files in any format `sdg data` reads; images: folder of the pictures, by default the file's.
+
+    max_length: rows whose prompt and target need more tokens are left out, and counted. jitter: the amount
+    of SDG §4.1, in thousandths of a side; 0 is none, and GRPO has none. limit, validation_limit: the first so
+    many rows.
+    """
+
+    train: Path
+    validation: Path
+    images: Path | None = None
+    max_length: int = 5100
+    jitter: float = 10.0
+    limit: int | None = None
+    validation_limit: int | None = None
+    workers: int = 1  # processes that decode and tokenise
+
+    def __post_init__(self) -> None:
+        _positive(max_length=self.max_length, limit=self.limit, validation_limit=self.validation_limit)
+        if self.jitter < 0 or self.workers < 0:
+            raise ValueError("jitter and workers are not negative.")
+
+
+@dataclass(frozen=True)
+class OptimiserRecipe:
+    """AdamW with a warm-up; one step sees batch_size × accumulate × processes samples."""
+
+    learning_rate: float
+    epochs: float = 3.0
+    max_steps: int | None = None  # in place of epochs
+    batch_size: int = 1  # samples on each process
+    accumulate: int = 1
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: float = 0.05  # share of the steps
+    weight_decay: float = 0.0
+    betas: tuple[float, ...] = (0.9, 0.999)
+    grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(
+            learning_rate=self.learning_rate,
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            grad_norm=self.grad_norm,
+        )
+        if not 0 <= self.warmup < 1:
+            raise ValueError("warmup is a share of the steps, at least 0 and below 1.")
+        if self.weight_decay < 0:
+            raise ValueError("weight_decay is not negative.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas are two numbers, at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class EvaluationRecipe:
+    """SDG-Eval of greedy answers on the validation rows; `best` chooses the checkpoint that is kept.
+
+    embedder: a name `sdg.embeddings.load_embedder` knows; None leaves DescCos out.
+    """
+
+    every: int = 200  # steps; each evaluated checkpoint is saved
+    first: bool = False  # also before the first step
+    batch_size: int = 8
+    best: str = "BoxF1@0.5"
+    embedder: str | None = None
+
+    def __post_init__(self) -> None:
+        _positive(every=self.every, batch_size=self.batch_size)
+        if self.best not in SELECTABLE:
+            raise ValueError(f"best is one of {', '.join(SELECTABLE)}, not {self.best!r}.")
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """Where and how a run computes, and what it keeps."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    precision: Literal["bf16", "fp32"] = "bf16"  # autocast
+    deepspeed: Path | None = None
+    keep: int = 2  # newest checkpoints beside the best one
+    log_every: int = 10  # steps
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    def __post_init__(self) -> None:
+        _positive(keep=self.keep, log_every=self.log_every)
+
+
+@dataclass(frozen=True)
+class SftRecipe:
+    """Supervised fine-tuning. The ablations of SDG Table 7 are settings of it.
+
+    profile: how the model is asked and what it answers (`profile.answer` leaves parts out), or the path of a
+    profile's file; None takes the one in the checkpoint's folder.
+    """
+
+    model: ModelRecipe
+    data: DataRecipe
+    optimiser: OptimiserRecipe
+    profile: PromptProfile | Path | None = field(default_factory=PromptProfile)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    run: RunRecipe = field(default_factory=RunRecipe)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class RolloutRecipe:
+    """Groups of completions; vllm: roll-outs by vLLM on the training GPUs."""
+
+    group: int = 8
+    temperature: float = 1.0
+    top_p: float = 0.85
+    max_tokens: int = 4096
+    engine: Literal["transformers", "vllm"] = "transformers"
+    vllm_memory: float = 0.3  # share of a GPU's memory
+
+    def __post_init__(self) -> None:
+        _positive(temperature=self.temperature, max_tokens=self.max_tokens)
+        if self.group < 2:
+            raise ValueError("group is at least 2: an advantage compares the completions of a group.")
+        if not 0 < self.top_p <= 1 or not 0 < self.vllm_memory < 1:
+            raise ValueError("top_p and vllm_memory are shares above 0.")
+
+
+@dataclass(frozen=True)
+class GuardsRecipe:
+    """Limits past which a GRPO run stops, where `patience` log entries in a row are past them.
+
+    malformed: share of completions that fail the format gate. spread: least mean standard deviation of the
+    reward within a group, without which nothing is learned. length: factor by which the mean length of
+    completions may grow or shrink against the first log entry.
+    """
+
+    malformed: float = 0.5
+    spread: float = 0.005
+    length: float = 3.0
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        _positive(patience=self.patience)
+        if not 0 < self.malformed <= 1:
+            raise ValueError("malformed is a share, above 0 and at most 1.")
+        if self.spread < 0:
+            raise ValueError("spread is not negative.")
+        if self.length <= 1:
+            raise ValueError("length is a factor above 1.")
+
+
+@dataclass(frozen=True)
+class GrpoRecipe:
+    """Reinforcement with the composite reward (SDG §4.1), from a checkpoint that SFT made.
+
+    similarity: embedder that compares reasons in the reward. beta: weight of the KL term against the
+    starting checkpoint. clip: of the likelihood ratio, which is 1 here, one step to a roll-out.
+    """
+
+    model: ModelRecipe
+    data: DataRecipe
+    optimiser: OptimiserRecipe
+    profile: PromptProfile | Path | None = None
+    rollout: RolloutRecipe = field(default_factory=RolloutRecipe)
+    similarity: str = "qwen3"
+    beta: float = 0.01
+    clip: float = 0.2
+    guards: GuardsRecipe = field(default_factory=GuardsRecipe)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    run: RunRecipe = field(default_factory=RunRecipe)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+        _positive(clip=self.clip)
+        if self.beta < 0:
+            raise ValueError("beta is not negative.")
+
+
+Recipe = SftRecipe | GrpoRecipe
+
+
+def _positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} is above 0, not {value}.")
+
+
+def _check_seed(seed: Any) -> None:
+    if seed < 0:
+        raise ValueError("seed is not negative.")

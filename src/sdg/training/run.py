@@ -1,0 +1,323 @@
+"""What SFT and GRPO runs share: the folder of a run, loading, trainer arguments, resuming, the final model.
+
+OUT/manifest.json   recipe, versions, digests and counts of the data
+OUT/log.jsonl       every log entry
+OUT/checkpoint-N/   a detector's folder each, with optimiser and random state to resume from
+OUT/final/          the best checkpoint as a whole model, loadable by `load_detector("OUT/final")`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import LoraConfig
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    PreTrainedModel,
+    TrainerCallback,
+)
+
+from sdg import __version__
+from sdg.data.files import atomic_writer, write_text
+from sdg.data.jsonl import dump_object, read_objects
+from sdg.detectors.turns import checkpoint_profile
+from sdg.embeddings import load_embedder
+from sdg.errors import SdgError
+from sdg.prompting import PromptProfile
+from sdg.recipes import to_document
+from sdg.training.dataset import Rows, read_rows
+from sdg.training.evaluate import Validation
+from sdg.training.recipe import ModelRecipe, Recipe
+
+MANIFEST: Final = "manifest.json"
+LOG: Final = "log.jsonl"
+FINAL: Final = "final"
+_PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "vllm")
+
+
+def load_profile(recipe: Recipe) -> PromptProfile:
+    """The recipe's own profile, that of its file, or that of the checkpoint; raises SdgError."""
+    if isinstance(recipe.profile, PromptProfile):
+        return recipe.profile
+    if recipe.profile is not None:
+        return PromptProfile.load(recipe.profile)
+    return checkpoint_profile(recipe.model.checkpoint, recipe.model.revision)
+
+
+def load_processor(recipe: ModelRecipe) -> Any:
+    """The processor of the checkpoint, padding on the left; raises SdgError."""
+    try:
+        processor = AutoProcessor.from_pretrained(recipe.checkpoint, revision=recipe.revision)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unloadable(recipe, error) from error
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def load_model(recipe: ModelRecipe) -> PreTrainedModel:
+    """The checkpoint, its vision encoder frozen where the recipe says so; raises SdgError."""
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            recipe.checkpoint,
+            revision=recipe.revision,
+            dtype=getattr(torch, recipe.dtype),
+            attn_implementation=recipe.attention,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise _unloadable(recipe, error) from error
+    assert isinstance(model, PreTrainedModel)
+    if recipe.freeze_vision:
+        vision_encoder(model).requires_grad_(False)
+    # Sampling settings made for chat would be saved with the detector, and refused by a greedy one.
+    known = model.generation_config
+    model.generation_config = GenerationConfig(
+        eos_token_id=known.eos_token_id, pad_token_id=known.pad_token_id, bos_token_id=known.bos_token_id
+    )
+    return model
+
+
+def vision_encoder(model: Any) -> torch.nn.Module:
+    """The vision encoder of an image-text-to-text model; raises SdgError where it is not to be found."""
+    for name in ("visual", "vision_tower", "vision_model"):
+        encoder = getattr(model.model, name, None)
+        if isinstance(encoder, torch.nn.Module):
+            return encoder
+    raise SdgError(
+        f"{type(model).__name__} has no vision encoder known here, so it cannot be frozen; "
+        "set model.freeze_vision=false."
+    )
+
+
+def lora_config(recipe: ModelRecipe, model: PreTrainedModel) -> LoraConfig | None:
+    """Adapters on exactly the layers the recipe names, outside of a frozen vision encoder.
+
+    Raises SdgError where a name fits no layer.
+    """
+    if recipe.lora is None:
+        return None
+    frozen = set(vision_encoder(model).modules()) if recipe.freeze_vision else set()
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module not in frozen
+    ]
+    chosen = []
+    for target in recipe.lora.targets:
+        found = [name for name in linear if name == target or name.endswith(f".{target}")]
+        if not found:
+            raise SdgError(
+                f"model.lora.targets names {target!r}, but no trainable linear layer is called so."
+            )
+        chosen += found
+    return LoraConfig(
+        r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules=sorted(set(chosen)), lora_dropout=0.0
+    )
+
+
+def read_splits(
+    recipe: Recipe, profile: PromptProfile, processor: Any, *, targets: bool
+) -> tuple[Rows, Validation, dict[str, Any]]:
+    """Training rows, what is validated on, and the summary of both for the manifest; raises SdgError."""
+    data, check = recipe.data, recipe.evaluation
+    train = read_rows(
+        data.train,
+        data.images,
+        profile,
+        processor,
+        max_length=data.max_length,
+        targets=targets,
+        limit=data.limit,
+    )
+    held_out = read_rows(
+        data.validation,
+        data.images,
+        profile,
+        processor,
+        max_length=data.max_length,
+        targets=False,
+        limit=data.validation_limit,
+    )
+    embedder = load_embedder(check.embedder) if check.embedder else None
+    validation = Validation(held_out.rows, profile, check.batch_size, check.best, embedder)
+    return train, validation, {"train": train.summary(), "validation": held_out.summary()}
+
+
+def trainer_arguments(recipe: Recipe, out: Path, *, resumed: bool) -> dict[str, Any]:
+    """The arguments that `SFTConfig` and `GRPOConfig` share."""
+    optimiser, check, run = recipe.optimiser, recipe.evaluation, recipe.run
+    return {
+        "output_dir": str(out),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "learning_rate": optimiser.learning_rate,
+        "num_train_epochs": optimiser.epochs,
+        "max_steps": optimiser.max_steps or -1,
+        "per_device_train_batch_size": optimiser.batch_size,
+        "per_device_eval_batch_size": check.batch_size,
+        "gradient_accumulation_steps": optimiser.accumulate,
+        "lr_scheduler_type": optimiser.schedule,
+        "warmup_steps": optimiser.warmup,
+        "weight_decay": optimiser.weight_decay,
+        "adam_beta1": optimiser.betas[0],
+        "adam_beta2": optimiser.betas[1],
+        "max_grad_norm": optimiser.grad_norm,
+        "gradient_checkpointing": recipe.model.gradient_checkpointing,
+        "use_cpu": run.device == "cpu",
+        "bf16": run.precision == "bf16",
+        "deepspeed": None if run.deepspeed is None else os.fspath(run.deepspeed),
+        "dataloader_num_workers": recipe.data.workers,
+        "dataloader_pin_memory": run.device != "cpu",
+        "remove_unused_columns": False,
+        "logging_steps": run.log_every,
+        "report_to": list(run.trackers) or "none",
+        "eval_strategy": "steps",
+        "eval_steps": check.every,
+        "eval_on_start": check.first and not resumed,
+        "save_strategy": "steps",
+        "save_steps": check.every,
+        "save_total_limit": run.keep + 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": check.best,
+        "greater_is_better": True,
+    }
+
+
+def check_environment(recipe: Recipe) -> None:
+    """Raises SdgError where the recipe asks for a library that is not installed."""
+    from importlib.util import find_spec
+
+    if recipe.run.deepspeed is not None:
+        if find_spec("deepspeed") is None:
+            raise SdgError(
+                "run.deepspeed is set, but DeepSpeed is not installed: `pip install deepspeed`, "
+                "or --set run.deepspeed=null."
+            )
+        if not recipe.run.deepspeed.is_file():
+            raise SdgError(f"run.deepspeed is {recipe.run.deepspeed}, which is no file.")
+    rollout = getattr(recipe, "rollout", None)
+    if rollout is not None and rollout.engine == "vllm" and find_spec("vllm") is None:
+        raise SdgError(
+            "rollout.engine is vllm, but vLLM is not installed: `pip install vllm` on a machine with GPUs, "
+            "or --set rollout.engine=transformers."
+        )
+
+
+def open_run(
+    recipe: Recipe, out: Path, data: Mapping[str, Any], profile: PromptProfile, resume: bool
+) -> str | None:
+    """Write the manifest of a new run, or check that of a resumed one; the checkpoint to go on from, if any.
+
+    Raises SdgError where the folder holds a run and `resume` is not asked for, or another run than this.
+    """
+    manifest = {
+        "kind": type(recipe).__name__.removesuffix("Recipe").lower(),
+        "recipe": to_document(recipe),
+        "profile": profile.digest,
+        "data": data,
+        "versions": _versions(),
+    }
+    path = out / MANIFEST
+    if path.exists():
+        if not resume:
+            raise SdgError(
+                f"{out} holds a run already; add --resume to go on with it, or name another folder."
+            )
+        known = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("kind", "recipe", "profile", "data"):
+            if known.get(key) != json.loads(json.dumps(manifest[key])):
+                raise SdgError(
+                    f"{out} holds a run with another {key}; resume it with what it was started with, "
+                    "or name another folder."
+                )
+        return last_checkpoint(out)
+    if out.exists() and any(out.iterdir()):
+        raise SdgError(f"{out} is not empty and holds no run; name another folder.")
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_text(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    return None
+
+
+def last_checkpoint(out: Path) -> str | None:
+    """The newest whole checkpoint; one that a kill left half written has no readable state."""
+    found = sorted(
+        (int(folder.name.removeprefix("checkpoint-")), folder)
+        for folder in out.glob("checkpoint-*")
+        if folder.name.removeprefix("checkpoint-").isdigit()
+    )
+    for _, folder in reversed(found):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
+
+
+class RunLog(TrainerCallback):
+    """Writes each log entry to log.jsonl, and the profile into each checkpoint."""
+
+    def __init__(self, out: Path, profile: PromptProfile) -> None:
+        self.path, self.profile = out / LOG, profile
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # What was logged after the checkpoint that a run resumes from will be logged again.
+        if state.is_world_process_zero and self.path.exists():
+            kept = [entry for entry in state.log_history if entry.get("step", 0) <= state.global_step]
+            known = [entry for entry in _entries(self.path) if entry.get("step", 0) <= state.global_step]
+            with atomic_writer(self.path) as file:
+                for entry in known if state.global_step == 0 else kept:
+                    file.write(dump_object(entry))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and state.log_history:
+            with self.path.open("ab") as file:
+                file.write(dump_object(state.log_history[-1]))
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.profile.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    return list(read_objects(path)) if path.stat().st_size else []
+
+
+def save_final(trainer: Any, processor: Any, profile: PromptProfile, out: Path) -> Path:
+    """Write the trainer's model, adapters merged in, with processor and profile; returns the folder."""
+    final = out / FINAL
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        if trainer.accelerator.is_main_process:
+            model.merge_and_unload().save_pretrained(final)
+    else:
+        trainer.save_model(str(final))
+    if trainer.accelerator.is_main_process:
+        processor.save_pretrained(final)
+        profile.save(final)
+    trainer.accelerator.wait_for_everyone()
+    return final
+
+
+def _versions() -> dict[str, str]:
+    found = {"sdg": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _unloadable(recipe: ModelRecipe, error: Exception) -> SdgError:
+    reason = " ".join(str(error).split())[:300]
+    return SdgError(f"{recipe.checkpoint} cannot be loaded to be trained: {reason}")

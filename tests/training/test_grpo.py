@@ -1,0 +1,122 @@
+"""GRPO: the reward sees what the model wrote, its parts are logged, and guards stop a run gone wrong."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sdg import parse_response, render_response
+from sdg.embeddings import TokenF1
+from sdg.errors import SdgError
+from sdg.training.dataset import pack_truth, read_rows, target, truths
+from sdg.training.grpo import grpo, grpo_arguments, reward_function
+from sdg.training.guards import LENGTH, MALFORMED, SPREAD, Guards
+from sdg.training.recipe import GuardsRecipe, RolloutRecipe
+from sdg.training.run import check_environment, load_processor
+
+
+def entries(out) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_tags_are_still_there_after_decoding_without_special_tokens(grpo_recipe, toy, profile):
+    processor = load_processor(grpo_recipe.model)
+    rows = read_rows(toy / "train.jsonl", None, profile, processor, max_length=900, targets=False)
+    found = truths(rows.rows)
+    ids = [processor.tokenizer(target(t, profile.answer) + "<|im_end|>")["input_ids"] for t in found]
+    texts = processor.batch_decode(ids, skip_special_tokens=True)
+    logged = defaultdict(list)
+    rewards = reward_function(profile, TokenF1().similarity)(
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
+        truth=[row["truth"] for row in rows.rows],
+        log_metric=lambda name, value: logged[name].append(value),
+    )
+    assert rewards == [pytest.approx(1.0 if truth.defects else 0.18) for truth in found]
+    assert logged[MALFORMED] == [0.0]
+
+
+def test_malformed_completions_are_counted_and_kept_out_of_the_means_of_the_parts(toy, profile):
+    truth = parse_response(
+        '<think>\nx\n</think>\n<answer>[{"box_2d": [0, 0, 500, 500], "label": "artifact", '
+        '"description": "torn edge", "importance": 50}]</answer>'
+    )
+    logged = {}
+    rewards = reward_function(profile, TokenF1().similarity)(
+        completions=[[{"content": render_response(truth)}], [{"content": "no idea"}]],
+        truth=[pack_truth(truth)] * 2,
+        log_metric=logged.__setitem__,
+        prompts=None,
+    )
+    assert rewards == [pytest.approx(1.0), -1.0]
+    assert logged == {
+        MALFORMED: 0.5,
+        "sdg/location": pytest.approx(1.0),
+        "sdg/description": pytest.approx(1.0),
+        "sdg/importance": pytest.approx(1.0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        ({MALFORMED: 0.6}, "malformed"),
+        ({SPREAD: 0.001}, "spread"),
+        ({LENGTH: 400.0}, "400 tokens"),
+        ({LENGTH: 20.0}, "20 tokens"),
+    ],
+)
+def test_a_guard_stops_after_so_many_bad_entries_in_a_row(bad, word):
+    good = {MALFORMED: 0.1, SPREAD: 0.2, LENGTH: 100.0}
+    guards = Guards(GuardsRecipe(malformed=0.5, spread=0.01, length=3.0, patience=3))
+    for logs in (good, good | bad, good | bad, good, good | bad, {"eval_reward": 1.0}, good | bad):
+        assert guards.look(logs) is None
+    assert word in guards.look(good | bad)
+
+
+def test_a_batch_without_whole_groups_is_refused_in_a_sentence(grpo_recipe, tmp_path):
+    uneven = replace(grpo_recipe, optimiser=replace(grpo_recipe.optimiser, batch_size=6))
+    with pytest.raises(SdgError, match=r"multiple of rollout\.group 8"):
+        grpo_arguments(uneven, tmp_path)
+
+
+def test_the_papers_values_reach_the_trainer(grpo_recipe, tmp_path):
+    arguments = grpo_arguments(grpo_recipe, tmp_path)
+    assert (arguments.num_generations, arguments.beta, arguments.top_p) == (8, 0.01, 0.85)
+    assert (arguments.temperature, arguments.loss_type) == (1.0, "grpo")
+
+
+def test_missing_vllm_is_said_before_anything_is_loaded(grpo_recipe, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_environment(grpo_recipe)
+    with pytest.raises(SdgError, match="pip install vllm"):
+        check_environment(replace(grpo_recipe, rollout=RolloutRecipe(engine="vllm")))
+
+
+@pytest.mark.slow
+def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recipe, tmp_path):
+    out = tmp_path / "run"
+    final = grpo(grpo_recipe, out)
+    assert (final / "sdg_profile.toml").exists()
+    steps = {entry["step"]: entry for entry in entries(out) if "loss" in entry}
+    assert set(steps) == {1, 2}
+    assert steps[1][MALFORMED] == 1.0  # an untrained model writes nothing of use
+    assert steps[1]["reward"] == -1.0
+    assert {"sdg/location", "kl"} <= set(steps[1])
+    assert any("eval_BoxF1@0.5" in entry for entry in entries(out))
+
+    (out / "checkpoint-2" / "trainer_state.json").unlink()
+    grpo(grpo_recipe, out, resume=True)
+    again = next(entry for entry in entries(out) if "loss" in entry and entry["step"] == 2)
+    assert again["loss"] == steps[2]["loss"]
+    assert again[LENGTH] == steps[2][LENGTH]
+
+
+@pytest.mark.slow
+def test_a_run_that_a_guard_stops_ends_with_its_sentence(grpo_recipe, tmp_path):
+    strict = replace(grpo_recipe, guards=GuardsRecipe(malformed=0.5, patience=1))
+    with pytest.raises(SdgError, match="stopped at step 1: 100% of the completions are malformed"):
+        grpo(strict, tmp_path / "run")

@@ -1,0 +1,185 @@
+"""SFT: what is trained on, when it changes, and that a run can be stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trl
+from torch.utils.data import DataLoader
+
+from sdg import load_detector, parse_response
+from sdg.errors import SdgError
+from sdg.prompting import AnswerParts, PromptProfile
+from sdg.recipes import parse_recipe
+from sdg.training.collate import JitterCollator, LengthGroupedSampler
+from sdg.training.dataset import Rows, read_rows, target, truths
+from sdg.training.recipe import LoraRecipe, ModelRecipe, SftRecipe
+from sdg.training.run import last_checkpoint, load_model, load_processor, lora_config, vision_encoder
+from sdg.training.sft import sft
+
+
+@pytest.fixture(scope="module")
+def processor(toy: Path) -> Any:
+    return load_processor(ModelRecipe(str(toy / "checkpoint")))
+
+
+@pytest.fixture
+def rows(toy: Path, profile: PromptProfile, processor: Any) -> Rows:
+    return read_rows(toy / "train.jsonl", None, profile, processor, max_length=900, targets=True)
+
+
+def losses(out: Path) -> dict[int, float]:
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {entry["step"]: entry["loss"] for entry in entries if "loss" in entry}
+
+
+def test_loss_is_on_the_target_and_its_end_and_on_nothing_else(rows, profile, processor):
+    collator = JitterCollator(processor, profile, amount=0, seed=0)
+    batch = collator(rows.rows[:4])
+    for row, ids, labels, truth in zip(
+        rows.rows, batch["input_ids"], batch["labels"], truths(rows.rows[:4]), strict=False
+    ):
+        learned = labels != -100
+        assert torch.equal(labels[learned], ids[learned])
+        assert processor.tokenizer.decode(ids[learned]) == target(truth, profile.answer) + "<|im_end|>\n"
+        assert row["caption"] in processor.tokenizer.decode(ids[~learned])
+
+
+def test_lengths_are_those_of_the_tokens_a_batch_really_has(rows, profile, processor):
+    collator = JitterCollator(processor, profile, amount=0, seed=0)
+    for row in rows.rows[:6]:
+        assert collator([row])["input_ids"].shape[1] == row["length"]
+
+
+def test_with_a_worker_epochs_differ_and_one_epoch_repeats(rows, profile, processor):
+    collator = JitterCollator(processor, profile, amount=10, seed=0)
+    loader = DataLoader(rows.dataset(), batch_size=16, collate_fn=collator, num_workers=1)
+
+    def labels(epoch: int) -> torch.Tensor:
+        collator.epoch = epoch
+        return next(iter(loader))["labels"]
+
+    first, second, again = labels(0), labels(1), labels(0)
+    assert torch.equal(first, again)
+    assert first.shape != second.shape or not torch.equal(first, second)
+
+
+def test_jitter_moves_boxes_by_at_most_its_amount_and_nothing_else(rows, profile, processor):
+    collator = JitterCollator(processor, profile, amount=10, seed=3)
+    for row, truth in zip(rows.rows, truths(rows.rows), strict=True):
+        moved = parse_response(collator.response(row))
+        assert moved.reasoning == truth.reasoning
+        for defect, before in zip(moved.defects, truth.defects, strict=True):
+            assert replace(defect, box=before.box) == replace(before, subtype=None)
+            assert max(abs(a - b) for a, b in zip(defect.box, before.box, strict=True)) <= 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "gone"),
+    [
+        (AnswerParts(steps=(2, 3)), "Step 1"),
+        (AnswerParts(steps=(1, 2)), "Step 3"),
+        (AnswerParts(description=False), '"description"'),
+        (AnswerParts(importance=False), '"importance"'),
+        (AnswerParts(think=False), "<think>"),
+    ],
+)
+def test_ablated_targets_lack_just_the_part(rows, answer, gone):
+    truth = next(truth for truth in truths(rows.rows) if truth.defects)
+    whole, ablated = target(truth, AnswerParts()), target(truth, answer)
+    assert gone in whole
+    assert gone not in ablated
+    kept = parse_response(ablated, require_think=answer.think)
+    assert [defect.box for defect in kept.defects] == [defect.box for defect in truth.defects]
+
+
+def test_rows_that_cannot_be_used_are_counted_by_reason(toy, profile, processor, tmp_path):
+    lines = (toy / "train.jsonl").read_text().splitlines()
+    no_picture = {**json.loads(lines[1]), "filepath": "gone.png"}
+    no_thought = {key: value for key, value in json.loads(lines[2]).items() if key != "ann_response"}
+    (tmp_path / "a.jsonl").write_text("\n".join([lines[0], json.dumps(no_picture), json.dumps(no_thought)]))
+    found = read_rows(tmp_path / "a.jsonl", toy, profile, processor, max_length=900, targets=True)
+    assert len(found) == 1
+    assert sorted(found.left_out.values()) == [1, 1]
+    with pytest.raises(SdgError, match="more than 10 tokens"):
+        read_rows(tmp_path / "a.jsonl", toy, profile, processor, max_length=10, targets=True)
+
+
+def test_sampler_gives_every_row_once_in_batches_of_like_length():
+    lengths = [(7 * number) % 101 for number in range(103)]
+    sampler = LengthGroupedSampler(lengths, 4, seed=1)
+    order = list(sampler)
+    assert sorted(order) == list(range(103))
+    assert order == list(sampler)
+    batches = [[lengths[row] for row in order[at : at + 4]] for at in range(0, 103, 4)]
+    assert max(max(batch) - min(batch) for batch in batches) < 8
+    sampler.epoch = 1
+    assert list(sampler) != order
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_vision_is_frozen_on_request_also_for_adapters(toy, frozen):
+    recipe = ModelRecipe(
+        str(toy / "checkpoint"), dtype="float32", freeze_vision=frozen, lora=LoraRecipe(targets=("q_proj",))
+    )
+    model = load_model(recipe)
+    assert all(p.requires_grad is not frozen for p in vision_encoder(model).parameters())
+    assert all(p.requires_grad for p in model.model.language_model.parameters())
+    names = lora_config(recipe, model).target_modules
+    assert len(names) == 2
+    assert not any("visual" in name for name in names)
+    of_vision = replace(recipe, lora=LoraRecipe(targets=("qkv",)))
+    if frozen:
+        with pytest.raises(SdgError, match="qkv"):
+            lora_config(of_vision, model)
+    else:
+        assert len(lora_config(of_vision, model).target_modules) == 2
+
+
+@pytest.mark.slow
+def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_recipe, toy, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    final = sft(sft_recipe, whole)
+    undisturbed = losses(whole)
+    assert undisturbed[4] < undisturbed[1]
+
+    sft(sft_recipe, cut)
+    # As after a kill: the last checkpoint is half written, and the log has entries past the one before.
+    (cut / "checkpoint-4" / "trainer_state.json").write_text("{")
+    assert last_checkpoint(cut) == str(cut / "checkpoint-2")
+    sft(sft_recipe, cut, resume=True)
+    assert losses(cut) == undisturbed
+    steps = [json.loads(line)["step"] for line in (cut / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+    diagnoses = load_detector(str(final), device="cpu").diagnose([(toy / "0.png", "a red circle")])
+    assert len(diagnoses) == 1
+    with pytest.raises(SdgError, match="--resume"):
+        sft(sft_recipe, whole)
+    with pytest.raises(SdgError, match="another recipe"):
+        sft(replace(sft_recipe, seed=1), whole, resume=True)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_merged_into_the_final_model_and_evaluation_is_logged(document, tmp_path):
+    document["model"]["lora"] = {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
+    document["optimiser"]["max_steps"] = 2
+    document["run"]["precision"] = "bf16"
+    document["data"]["workers"] = 1
+    final = sft(parse_recipe(SftRecipe, document), tmp_path / "run")
+    names = {path.name for path in final.iterdir()}
+    assert {"model.safetensors", "sdg_profile.toml", "tokenizer.json"} <= names
+    assert "adapter_model.safetensors" not in names
+    assert (tmp_path / "run" / "checkpoint-2" / "sdg_profile.toml").exists()
+    entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    evaluated = next(entry for entry in entries if "eval_BoxF1@0.5" in entry)
+    assert 0 <= evaluated["eval_well_formed"] <= 1
+    assert evaluated["eval_truncated"] <= 1
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["data"]["train"]["rows"] == 16
+    assert manifest["versions"]["trl"] == trl.__version__
