@@ -1,0 +1,72 @@
+"""The recipes of the repository: whole, alike but for values, and the paper's where they say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sdg.errors import SdgError
+from sdg.prompting import PromptProfile
+from sdg.recipes import load_recipe
+from sdg.training.recipe import GrpoRecipe, SftRecipe
+
+FOLDER = Path(__file__).parents[2] / "recipes" / "detector"
+
+
+def keys(value: Any, at: str = "") -> set[str]:
+    if not isinstance(value, dict):
+        return {at}
+    return set().union(*(keys(item, f"{at}.{name}") for name, item in value.items()))
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_the_small_and_the_large_recipe_differ_in_values_only(kind):
+    small, large = (
+        yaml.safe_load((FOLDER / f"{kind}-{size}.yaml").read_text()) for size in ("testbed", "qwen3vl-4b")
+    )
+    assert keys(small) == keys(large)
+
+
+def test_the_sft_recipe_is_the_papers():
+    recipe = load_recipe(SftRecipe, FOLDER / "sft-qwen3vl-4b.yaml")
+    assert 16 * recipe.optimiser.batch_size * recipe.optimiser.accumulate == 16
+    assert (recipe.optimiser.learning_rate, recipe.optimiser.warmup, recipe.optimiser.epochs) == (
+        3e-5,
+        0.05,
+        3,
+    )
+    assert (recipe.data.max_length, recipe.data.jitter, recipe.model.freeze_vision) == (5100, 10, True)
+    assert isinstance(recipe.profile, PromptProfile)
+    assert recipe.profile.template == PromptProfile().template
+
+
+def test_the_grpo_recipe_is_the_papers():
+    recipe = load_recipe(GrpoRecipe, FOLDER / "grpo-qwen3vl-4b.yaml")
+    assert 16 * recipe.optimiser.batch_size * recipe.optimiser.accumulate % recipe.rollout.group == 0
+    assert (recipe.rollout.group, recipe.rollout.top_p, recipe.rollout.temperature) == (8, 0.85, 1.0)
+    assert (recipe.beta, recipe.optimiser.learning_rate, recipe.rollout.max_tokens) == (0.01, 5e-6, 4096)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "profile.answer.steps=[2, 3]",
+        "profile.answer.steps=[1, 2]",
+        "profile.answer.description=false",
+        "profile.answer.importance=false",
+        "profile.answer.think=false",
+        "data.jitter=0",
+        "model.freeze_vision=false",
+    ],
+)
+def test_every_ablation_of_table_7_is_one_setting(override):
+    path = FOLDER / "sft-qwen3vl-4b.yaml"
+    assert load_recipe(SftRecipe, path, [override]) != load_recipe(SftRecipe, path)
+
+
+def test_an_unknown_metric_for_the_best_checkpoint_is_refused():
+    with pytest.raises(SdgError, match=r"evaluation: best is one of"):
+        load_recipe(SftRecipe, FOLDER / "sft-testbed.yaml", ["evaluation.best=loss"])
