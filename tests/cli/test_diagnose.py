@@ -127,6 +127,19 @@ def test_a_bad_argument_is_one_sentence(folder: Path, arguments: list[str], sent
     assert done.stderr.count("\n") == 1
 
 
+def test_a_run_that_is_interrupted_says_how_to_go_on(folder: Path) -> None:
+    code = (
+        "import os, signal, sys, sdg.detectors.bulk as bulk\n"
+        "from sdg.cli import main\n"
+        "bulk.run = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n"
+        "main(['diagnose', 'in.jsonl', '--detector', 'replay:stored.jsonl', '--out', 'out.jsonl'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "go on with --resume --out out.jsonl." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_shows_an_example(folder: Path) -> None:
     done = diagnose(folder, "--help")
     assert done.returncode == 0

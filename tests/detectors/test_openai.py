@@ -325,3 +325,20 @@ def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(monkeypatch: pyte
     monkeypatch.delenv("no_proxy", raising=False)
     (outcome,) = outcomes(lambda index, attempt: completion(CLEAN), attempts=1)
     assert outcome.diagnosis.is_clean
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"error": {"message": "too long", "code": 3}}', "too long"),
+        (b'{"error": "too long"}', "too long"),
+        (b'{"detail": "too long"}', "too long"),
+        (b'{"message": "too\\nlong."}', "too long"),
+        (b"<html>too long</html>", "<html>too long</html>"),
+        (b"", "nothing"),
+        (b"x" * 900, "x" * 200 + "…"),
+    ],
+)
+def test_the_servers_own_words_are_in_the_error(content: bytes, words: str) -> None:
+    (outcome,) = outcomes(lambda index, attempt: Reply(content, 400))
+    assert outcome.error == f"The server answered 400: {words}."

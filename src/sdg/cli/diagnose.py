@@ -81,8 +81,12 @@ def diagnose(
         click.echo(json.dumps(bulk.readable(items[0], outcome.diagnosis), indent=2, ensure_ascii=False))
         rows, failed = [bulk.to_row(items[0], outcome)], []
     else:
-        with _progress(len(items)) as advance:
-            summary = bulk.run(model, items, out, resume=resume, on_result=advance)
+        try:
+            with _progress(len(items)) as advance:
+                summary = bulk.run(model, items, out, resume=resume, on_result=advance)
+        except KeyboardInterrupt:
+            _say(f"Stopped. What is done so far is kept; go on with --resume --out {out}.")
+            raise
         rows, failed = list(jsonl.read_objects(out)), list(summary.failed)
         _say(f"{summary.images:,} images in {out}, {summary.diagnosed:,} of them asked for now.")
     if overlays is not None:

@@ -165,10 +165,12 @@ def _message(content: bytes) -> str:
     """What an error response says."""
     try:
         error = json.loads(content)
-        error = error.get("error", error)
-        message = error.get("message", error) if isinstance(error, dict) else error
-        return str(message)
-    except (ValueError, AttributeError):
+        if isinstance(error, dict):
+            error = error.get("error") or error.get("detail") or error  # OpenAI's key, FastAPI's key
+        if isinstance(error, dict):
+            error = error.get("message", error)
+        return str(error)
+    except ValueError:
         return content[:400].decode("utf-8", "replace") or "nothing"
 
 

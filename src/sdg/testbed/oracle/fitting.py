@@ -27,7 +27,7 @@ _CONTENDER_MARGIN: Final = 0.16
 _MANY_CONTENDERS: Final = 9
 _DAMAGED: Final = 0.2
 """Mismatch from which more starts are tried."""
-_STRAIGHT: Final = 0.09
+_STRAIGHT: Final = 0.03
 """Mismatch below which no turned shape is tried."""
 _TURNS: Final = (-13.0, 13.0)
 _TURN_GAIN: Final = 0.62

@@ -1,0 +1,99 @@
+"""`sdg diagnose` of 16 pictures: cold from the command line, then loaded, against a plain `generate` loop.
+
+Run: python benchmarks/bench_diagnose.py [CHECKPOINT]
+Without a folder: the packaged weights, else untrained ones of the same size that write 120 tokens each.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import sdg
+from sdg.prompting import Generation, PromptProfile
+from sdg.testbed.layout import place
+from sdg.testbed.prompts import phrase, sample_request
+from sdg.testbed.renderer import render
+from sdg.testbed.weights import DETECTOR
+
+PICTURES = 16
+WORDS = "a an two three four red green blue circle square triangle left right of above below"
+
+
+def untrained(folder: Path) -> Path:
+    from sdg.testbed.detector.build import new_model, new_processor, new_tokenizer
+
+    profile = PromptProfile(template="caption: {caption}", generation=Generation(max_new_tokens=120))
+    tokenizer = new_tokenizer([WORDS, str(profile.template)])
+    new_model(tokenizer).save_pretrained(folder)
+    new_processor(tokenizer).save_pretrained(folder)
+    profile.save(folder)
+    return folder
+
+
+def scenes(folder: Path) -> list[tuple[Path, str]]:
+    """Pictures of the testbed's world, written to a folder, and their prompts."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for number in range(PICTURES):
+        request = sample_request(rng)
+        path = folder / f"{number:02}.png"
+        Image.fromarray(render(place(request, rng), 128)).save(path)
+        pairs.append((path, phrase(request, rng)))
+    rows = [json.dumps({"filepath": path.name, "caption": prompt}) for path, prompt in pairs]
+    (folder / "in.jsonl").write_text("\n".join(rows))
+    return pairs
+
+
+def plain_loop(checkpoint: Path, pairs: list[tuple[Path, str]]) -> float:
+    """Seconds of the loop that a model card shows: one picture after the other through `generate`."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    profile = PromptProfile.load(checkpoint)
+    processor: Any = AutoProcessor.from_pretrained(checkpoint)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    began = time.perf_counter()
+    for path, prompt in pairs:
+        text = processor.apply_chat_template(profile.render(prompt), add_generation_prompt=True)
+        inputs = processor(images=[Image.open(path).convert("RGB")], text=[text], return_tensors="pt")
+        limit = profile.generation.max_new_tokens
+        model.generate(**inputs, max_new_tokens=limit, do_sample=False)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if len(sys.argv) > 1:
+            checkpoint = Path(sys.argv[1])
+        else:
+            checkpoint = DETECTOR if DETECTOR.is_dir() else untrained(folder / "untrained")
+        pairs = scenes(folder)
+        command = [sys.executable, "-m", "sdg", "diagnose", str(folder / "in.jsonl")]
+        command += ["--detector", str(checkpoint), "--device", "cpu", "--out", str(folder / "out.jsonl")]
+        began = time.perf_counter()
+        subprocess.run([*command, "--batch-size", str(PICTURES)], capture_output=True)
+        print(f"sdg diagnose, cold, {PICTURES} pictures    {time.perf_counter() - began:6.1f} s")
+        loop = plain_loop(checkpoint, pairs)
+        print(f"plain generate loop              {loop / PICTURES:8.3f} s a picture")
+        for batch_size in (1, 4, 8, 16):
+            detector = sdg.load_detector(str(checkpoint), device="cpu", batch_size=batch_size)
+            began = time.perf_counter()
+            detector.diagnose(pairs)
+            took = time.perf_counter() - began
+            print(
+                f"loaded, batches of {batch_size:<2}            {took / PICTURES:8.3f} s a picture, {loop / took:.1f} × the loop"
+            )
+
+
+if __name__ == "__main__":
+    main()
