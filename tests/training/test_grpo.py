@@ -16,6 +16,7 @@ from sdg.training.dataset import pack_truth, read_rows, target, truths
 from sdg.training.grpo import grpo, grpo_arguments, reward_function
 from sdg.training.guards import LENGTH, MALFORMED, SPREAD, Guards
 from sdg.training.recipe import GuardsRecipe, RolloutRecipe
+from sdg.training.reward import Reward
 from sdg.training.run import check_environment, load_processor
 
 
@@ -96,23 +97,36 @@ def test_missing_vllm_is_said_before_anything_is_loaded(grpo_recipe, monkeypatch
         check_environment(replace(grpo_recipe, rollout=RolloutRecipe(engine="vllm")))
 
 
+@pytest.fixture
+def graded(monkeypatch) -> None:
+    """Rewards an untrained model can differ in: the more kinds of letters, the better."""
+
+    def grade(responses, truths, similarity, **gate):
+        return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
+
+    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("graded")
 def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recipe, tmp_path):
     out = tmp_path / "run"
     final = grpo(grpo_recipe, out)
     assert (final / "sdg_profile.toml").exists()
     steps = {entry["step"]: entry for entry in entries(out) if "loss" in entry}
     assert set(steps) == {1, 2}
-    assert steps[1][MALFORMED] == 1.0  # an untrained model writes nothing of use
-    assert steps[1]["reward"] == -1.0
-    assert {"sdg/location", "kl"} <= set(steps[1])
+    parts = (MALFORMED, "sdg/location", "sdg/description", "sdg/importance")
+    assert [steps[1][part] for part in parts] == [0.0, 0.5, 0.25, 0.125]
+    assert steps[2]["grad_norm"] > 0
+    assert steps[2][SPREAD] > 0
+    assert "kl" in steps[2]
     assert any("eval_BoxF1@0.5" in entry for entry in entries(out))
 
     (out / "checkpoint-2" / "trainer_state.json").unlink()
     grpo(grpo_recipe, out, resume=True)
     again = next(entry for entry in entries(out) if "loss" in entry and entry["step"] == 2)
-    assert again["loss"] == steps[2]["loss"]
-    assert again[LENGTH] == steps[2][LENGTH]
+    for name in ("reward", "entropy", "grad_norm", "kl"):
+        assert again[name] == steps[2][name]
 
 
 @pytest.mark.slow

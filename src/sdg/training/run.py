@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers import (
     AutoModelForImageTextToText,
@@ -242,7 +243,10 @@ def open_run(
         return last_checkpoint(out)
     if out.exists() and any(out.iterdir()):
         raise SdgError(f"{out} is not empty and holds no run; name another folder.")
-    if int(os.environ.get("RANK", "0")) == 0:
+    # Every process has looked before one writes, or a slow one would find the folder taken.
+    processes = PartialState(cpu=recipe.run.device == "cpu")
+    processes.wait_for_everyone()
+    if processes.is_main_process:
         write_text(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     return None
 
