@@ -1,6 +1,7 @@
 """The oracle's parts: pixels, fits, the assignment, the words, and what its code may know."""
 
 import ast
+import doctest
 import itertools
 import subprocess
 import sys
@@ -45,6 +46,11 @@ def test_the_oracle_shares_no_code_with_injection_and_no_weights():
         if name.startswith("sdg.testbed."):
             assert name.split(".")[2] in {"oracle", "world", "prompts", "layout", "renderer"}
         assert name.split(".")[0] not in {"torch", "transformers", "diffusers"}
+
+
+def test_the_example_in_the_docstring_runs():
+    result = doctest.testmod(sdg.testbed.oracle)
+    assert (result.attempted, result.failed) == (5, 0)
 
 
 def test_importing_the_oracle_loads_neither_torch_nor_injection():

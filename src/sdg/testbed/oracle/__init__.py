@@ -1,7 +1,11 @@
 """The oracle: what is wrong with a picture of the testbed's kind, by classical vision alone.
 
     >>> from sdg.testbed.oracle import diagnose
-    >>> diagnose(picture, "A red ring to the left of a green cross").defects
+    >>> from sdg.testbed.renderer import render
+    >>> from sdg.testbed.world import Scene, Thing
+    >>> picture = render(Scene((Thing("ring", "red", 32, 64, 20),), "white"))
+    >>> [defect.subtype for defect in diagnose(picture, "A red ring left of a green cross").defects]
+    ['missing object']
 
 It shares no code with defect injection and no weights with the learned models; it annotates and judges,
 and is never an alignment reward. What it cannot see is listed in docs/oracle.md.
