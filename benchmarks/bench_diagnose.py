@@ -91,7 +91,8 @@ def main() -> None:
             detector.diagnose(pairs)
             took = time.perf_counter() - began
             print(
-                f"loaded, batches of {batch_size:<2}            {took / PICTURES:8.3f} s a picture, {loop / took:.1f} × the loop"
+                f"loaded, batches of {batch_size:<2}            {took / PICTURES:8.3f} s a picture, "
+                f"{loop / took:.1f} × the loop"
             )
 
 

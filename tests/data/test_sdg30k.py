@@ -9,7 +9,7 @@ from sdg.data import sdg30k
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.errors import SdgError
 from sdg.records import Record
-from sdg.response import parse_response, render_response
+from sdg.response import cut_off, parse_response, render_response
 
 ITEM = {"box_2d": [10, 20, 30, 40], "label": "artifact", "description": "Six fingers.", "importance": 45}
 LINE = {"filepath": "a.png", "caption": "a cat", "ann_translated_bboxes": [ITEM]}
@@ -226,18 +226,35 @@ def test_an_image_of_which_nothing_is_known_is_never_written_as_clean(tmp_path):
         assert sdg30k.to_annotation(Record("a.png", "", diagnosis))["ann_translated_bboxes"] is None
 
 
+@pytest.mark.parametrize(
+    "response",
+    ["<think>a</think><answer>[]</answer>", "<think>no answer yet", "<answer>[]</answer> and then <answer>["],
+)
+def test_a_response_told_to_be_cut_off_is_never_clean(tmp_path, response):
+    record = predict_one(tmp_path, {"filepath": "a.png", "response": response, "status": "truncated"})
+    assert record.diagnosis.status is Status.TRUNCATED
+    assert not record.diagnosis.is_clean
+    assert record.metadata == {}
+    assert sdg30k.from_prediction(sdg30k.to_prediction(record)) == record
+
+
 responses = st.text(max_size=20) | st.builds(
     render_response, st.from_type(Diagnosis).filter(lambda d: d.is_informative)
 )
 
 
+def read(response, told_cut_off):
+    diagnosis = parse_response(response)
+    return cut_off(diagnosis) if told_cut_off and response else diagnosis
+
+
 @given(
     st.lists(
         st.builds(
-            lambda record, text, cut: Record(
+            lambda record, text, cut, told: Record(
                 record.filepath,
                 record.prompt,
-                Diagnosis(status="failed", raw=text) if cut < 0 else parse_response(text[: len(text) - cut]),
+                Diagnosis(status="failed", raw=text) if cut < 0 else read(text[: len(text) - cut], told),
                 record.generator,
                 record.split,
                 record.annotator,
@@ -246,6 +263,7 @@ responses = st.text(max_size=20) | st.builds(
             st.from_type(Record),
             responses,
             st.integers(-1, 9),
+            st.booleans(),
         ),
         min_size=1,
         max_size=3,

@@ -25,7 +25,6 @@ EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "transformers", "diffusers", "accelerate"), "models"),
     **dict.fromkeys(("safetensors", "peft", "yaml", "tomli_w", "huggingface_hub", "tokenizers"), "models"),
     "trl": "train",
-    "trl": "train",
     "httpx2": "api",
     **dict.fromkeys(("datasets", "supervision"), "data"),
     "matplotlib": "plot",

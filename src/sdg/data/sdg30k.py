@@ -25,7 +25,7 @@ from sdg.data.fields import (
 )
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.records import Record
-from sdg.response import parse_response, render_response
+from sdg.response import cut_off, parse_response, render_response
 from sdg.response.grammar import TAG, think_content
 
 BoxOrder = Literal["xyxy", "yxyx"]
@@ -50,7 +50,8 @@ def read_predictions(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Recor
     """Stream the records of a prediction file, each response parsed leniently (see `parse_response`).
 
     A line whose `response` is null, whose `status` is "failed" or which has an `error` gives a Diagnosis
-    with status `failed`. Raises SdgError with file, line and reason where a line is no prediction.
+    with status `failed`; one whose `status` is "truncated", a truncated one.
+    Raises SdgError with file, line and reason where a line is no prediction.
     """
     _check_order(box_order)
     return jsonl.read_records(path, partial(from_prediction, box_order=box_order))
@@ -126,10 +127,11 @@ def from_prediction(value: Mapping[str, Any], box_order: BoxOrder = "xyxy") -> R
     filepath = text_of(value, "filepath" if "filepath" in value else "filename")
     caption = text_of(value, "caption", default="")
     response, known = value.get("response"), _PREDICTION_KEYS
-    told_failed = value.get("status") == "failed"
-    if told_failed:
+    told_failed = value.get("status") == Status.FAILED.value
+    told_cut_off = value.get("status") == Status.TRUNCATED.value
+    if told_failed or told_cut_off:
         known |= {"status"}
-    elif "response" not in value and not value.get("error"):
+    if not told_failed and "response" not in value and not value.get("error"):
         raise ValueError("'response' is missing; where the detector failed it is null.")
     if not isinstance(response, str | None):
         raise ValueError(f"'response' is the detector's raw text, not {response!r}.")
@@ -137,6 +139,8 @@ def from_prediction(value: Mapping[str, Any], box_order: BoxOrder = "xyxy") -> R
         diagnosis = Diagnosis(status=Status.FAILED, raw=response or "")
     else:
         diagnosis = _reorder(parse_response(response), box_order)
+        if told_cut_off and response:  # the detector met its token limit; the text alone need not show it
+            diagnosis = cut_off(diagnosis)
     return Record(filepath, caption, diagnosis, **from_extras(value, known=known))
 
 
@@ -149,6 +153,9 @@ def to_prediction(record: Record) -> dict[str, Any]:
     taken = _PREDICTION_KEYS | {"status"}
     if diagnosis.status is Status.FAILED:
         value |= {"response": diagnosis.raw or None, "status": "failed"}
+    elif _only_told_cut_off(diagnosis):
+        value |= {"response": diagnosis.raw, "status": Status.TRUNCATED.value}
+        taken |= {"error"}
     else:
         value["response"] = _response(diagnosis)
         taken |= {"error"}
@@ -228,6 +235,14 @@ def _response(diagnosis: Diagnosis) -> str:
     if parse_response(diagnosis.raw) == diagnosis:
         return diagnosis.raw
     return render_response(diagnosis)
+
+
+def _only_told_cut_off(diagnosis: Diagnosis) -> bool:
+    # Cut off as the detector told, in a way that the response's text does not show.
+    if diagnosis.status is not Status.TRUNCATED or not diagnosis.raw:
+        return False
+    read = parse_response(diagnosis.raw)
+    return read.status is not Status.TRUNCATED and cut_off(read) == diagnosis
 
 
 def _reorder(diagnosis: Diagnosis, box_order: BoxOrder) -> Diagnosis:

@@ -6,7 +6,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Final, Protocol
 
@@ -15,7 +15,6 @@ from PIL import Image
 from sdg.defects import Diagnosis, Status
 from sdg.errors import SdgError
 from sdg.images import load_image, load_image_bytes
-from sdg.response.grammar import CUT_OFF
 
 Source = str | os.PathLike[str] | Image.Image
 """An image: its file, or a picture in memory."""
@@ -80,12 +79,6 @@ class StreamingDetector(ABC):
 def failed(reason: str) -> Outcome:
     """The outcome of a pair that got no answer."""
     return Outcome(Diagnosis(status=Status.FAILED), reason)
-
-
-def cut_off(diagnosis: Diagnosis) -> Diagnosis:
-    """The diagnosis of a response known to end at the token limit: `truncated`, however whole it looks."""
-    repairs = diagnosis.repairs if CUT_OFF in diagnosis.repairs else (*diagnosis.repairs, CUT_OFF)
-    return replace(diagnosis, status=Status.TRUNCATED, repairs=repairs)
 
 
 def picture(image: Source) -> Image.Image:

@@ -13,12 +13,12 @@ from queue import SimpleQueue
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, cut_off, failed
+from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, failed
 from sdg.detectors.chat import ChatServer, Refused, Unanswered, as_data_url
 from sdg.detectors.turns import chat_turns, fitted_picture
 from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
-from sdg.response import parse_response
+from sdg.response import cut_off, parse_response
 
 CONCURRENCY: Final = 8
 TIMEOUT: Final = 300.0

@@ -9,9 +9,9 @@ from typing import Any
 
 from sdg.data import jsonl
 from sdg.defects import Status
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, cut_off, failed, path_of
+from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, path_of
 from sdg.detectors.paths import PathIndex, claimed_twice
-from sdg.response import parse_response
+from sdg.response import cut_off, parse_response
 
 _FAILED = "The stored run got no answer for this image."
 

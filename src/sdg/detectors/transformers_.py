@@ -6,12 +6,12 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, cut_off, failed
+from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
 from sdg.detectors.turns import chat_turns, fitted_picture
 from sdg.errors import SdgError
 from sdg.images import image_size
 from sdg.prompting import PromptProfile
-from sdg.response import parse_response
+from sdg.response import cut_off, parse_response
 
 if TYPE_CHECKING:
     from PIL import Image

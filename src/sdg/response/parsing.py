@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -256,3 +256,9 @@ def _outside(text: str, used: list[tuple[int, int]]) -> tuple[str, ...]:
 def _text_repairs(rest: str) -> tuple[str, ...]:
     fence = (g.CODE_FENCE,) if "```" in rest else ()
     return (*fence, g.OUTSIDE_TEXT) if _FENCE.sub("", rest).strip() else fence
+
+
+def cut_off(diagnosis: Diagnosis) -> Diagnosis:
+    """The diagnosis of a response known to end at the token limit: `truncated`, however whole it looks."""
+    repairs = diagnosis.repairs if g.CUT_OFF in diagnosis.repairs else (*diagnosis.repairs, g.CUT_OFF)
+    return replace(diagnosis, status=Status.TRUNCATED, repairs=repairs)
