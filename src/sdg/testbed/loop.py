@@ -5,6 +5,7 @@ Batch number i is drawn from (seed, i) alone, so that a resumed run sees what an
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -191,8 +192,6 @@ def fit(
 
 
 def _averaged(model: nn.Module, average: dict[str, Tensor]) -> nn.Module:
-    import copy
-
     twin = copy.deepcopy(model)
     twin.load_state_dict(average)
     return twin.eval()

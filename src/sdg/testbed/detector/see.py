@@ -5,6 +5,7 @@ Trained on injected pictures of the train split; the language model waits until 
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,6 @@ def _take_over(
     model: Qwen3VLForConditionalGeneration, reader: DenseReader
 ) -> Qwen3VLForConditionalGeneration:
     # A copy of the model with the averaged tower; training goes on with the model's own.
-    import copy
-
     twin = copy.deepcopy(model)
     twin.model.visual.load_state_dict(reader.visual.state_dict())
     return twin

@@ -5,7 +5,6 @@ Four blocks, factor 8, as FLUX's own: a 128-pixel picture is a 16×16 latent, pa
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from sdg.testbed.layout import sample_scene
 from sdg.testbed.loop import Budget, SeededBatches, fit
-from sdg.testbed.renderer import draw_thing, render_float
+from sdg.testbed.renderer import draw_thing, render, render_float
 from sdg.testbed.world import CANVAS, COLOURS, SHAPES, Thing
 
 LATENT_CHANNELS: Final = 8
@@ -138,21 +137,20 @@ def train_vae(
 @torch.no_grad()
 def calibrate(vae: AutoencoderKL, *, seed: int, count: int = 64) -> None:
     """Write the latents' mean and standard deviation over scenes into the config, as FLUX's VAE has them."""
-    rng = np.random.default_rng(seed)
-    pictures = np.stack(
-        [np.clip(render_float(sample_scene(rng)[2]), 0, 255).astype(np.uint8) for _ in range(count)]
-    )
-    latents = vae.encode(to_tensor(pictures)).latent_dist.mean
+    pictures = _scenes(seed, count)
+    latents = vae.encode(pictures).latent_dist.mean
     vae.register_to_config(scaling_factor=1 / float(latents.std()), shift_factor=float(latents.mean()))
 
 
 def reconstruction_error(vae: AutoencoderKL, *, seed: int, count: int = 64) -> dict[str, float]:
     """Mean absolute error in grey levels (0–255) of whole pictures through the autoencoder and back."""
-    rng = np.random.default_rng(seed)
-    pictures = np.stack(
-        [np.clip(render_float(sample_scene(rng)[2]), 0, 255).astype(np.uint8) for _ in range(count)]
-    )
+    pictures = _scenes(seed, count)
     with torch.no_grad():
-        decoded = vae.decode(vae.encode(to_tensor(pictures)).latent_dist.mean).sample
-    error = (decoded - to_tensor(pictures)).abs().mul(127.5)
-    return json.loads(json.dumps({"mean": float(error.mean()), "p99": float(error.flatten().quantile(0.99))}))
+        decoded = vae.decode(vae.encode(pictures).latent_dist.mean).sample
+    error = (decoded - pictures).abs().mul(127.5)
+    return {"mean": float(error.mean()), "p99": float(error.flatten().quantile(0.99))}
+
+
+def _scenes(seed: int, count: int) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return to_tensor(np.stack([render(sample_scene(rng)[2]) for _ in range(count)]))
