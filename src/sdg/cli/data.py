@@ -11,7 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from sdg.data import files, formats
+from sdg import files
+from sdg.data import formats
 from sdg.data.faults import Fault
 from sdg.data.formats import FORMATS, Format
 from sdg.data.sdg30k import BoxOrder

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sdg import __version__
-from sdg.data.files import write_text
 from sdg.data.formats import guess_format, read_records
 from sdg.data.sdg30k import BoxOrder
 from sdg.defects import Diagnosis, Status
@@ -24,6 +23,7 @@ from sdg.evaluation.scoring import Matching
 from sdg.evaluation.sdg_eval import evaluate as score
 from sdg.evaluation.slices import SLICES, Slice, SliceBy
 from sdg.evaluation.tables import Rows, comparison_rows, evaluation_rows, rich_table, slice_rows
+from sdg.files import write_text
 from sdg.records import Record
 
 _FILE = click.Path(path_type=Path)

@@ -28,9 +28,9 @@ from sdg.data.fields import (
     text_of,
     to_extras,
 )
-from sdg.data.files import atomic_writer
 from sdg.defects import Defect, DefectType, Diagnosis
 from sdg.errors import SdgError
+from sdg.files import atomic_writer
 from sdg.images import image_size
 from sdg.records import Record
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from sdg.data.faults import Path
-from sdg.data.files import read_text
 from sdg.data.jsonl import DECODER, dump_object
 from sdg.errors import SdgError
+from sdg.files import read_text
 
 
 def load_document(path: Path) -> Any:

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from sdg.data.faults import Part, Path
-from sdg.data.files import atomic_writer, open_binary
 from sdg.errors import SdgError
+from sdg.files import atomic_writer, open_binary
 from sdg.records import Record
 
 S = TypeVar("S")

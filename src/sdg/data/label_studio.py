@@ -31,9 +31,9 @@ from sdg.data.fields import (
     text_of,
     to_extras,
 )
-from sdg.data.files import atomic_writer, write_text
 from sdg.defects import BOX_SCALE, SUBTYPES, Defect, DefectType, Diagnosis
 from sdg.errors import SdgError
+from sdg.files import atomic_writer, write_text
 from sdg.records import Record
 
 NO_PROBLEM: Final = "no problem"

@@ -7,10 +7,10 @@ import pathlib
 from typing import TYPE_CHECKING, Final
 
 from sdg.data.faults import Path
-from sdg.data.files import atomic_writer
 from sdg.data.statistics import BINS, KINDS, Group, Statistics
 from sdg.defects import DefectType
 from sdg.errors import SdgError
+from sdg.files import atomic_writer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,8 +26,8 @@ import numpy as np
 from sdg.data import jsonl
 from sdg.data.faults import Path
 from sdg.data.fields import as_name, text_of
-from sdg.data.files import atomic_writer
 from sdg.errors import SdgError
+from sdg.files import atomic_writer
 
 
 @dataclass(frozen=True, slots=True)

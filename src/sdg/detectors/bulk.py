@@ -17,11 +17,11 @@ from typing import IO, Any
 
 from sdg import __version__
 from sdg.data import jsonl
-from sdg.data.files import read_text, write_text
 from sdg.data.sdg30k import write_defects
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector
 from sdg.errors import SdgError
+from sdg.files import read_text, write_text
 
 Key = tuple[str, str]
 Row = dict[str, Any]

@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from sdg.data.files import read_text
 from sdg.errors import SdgError
+from sdg.files import read_text
 
 _METHODS: Final = ("strip", "lstrip", "rstrip")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.data.files import atomic_writer, read_text
 from sdg.errors import SdgError
+from sdg.files import atomic_writer, read_text
 from sdg.prompting.constants import read_constant
 from sdg.prompting.wording import STEPS, default_template
 from sdg.recipes import parse_recipe, to_document

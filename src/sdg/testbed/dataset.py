@@ -25,10 +25,10 @@ import numpy as np
 from PIL import Image
 
 from sdg import __version__
-from sdg.data.files import atomic_writer, write_text
 from sdg.data.jsonl import dump_object
 from sdg.data.sdg30k import to_annotation
 from sdg.errors import SdgError
+from sdg.files import atomic_writer, write_text
 from sdg.records import Record
 from sdg.testbed.injection import Sample, sample
 from sdg.testbed.prompts import Split, split_of

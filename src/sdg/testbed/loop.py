@@ -34,6 +34,7 @@ class Budget:
     steps: int
     learning_rate: float
     warmup: int = 200
+    decay: float = 0.5  # share of the steps over which the learning rate falls; before, it stands still
     final_fraction: float = 0.02  # the learning rate ends at this fraction of its peak
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -108,12 +109,11 @@ def _adamw(parameters: Iterable[nn.Parameter], budget: Budget) -> torch.optim.Op
 
 
 def learning_rate_factor(step: int, budget: Budget) -> float:
-    """Linear warm-up, then a cosine down to `final_fraction`."""
+    """Linear warm-up, a plateau, then a line down to `final_fraction` over the last `decay` of the steps."""
     if step < budget.warmup:
         return (step + 1) / budget.warmup
-    done = (step - budget.warmup) / max(1, budget.steps - budget.warmup)
-    low = budget.final_fraction
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    left = (budget.steps - step) / max(1.0, budget.decay * budget.steps)
+    return budget.final_fraction + (1 - budget.final_fraction) * min(1.0, max(0.0, left))
 
 
 def fit(

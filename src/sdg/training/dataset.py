@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from sdg.data.files import open_binary
 from sdg.data.formats import read_records
 from sdg.data.sdg30k import read_defects, write_defects
 from sdg.defects import Diagnosis
 from sdg.detectors.turns import chat_turns, fitted_picture
 from sdg.errors import SdgError
+from sdg.files import open_binary
 from sdg.images import image_size
 from sdg.prompting import AnswerParts, PromptProfile, trim_reasoning
 from sdg.records import Record

@@ -28,11 +28,11 @@ from transformers import (
 )
 
 from sdg import __version__
-from sdg.data.files import atomic_writer, write_text
 from sdg.data.jsonl import dump_object, read_objects
 from sdg.detectors.turns import checkpoint_profile
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
+from sdg.files import atomic_writer, write_text
 from sdg.prompting import PromptProfile
 from sdg.recipes import to_document
 from sdg.training.dataset import Rows, read_rows

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sdg.data.files import atomic_writer, open_binary, read_text, write_text
 from sdg.errors import SdgError
+from sdg.files import atomic_writer, open_binary, read_text, write_text
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -49,7 +49,7 @@ def test_a_link_keeps_pointing_where_it_did(tmp_path):
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path):
     # A limit on the size of files stands for the disk: writing beyond it fails in the same place.
     code = (
-        "import resource, sys; from sdg.data.files import write_text; from sdg.errors import SdgError\n"
+        "import resource, sys; from sdg.files import write_text; from sdg.errors import SdgError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: write_text(sys.argv[1], 'x' * 100_000)\n"
         "except SdgError as error: print(error)"
