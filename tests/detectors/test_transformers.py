@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -149,6 +150,13 @@ def test_loading_says_in_one_sentence_what_is_wrong(untaught: Path, tmp_path: Pa
     torch.save({}, pickled / "pytorch_model.bin")
     with pytest.raises(SdgError, match="pickled cannot be loaded"):
         sdg.load_detector(str(pickled))
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "./nowhere", "../no/where", "runs/sft/final", "~/nowhere"])
+@pytest.mark.parametrize("profile", ["", "?profile=default"])
+def test_a_folder_that_is_not_there_is_called_so(path: str, profile: str) -> None:
+    with pytest.raises(SdgError, match=rf"^There is no folder {re.escape(path)}; [^.]*\.$"):
+        sdg.load_detector(f"hf:{path}{profile}")
 
 
 def test_code_in_a_checkpoint_is_not_run(untaught: Path, tmp_path: Path) -> None:

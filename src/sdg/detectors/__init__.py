@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sdg.detectors import uri as _uri
@@ -50,6 +51,10 @@ def _hf(uri: DetectorUri) -> StreamingDetector:
         "profile": _uri.text,
         "revision": _uri.text,
     }
+    if _uri.is_path(uri.place) and not Path(uri.place).is_dir():
+        raise SdgError(
+            f"There is no folder {uri.place}; check the path, or name a model on a hub as hf:ORG/NAME."
+        )
     values = _with_profile(uri, known)
     profile = values.pop("profile") or checkpoint_profile(uri.place, values.get("revision"))
     return hf.TransformersDetector(uri.place, profile, **values)

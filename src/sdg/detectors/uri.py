@@ -54,6 +54,11 @@ def parse_uri(uri: str) -> DetectorUri:
     return DetectorUri(scheme, place, options)
 
 
+def is_path(place: str) -> bool:
+    """Whether a place can only be a path, as a model hub's names are NAME or ORG/NAME."""
+    return place.startswith(("/", ".", "~")) or place.count("/") > 1 or "\\" in place
+
+
 def _unknown(uri: str, scheme: str) -> SdgError:
     near = difflib.get_close_matches(scheme, SCHEMES, n=1)
     if near:
