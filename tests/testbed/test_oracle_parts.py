@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdg.testbed.oracle
+from sdg.geometry import iou
 from sdg.testbed.injection import sample
 from sdg.testbed.injection import vocabulary as injected_words
+from sdg.testbed.injection.importance import SEMANTIC as INJECTED
 from sdg.testbed.layout import sample_scene
 from sdg.testbed.oracle import diagnose, vocabulary
 from sdg.testbed.oracle.check import check
@@ -25,11 +27,72 @@ from sdg.testbed.oracle.judgement import cast
 from sdg.testbed.oracle.outline import fit_outline, outline_points
 from sdg.testbed.oracle.perception import Seen
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, as_picture, classify, look
+from sdg.testbed.oracle.rating import SEMANTIC
 from sdg.testbed.prompts import WORDS, phrase, sample_request
 from sdg.testbed.renderer import render, render_float, thing_layer
 from sdg.testbed.world import BACKGROUNDS, COLOURS, SHAPES, Group, Scene, Thing
 
 FOLDER = Path(sdg.testbed.oracle.__file__).parent
+CONVENTIONS = Path(__file__).parents[2] / "docs" / "testbed-conventions.md"
+
+
+def test_the_oracle_reports_what_the_conventions_name_and_nothing_else():
+    own, shared = {}, set()
+    section = ""
+    for line in CONVENTIONS.read_text().splitlines():
+        section = line if line.startswith("## ") else section
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("| `"):
+            continue
+        name = cells[0].split("`")[1]
+        if "only generated" in section:
+            own[name] = (cells[1], float(cells[4]))
+        else:
+            shared.add(name)
+    assert shared == set(INJECTED)
+    assert shared | set(own) == set(SEMANTIC)
+    assert {name: SEMANTIC[name] for name in INJECTED} == INJECTED
+    assert {name: SEMANTIC[name] for name in own} == {name: weight for name, (_, weight) in own.items()}
+    assert {name: type for name, (type, _) in own.items()} == {
+        "wrong background": "misalignment",
+        "malformed object": "artifact",
+        "stray mark": "artifact",
+    }
+
+
+def test_a_background_is_wrong_only_where_the_prompt_names_another():
+    ring = Thing("ring", "red", 64.0, 64.0, 20.0)
+    for shown in BACKGROUNDS:
+        picture = render(Scene((ring,), shown))
+        assert diagnose(picture, "A red ring").is_clean
+        for asked in BACKGROUNDS:
+            found = diagnose(picture, f"A red ring on a {asked} background").defects
+            if asked == shown:
+                assert found == ()
+            else:
+                (defect,) = found
+                assert (defect.subtype, str(defect.type)) == ("wrong background", "misalignment")
+                assert defect.box == (0, 0, 1000, 1000)
+
+
+def test_a_stray_mark_has_the_box_of_its_pixels_and_half_an_object_is_no_missing_one():
+    ring = Thing("ring", "red", 32.0, 32.0, 18.0)
+    picture = render(Scene((ring,), "white")).copy()
+    picture[90:96, 80:100] = (90, 90, 90)
+    (mark,) = diagnose(picture, "A red ring").defects
+    assert (mark.subtype, str(mark.type)) == ("stray mark", "artifact")
+    assert iou([mark.box], [(625, 680, 782, 774)])[0, 0] > 0.7  # 12 pixels high at least
+    rng = np.random.default_rng(0)
+    blob = np.hypot(*(np.mgrid[:128, :128] - 90)) < 14 + 9 * np.sin(
+        5 * np.arctan2(*(np.mgrid[:128, :128] - 90)) + rng.uniform()
+    )
+    picture = render(Scene((ring,), "white")).copy()
+    picture[blob] = COLOURS["blue"]
+    found = diagnose(picture, "A red ring and a blue square").defects
+    assert [defect.subtype for defect in found] == ["malformed object"]
+    rows, columns = np.nonzero(blob)
+    around = [1000 * v / 128 for v in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
+    assert iou([found[0].box], [tuple(map(round, around))])[0, 0] > 0.8
 
 
 def test_the_oracle_shares_no_code_with_injection_and_no_weights():

@@ -14,7 +14,7 @@ from sdg.testbed.oracle.perception import Artifact, Seen
 from sdg.testbed.oracle.pixels import SIDE
 from sdg.testbed.world import COLOURS, Request
 
-_MEANING: Final = {
+SEMANTIC: Final = {
     # misalignments
     "missing object": 1.0,
     "wrong relation": 0.8,
@@ -38,7 +38,7 @@ _MEANING: Final = {
     "wrong shadow": 0.3,
     "stray mark": 0.3,
 }
-"""How far a defect changes what the picture means; the oracle's own names are added to the conventions'."""
+"""How far a defect changes what the picture means; three of these only occur in generated pictures."""
 _PROMINENT: Final = {"missing object": 1.0, "wrong relation": 1.0, "wrong text": 1.0}
 _OTHERWISE: Final = 0.7
 
@@ -59,7 +59,7 @@ def rate_contradiction(request: Request, seen: tuple[Seen, ...], item: Contradic
             prominence = min(1.0, abs(len(item.things) - group.count) / group.count)
         elif item.subtype == "missing object":
             area = sqrt(group.count / sum(g.count for g in request.groups))
-    return _weigh(prominence, _MEANING[item.subtype], area, main)
+    return _weigh(prominence, SEMANTIC[item.subtype], area, main)
 
 
 def rate_artifact(parts: Cast, item: Artifact) -> int:
@@ -71,7 +71,7 @@ def rate_artifact(parts: Cast, item: Artifact) -> int:
     else:
         groups = [n for n in range(len(parts.members)) if item.target in parts.players(n)]
         main = 0.3 if not groups else 1.0 if groups[0] == 0 else 0.5
-    return _weigh(min(1.0, item.change / 110), _MEANING[item.subtype], _extent(item.box), main)
+    return _weigh(min(1.0, item.change / 110), SEMANTIC[item.subtype], _extent(item.box), main)
 
 
 def _extent(box: Box) -> float:

@@ -130,10 +130,6 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
         "A stray mark {place} breaks the smooth {background} background, where nothing should be drawn.",
         "An uneven patch {place} stains the {background} background, which should be plain.",
     ),
-    "stray mark beside": (
-        "An uneven mark at the {side} of the {object} {place} breaks the smooth background.",
-        "The background at the {side} of the {object} {place} has a mark that should not be there.",
-    ),
     "garbled letters": (
         "The letters of the word {place} are garbled and turned, so nobody can read it.",
         "The text {place} is broken: its letters are mixed up instead of clear.",
@@ -170,8 +166,6 @@ def reason_artifact(view: Perception, item: Artifact) -> str:
         }
         if key == "colour bleeding" and item.colour is not None:
             key, slots["foreign"] = "colour bleeding inwards" if item.colour else "stain inwards", item.colour
-        elif key == "stray mark":
-            key = "stray mark beside"
     elif key == "noise texture":
         key = "noise texture on background"
     return _fill(key, slots, item.box)
