@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sdg.errors import SdgError
-
-STATE, META = "state.safetensors", "progress.json"
+from sdg.testbed.checkpoint import load_checkpoint, open_run, save_checkpoint, trim_log
 
 
 @dataclass(frozen=True)
@@ -131,19 +128,18 @@ def fit(
 ) -> nn.Module:
     """Train `model` on `loss_of(batch)["loss"]` and return it with its averaged (EMA) weights.
 
-    Checkpoints go to out/checkpoint, atomically; `resume` goes on from there. The log is out/log.jsonl, one
-    line a report. `on_save` is called with the averaged model at each checkpoint. Raises SdgError where a
-    checkpoint is in the way, or the loss stops being a number.
+    Checkpoints go to out/checkpoint, atomically; `resume` goes on from there, or begins where there is none.
+    The log is out/log.jsonl, one line a report. `on_save` is called with the averaged model at each
+    checkpoint. Raises SdgError where a checkpoint is in the way or was made with another seed, or the loss
+    stops being a number.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    folder = out / "checkpoint"
-    if folder.exists() and not resume:
-        raise SdgError(
-            f"{folder} holds an earlier run: add --resume to go on with it, or name another folder."
-        )
+    folder = open_run(out, resume)
     optimizers = make_optimizers(model, budget, muon)
     average = {name: p.detach().clone() for name, p in model.state_dict().items()}
-    start = _load(folder, model, average, optimizers) if folder.exists() else 0
+    start = load_checkpoint(folder, model, average, optimizers, seed) if folder.exists() else 0
+    trim_log(out / "log.jsonl", start)
+    if start >= budget.steps and on_save is not None:
+        on_save(_averaged(model, average), start)  # the run may have died between checkpoint and this
     console = Console(stderr=True)
     began, seen, reported = time.monotonic(), start, time.monotonic()
     totals: dict[str, float] = {}
@@ -180,9 +176,10 @@ def fit(
             left = (now - began) / (step - start) * (budget.steps - step) / 60
             console.print(f"step {step}/{budget.steps}  {line}  {left:.0f} min left", highlight=False)
             seen, reported, totals = step, now, {}
-        out_of_time = budget.max_minutes is not None and time.monotonic() - began > budget.max_minutes * 60
+        minutes = (time.monotonic() - began) / 60
+        out_of_time = budget.max_minutes is not None and minutes > budget.max_minutes and step < budget.steps
         if step % budget.save_every == 0 or step == budget.steps or out_of_time:
-            _save(folder, model, average, optimizers, step)
+            save_checkpoint(folder, model, average, optimizers, step, seed)
             if on_save is not None:
                 on_save(_averaged(model, average), step)
         if out_of_time:
@@ -195,46 +192,3 @@ def _averaged(model: nn.Module, average: dict[str, Tensor]) -> nn.Module:
     twin = copy.deepcopy(model)
     twin.load_state_dict(average)
     return twin.eval()
-
-
-def _save(
-    folder: Path,
-    model: nn.Module,
-    average: dict[str, Tensor],
-    optimizers: list[torch.optim.Optimizer],
-    step: int,
-) -> None:
-    fresh = folder.with_name(folder.name + ".writing")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.items()}
-    for index, optimizer in enumerate(optimizers):
-        for key, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}.{name}": torch.as_tensor(v) for name, v in state.items()}
-    save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, fresh / STATE)
-    (fresh / META).write_text(json.dumps({"step": step}))
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    fresh.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _load(
-    folder: Path, model: nn.Module, average: dict[str, Tensor], optimizers: list[torch.optim.Optimizer]
-) -> int:
-    tensors = load_file(folder / STATE)
-    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    for name in average:
-        average[name].copy_(tensors[f"average.{name}"])
-    for index, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        prefix = f"optimizer.{index}."
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                number, name = key[len(prefix) :].split(".", 1)
-                state.setdefault(int(number), {})[name] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return int(json.loads((folder / META).read_text())["step"])

@@ -7,6 +7,7 @@ a side), so that the score has to see what a prompt says and not only its overal
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from sdg.testbed.checkpoint import replace_folder
 from sdg.testbed.generator.build import TEXT_LENGTH, new_tokenizer
 from sdg.testbed.layout import place
 from sdg.testbed.loop import Budget, SeededBatches, fit
@@ -127,7 +129,7 @@ def train_scorer(
     resume: bool = False,
     max_minutes: float | None = None,
 ) -> CLIPModel:
-    """Train and save the scorer with its processor to out/scorer."""
+    """Train and save the scorer with its processor to out/scorer. Raises SdgError as `fit` does."""
     torch.manual_seed(seed)
     model, tokenizer = new_scorer(), new_tokenizer(start=True)
 
@@ -140,10 +142,7 @@ def train_scorer(
 
     def save(averaged: nn.Module, step: int) -> None:
         assert isinstance(averaged, CLIPModel)
-        folder = out / "scorer"
-        averaged.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        new_image_processor().save_pretrained(folder)
+        replace_folder(out / "scorer", partial(save_scorer, averaged))
 
     budget = Budget(
         steps=steps, learning_rate=1.5e-3, warmup=200, ema=0.998, save_every=500, max_minutes=max_minutes
@@ -161,6 +160,13 @@ def train_scorer(
     )
     assert isinstance(averaged, CLIPModel)
     return averaged
+
+
+def save_scorer(model: CLIPModel, folder: Path) -> None:
+    """Write the model with its tokenizer and image processor, as `CLIPModel` and `ClipScorer` load them."""
+    model.save_pretrained(folder)
+    new_tokenizer(start=True).save_pretrained(folder)
+    new_image_processor().save_pretrained(folder)
 
 
 def normalise(pictures: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from sdg.errors import SdgError
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
+    from transformers import CLIPModel
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
 GENERATOR, SCORER, DETECTOR = WEIGHTS / "generator", WEIGHTS / "scorer", WEIGHTS / "detector"
@@ -23,18 +24,42 @@ def packaged(folder: Path) -> Path:
     return folder
 
 
-def load_generator(folder: Path | str | None = None, device: str = "cpu") -> FluxPipeline:
-    """The testbed's text-to-image pipeline, in fp32: packaged, or from a folder that training wrote."""
+def load_generator(
+    folder: Path | str | None = None, device: str = "cpu", *, lora: Path | str | None = None
+) -> FluxPipeline:
+    """The testbed's text-to-image pipeline, in fp32: packaged, or from a folder that training wrote.
+
+    lora: folder of an adapter that `sdg align` wrote. Raises SdgError where a folder does not hold it.
+    """
     import torch
     from diffusers import FluxPipeline
 
-    pipeline = FluxPipeline.from_pretrained(
-        packaged(GENERATOR) if folder is None else Path(folder),
-        torch_dtype=torch.float32,
-        use_safetensors=True,
-    )
+    folder = _holding("model_index.json", "pipeline", packaged(GENERATOR) if folder is None else folder)
+    try:
+        pipeline = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError, AttributeError) as error:
+        raise SdgError(f"{folder} cannot be loaded as a FluxPipeline ({_first_line(error)}).") from error
+    if lora is not None:
+        lora = _holding("pytorch_lora_weights.safetensors", "adapter", lora)
+        try:
+            pipeline.load_lora_weights(lora)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SdgError(f"{lora} does not fit the pipeline {folder} ({_first_line(error)}).") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def load_scorer(folder: Path | str | None = None) -> tuple[CLIPModel, Any]:
+    """The testbed's scorer in fp32 with its tokenizer: packaged, or from a folder that training wrote."""
+    import torch
+    from transformers import AutoTokenizer, CLIPModel
+
+    folder = _holding("config.json", "scorer", packaged(SCORER) if folder is None else folder)
+    try:
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+        return model, AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise SdgError(f"{folder} cannot be loaded as a CLIPModel ({_first_line(error)}).") from error
 
 
 def export_half(model: Any, folder: Path) -> int:
@@ -46,3 +71,15 @@ def export_half(model: Any, folder: Path) -> int:
 
     model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _holding(file: str, what: str, folder: Path | str) -> Path:
+    """The folder as a path; said here because diffusers would look up a missing one on the hub."""
+    folder = Path(folder)
+    if not (folder / file).is_file():
+        raise SdgError(f"{folder} holds no {what} ({file} is missing); check the path.")
+    return folder
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sdg.testbed.checkpoint import open_run, replace_folder
 from sdg.testbed.generator.build import TEXT_LENGTH, new_pipeline
-from sdg.testbed.generator.vae import to_tensor
+from sdg.testbed.generator.sampling import sample_grid
+from sdg.testbed.generator.vae import load_vae, to_tensor
 from sdg.testbed.layout import sample_scene
 from sdg.testbed.loop import Budget, SeededBatches, fit
-from sdg.testbed.prompts import phrase, sample_request, split_of
 from sdg.testbed.renderer import render
 
 UNPROMPTED: Final = 0.08
@@ -84,8 +84,9 @@ def encode_scenes(vae: AutoencoderKL, count: int, seed: int, cache: Path) -> tup
             latents = vae.encode(to_tensor(np.stack(pictures))).latent_dist.mean
         chunks.append(pack((latents.float() - shift) * scale).half())
     tokens = torch.cat(chunks)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"tokens": tokens}, cache)
+    fresh = cache.with_name(f".{cache.name}.writing")
+    save_file({"tokens": tokens}, fresh)
+    fresh.replace(cache)
     return tokens, prompts
 
 
@@ -113,8 +114,12 @@ def train_generator(
     max_minutes: float | None = None,
     learning_rate: float = 1.5e-3,
 ) -> FluxPipeline:
-    """Train and save the pipeline to out/pipeline, with a grid of held-out prompts beside each checkpoint."""
-    vae = AutoencoderKL.from_pretrained(vae_folder)
+    """Train and save the pipeline to out/pipeline, with a grid of held-out prompts beside each checkpoint.
+
+    vae_folder: what `train_vae` wrote to out/vae. Raises SdgError where it holds none, and as `fit`.
+    """
+    vae = load_vae(vae_folder)
+    open_run(out, resume)  # a run in the way is said before scenes are encoded for minutes
     tokens, prompts = encode_scenes(vae, scenes, seed, out / "latents.safetensors")
     pipeline = new_pipeline(vae, seed)
     clip_ids, t5_ids = (_tokenize(t, prompts) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
@@ -136,7 +141,7 @@ def train_generator(
     def save(averaged: nn.Module, step: int) -> None:
         assert isinstance(averaged, TextToVelocity)
         finished = _with_weights(pipeline, averaged)
-        finished.save_pretrained(out / "pipeline")
+        replace_folder(out / "pipeline", finished.save_pretrained)
         sample_grid(finished).save(out / f"grid-{step:06d}.png")
 
     budget = Budget(
@@ -176,50 +181,3 @@ def _with_weights(pipeline: FluxPipeline, model: TextToVelocity) -> FluxPipeline
     components = dict(pipeline.components)
     components |= {"transformer": model.transformer, "text_encoder": model.clip, "text_encoder_2": model.t5}
     return FluxPipeline(**{k: v for k, v in components.items() if v is not None})
-
-
-def held_out_prompts(count: int, seed: int) -> list[str]:
-    """Prompts of the test split, never seen in training."""
-    rng = np.random.default_rng((seed, 99))
-    prompts: list[str] = []
-    while len(prompts) < count:
-        request = sample_request(rng)
-        if split_of(request) == "test":
-            prompts.append(phrase(request, rng))
-    return prompts
-
-
-def sample_pictures(
-    pipeline: FluxPipeline,
-    prompts: list[str],
-    *,
-    steps: int = 20,
-    seed: int = 0,
-    size: int = 128,
-    chunk: int = 64,
-) -> list[Image.Image]:
-    """One picture a prompt; picture i depends on (seed, i) only, whatever the chunking."""
-    pipeline.set_progress_bar_config(disable=True)
-    pictures: list[Image.Image] = []
-    for start in range(0, len(prompts), chunk):
-        part = prompts[start : start + chunk]
-        generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
-        pictures += pipeline(
-            prompt=part,
-            height=size,
-            width=size,
-            num_inference_steps=steps,
-            max_sequence_length=TEXT_LENGTH,
-            generator=generators,
-        ).images
-    return pictures
-
-
-def sample_grid(pipeline: FluxPipeline, columns: int = 6, rows: int = 4) -> Image.Image:
-    """A sheet of pictures of fixed held-out prompts."""
-    pictures = sample_pictures(pipeline, held_out_prompts(columns * rows, seed=0))
-    side = pictures[0].width
-    sheet = Image.new("RGB", (columns * side, rows * side))
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index % columns * side, index // columns * side))
-    return sheet

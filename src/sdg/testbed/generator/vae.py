@@ -5,6 +5,7 @@ Four blocks, factor 8, as FLUX's own: a 128-pixel picture is a 16×16 latent, pa
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdg.errors import SdgError
+from sdg.testbed.checkpoint import replace_folder
 from sdg.testbed.layout import sample_scene
 from sdg.testbed.loop import Budget, SeededBatches, fit
 from sdg.testbed.renderer import draw_thing, render, render_float
@@ -41,6 +44,17 @@ def new_vae() -> AutoencoderKL:
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """A trained autoencoder; raises SdgError where the folder holds none."""
+    if not (folder / "config.json").is_file():
+        raise SdgError(f"{folder} holds no autoencoder; train one with `sdg testbed train-vae`.")
+    try:
+        return AutoencoderKL.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SdgError(f"{folder} cannot be loaded as an AutoencoderKL ({reason}).") from error
 
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
@@ -106,19 +120,36 @@ def vae_loss(vae: AutoencoderKL, pictures: Tensor) -> dict[str, Tensor]:
 
 
 def train_vae(
-    out: Path, *, steps: int, seed: int = 0, resume: bool = False, workers: int = 1
+    out: Path,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    seed: int = 0,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    workers: int = 1,
 ) -> AutoencoderKL:
-    """Train the autoencoder and save it, with its measured scale and shift, to out/vae."""
+    """Train the autoencoder and save it, with its measured scale and shift, to out/vae.
+
+    Raises SdgError as `fit` does.
+    """
     torch.manual_seed(seed)
     vae = new_vae()
 
     def save(averaged: torch.nn.Module, step: int) -> None:
         assert isinstance(averaged, AutoencoderKL)
         calibrate(averaged, seed=seed + 1)
-        averaged.save_pretrained(out / "vae")
+        replace_folder(out / "vae", averaged.save_pretrained)
 
-    budget = Budget(steps=steps, learning_rate=2e-3, weight_decay=0.0, ema=0.998, save_every=500)
-    data = SeededBatches(sample_crops, seed, steps)
+    budget = Budget(
+        steps=steps,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        ema=0.998,
+        save_every=500,
+        max_minutes=max_minutes,
+    )
+    data = SeededBatches(partial(sample_crops, count=batch_size), seed, steps)
     averaged = fit(
         vae,
         lambda crops: vae_loss(vae, to_tensor(np.asarray(crops))),
