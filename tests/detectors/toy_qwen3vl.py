@@ -10,18 +10,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2VLImageProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
-)
+from tiny_qwen3vl import tiny_model, tiny_processor
+from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from sdg import Defect, Diagnosis, render_response
 from sdg.prompting import Generation, ImageLimits, PromptProfile
-from sdg.testbed.detector.build import CHAT_TEMPLATE, new_tokenizer
+from sdg.testbed.detector.build import new_tokenizer
 
 PROFILE = PromptProfile(
     name="toy",
@@ -57,44 +51,7 @@ def picture(index: int) -> Image.Image:
 
 
 def _model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
-    torch.manual_seed(0)
-    ids = tokenizer.convert_tokens_to_ids
-    config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
-            "tie_word_embeddings": True,
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "patch_size": 8,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "out_hidden_size": 64,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [],
-        },
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
-    model = Qwen3VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model = tiny_model(tokenizer)
     # As real checkpoints come: made for chat. A detector that lets this leak in is not greedy.
     model.generation_config.do_sample = True
     model.generation_config.temperature = 5.0
@@ -102,22 +59,11 @@ def _model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneratio
     return model
 
 
-def _processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
-    limits = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
-    shape = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
-    return Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=limits, **shape),
-        tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(size=limits, **shape),
-        chat_template=CHAT_TEMPLATE,
-    )
-
-
 def build(folder: Path, steps: int = 100) -> None:
     """Teach the toy its six pictures and save it with its profile."""
     responses = [render_response(truth(index)) for index in range(len(COLOURS))]
     tokenizer = new_tokenizer([*responses, *PROMPTS, str(PROFILE.template)])
-    processor, model = _processor(tokenizer), _model(tokenizer)
+    processor, model = tiny_processor(tokenizer), _model(tokenizer)
     if not steps:
         _stir(model)
     batch = _batch(processor, responses)

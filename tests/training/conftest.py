@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from tiny_qwen3vl import tiny_model, tiny_processor
 
 from sdg import Record, render_response
 from sdg.data.sdg30k import write_annotations
 from sdg.prompting import Generation, PromptProfile
 from sdg.recipes import parse_recipe
-from sdg.testbed.detector.build import new_processor, new_tokenizer
+from sdg.testbed.detector.build import new_tokenizer
 from sdg.testbed.injection import sample
 from sdg.training.recipe import GrpoRecipe, SftRecipe
 
@@ -56,53 +56,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _save_checkpoint(folder: Path, records: list[Record]) -> None:
     texts = [render_response(record.diagnosis) for record in records if record.diagnosis]
     tokenizer = new_tokenizer([*texts, *(record.prompt for record in records)])
-    processor = new_processor(tokenizer)
-    processor.image_processor.size = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
-    ids = tokenizer.convert_tokens_to_ids
-    torch.manual_seed(0)
-    model = Qwen3VLForConditionalGeneration(
-        Qwen3VLConfig(
-            text_config={
-                "vocab_size": len(tokenizer),
-                "hidden_size": 64,
-                "intermediate_size": 128,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
-                "head_dim": 16,
-                "max_position_embeddings": 1024,
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": 10000.0,
-                    "mrope_section": [2, 3, 3],
-                },
-                "tie_word_embeddings": True,
-                "pad_token_id": tokenizer.pad_token_id,
-                "eos_token_id": tokenizer.eos_token_id,
-            },
-            vision_config={
-                "depth": 2,
-                "hidden_size": 32,
-                "intermediate_size": 64,
-                "num_heads": 2,
-                "patch_size": 8,
-                "spatial_merge_size": 2,
-                "temporal_patch_size": 2,
-                "out_hidden_size": 64,
-                "num_position_embeddings": 64,
-                "deepstack_visual_indexes": [],
-            },
-            image_token_id=ids("<|image_pad|>"),
-            video_token_id=ids("<|video_pad|>"),
-            vision_start_token_id=ids("<|vision_start|>"),
-            vision_end_token_id=ids("<|vision_end|>"),
-            tie_word_embeddings=True,
-        )
-    )
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    tiny_model(tokenizer).save_pretrained(folder)
+    tiny_processor(tokenizer).save_pretrained(folder)
 
 
 @pytest.fixture
