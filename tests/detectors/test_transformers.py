@@ -20,6 +20,7 @@ import toy_qwen3vl as toy
 from PIL import Image
 
 import sdg
+from sdg.detectors.answering import LoadedModel
 from sdg.detectors.transformers_ import TransformersDetector
 from sdg.errors import SdgError
 from sdg.prompting import Generation, PromptProfile
@@ -115,7 +116,7 @@ def test_one_bad_pair_fails_alone(untaught: Path, tmp_path: Path) -> None:
 
 def test_an_answer_that_ends_at_once_is_a_failure(untaught: Path, tmp_path: Path) -> None:
     detector = babbler(untaught)
-    detector._end = frozenset(range(10_000))  # every token ends an answer
+    detector._loaded._end = frozenset(range(10_000))  # every token ends an answer
     ((_, outcome),) = detector.stream(PAIRS[:1])
     assert (outcome.diagnosis.status.value, outcome.error) == ("failed", "The model's answer is empty.")
 
@@ -123,13 +124,13 @@ def test_an_answer_that_ends_at_once_is_a_failure(untaught: Path, tmp_path: Path
 def test_wanted_pairs_are_run_in_the_batches_of_the_full_run(untaught: Path) -> None:
     detector = babbler(untaught, batch_size=2)
     seen: list[int] = []
-    generate = detector._generate
+    generate = detector._loaded._generate
 
     def counting(inputs: Any, seed: int) -> Any:
         seen.append(len(inputs["input_ids"]))
         return generate(inputs, seed)
 
-    detector._generate = counting  # type: ignore[method-assign]
+    detector._loaded._generate = counting  # type: ignore[method-assign]
     wanted = {detector.batches(PAIRS)[1][0]}
     assert {index for index, _ in detector.stream(PAIRS, wanted)} == wanted
     assert seen == [2]
@@ -150,6 +151,29 @@ def test_loading_says_in_one_sentence_what_is_wrong(untaught: Path, tmp_path: Pa
     torch.save({}, pickled / "pytorch_model.bin")
     with pytest.raises(SdgError, match="pickled cannot be loaded"):
         sdg.load_detector(str(pickled))
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_loaded_model_is_asked_as_its_folder_is_and_keeps_its_own_settings(
+    untaught: Path, adapter: bool
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = inner = AutoModelForImageTextToText.from_pretrained(untaught, dtype=torch.float32)
+    if adapter:
+        config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+        model = get_peft_model(inner, config)  # changes nothing before it is trained
+    own = inner.generation_config
+    profile = dataclasses.replace(toy.PROFILE, generation=Generation(max_new_tokens=6))
+    loaded = LoadedModel(model, AutoProcessor.from_pretrained(untaught), profile, batch_size=4)
+    answers = dict(loaded.answers([*PAIRS, (toy.picture(0), "a <|im_end|> picture")]))
+    assert [answers[index].text for index in range(6)] == raws(babbler(untaught, batch_size=4))
+    assert not any(answers[index].whole for index in range(6))
+    assert "<|im_end|>" in answers[6].error
+    assert model.generation_config is own or adapter
+    assert inner.generation_config is own
+    assert (own.do_sample, own.temperature) == (True, 5.0)
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "./nowhere", "../no/where", "runs/sft/final", "~/nowhere"])
@@ -176,7 +200,7 @@ def test_dtype_and_device_are_chosen(untaught: Path) -> None:
     auto = babbler(untaught)
     assert auto.identity["dtype"] == "float32"
     half = babbler(untaught, dtype="bfloat16")
-    assert half._model.dtype is torch.bfloat16
+    assert half._loaded._model.dtype is torch.bfloat16
     assert len(raws(half)) == 6
 
 

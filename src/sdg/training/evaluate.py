@@ -6,76 +6,36 @@ The scores are part of the trainer's own evaluation, so that they are logged and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils import gather_object
-from transformers import GenerationConfig
 from transformers.trainer_utils import EvalLoopOutput
 from trl.models import unwrap_model_for_generation
 
 from sdg.defects import DefectType, Diagnosis, Status
+from sdg.detectors.answering import Answer, LoadedModel
 from sdg.embeddings import Embedder, TokenF1
 from sdg.errors import SdgError
 from sdg.evaluation import PAPER_METRICS, evaluate
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, format_fault, parse_response
-from sdg.training.dataset import Row, load_picture, question, truths
+from sdg.training.dataset import Row, truths
 from sdg.training.reward import composite_rewards
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The text a model wrote for one row; whole: it ended by itself, not at the token limit."""
-
-    text: str
-    whole: bool
 
 
 def answer_rows(
     model: Any, processor: Any, profile: PromptProfile, rows: Sequence[Row], batch_size: int
 ) -> list[Answer]:
-    """Greedy answers of a loaded model to rows, in their order; batches of like length, left-padded."""
-    generation = _greedy(model, processor, profile)
-    order = sorted(range(len(rows)), key=lambda index: -rows[index]["length"])
-    answers: dict[int, Answer] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        texts = [
-            processor.apply_chat_template(
-                question(profile, rows[index]["caption"]), tokenize=False, add_generation_prompt=True
-            )
-            for index in batch
-        ]
-        pictures = [load_picture(rows[index]["image"], profile) for index in batch]
-        inputs = processor(
-            images=pictures, text=texts, padding=True, padding_side="left", return_tensors="pt"
-        ).to(model.device)
-        with torch.no_grad():
-            output = model.generate(**inputs, generation_config=generation)
-        for index, tokens in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            answers[index] = _read(tokens, generation.eos_token_id, processor.tokenizer)
+    """Greedy answers of a loaded model to rows, in their order, asked as a detector asks.
+
+    A row that cannot be asked, as its prompt holds one of the model's own tokens, has an empty answer.
+    """
+    greedy = replace(profile, generation=replace(profile.generation, temperature=0.0))
+    loaded = LoadedModel(model, processor, greedy, batch_size)
+    answers = dict(loaded.answers([(row["image"], row["caption"]) for row in rows]))
     return [answers[index] for index in range(len(rows))]
-
-
-def _greedy(model: Any, processor: Any, profile: PromptProfile) -> GenerationConfig:
-    tokenizer = processor.tokenizer
-    ends = model.generation_config.eos_token_id
-    ends = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
-    return GenerationConfig(
-        max_new_tokens=profile.generation.max_new_tokens,
-        do_sample=False,
-        eos_token_id=sorted({end for end in ends if end is not None}),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _read(tokens: list[int], ends: Sequence[int], tokenizer: Any) -> Answer:
-    end = next((place for place, token in enumerate(tokens) if token in ends), None)
-    text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Answer(text, end is not None)
 
 
 def score(
