@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sdg.errors import SdgError
+
+if TYPE_CHECKING:
+    from sdg.detectors.bulk import Item
 
 _PATH = click.Path(path_type=Path)
 
@@ -36,6 +39,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--out", type=_PATH, help="JSON Lines file to write; not needed for a single image.")
 @click.option("--resume", is_flag=True, help="Go on with --out: ask again for what is missing or failed.")
 @click.option("--overlays", type=_PATH, help="Folder to draw the boxes into, one PNG an image.")
+@click.option("--html", type=_PATH, metavar="FILE", help="HTML gallery to write: boxes, reasons, filters.")
 def diagnose(
     sources: tuple[Path, ...],
     prompt: str | None,
@@ -45,6 +49,7 @@ def diagnose(
     out: Path | None,
     resume: bool,
     overlays: Path | None,
+    html: Path | None,
     **options: Any,
 ) -> None:
     """Find the defects of images: where, what, why and how much.
@@ -91,11 +96,28 @@ def diagnose(
         _say(f"{summary.images:,} images in {out}, {summary.diagnosed:,} of them asked for now.")
     if overlays is not None:
         _say(f"{draw_overlays(items, rows, overlays):,} overlays in {overlays}.")
+    if html is not None:
+        _write_gallery(items, rows, html, detector)
     if failed:
         raise SdgError(
             f"{len(failed):,} of {len(items):,} images got no answer (add --resume to ask for them again); "
             f"the first, {failed[0]['filepath']}: {failed[0].get('error')}"
         )
+
+
+def _write_gallery(
+    items: Sequence[Item], rows: Sequence[Mapping[str, Any]], html: Path, detector: str
+) -> None:
+    """The results as a page; rows: one an item, in the same order."""
+    from sdg.data.sdg30k import from_prediction
+    from sdg.reporting import Entry, Gallery, Report, write_report
+
+    entries = [
+        Entry(item.filepath, item.prompt, from_prediction(row).diagnosis, picture=item.file)
+        for item, row in zip(items, rows, strict=True)
+    ]
+    write_report(Report("Diagnosis", (Gallery(entries, note=f"Detector: {detector}"),)), html)
+    _say(f"Report: {html}")
 
 
 def _say(message: str) -> None:

@@ -1,0 +1,89 @@
+"""`sdg report`: diagnoses, scores, refinements and alignment runs as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sdg.errors import SdgError
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--diagnoses",
+    type=_PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Predictions or annotations, in any known format: a gallery. May be repeated, as all of these.",
+)
+@click.option("--images", type=_PATH, metavar="FOLDER", help="Folder of their images [default: the file's].")
+@click.option("--scores", type=_PATH, multiple=True, metavar="FILE", help="What `sdg evaluate --json` wrote.")
+@click.option("--refinements", type=_PATH, multiple=True, metavar="FILE", help="What `sdg refine` wrote.")
+@click.option("--alignment", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg align` wrote.")
+@click.option("--title", default="Structured defects", show_default=True, help="Title of the page.")
+@click.option("--note", default="", metavar="TEXT", help="A sentence under the title.")
+@click.option(
+    "--side",
+    type=click.IntRange(min=64, max=4096),
+    metavar="PIXELS",
+    help="Longer side of each picture at most [default: 640, or 384 for more than 100 pictures].",
+)
+@click.option("--out", type=_PATH, required=True, metavar="FILE.html", help="HTML file to write.")
+def report(
+    diagnoses: tuple[Path, ...],
+    images: Path | None,
+    scores: tuple[Path, ...],
+    refinements: tuple[Path, ...],
+    alignment: tuple[Path, ...],
+    title: str,
+    note: str,
+    side: int | None,
+    out: Path,
+) -> None:
+    """Write one HTML file to look at and to pass on: it needs no network and holds its pictures.
+
+    A gallery with boxes and reasons to filter, metrics with intervals, sliders from before to after,
+    learning curves and reward maps.
+
+    \b
+    Examples:
+      sdg report --diagnoses predictions.jsonl --images test/ --scores scores.json --out report.html
+      sdg report --alignment runs/boxflow --refinements refined.jsonl --out report.html
+    """
+    if not (diagnoses or scores or refinements or alignment):
+        raise click.UsageError(
+            "Nothing to show; give --diagnoses, --scores, --refinements or --alignment, or several of them."
+        )
+    if images is not None and not images.is_dir():
+        raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
+
+    from sdg.data.formats import read_records
+    from sdg.reporting import (
+        Gallery,
+        Refinements,
+        Report,
+        Scores,
+        entries_of,
+        read_refinements,
+        read_run,
+        read_scores,
+        write_report,
+    )
+    from sdg.reporting.page import Section
+
+    sections: list[Section] = []
+    if scores:
+        sections.append(Scores([read_scores(path) for path in scores]))
+    for path in refinements:
+        name = "Refinement" if len(refinements) == 1 else f"Refinement: {path.stem}"
+        sections.append(Refinements(read_refinements(path), name))
+    sections += [read_run(folder) for folder in alignment]
+    for path in diagnoses:
+        folder = images or (path if path.is_dir() else path.parent)
+        name = "Pictures" if len(diagnoses) == 1 else f"Pictures: {path.stem}"
+        sections.append(Gallery(entries_of(read_records(path), folder), name))
+    write_report(Report(title, sections, note), out, side=side)
+    click.echo(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)", err=True)

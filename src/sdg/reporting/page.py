@@ -1,0 +1,91 @@
+"""The page: sections rendered into one HTML file, with everything from data or models escaped.
+
+Style and script are inline; a Content-Security-Policy allows these two by their hashes and, of all else,
+only the pictures inside the file, so that nothing is fetched and no text can become code.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sdg.files import atomic_writer
+from sdg.reporting.alignment import AlignmentRun
+from sdg.reporting.gallery import Gallery
+from sdg.reporting.refinement import Refinements
+from sdg.reporting.scores import Scores
+
+Section = Gallery | Scores | Refinements | AlignmentRun
+
+_FOLDER: Final = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a page shows: its title, a sentence under it, and its sections in order."""
+
+    title: str
+    sections: Sequence[Section]
+    note: str = ""
+
+
+def write_report(report: Report, path: str | os.PathLike[str], *, side: int | None = None) -> Path:
+    """Write the report as one HTML file, whole or not at all; returns its path.
+
+    Pictures are read and scaled while the file is written, so thousands need little memory. side: their
+    longer side in pixels at most, by default 640, or 384 in sections of more than 100 pictures. A picture
+    that cannot be read is named, with the reason, in its place.
+    Raises SdgError where the file cannot be written.
+    """
+    with atomic_writer(path) as file:
+        for text in render(report, side=side):
+            file.write(text.encode("utf-8", "replace"))  # half of a surrogate pair is no text
+    return Path(path)
+
+
+def render(report: Report, *, side: int | None = None) -> Iterator[str]:
+    """The page, piece by piece."""
+    template = _environment().get_template("page.html")
+    sections = [(f"section-{number}", section) for number, section in enumerate(report.sections, 1)]
+    stream = template.stream(report=report, sections=sections, side=side, **head())
+    stream.enable_buffering(64)
+    return iter(stream)
+
+
+def head(script: bool = True) -> dict[str, Markup]:
+    """Style, script and policy of a page, as its template or another page's code needs them."""
+    css, js = _asset("report.css"), _asset("report.js") if script else ""
+    policy = f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; "
+    policy += (f"script-src '{_hash(js)}'; " if js else "") + "base-uri 'none'; form-action 'none'"
+    return {"css": Markup(css), "js": Markup(js), "policy": Markup(policy)}
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    return environment
+
+
+@cache
+def _asset(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -1,0 +1,142 @@
+"""Refinement in a report: each picture before and after under one slider, with what was found in both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sdg.data import jsonl
+from sdg.data.sdg30k import read_defects
+from sdg.defects import Diagnosis
+from sdg.reporting.gallery import Box, boxes_of, tier_name
+from sdg.reporting.pictures import Shown, Source, default_side, prepared, show
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """One picture's refinement; after is None where nothing was kept but the input.
+
+    rounds: edits made. pixels_changed: share of all pixels, 0 to 1, None where unknown. status: in words.
+    """
+
+    name: str
+    prompt: str
+    before: Source | None
+    after: Source | None
+    found_before: Diagnosis | None = None
+    found_after: Diagnosis | None = None
+    rounds: int | None = None
+    pixels_changed: float | None = None
+    status: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a slider: a picture, its boxes, and the defects as (Defect, tier)."""
+
+    shown: Shown
+    boxes: tuple[Box, ...]
+    found: Diagnosis | None
+
+    @property
+    def defects(self) -> list[tuple[Any, str]]:
+        """The defects with their tiers in words."""
+        return [(defect, tier_name(defect)) for defect in self.found.defects] if self.found else []
+
+
+@dataclass(frozen=True, slots=True)
+class Refinements:
+    """A section of sliders. note: one sentence shown under the title."""
+
+    kind: ClassVar[str] = "refinement"
+
+    items: Sequence[Refinement]
+    title: str = "Refinement"
+    note: str = ""
+
+    def pairs(self, side: int | None = None) -> Iterator[tuple[Refinement, Side, Side | None]]:
+        """Each refinement with its two sides; made while they are written."""
+        side = side or default_side(2 * len(self.items))
+        return prepared(partial(_pair, side=side), self.items)
+
+    @property
+    def summary(self) -> tuple[tuple[str, str], ...]:
+        """(number, what it counts), over the pictures whose defects are known before and after."""
+        facts = [(f"{len(self.items):,}", "picture" if len(self.items) == 1 else "pictures")]
+        known = [
+            (item.found_before, item.found_after)
+            for item in self.items
+            if item.found_before is not None
+            and item.found_after is not None
+            and item.found_before.is_informative
+            and item.found_after.is_informative
+        ]
+        if known:
+            before, after = (sum(len(pair[at].defects) for pair in known) / len(known) for at in (0, 1))
+            facts.append((f"{before:.2f} → {after:.2f}", "defects a picture"))
+        changed = [item.pixels_changed for item in self.items if item.pixels_changed is not None]
+        if changed:
+            facts.append((f"{100 * sum(changed) / len(changed):.1f} %", "of pixels changed"))
+        return tuple(facts)
+
+
+def read_refinements(path: str | os.PathLike[str]) -> list[Refinement]:
+    """The lines that `sdg refine` wrote; pictures lie relative to the file's folder.
+
+    Raises SdgError with file, line and reason where a line is no refinement.
+    """
+    folder = Path(path).parent
+    return list(jsonl.read_with(path, partial(_refinement, folder=folder)))
+
+
+def _pair(item: Refinement, side: int) -> tuple[Refinement, Side, Side | None]:
+    before = _side(item.before, item.found_before, side)
+    return item, before, None if item.after is None else _side(item.after, item.found_after, side)
+
+
+def _side(source: Source | None, found: Diagnosis | None, side: int) -> Side:
+    shown = show(source, side)
+    return Side(shown, boxes_of(found.defects if found else (), shown), found)
+
+
+def _refinement(value: Mapping[str, Any], folder: Path) -> Refinement:
+    def text(key: str, default: str | None = "") -> str:
+        found = value.get(key, default)
+        if not isinstance(found, str):
+            raise ValueError(f"{key!r} is missing or no text.")
+        return found
+
+    def picture(key: str) -> Path | None:
+        return folder / text(key, None) if value.get(key) is not None else None
+
+    rounds, changed = value.get("rounds"), value.get("pixels_changed")
+    if not isinstance(rounds, int | list | None):
+        raise ValueError(f"'rounds' is a number or a list of rounds, not {rounds!r}.")
+    if not isinstance(changed, int | float | None):
+        raise ValueError(f"'pixels_changed' is a share from 0 to 1, not {changed!r}.")
+    return Refinement(
+        text("id", None),
+        text("prompt"),
+        picture("before"),
+        picture("after"),
+        _diagnosis(value.get("diagnosis_before")),
+        _diagnosis(value.get("diagnosis_after")),
+        len(rounds) if isinstance(rounds, list) else rounds,
+        changed,
+        text("status"),
+        "" if value.get("error") is None else text("error"),
+    )
+
+
+def _diagnosis(value: object) -> Diagnosis | None:
+    """A diagnosis as `{"status": …, "defects": […]}`, its items under the keys of the wire format."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"A diagnosis is an object with 'status' and 'defects', not {value!r}.")
+    return Diagnosis(read_defects(value.get("defects", [])), status=value.get("status", "ok"))
