@@ -151,6 +151,40 @@ def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, 
     assert torch.allclose(again, trained, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_merged_into_the_base_gives_the_same_velocity(
+    checkpoints: Path, family: str, tmp_path: Path
+) -> None:
+    ours = policy(checkpoints, family)
+    text, x = ours.encode(PROMPTS), ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.x[0]
+    with torch.no_grad():
+        untrained = ours._velocity(ours.transformer, x, 0.6, text)
+        train_a_little(ours)
+        velocity = ours._velocity(ours.transformer, x, 0.6, text)
+        save_lora(ours, tmp_path)
+        pipeline = load_pipeline(ours.recipe)
+        before = {name: weight.clone() for name, weight in pipeline.transformer.named_parameters()}
+        pipeline.load_lora_weights(tmp_path)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        merged = type(ours)(pipeline, ours.recipe)
+        assert not any("lora" in name for name, _ in pipeline.transformer.named_parameters())
+        assert torch.allclose(
+            merged._velocity(pipeline.transformer, x, 0.6, text), velocity, rtol=0, atol=1e-5
+        )
+    assert (velocity - untrained).abs().max() > 1e-2
+    changed = 0
+    for name, weight in pipeline.transformer.named_parameters():
+        layer = ours.transformer.get_submodule(name.rpartition(".")[0])
+        if hasattr(layer, "lora_A") and name.endswith(".weight"):  # W + alpha/r · B A
+            product = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+            assert torch.allclose(weight, before[name] + 16 / 4 * product, rtol=0, atol=1e-6)
+            changed += 1
+        else:
+            assert torch.equal(weight, before[name])
+    assert changed > 0
+
+
 def test_the_adapter_is_off_in_the_reference(checkpoints: Path) -> None:
     ours = policy(checkpoints, "flux")
     base = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions
