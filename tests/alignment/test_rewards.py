@@ -17,13 +17,16 @@ import pytest
 import torch
 import toy
 from PIL import Image
-from transformers import CLIPModel
+from tiny_qwen3vl import tiny_model, tiny_processor
+from transformers import AutoProcessor, CLIPModel
 
 from sdg.alignment.recipe import ScorerRecipe
 from sdg.alignment.rewards import load_scorer
+from sdg.alignment.rewards.real import QUESTION, p_real
 from sdg.alignment.rewards.unified_reward import read_scores
 from sdg.alignment.rewards.weighted import ScaledScorer, WeightedSum, load_reward
 from sdg.errors import SdgError
+from sdg.testbed.detector.build import new_tokenizer
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -158,12 +161,58 @@ def test_a_recipe_weighs_and_scales_its_scorers() -> None:
     assert score == pytest.approx(6.0)
 
 
+def judge(folder: Path, words: str) -> Any:
+    """An untrained Qwen3-VL in `folder` that knows these words as single tokens."""
+    tokenizer = new_tokenizer([words])
+    model, processor = tiny_model(tokenizer), tiny_processor(tokenizer)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(20)  # so that its answers differ
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model.eval()
+
+
+def test_p_real_is_the_softmax_of_two_words_after_the_mean_over_their_capitals() -> None:
+    logits = torch.tensor([[2.0, 4.0, 1.0, 9.0], [0.0, 0.0, 0.0, -7.0]])
+    # Row 1: real 3, fake 1; row 2: nothing to choose by.
+    scores = p_real(logits, [0, 1], [2])
+    assert scores.tolist() == pytest.approx([1 / (1 + np.exp(-2)), 0.5])
+
+
+def test_p_real_asks_a_model_about_each_picture_alone(tmp_path: Path) -> None:
+    model = judge(tmp_path, "real Real REAL fake Fake Is this picture ?")
+    scorer = load_scorer(f"p-real:{tmp_path}")
+    shown = [picture.resize((48, 32 + 16 * i)) for i, picture in enumerate(pictures(3))]
+    scores = scorer.score(shown, ["a red cup"] * 3)
+    assert len(set(scores)) == 3
+    assert scores == pytest.approx([scorer.score([picture], [""])[0] for picture in shown], abs=1e-5)
+    assert scorer.score([], []) == []
+
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+    inputs = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    with torch.no_grad():
+        logits = model(**processor(images=[shown[1]], text=[inputs], return_tensors="pt")).logits[0, -1]
+    ids = processor.tokenizer.convert_tokens_to_ids
+    real = torch.stack([logits[ids(word)] for word in ("real", "Real", "REAL")]).mean()
+    fake = torch.stack([logits[ids(word)] for word in ("fake", "Fake")]).mean()  # FAKE is several tokens
+    assert scores[1] == pytest.approx(float(torch.sigmoid(real - fake)), abs=1e-5)
+
+
+def test_p_real_needs_a_token_for_both_words(tmp_path: Path) -> None:
+    judge(tmp_path, "Is this picture real ?")
+    with pytest.raises(SdgError, match="no token for 'fake'"):
+        load_scorer(f"p-real:{tmp_path}")
+
+
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
         ("clap:x", "is no scorer"),
         ("clip:", "is no scorer"),
         ("clip:/nowhere", "cannot be loaded as a CLIPModel"),
+        ("p-real:/nowhere", "cannot be loaded as an image-text-to-text model"),
+        ("p-real:x?processor=y", "has no option 'processor'; it has none"),
         ("clip:x?process=y", "has no option 'process'; it has processor"),
         ("unified-reward:http://x/v1", "names no model"),
         ("unified-reward:x#m", "no server's address"),

@@ -1,12 +1,13 @@
 """Scalar scorers of pictures: base rewards of alignment, and measures it is watched and compared by.
 
-URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `unified-reward:BASE_URL#MODEL`, `python:MODULE.FUNCTION`.
+URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `p-real:FOLDER_OR_ID`, `unified-reward:BASE_URL#MODEL`,
+`python:MODULE.FUNCTION`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
 from PIL import Image
@@ -16,6 +17,10 @@ from sdg.errors import SdgError
 
 Scores = list[float | None]
 """One a picture; None where it could not be scored, which is never the same as a score of 0."""
+
+
+_OPTIONS: Final = {"clip": ("processor",), "p-real": (), "unified-reward": ("parallel", "timeout")}
+"""Scheme -> the options its URI may have."""
 
 
 class Scorer(Protocol):
@@ -44,15 +49,18 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
     scheme, _, rest = uri.partition(":")
     place, _, query = rest.partition("?")
     options = dict(parse_qsl(query))
-    if not place or scheme not in ("clip", "unified-reward"):
+    if not place or scheme not in _OPTIONS:
         raise SdgError(
-            f"{uri!r} is no scorer; scorers are clip:FOLDER_OR_ID, unified-reward:BASE_URL#MODEL and "
-            "python:MODULE.FUNCTION."
+            f"{uri!r} is no scorer; scorers are clip:FOLDER_OR_ID, p-real:FOLDER_OR_ID, "
+            "unified-reward:BASE_URL#MODEL and python:MODULE.FUNCTION."
         )
-    known = {"clip": {"processor"}, "unified-reward": {"timeout", "parallel"}}[scheme]
-    if unknown := sorted(set(options) - known):
-        has = ", ".join(sorted(known))
+    if unknown := sorted(set(options) - set(_OPTIONS[scheme])):
+        has = ", ".join(_OPTIONS[scheme]) or "none"
         raise SdgError(f"The {scheme} scorer has no option {unknown[0]!r}; it has {has}.")
+    if scheme == "p-real":
+        from sdg.alignment.rewards.real import RealScorer
+
+        return RealScorer(place, device)
     if scheme == "clip":
         from sdg.alignment.rewards.clip import ClipScorer
 
