@@ -1,0 +1,202 @@
+"""The testbed's alignment experiment: base, Flow-GRPO, DenseFlow-GRPO, BoxFlow-GRPO, the oracle as judge.
+
+    python benchmarks/experiment_alignment.py             # everything; the same again goes on after a stop
+    python benchmarks/experiment_alignment.py --trial 2   # two epochs a method: what all of it will take
+    python benchmarks/plot_alignment.py                   # the learning curves, at any time
+
+Every method has the same prompts, noise, roll-outs and optimiser steps; early stopping is off, so that the
+budgets stay equal. The adapters compared are those of the last step: none is chosen by the oracle. Runs are
+kept in --runs; logs, tables and pictures go to --out. Each of --parallel runs has one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from sdg.alignment.compare import BASE, Comparison, tabulate
+from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.runlog import read_log
+from sdg.errors import SdgError
+from sdg.files import write_text
+from sdg.recipes import load_recipe
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RECIPES: Final = {
+    "boxflow": ROOT / "recipes/align/boxflow-testbed.yaml",
+    "denseflow": ROOT / "recipes/align/denseflow-testbed.yaml",
+    "flow-grpo": ROOT / "recipes/align/flowgrpo-testbed.yaml",
+}
+"""Method -> recipe, the slowest first."""
+PROMPTS: Final = "prompts.held_out=python:sdg.testbed.alignment.prompts?split=test&count={count}"
+DEFECTS: Final = "oracle/defects"
+TARGET: Final = 0.25  # fewer defects a picture than base, as a share
+ADAPTER: Final = "final/pytorch_lora_weights.safetensors"
+
+Row = Mapping[str, float | None]
+
+
+def run_name(method: str, seed: int) -> str:
+    """What a run's folder, log and row in the table are called."""
+    return f"{method}-seed{seed}"
+
+
+def sdg(arguments: Sequence[str], console: Path) -> None:
+    """Run `sdg …` on one thread, its messages into a file; raises SdgError with the last one if it fails."""
+    console.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with console.open("a", encoding="utf-8") as messages:
+        done = subprocess.run([sys.executable, "-m", "sdg", *arguments], stderr=messages, env=environment)
+    if done.returncode:
+        last = console.read_text(encoding="utf-8").strip().splitlines()[-1:]
+        raise SdgError(f"sdg {' '.join(arguments[:2])} failed ({' '.join(last)}); see {console}.")
+
+
+def settings(overrides: Sequence[str]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def align_once(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> None:
+    """One run, begun or gone on with; nothing where it is done."""
+    folder = runs / run_name(method, seed)
+    if (folder / ADAPTER).is_file():
+        print(f"{folder.name}: done before", flush=True)
+        return
+    began = time.monotonic()
+    chosen = ["monitor.patience=null", *overrides, f"seed={seed}"]
+    arguments = ["align", str(RECIPES[method]), *settings(chosen), "--out", str(folder), "--resume"]
+    sdg(arguments, runs / f"{folder.name}.txt")
+    print(f"{folder.name}: {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
+
+
+def align_all(
+    methods: Sequence[str], seeds: Sequence[int], runs: Path, overrides: Sequence[str], parallel: int
+) -> None:
+    """All runs, `parallel` at a time; the first failure is raised once the others have ended."""
+    with ThreadPoolExecutor(parallel) as pool:
+        work = [
+            pool.submit(align_once, method, seed, runs, overrides) for seed in seeds for method in methods
+        ]
+    for future in work:
+        future.result()
+
+
+def trial(epochs: int, runs: Path, overrides: Sequence[str], seeds: int, parallel: int) -> None:
+    """Time a few epochs of each method and say what the experiment will take."""
+    total = 0.0
+    for method, path in RECIPES.items():
+        recipe = load_recipe(AlignRecipe, path, [*overrides])
+        steps = f"optimiser.steps={epochs * recipe.optimiser.steps_per_epoch}"
+        folder = runs / "trial" / method
+        shutil.rmtree(folder, ignore_errors=True)
+        chosen = [*overrides, steps, "monitor.prompts=1", "monitor.steps=1", "run.pictures_every=0"]
+        sdg(["align", str(path), *settings(chosen), "--out", str(folder)], runs / "trial" / f"{method}.txt")
+        lines = [line for line in read_log(folder) if line["kind"] == "train"]
+        parts = {
+            part: min(line[f"{part}_seconds"] for line in lines)
+            for part in ("sampling", "scoring", "optimising")
+        }
+        epoch = sum(parts.values())
+        total += seeds * recipe.epochs * epoch
+        told = ", ".join(f"{part} {value:.1f} s" for part, value in parts.items())
+        print(f"{method}: {epoch:.1f} s an epoch ({told}); {recipe.epochs * epoch / 60:.0f} minutes a run")
+    print(f"{3 * seeds} runs, {parallel} at a time: about {total / parallel / 3600:.1f} hours, and monitors")
+
+
+def compare(methods: Sequence[str], seeds: Sequence[int], runs: Path, out: Path, options: Any) -> None:
+    """Base and every adapter on prompts of the test split; nothing where that is done."""
+    if (out / "comparison.json").is_file():
+        return
+    names = [run_name(method, seed) for method in methods for seed in seeds]
+    adapters = [part for name in names for part in ("--lora", f"{name}={runs / name / 'final'}")]
+    chosen = [*options.overrides, PROMPTS.format(count=options.prompts)]
+    arguments = ["align", "compare", str(RECIPES["boxflow"]), *settings(chosen), *adapters, "--out", str(out)]
+    sdg(arguments, runs / "compare.txt")
+
+
+def pooled(measures: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Row]]:
+    """Base and each method -> rows, prompt by prompt, a prompt's pictures of all seeds together."""
+    rows: dict[str, list[Row]] = {}
+    for line in measures.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        rows.setdefault(row.pop("generator"), []).append({k: v for k, v in row.items() if k != "picture"})
+    together: dict[str, list[Row]] = {BASE: rows[BASE]}
+    for method in methods:
+        of_seeds = [rows[run_name(method, seed)] for seed in seeds]
+        together[method] = [row for prompt in zip(*of_seeds, strict=True) for row in prompt]
+    return together
+
+
+def summary(rows: Mapping[str, list[Row]]) -> str:
+    """The table over seeds, and what it says of BoxFlow-GRPO's defects against all others."""
+    plain = {name: [dict(row) for row in of_name] for name, of_name in rows.items()}
+    prompts = len(plain[BASE])
+    lines = [
+        tabulate(plain, ["reward"]).table(),
+        "",
+        f"{prompts} held-out prompts, the seeds of a method pooled; intervals are over prompts, 95 %.",
+        "",
+    ]
+    for other in rows:
+        if other != "boxflow":
+            pair = {BASE: plain[other], "boxflow": plain["boxflow"]}
+            lines.append(sentence(other, tabulate(pair, ["reward"], samples=len(plain[other]) // prompts)))
+    return "\n".join(lines) + "\n"
+
+
+def sentence(other: str, table: Comparison) -> str:
+    """BoxFlow-GRPO's defects against those of another generator, which the table calls base."""
+    cell = table.cells["boxflow"][DEFECTS]
+    if cell.change is None or cell.change_interval is None:
+        return f"- Against {other}: no defects to compare."
+    low, high = (f"{100 * end:+.1f}" for end in cell.change_interval)
+    said = f"- Against {other}: {100 * cell.change:+.1f} % defects a picture [{low}, {high}]"
+    if other == BASE:
+        return (
+            f"{said}; the target of −{100 * TARGET:.0f} % is {'met' if cell.change <= -TARGET else 'missed'}."
+        )
+    return f"{said}; {'fewer' if cell.change_interval[1] < 0 else 'not surely fewer'}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/alignment"))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/experiments/alignment")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--prompts", type=int, default=200, help="held-out prompts of the table")
+    parser.add_argument("--parallel", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--trial", type=int, metavar="EPOCHS", help="only time so many epochs a method")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    try:
+        if options.trial:
+            trial(options.trial, options.runs, options.overrides, len(options.seeds), options.parallel)
+            return
+        methods = list(RECIPES)
+        align_all(methods, options.seeds, options.runs, options.overrides, options.parallel)
+        for method in methods:
+            for seed in options.seeds:
+                name = run_name(method, seed)
+                log = (options.runs / name / "log.jsonl").read_text(encoding="utf-8")
+                write_text(options.out / "logs" / f"{name}.jsonl", log)
+        compare(methods, options.seeds, options.runs, options.out, options)
+    except SdgError as error:
+        sys.exit(f"Error: {error}")
+    text = summary(pooled(options.out / "measures.jsonl", methods, options.seeds))
+    write_text(options.out / "summary.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

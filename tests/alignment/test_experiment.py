@@ -1,0 +1,115 @@
+"""The alignment experiment's script: what it says of results, its curves, going on after a stop."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_align import small
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+experiment, plot = load("experiment_alignment"), load("plot_alignment")
+
+
+def measures(path: Path, defects: dict[str, list[float]]) -> Path:
+    lines = [
+        json.dumps({"generator": name, "picture": number, "reward": 2.0, "oracle/defects": value})
+        for name, values in defects.items()
+        for number, value in enumerate(values)
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_seeds_are_pooled_prompt_by_prompt_and_boxflow_is_set_against_all_others(tmp_path: Path) -> None:
+    # Two prompts: base 4 and 2 (mean 3), BoxFlow 3, 1 and 2, 2 (mean 2), Flow-GRPO 2, 2 and 2, 2.
+    path = measures(
+        tmp_path / "measures.jsonl",
+        {
+            "base": [4, 2],
+            "boxflow-seed0": [3, 1],
+            "boxflow-seed1": [2, 2],
+            "flow-grpo-seed0": [2, 2],
+            "flow-grpo-seed1": [2, 2],
+        },
+    )
+    rows = experiment.pooled(path, ["boxflow", "flow-grpo"], [0, 1])
+    assert [row["oracle/defects"] for row in rows["boxflow"]] == [3, 2, 1, 2]
+    text = experiment.summary(rows)
+    # Resamples of the two prompts: base 4, 3 or 2, BoxFlow 2.5, 2 or 1.5.
+    assert "Against base: -33.3 % defects a picture [-37.5, -25.0]; the target of −25 % is met." in text
+    assert "Against flow-grpo: +0.0 % defects a picture [-25.0, +25.0]; not surely fewer." in text
+    assert "2 held-out prompts" in text
+
+
+def test_a_missed_target_is_said_so(tmp_path: Path) -> None:
+    path = measures(
+        tmp_path / "m.jsonl", {"base": [5, 5], "boxflow-seed3": [4, 4], "flow-grpo-seed3": [5, 5]}
+    )
+    text = experiment.summary(experiment.pooled(path, ["boxflow", "flow-grpo"], [3]))
+    assert "Against base: -20.0 % defects a picture [-20.0, -20.0]; the target of −25 % is missed." in text
+    assert "Against flow-grpo: -20.0 % defects a picture [-20.0, -20.0]; fewer." in text
+
+
+def test_curves_are_read_by_method_and_seed_and_averaged_where_all_seeds_are(tmp_path: Path) -> None:
+    for seed, values in (("0", [3.0, 2.0]), ("1", [5.0])):
+        lines = [
+            {"kind": "monitor", "epoch": 5 * i, "step": 10 * i, "oracle/defects": value}
+            for i, value in enumerate(values)
+        ]
+        lines.append({"kind": "train", "epoch": 1, "step": 2, "reward": 1.0})
+        (tmp_path / f"flow-grpo-seed{seed}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    curves = plot.read_curves(tmp_path)
+    assert curves["flow-grpo"]["0"]["oracle/defects"] == {0: 3.0, 10: 2.0}
+    assert curves["flow-grpo"]["0"]["reward"] == {}  # of training, which is no measurement
+    seeds = [curves["flow-grpo"][seed]["oracle/defects"] for seed in "01"]
+    assert plot.mean_curve(seeds) == {0: 4.0}
+    plot.draw(curves, tmp_path / "pictures" / "curves.png")
+    assert Image.open(tmp_path / "pictures" / "curves.png").width > 1000
+
+
+@pytest.mark.slow
+def test_the_experiment_runs_whole_and_does_nothing_twice(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: dict[str, Any] = {
+        "monitor__judges": "[{name: oracle, uri: 'python:toy.detect'}]",
+        "monitor__best": "oracle/defects",
+        "optimiser__steps": 2,
+        "policy__lora__targets": "[to_q, to_k]",
+    }
+    options = ["--runs", tmp_path / "runs", "--out", tmp_path / "out", "--seeds", 0, "--prompts", 3]
+    options += small(checkpoints, **watched)
+    monkeypatch.setattr(sys, "argv", ["experiment_alignment.py", *map(str, options)])
+    experiment.main()
+    logs = sorted((tmp_path / "out" / "logs").glob("*.jsonl"))
+    assert [path.stem for path in logs] == ["boxflow-seed0", "denseflow-seed0", "flow-grpo-seed0"]
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert "3 held-out prompts" in summary
+    assert (tmp_path / "out" / "table.md").exists()
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("it was done before")
+
+    monkeypatch.setattr(experiment, "sdg", refuse)
+    experiment.main()
+    (tmp_path / "runs" / "flow-grpo-seed0" / experiment.ADAPTER).unlink()
+    with pytest.raises(AssertionError, match="done before"):
+        experiment.main()
