@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 
 from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
+from sdg.recipes import to_document
 from sdg.training.dataset import pack_truth, read_rows, target, truths
 from sdg.training.grpo import grpo, grpo_arguments, reward_function
 from sdg.training.guards import LENGTH, MALFORMED, SPREAD, Guards
 from sdg.training.recipe import GuardsRecipe, RolloutRecipe
 from sdg.training.reward import Reward
-from sdg.training.run import check_environment, load_processor
+from sdg.training.run import check_environment, last_checkpoint, load_processor
 
 
 def entries(out) -> list[dict[str, Any]]:
@@ -127,6 +136,52 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
     again = next(entry for entry in entries(out) if "loss" in entry and entry["step"] == 2)
     for name in ("reward", "entropy", "grad_norm", "kl"):
         assert again[name] == steps[2][name]
+
+
+KILLED = """
+import sys
+import sdg.training.grpo
+from sdg.cli import cli
+from sdg.training.reward import Reward
+
+def grade(responses, truths, similarity, **gate):
+    return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
+
+sdg.training.grpo.composite_rewards = grade
+cli()
+"""
+"""`sdg` with the rewards of `graded`, for a process of its own."""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graded")
+def test_a_killed_run_goes_on_as_if_it_had_not_been(grpo_recipe, tmp_path):
+    recipe = replace(grpo_recipe, optimiser=replace(grpo_recipe.optimiser, max_steps=4))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    grpo(recipe, whole)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(to_document(recipe)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, "train", "grpo", tmp_path / "recipe.yaml", "--out", killed],
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while last_checkpoint(killed) is None and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = int(Path(str(last_checkpoint(killed))).name.removeprefix("checkpoint-"))
+    assert 1 <= done < 4
+
+    grpo(recipe, killed, resume=True)
+    names = ("reward", "entropy", "grad_norm", "kl", "eval_reward")
+    assert [entry["step"] for entry in entries(killed)] == [entry["step"] for entry in entries(whole)]
+    for again, before in zip(entries(killed), entries(whole), strict=True):
+        assert {name: again.get(name) for name in names} == {name: before.get(name) for name in names}
+    assert len({entry["grad_norm"] for entry in entries(whole) if "grad_norm" in entry}) > 1
+    weights = [load_file(folder / "final" / "model.safetensors") for folder in (whole, killed)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.slow
