@@ -1,4 +1,4 @@
-"""The training loop: it learns, and whatever kills it, resuming gives exactly what an undisturbed run gives."""
+"""The training loop: it learns, and resuming gives exactly what an undisturbed run gives."""
 
 import json
 import os
@@ -150,12 +150,12 @@ test_loop.train(Path(sys.argv[2]), on_save=Deadly())
 
 def test_what_was_saved_last_is_written_again_where_the_run_died_before(tmp_path):
     seen = []
+
+    def dying(model, step):
+        if step == STEPS:
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-
-        def dying(model, step):
-            if step == STEPS:
-                raise KeyboardInterrupt
-
         train(tmp_path, on_save=dying)
     train(tmp_path, resume=True, on_save=lambda model, step: seen.append(step))
     assert seen == [STEPS]
