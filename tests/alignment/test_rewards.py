@@ -210,8 +210,10 @@ def test_p_real_needs_a_token_for_both_words(tmp_path: Path) -> None:
     [
         ("clap:x", "is no scorer"),
         ("clip:", "is no scorer"),
-        ("clip:/nowhere", "cannot be loaded as a CLIPModel"),
-        ("p-real:/nowhere", "cannot be loaded as an image-text-to-text model"),
+        ("clip:/nowhere", "There is no folder /nowhere; check the path"),
+        (f"clip:{Path(__file__).parent}", "cannot be loaded as a CLIPModel"),
+        ("p-real:/nowhere", "There is no folder /nowhere"),
+        (f"p-real:{Path(__file__).parent}", "cannot be loaded as an image-text-to-text model"),
         ("p-real:x?processor=y", "has no option 'processor'; it has none"),
         ("clip:x?process=y", "has no option 'process'; it has processor"),
         ("unified-reward:http://x/v1", "names no model"),

@@ -7,12 +7,14 @@ URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `p-real:FOLDER_OR_ID`, `unified-reward
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
 from PIL import Image
 
 from sdg.alignment.named import SCHEME, named_function
+from sdg.detectors.uri import is_path
 from sdg.errors import SdgError
 
 Scores = list[float | None]
@@ -57,6 +59,8 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
     if unknown := sorted(set(options) - set(_OPTIONS[scheme])):
         has = ", ".join(_OPTIONS[scheme]) or "none"
         raise SdgError(f"The {scheme} scorer has no option {unknown[0]!r}; it has {has}.")
+    if scheme != "unified-reward" and is_path(place) and not Path(place).is_dir():
+        raise SdgError(f"There is no folder {place}; check the path, or name a model on a hub as ORG/NAME.")
     if scheme == "p-real":
         from sdg.alignment.rewards.real import RealScorer
 
