@@ -1,5 +1,6 @@
-"""`sdg testbed generate` as a user calls it."""
+"""`sdg testbed` as a user calls it."""
 
+import json
 import subprocess
 import sys
 
@@ -47,3 +48,81 @@ def test_generating_never_loads_torch(tmp_path):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, tmp_path / "out"], check=False).returncode == 0
+
+
+COMMANDS = ("generate", "train-vae", "train-generator", "train-scorer", "sample", "corpus", "measure")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(command):
+    result = CliRunner().invoke(cli, ["testbed", command, "--help"])
+    assert result.exit_code == 0
+    assert f"sdg testbed {command} " in result.stdout.partition("Example:")[2]
+
+
+def test_help_never_loads_torch():
+    code = (
+        "import sys; from sdg.cli import cli; "
+        "cli(['testbed', 'measure', '--help'], standalone_mode=False); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert ended.returncode == 0
+
+
+def test_a_prompt_of_another_world_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["testbed", "sample", "--out", str(tmp_path / "out"), "A ballerina"])
+    assert exit.value.code == 1
+    assert capsys.readouterr().err.startswith("sdg: The testbed cannot read the prompt 'A ballerina'")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sample", "--out", "out", "--pipeline", "nowhere"],
+        ["corpus", "--count", "4", "--out", "out", "--pipeline", "nowhere"],
+        ["measure", "--what", "generator", "--pipeline", "nowhere"],
+        ["measure", "--what", "scorer", "--scorer", "nowhere"],
+        ["train-generator", "--vae", "nowhere", "--out", "out"],
+    ],
+)
+def test_a_model_that_is_not_there_is_one_sentence_and_nothing_is_left(
+    tmp_path, monkeypatch, capsys, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit:
+        main(["testbed", *arguments])
+    assert exit.value.code == 1
+    assert capsys.readouterr().err.startswith("sdg: nowhere holds no ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_measure_prints_a_table_and_writes_json(tmp_path, monkeypatch):
+    from sdg.testbed.measure import GeneratorQuality, Rate
+
+    asked = {}
+
+    def measure_generator(out, **settings):
+        asked.update(settings)
+        return GeneratorQuality(5, 10, 8, 1.5, (Rate("clean", None, 0.5, 0.25, 0.75, 0.5),))
+
+    monkeypatch.setattr("sdg.testbed.measure.measure_generator", measure_generator)
+    arguments = ["--what", "generator", "--prompts", "5", "--steps", "8", "--json", str(tmp_path / "m.json")]
+    result = CliRunner().invoke(cli, ["testbed", "measure", *arguments])
+    assert result.exit_code == 0, result.stderr
+    assert "| **clean** | 50.0 % | 25.0–75.0 % |" in result.stdout
+    assert asked["prompts"] == 5
+    assert asked["seeds"] == 2
+    assert json.loads((tmp_path / "m.json").read_text())["rates"][0]["share"] == 0.5
+
+
+def test_training_passes_its_options_on_and_says_where_the_result_is(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("sdg.testbed.generator.vae.train_vae", lambda out, **rest: asked.update(rest))
+    arguments = ["--out", str(tmp_path), "--steps", "7", "--seed", "2", "--resume", "--max-minutes", "3"]
+    result = CliRunner().invoke(cli, ["testbed", "train-vae", *arguments])
+    assert result.exit_code == 0
+    assert asked == {"steps": 7, "seed": 2, "resume": True, "max_minutes": 3}
+    assert str(tmp_path / "vae") in result.stderr

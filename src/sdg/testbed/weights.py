@@ -36,7 +36,7 @@ def load_generator(
 
     folder = _holding("model_index.json", "pipeline", packaged(GENERATOR) if folder is None else folder)
     try:
-        pipeline = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
+        pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError, AttributeError) as error:
         raise SdgError(f"{folder} cannot be loaded as a FluxPipeline ({_first_line(error)}).") from error
     if lora is not None:

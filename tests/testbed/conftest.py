@@ -1,0 +1,24 @@
+"""What the tests of the testbed's data sets share."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdg.testbed.layout import place
+from sdg.testbed.prompts import parse_prompt
+from sdg.testbed.renderer import render
+
+
+@pytest.fixture(scope="session")
+def draw_like_a_generator():
+    """Stands in for `sample_pictures`: scenes of the prompts, blank for numbers that five divides."""
+
+    def draw(pipeline, prompts, *, steps, seed, numbers):
+        pictures = []
+        for prompt, number in zip(prompts, numbers, strict=True):
+            rng = np.random.default_rng([seed, number, steps])
+            scene = render(place(parse_prompt(prompt), rng))
+            pictures.append(Image.fromarray(scene if number % 5 else np.full_like(scene, 240)))
+        return pictures
+
+    return draw
