@@ -70,15 +70,16 @@
       const card = event.target.closest(".card"), index = indexIn(card, event.target);
       if (index === null || event.altKey || event.ctrlKey || event.metaKey) return;
       const open = (one) => about.get(one).buttons.filter((button) => !button.parentElement.hidden);
+      const stop = (one) => open(one).find((button) => button.tabIndex === 0) || open(one)[0];
       const here = open(card), at = here.indexOf(event.target);
       const others = () => all(holder, ".card:not([hidden])").filter((one) => open(one).length);
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       let next = null;
       if (event.key === "ArrowDown") next = here[at + 1];
       else if (event.key === "ArrowUp") next = here[at - 1];
-      else if (step) { const list = others(), to = list[list.indexOf(card) + step]; next = to && open(to)[0]; }
+      else if (step) { const list = others(), to = list[list.indexOf(card) + step]; next = to && stop(to); }
       else if (event.key === "Home" || event.key === "End") {
-        const list = others(); next = open(event.key === "Home" ? list[0] : list[list.length - 1])[0];
+        const list = others(); next = stop(event.key === "Home" ? list[0] : list[list.length - 1]);
       } else if (event.key === "Escape" && pinned(card) !== null) { pin(card, pinned(card)); return; }
       else return;
       event.preventDefault();

@@ -1,0 +1,181 @@
+"""What the sections read and count, without a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from everything import sections
+from PIL import Image
+
+from sdg.cli import main
+from sdg.defects import Defect, Diagnosis, Status
+from sdg.errors import SdgError
+from sdg.reporting import Entry, Gallery, Report, read_refinements, read_run, read_scores, write_report
+from sdg.reporting.curves import HEIGHT, WIDTH, curve
+from sdg.reporting.gallery import boxes_of
+from sdg.reporting.pictures import Shown, show
+
+
+@pytest.fixture
+def run(capsys):
+    """Exit code, stdout and stderr of a command line."""
+
+    def call(*args):
+        try:
+            main([str(arg) for arg in args])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_a_box_covers_the_share_of_the_picture_that_it_names():
+    [box] = boxes_of([Defect((250, 500, 750, 1000), "artifact")], Shown(width=400, height=200))
+    assert (box.x, box.y, box.width, box.height) == (250, 250, 500, 250)  # the drawing is 1000 × 500
+
+
+def test_small_boxes_come_after_large_ones_and_keep_their_numbers():
+    defects = [Defect((0, 0, 10, 10), "artifact"), Defect((0, 0, 900, 900), "artifact")]
+    assert [box.number for box in boxes_of(defects, Shown(width=9, height=9))] == [2, 1]
+
+
+def test_pictures_are_scaled_down_and_never_up():
+    assert (show(Image.new("RGB", (1000, 500)), 100).width, show(Image.new("RGB", (64, 64)), 100).width) == (
+        100,
+        64,
+    )
+    assert show(None, 100).problem
+
+
+def test_the_summary_counts_nothing_for_answers_that_say_nothing():
+    defect = Defect((0, 0, 9, 9), "artifact")
+    gallery = Gallery(
+        [
+            Entry("a", "", Diagnosis((defect, defect))),
+            Entry("b", "", Diagnosis()),
+            Entry("c", "", Diagnosis(status=Status.UNPARSEABLE)),
+            Entry("d", ""),
+        ]
+    )
+    assert gallery.summary == (
+        ("4", "pictures"),
+        ("1", "clean"),
+        ("2", "artifacts"),
+        ("0", "misalignments"),
+        ("2", "without a diagnosis"),
+    )
+
+
+def test_a_filter_is_offered_for_what_the_pictures_have():
+    gallery = Gallery([Entry("a", "", Diagnosis((Defect((0, 0, 9, 9), "artifact", "", 95),)), "FLUX")])
+    assert {key: values for key, _, values in gallery.filters} == {
+        "type": (("artifact", 1),),
+        "tier": (("critical", 1),),
+        "status": (("defects", 1),),
+    }
+
+
+def test_a_curve_spans_its_drawing_and_leaves_out_what_is_unknown():
+    drawn = curve("reward", [(0, 1.0), (1, None), (2, float("nan")), (4, 3.0)])
+    assert drawn is not None
+    (x0, y0, _), (x1, y1, said) = drawn.dots
+    assert (x0, y0, x1, y1) == (8, HEIGHT - 8, WIDTH - 8, 8)
+    assert said == "epoch 4: 3"
+    assert curve("reward", [(0, None)]) is None
+
+
+def test_a_run_is_read_although_its_last_line_is_cut_off(tmp_path):
+    _, _, run, _ = sections(tmp_path)
+    charts = {heading: [chart.name for chart in charts] for heading, charts in run.curves()}
+    assert charts == {"Held-out prompts": ["reward", "detector/defects"], "Training": ["reward", "loss"]}
+    assert [caption for caption, _ in run.pictures()] == ["Epoch 0", "Epoch 6", "Epoch 12"]
+
+
+def test_of_many_figures_the_first_and_the_last_are_shown(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"kind": "train", "epoch": 0, "reward": 1}\n', encoding="utf-8")
+    (tmp_path / "pictures").mkdir()
+    for epoch in range(30):
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / f"epoch-{epoch:06d}.png")
+    captions = [caption for caption, _ in read_run(tmp_path).pictures()]
+    assert (len(captions), captions[0], captions[-1]) == (6, "Epoch 0", "Epoch 29")
+
+
+def test_a_comparison_is_a_table_of_means_intervals_and_changes(tmp_path):
+    base = {"mean": 0.5, "interval": [0.4, 0.6], "change": 0.0, "change_interval": None, "known": 9}
+    ours = {"mean": 0.6, "interval": [0.5, 0.7], "change": 0.2, "change_interval": None, "known": 9}
+    document = {"cells": {"base": {"clip": base}, "ours": {"clip": ours}}}
+    (tmp_path / "comparison.json").write_text(json.dumps(document), encoding="utf-8")
+    columns, rows = read_run(tmp_path).table()
+    assert columns == ["generator", "clip"]
+    assert rows == [["base", "0.5 [0.4, 0.6]"], ["ours", "0.6 [0.5, 0.7] (+20.0 %)"]]
+
+
+def test_bad_input_is_one_sentence(tmp_path):
+    with pytest.raises(SdgError, match="holds no alignment run"):
+        read_run(tmp_path)
+    with pytest.raises(SdgError, match="is not a folder"):
+        read_run(tmp_path / "nowhere")
+    for text in ('{"metrics": {}}', "[]", "no", '{"metrics": {"artifact": {"a": "x"}, "misalignment": {}}}'):
+        (tmp_path / "scores.json").write_text(text, encoding="utf-8")
+        with pytest.raises(SdgError, match="holds no scores"):
+            read_scores(tmp_path / "scores.json")
+    (tmp_path / "comparison.json").write_text('{"cells": {"base": {"clip": 3}}}', encoding="utf-8")
+    with pytest.raises(SdgError, match="is damaged"):
+        read_run(tmp_path)
+    good = '{"id": "a", "before": "a.png"}\n'
+    for line, reason in (
+        ('{"before": "a.png"}', "'id' is missing"),
+        ('{"id": "a", "diagnosis_before": []}', "A diagnosis is an object"),
+        ('{"id": "a", "pixels_changed": "many"}', "'pixels_changed' is a share"),
+    ):
+        (tmp_path / "refined.jsonl").write_text(good + line + "\n", encoding="utf-8")
+        with pytest.raises(SdgError, match=f"refined.jsonl, line 2: {reason}"):
+            read_refinements(tmp_path / "refined.jsonl")
+
+
+def test_half_a_character_does_not_stop_a_report(tmp_path):
+    file = write_report(Report("a", [Gallery([Entry("a", "\ud83d")])]), tmp_path / "a.html")
+    assert 'class="prompt">?<' in file.read_text(encoding="utf-8")
+
+
+def test_the_command_writes_everything_it_is_given_into_one_file(run, tmp_path: Path):
+    scores, _, _, _ = sections(tmp_path)
+    (tmp_path / "scores.json").write_text(json.dumps(scores.documents[0][1]), encoding="utf-8")
+    row = {"filepath": "0-before.png", "caption": "a star", "response": "<answer>[]</answer>"}
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    out = tmp_path / "report.html"
+    code, stdout, err = run(
+        *("report", "--scores", tmp_path / "scores.json", "--refinements", tmp_path / "refined.jsonl"),
+        *("--alignment", tmp_path / "boxflow", "--diagnoses", tmp_path / "predictions.jsonl", "--out", out),
+    )
+    assert (code, stdout) == (0, "")
+    assert f"Report: {out}" in err
+    html = out.read_text(encoding="utf-8")
+    for kind in ("scores", "refinement", "alignment", "gallery"):
+        assert f'class="{kind}"' in html
+    assert "a star" in html
+    assert run("report", "--out", out)[0] == 2
+    code, _, err = run("report", "--alignment", tmp_path / "nowhere", "--out", out)
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_a_diagnosis_can_be_looked_at_in_a_page(run, tmp_path: Path):
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+    item = {"box_2d": [0, 0, 500, 500], "label": "artifact", "description": "Odd <b>."}
+    response = f"<think>x</think><answer>{json.dumps([item])}</answer>"
+    row = {"filepath": "a.png", "caption": "a square", "response": response}
+    (tmp_path / "stored.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    out = tmp_path / "look.html"
+    code, _, err = run(
+        *("diagnose", tmp_path / "a.png", "--prompt", "a square", "--html", out),
+        *("--detector", f"replay:{tmp_path / 'stored.jsonl'}"),
+    )
+    assert code == 0, err
+    html = out.read_text(encoding="utf-8")
+    assert "Odd &lt;b&gt;." in html
+    assert "data:image/" in html
