@@ -22,7 +22,7 @@ FAMILIES = ("flux", "sd3")
 
 
 def recipe(checkpoints: Path, family: str, **changes: Any) -> PolicyRecipe:
-    return PolicyRecipe(
+    plain = PolicyRecipe(
         family=family,  # type: ignore[arg-type]
         model=str(checkpoints / family),
         height=toy.HEIGHT,
@@ -31,8 +31,8 @@ def recipe(checkpoints: Path, family: str, **changes: Any) -> PolicyRecipe:
         guidance=3.0,
         max_sequence_length=toy.TEXT,
         lora=LoraRecipe(r=4, alpha=16, targets=("to_q", "to_out.0")),
-        **changes,
     )
+    return replace(plain, **changes)
 
 
 def policy(checkpoints: Path, family: str, precision: str = "fp32", **changes: Any) -> FlowPolicy:
@@ -73,11 +73,15 @@ def test_a_flux_without_guidance_embedding_is_guided_as_its_pipeline_is(tmp_path
     assert np.abs(pixels(ours.sample(PROMPTS, SEEDS, steps=3).pictures) - pixels(theirs)).max() <= 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", "float32"), ("bf16", "float32"), ("bf16", "bfloat16")]
+)
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_first_ratio_is_one(checkpoints: Path, family: str, checkpointing: bool, precision: str) -> None:
-    ours = policy(checkpoints, family, precision, gradient_checkpointing=checkpointing)
+def test_the_first_ratio_is_one(
+    checkpoints: Path, family: str, checkpointing: bool, precision: str, dtype: str
+) -> None:
+    ours = policy(checkpoints, family, precision, gradient_checkpointing=checkpointing, dtype=dtype)
     train_a_little(ours)
     transitions = ours.sample(PROMPTS, SEEDS, steps=5, sde_steps=(0, 2), noise_level=0.7).transitions
     for index in (0, 1):

