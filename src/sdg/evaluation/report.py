@@ -5,44 +5,24 @@ Everything that comes from data or from a model is escaped.
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Final
+
+from markupsafe import Markup
 
 from sdg.defects import Defect
 from sdg.errors import SdgError
 from sdg.evaluation.join import Joined
 from sdg.evaluation.result import Case, Evaluation, describe_settings, describe_status
 from sdg.evaluation.tables import Rows
+from sdg.reporting.page import plain_page, table
+from sdg.reporting.pictures import data_uri
 
 PICTURE_SIDE: Final = 640
 """Longer side of the pictures in a report, in pixels."""
-
-_STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1f2933; --faint: #5f6b7a; --paper: #fff; --line: #d5dae1;
-  --artifact: #c2410c; --misalignment: #0369a1; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --faint: #9aa5b4; --paper: #14181d;
-  --line: #333b46; --artifact: #fb923c; --misalignment: #38bdf8; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 70rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-tr.note, .faint { color: var(--faint); }
-article { border-top: 1px solid var(--line); padding: 1rem 0; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; margin: 0; }
-.pictures figure { margin: 0; flex: 1 1 18rem; max-width: 26rem; }
-.pictures img { width: 100%; height: auto; display: block; }
-li { margin: .3rem 0; } .artifact { color: var(--artifact); } .misalignment { color: var(--misalignment); }
-"""
 
 
 def render_report(
@@ -71,11 +51,7 @@ def render_report(
         _cases(evaluation.worst(worst), joined, images),
     ]
     body = "\n".join(part for part in parts if part)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return plain_page(title, Markup(body))
 
 
 def _repairs(evaluation: Evaluation) -> str:
@@ -87,18 +63,8 @@ def _repairs(evaluation: Evaluation) -> str:
 
 
 def _table(rows: Rows) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in rows.columns)
-    body = "\n".join(
-        f"<tr{' class=note' if at in rows.notes else ''}>"
-        + "".join(f"<td>{escape(value)}</td>" for value in row)
-        + "</tr>"
-        for at, row in enumerate(rows.rows)
-    )
-    caption = "" if rows.title == rows.columns[0] else f"<caption>{escape(rows.title)}</caption>"
-    return (
-        f'<div class="scroll"><table>{caption}'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
+    title = "" if rows.title == rows.columns[0] else rows.title
+    return table(title, rows.columns, rows.rows, rows.notes)
 
 
 def _cases(cases: Sequence[Case], joined: Joined, images: str | os.PathLike[str] | None) -> str:
@@ -114,7 +80,7 @@ def _cases(cases: Sequence[Case], joined: Joined, images: str | os.PathLike[str]
 def _case(case: Case, joined: Joined, images: str | os.PathLike[str] | None) -> str:
     path, prompt = joined.paths[case.image], joined.prompts[case.image]
     parts = [
-        f"<article>\n<h3>{escape(path)} · {case.cost:.2f}</h3>",
+        f'<article class="case">\n<h3>{escape(path)} · {case.cost:.2f}</h3>',
         f"<p>{escape(prompt)}</p>" if prompt else "",
         "" if images is None else _pictures(Path(images) / path, case),
         _defects("Missed", case.missed),
@@ -141,12 +107,9 @@ def _pictures(path: Path, case: Case) -> str:
     figures = []
     for name, defects in sides:
         drawn = draw_overlay(image, defects, min_side=PICTURE_SIDE)
-        file = BytesIO()
-        drawn.save(file, "JPEG", quality=85)
-        source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
         size = f'width="{drawn.width}" height="{drawn.height}"'
         figures.append(
-            f'<figure><img src="{source}" {size} loading="lazy" alt="{name} drawn on the image">'
+            f'<figure><img src="{data_uri(drawn)}" {size} loading="lazy" alt="{name} drawn on the image">'
             f"<figcaption>{name}: {len(defects)} defect{'' if len(defects) == 1 else 's'}"
             "</figcaption></figure>"
         )

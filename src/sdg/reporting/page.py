@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,6 +59,19 @@ def render(report: Report, *, side: int | None = None) -> Iterator[str]:
     stream = template.stream(report=report, sections=sections, side=side, **head())
     stream.enable_buffering(64)
     return iter(stream)
+
+
+def plain_page(title: str, body: Markup) -> str:
+    """A page without script in the same style; `body` is HTML in which all data is escaped already."""
+    return _environment().get_template("plain.html").render(title=title, body=body, **head(script=False))
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Collection[int] = ()
+) -> Markup:
+    """A table that scrolls in itself; the rows in `notes` are shown faintly."""
+    macro = _environment().get_template("parts.html").make_module().table  # type: ignore[attr-defined]
+    return Markup(macro(columns, rows, title, notes))
 
 
 def head(script: bool = True) -> dict[str, Markup]:
