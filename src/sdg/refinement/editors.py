@@ -1,0 +1,128 @@
+"""Editors: a request in, an edited picture out or the sentence why there is none; `load_editor` makes one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from PIL import Image
+
+from sdg.errors import SdgError
+from sdg.refinement.request import EditRequest
+
+STEPS: Final = 28
+
+
+@dataclass(frozen=True, slots=True)
+class EditResult:
+    """What came of one request: the picture, or None and why, in one sentence."""
+
+    picture: Image.Image | None
+    error: str = ""
+
+
+class Editor(Protocol):
+    """Anything that edits pictures; what it returns outside of the mask is thrown away."""
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """One result for each request, in their order; a request that fails never raises."""
+        ...
+
+
+class DiffusersEditor:
+    """Any inpainting or image-to-image pipeline of diffusers, told the prompt, the mask and the strength.
+
+    Such a model was trained on descriptions of pictures, so it gets the prompt and not the instruction.
+    The same request gives the same picture, whatever else is in the call.
+    Raises SdgError for a pipeline that takes no picture.
+    """
+
+    def __init__(self, pipeline: Any, *, steps: int = STEPS, guidance: float | None = None) -> None:
+        self._known = inspect.signature(pipeline.__call__).parameters
+        if "image" not in self._known:
+            raise SdgError(f"{type(pipeline).__name__} edits no pictures; give an inpainting pipeline.")
+        if steps < 1:
+            raise ValueError(f"An edit takes at least one step, not {steps}.")
+        self._pipeline, self._steps, self._guidance = pipeline, steps, guidance
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        return [self._edit(request) for request in requests]
+
+    def _edit(self, request: EditRequest) -> EditResult:
+        import torch
+
+        size = _fitting(request.picture.size, 2 * getattr(self._pipeline, "vae_scale_factor", 8))
+        mask = Image.fromarray(np.where(request.mask > 0, 255, 0).astype(np.uint8))
+        # Diffusers rounds steps · strength down, and no step at all is an error.
+        strength = max(request.strength, 1 / self._steps)
+        settings: dict[str, Any] = {
+            "prompt": request.prompt,
+            "image": request.picture.resize(size, Image.Resampling.LANCZOS),
+            "mask_image": mask.resize(size, Image.Resampling.NEAREST),
+            "width": size[0],
+            "height": size[1],
+            "strength": strength,
+            "num_inference_steps": self._steps,
+            "generator": torch.Generator("cpu").manual_seed(request.seed),
+        }
+        if self._guidance is not None:
+            settings["guidance_scale"] = self._guidance
+        if (length := self._text_length()) is not None:
+            settings["max_sequence_length"] = length
+        try:
+            with torch.no_grad():
+                output = self._pipeline(**{k: v for k, v in settings.items() if k in self._known})
+        except torch.OutOfMemoryError:
+            return EditResult(None, f"The memory is too small for an edit of {size[0]} × {size[1]} pixels.")
+        picture = output.images[0]
+        return EditResult(picture.resize(request.picture.size, Image.Resampling.LANCZOS))
+
+    def _text_length(self) -> int | None:
+        """Tokens a prompt may take; small tokenizers know fewer than a pipeline's default of 512."""
+        tokenizer = getattr(self._pipeline, "tokenizer_2", None)
+        return None if tokenizer is None else min(int(tokenizer.model_max_length), 512)
+
+
+def load_editor(uri: str = "testbed", *, device: str = "cpu", steps: int = STEPS) -> DiffusersEditor:
+    """The editor of a URI: `testbed` (embedded), `testbed:FOLDER` (weights that training wrote) or
+    `diffusers:FOLDER`, any pipeline that diffusers can turn into inpainting or image-to-image.
+
+    Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
+    """
+    scheme, _, place = uri.partition(":")
+    if scheme == "testbed":
+        from diffusers import FluxInpaintPipeline
+
+        from sdg.testbed.weights import load_generator
+
+        pipeline = FluxInpaintPipeline.from_pipe(load_generator(place or None, device))
+        editor = DiffusersEditor(pipeline, steps=steps)
+    elif scheme == "diffusers" and place:
+        editor = DiffusersEditor(_folder_pipeline(place).to(device), steps=steps)
+    else:
+        raise SdgError(f"{uri!r} is no editor; editors are testbed, testbed:FOLDER and diffusers:FOLDER.")
+    return editor
+
+
+def _folder_pipeline(folder: str) -> Any:
+    from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+
+    if not (Path(folder) / "model_index.json").is_file():  # diffusers would look it up on the hub
+        raise SdgError(f"{folder} holds no pipeline (model_index.json is missing); check the path.")
+    try:
+        try:
+            return AutoPipelineForInpainting.from_pretrained(folder)
+        except ValueError:  # of this family there is no inpainting
+            return AutoPipelineForImage2Image.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise SdgError(f"{folder} cannot be loaded as an editor ({str(error).splitlines()[0]}).") from error
+
+
+def _fitting(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The size with both sides rounded up to what the pipeline can pack into tokens."""
+    width, height = (-(-side // multiple) * multiple for side in size)
+    return width, height

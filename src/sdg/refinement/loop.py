@@ -1,0 +1,160 @@
+"""Refinement: diagnose, edit, diagnose again; the best picture is kept, never one worse than the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sdg.defects import DROPPED_ITEM, Diagnosis, Status
+from sdg.detectors.base import Detector
+from sdg.refinement.editors import Editor
+from sdg.refinement.masks import changed_share, composite
+from sdg.refinement.request import EditSettings, Mode, build_request, importance_of
+
+HeatSource = Callable[[Image.Image, str], NDArray[np.floating]]
+"""Picture and prompt -> heat maps (N, h, w) from 0 to 1."""
+
+
+class Outcome(StrEnum):
+    """What refinement came to."""
+
+    ALREADY_CLEAN = "already clean"  # nothing was edited
+    CLEAN = "clean"  # an edit left no defect
+    IMPROVED = "improved"
+    NO_BETTER = "no better"  # no edit scored better, so the input is kept
+    FAILED = "failed"  # the input could not be diagnosed, or no edit was made or could be judged
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One edit: in which round, with which seed, what it looks like and what is wrong with it.
+
+    picture and diagnosis are None where the editor gave none, `error` says why. severity is None where the
+    diagnosis says too little to compare by.
+    """
+
+    round: int
+    seed: int
+    picture: Image.Image | None
+    diagnosis: Diagnosis | None
+    severity: int | None
+    changed: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """The picture that is kept, its diagnosis, and all that was tried.
+
+    changed: share of the input's pixels that differ in `picture`. stopped: why it ended before its last
+    round without a clean picture, "" otherwise.
+    """
+
+    picture: Image.Image
+    diagnosis: Diagnosis
+    before: Diagnosis
+    outcome: Outcome
+    changed: float
+    attempts: tuple[Attempt, ...] = ()
+    stopped: str = ""
+
+
+def severity(diagnosis: Diagnosis) -> int | None:
+    """Sum of the importances, 50 where one is missing; 0 is clean, None is not known.
+
+    None also where items of the answer were lost: their sum would make a picture look better than it is.
+    """
+    lost = diagnosis.status is Status.TRUNCATED or DROPPED_ITEM in diagnosis.repairs
+    if lost or not diagnosis.is_informative:
+        return None
+    return sum(importance_of(defect) for defect in diagnosis.defects)
+
+
+def refine(
+    picture: Image.Image,
+    prompt: str,
+    *,
+    detector: Detector,
+    editor: Editor,
+    mode: Mode | str = Mode.SDG,
+    rounds: int = 3,
+    candidates: int = 1,
+    settings: EditSettings | None = None,
+    heat: HeatSource | None = None,
+    seed: int = 0,
+) -> Refinement:
+    """Edit a picture for up to `rounds` rounds, or until the detector finds it clean.
+
+    Each round edits the best picture so far, `candidates` times with seeds of their own, and goes on from
+    the one with the least `severity`, if that is less than before. Whatever an editor returns is laid into
+    the picture through the mask. A clean picture, and one the detector has no answer for, is returned as
+    it is; a round in which nothing could be edited or judged is the last one. `heat` is for mode `heatmap`.
+    Raises SdgError for a picture without a prompt or too small, ValueError for rounds or candidates below 1.
+    """
+    if rounds < 1 or candidates < 1:
+        raise ValueError("Refinement needs at least one round and one candidate.")
+    picture = picture.convert("RGB")
+    before = detector.diagnose([(picture, prompt)])[0]
+    if before.is_clean:
+        return Refinement(picture, before, before, Outcome.ALREADY_CLEAN, 0.0)
+    if (least := severity(before)) is None:
+        why = f"The input could not be diagnosed ({before.status.value})."
+        return Refinement(picture, before, before, Outcome.FAILED, 0.0, (), why)
+    best, known, tried, stopped = picture, before, [], ""
+    for turn in range(rounds):
+        maps = heat(best, prompt) if heat is not None else None
+        requests = [
+            build_request(
+                best,
+                prompt,
+                known,
+                mode=mode,
+                settings=settings,
+                heat=maps,
+                seed=seed + turn * candidates + number,
+            )
+            for number in range(candidates)
+        ]
+        results = editor.edit(requests)
+        edited = [
+            None if result.picture is None else composite(best, result.picture, request.mask)
+            for request, result in zip(requests, results, strict=True)
+        ]
+        judged = iter(detector.diagnose([(image, prompt) for image in edited if image is not None]))
+        attempts = []
+        for request, result, image in zip(requests, results, edited, strict=True):
+            found = None if image is None else next(judged)
+            score = None if found is None else severity(found)
+            share = 0.0 if image is None else changed_share(picture, image)
+            attempts.append(Attempt(turn + 1, request.seed, image, found, score, share, result.error))
+        tried += attempts
+        scored = [attempt for attempt in attempts if attempt.severity is not None]
+        if not scored:
+            stopped = _why(attempts)
+            break
+        winner = min(scored, key=lambda attempt: attempt.severity or 0)
+        assert winner.picture is not None
+        assert winner.diagnosis is not None
+        assert winner.severity is not None
+        if winner.severity < least:
+            best, known, least = winner.picture, winner.diagnosis, winner.severity
+        if known.is_clean:
+            break
+    if known.is_clean:
+        outcome = Outcome.CLEAN
+    elif known is not before:
+        outcome = Outcome.IMPROVED
+    else:
+        outcome = Outcome.NO_BETTER if any(a.severity is not None for a in tried) else Outcome.FAILED
+    return Refinement(best, known, before, outcome, changed_share(picture, best), tuple(tried), stopped)
+
+
+def _why(attempts: list[Attempt]) -> str:
+    """Why a round came to nothing."""
+    error = next((attempt.error for attempt in attempts if attempt.error), "")
+    return error or "No edit of the round could be diagnosed."

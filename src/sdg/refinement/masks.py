@@ -1,0 +1,78 @@
+"""Masks of an edit: where a picture may change, with soft edges, and how much of it then did.
+
+A mask is a (H, W) float array from 0 (untouched) to 1 (the editor's pixel); no torch anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sdg.defects import BOX_SCALE, Defect
+
+Mask = NDArray[np.float64]
+
+
+def box_mask(defects: Sequence[Defect], size: tuple[int, int], feather: int) -> Mask:
+    """1 on every pixel a box touches, falling linearly to 0 over `feather` pixels around it.
+
+    size: (width, height) in pixels. A pixel `feather` + 1 or further from every box is exactly 0; where
+    boxes meet, the larger value holds. No defects give a mask of zeros.
+    Raises ValueError for a feather below 0.
+    """
+    if feather < 0:
+        raise ValueError(f"A feather is a width of 0 pixels or more, not {feather}.")
+    width, height = size
+    mask = np.zeros((height, width))
+    for defect in defects:
+        x0, y0, x1, y1 = defect.box
+        dx = _distance(width, x0 * width // BOX_SCALE, -(-x1 * width // BOX_SCALE))
+        dy = _distance(height, y0 * height // BOX_SCALE, -(-y1 * height // BOX_SCALE))
+        distance = np.hypot(dy[:, None], dx[None, :])  # (H, W) pixels
+        mask = np.maximum(mask, np.clip(1 - distance / (feather + 1), 0, 1))
+    return mask
+
+
+def heat_mask(heat: NDArray[np.floating], size: tuple[int, int]) -> Mask:
+    """The larger of the heat maps at each pixel, clipped to 0–1: (N, h, w) or (h, w) -> (H, W).
+
+    size: (width, height) in pixels; maps of another size are scaled bilinearly.
+    """
+    heat = np.asarray(heat, np.float32)
+    joint = heat.max(axis=0) if heat.ndim == 3 else heat
+    if joint.ndim != 2 or not np.isfinite(joint).all():
+        raise ValueError("Heat maps are finite numbers of shape (h, w) or (N, h, w).")
+    picture = Image.fromarray(np.clip(joint, 0, 1), mode="F").resize(size, Image.Resampling.BILINEAR)
+    return np.clip(np.asarray(picture, np.float64), 0, 1)
+
+
+def composite(before: Image.Image, edited: Image.Image, mask: Mask) -> Image.Image:
+    """`edited` where the mask is 1, `before` where it is 0, bit for bit, and a mixture in between; RGB.
+
+    An edit of another size is scaled to that of `before`. Raises ValueError where the mask has another.
+    """
+    if mask.shape != (before.height, before.width):
+        raise ValueError(f"The mask is {mask.shape} and the picture {(before.height, before.width)}.")
+    if edited.size != before.size:
+        edited = edited.convert("RGB").resize(before.size, Image.Resampling.LANCZOS)
+    old = np.asarray(before.convert("RGB"), np.float64)
+    new = np.asarray(edited.convert("RGB"), np.float64)
+    mixed = old + (new - old) * mask[..., None]
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def changed_share(before: Image.Image, after: Image.Image) -> float:
+    """Share of pixels, 0 to 1, that differ in any channel; raises ValueError for pictures of two sizes."""
+    if before.size != after.size:
+        raise ValueError(f"Pictures of {before.size} and {after.size} pixels cannot be compared.")
+    old, new = np.asarray(before.convert("RGB")), np.asarray(after.convert("RGB"))
+    return float((old != new).any(axis=-1).mean())
+
+
+def _distance(length: int, start: int, stop: int) -> NDArray[np.float64]:
+    """Of each pixel of an axis, how far it is from the pixels start to stop − 1; 0 inside."""
+    place = np.arange(length, dtype=np.float64)
+    return np.maximum(np.maximum(start - place, place - (stop - 1)), 0)

@@ -1,0 +1,168 @@
+"""What an editor is told: the prompt, the boxes drawn, the defects in words, a mask (SDG §5.2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from sdg.defects import BOX_SCALE, Defect, Diagnosis
+from sdg.errors import SdgError
+from sdg.refinement.masks import Mask, box_mask, heat_mask
+
+UNKNOWN_IMPORTANCE: Final = 50
+"""Stands in where a detector gives no importance: the middle of the scale, as in the composite reward."""
+SMALLEST_SIDE: Final = 16
+_BOX_COLOUR: Final = "#FF0000"
+
+
+class Mode(StrEnum):
+    """How much the editor is told."""
+
+    SDG = "sdg"  # where, what, why and importance; the boxes are the mask
+    FIXED = "fixed"  # the prompt alone; the whole picture is the mask
+    HEATMAP = "heatmap"  # the detector's text; its heat maps are the mask
+
+
+@dataclass(frozen=True, slots=True)
+class EditSettings:
+    """How edits are asked for.
+
+    weakest, strongest: strength at importance 1 and 100, in between linearly; 0 to 1, the share of the
+    noise schedule that an editor of pictures goes through. feather: width of a mask's soft edge as a
+    share of the picture's shorter side.
+    """
+
+    weakest: float = 0.5
+    strongest: float = 0.9
+    feather: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weakest <= self.strongest <= 1:
+            raise ValueError("Strengths need 0 < weakest <= strongest <= 1.")
+        if not 0 <= self.feather <= 0.5:
+            raise ValueError("A feather is a share of the shorter side from 0 to 0.5.")
+
+    def strength(self, defects: Sequence[Defect]) -> float:
+        """Strength that the most important defect calls for; the weakest where there is none."""
+        worst = max((importance_of(defect) for defect in defects), default=1)
+        return self.weakest + (self.strongest - self.weakest) * (worst - 1) / 99
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """One picture to edit, and everything an editor may use.
+
+    picture, marked: the same size, the second with a red frame around every defect, unlabelled.
+    instruction: what is wrong and what to do, most important first. mask: (H, W), see `sdg.refinement.masks`.
+    """
+
+    picture: Image.Image
+    marked: Image.Image
+    prompt: str
+    instruction: str
+    mask: Mask
+    strength: float
+    seed: int = 0
+
+
+def build_request(
+    picture: Image.Image,
+    prompt: str,
+    diagnosis: Diagnosis,
+    *,
+    mode: Mode | str = Mode.SDG,
+    settings: EditSettings | None = None,
+    heat: NDArray[np.floating] | None = None,
+    seed: int = 0,
+) -> EditRequest:
+    """The request for one picture whose defects are known.
+
+    `fixed` gets the same strength as `sdg`, so that what the two are told is their only difference. `heat`:
+    (N, h, w) maps from 0 to 1, needed by mode `heatmap` alone.
+    Raises SdgError for a picture without a prompt or smaller than 16 pixels; ValueError where a heat map
+    is missing.
+    """
+    mode, settings = Mode(mode), settings or EditSettings()
+    if not prompt.strip():
+        raise SdgError("The picture has no prompt, so an editor would not know what it is to show; give one.")
+    if min(picture.size) < SMALLEST_SIDE:
+        raise SdgError(
+            f"The picture has {picture.width} × {picture.height} pixels; "
+            f"give one with at least {SMALLEST_SIDE} on each side."
+        )
+    picture = picture.convert("RGB")
+    defects = by_importance(diagnosis.defects)
+    if mode is Mode.FIXED:
+        mask: Mask = np.ones((picture.height, picture.width))
+        marked, text = picture.copy(), fixed_instruction(prompt)
+    elif mode is Mode.SDG:
+        mask = box_mask(defects, picture.size, round(settings.feather * min(picture.size)))
+        marked, text = draw_frames(picture, defects), instruction(prompt, defects, diagnosis.reasoning)
+    else:
+        if heat is None:
+            raise ValueError("Mode 'heatmap' needs the heat maps of the picture.")
+        mask = heat_mask(heat, picture.size)
+        marked, text = picture.copy(), _heat_instruction(prompt, defects, diagnosis.reasoning)
+    return EditRequest(picture, marked, prompt, text, mask, settings.strength(defects), seed)
+
+
+def importance_of(defect: Defect) -> int:
+    """Importance, 1 to 100; 50 where the detector gives none."""
+    return UNKNOWN_IMPORTANCE if defect.importance is None else defect.importance
+
+
+def by_importance(defects: Sequence[Defect]) -> tuple[Defect, ...]:
+    """Most important first; equals in their order."""
+    return tuple(sorted(defects, key=importance_of, reverse=True))
+
+
+def fixed_instruction(prompt: str) -> str:
+    """What every editor is told that knows the prompt alone."""
+    return (
+        f"This picture was generated for the prompt: {prompt}\n"
+        "Correct what looks wrong in it and what contradicts the prompt. Change nothing else."
+    )
+
+
+def instruction(prompt: str, defects: Sequence[Defect], reasoning: str = "") -> str:
+    """The prompt, then each defect with what, where, importance and why, in the order given."""
+    lines = [f"This picture was generated for the prompt: {prompt}"]
+    if reasoning.strip():
+        lines += ["", "What an inspection of it noted:", reasoning.strip()]
+    lines += ["", "Correct these defects, framed in red in the marked copy, the most important first:"]
+    lines += [f"{number}. {_line(defect)}" for number, defect in enumerate(defects, 1)]
+    lines += ["", "Keep everything outside of the frames as it is. The result has no frames."]
+    return "\n".join(lines)
+
+
+def draw_frames(picture: Image.Image, defects: Sequence[Defect]) -> Image.Image:
+    """A copy of the picture, at its own size, with a red frame along the pixels each box touches."""
+    marked = picture.convert("RGB").copy()
+    draw = ImageDraw.Draw(marked)
+    width, height = marked.size
+    line = max(1, round(min(marked.size) / 200))
+    for defect in defects:
+        x0, y0, x1, y1 = defect.box
+        low = x0 * width // BOX_SCALE, y0 * height // BOX_SCALE
+        high = -(-x1 * width // BOX_SCALE) - 1, -(-y1 * height // BOX_SCALE) - 1
+        draw.rectangle((low, high), outline=_BOX_COLOUR, width=line)
+    return marked
+
+
+def _line(defect: Defect) -> str:
+    x0, y0, x1, y1 = (f"{value / 10:.0f} %" for value in defect.box)
+    weight = "" if defect.tier is None else f", importance {defect.importance} of 100 ({defect.tier.value})"
+    why = defect.reason.strip() or "no reason given"
+    return f"{defect.type.value}{weight}, from {x0} to {x1} across and {y0} to {y1} down: {why}"
+
+
+def _heat_instruction(prompt: str, defects: Sequence[Defect], reasoning: str) -> str:
+    noted = [reasoning.strip(), *(defect.reason.strip() for defect in defects)]
+    lines = [fixed_instruction(prompt), *(text for text in noted if text)]
+    return "\n".join([*lines, "Work where the mask is bright."])

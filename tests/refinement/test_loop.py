@@ -1,0 +1,135 @@
+"""The loop keeps the best round, never a worse one, and takes no answer for no information."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdg import Defect, Diagnosis, Status
+from sdg.errors import SdgError
+from sdg.refinement import EditRequest, EditResult, EditSettings, Outcome, build_request, refine, severity
+
+BOX = (250, 250, 750, 750)
+
+
+def grey(level: int) -> Image.Image:
+    return Image.new("RGB", (32, 32), (level, level, level))
+
+
+class Brightness:
+    """A detector whose one defect is as important as the middle pixel is bright; 255 gets no answer."""
+
+    def diagnose(self, pairs: Sequence) -> list[Diagnosis]:
+        levels = [picture.getpixel((16, 16))[0] for picture, _ in pairs]
+        return [self.one(level) for level in levels]
+
+    def one(self, level: int) -> Diagnosis:
+        if level == 255:
+            return Diagnosis(status=Status.FAILED)
+        return Diagnosis((Defect(BOX, "artifact", "too bright", level),) if level else ())
+
+
+class Painter:
+    """An editor that paints the whole picture in the next level given; None is a refusal."""
+
+    def __init__(self, *levels: int | None) -> None:
+        self.levels, self.requests = list(levels), []
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        self.requests += requests
+        levels = [self.levels.pop(0) for _ in requests]
+        return [EditResult(None, "Refused.") if n is None else EditResult(grey(n)) for n in levels]
+
+
+def run(start: int, *levels: int | None, **options):
+    painter = Painter(*levels)
+    return refine(grey(start), "a cup", detector=Brightness(), editor=painter, **options), painter
+
+
+def test_a_clean_picture_is_left_alone() -> None:
+    result, painter = run(0)
+    assert (result.outcome, result.changed, painter.requests) == (Outcome.ALREADY_CLEAN, 0, [])
+
+
+def test_it_ends_once_the_picture_is_clean_and_changes_nothing_outside() -> None:
+    result, painter = run(80, 40, 0, 0)
+    assert result.outcome is Outcome.CLEAN
+    assert len(painter.requests) == 2
+    assert result.picture.getpixel((16, 16)) == (0, 0, 0)
+    assert result.picture.getpixel((2, 2)) == (80, 80, 80)
+    assert result.changed == pytest.approx(np.mean(np.asarray(result.picture)[..., 0] != 80))
+
+
+def test_a_worse_round_is_dropped_and_the_next_starts_from_the_best() -> None:
+    result, painter = run(80, 50, 90, 60)
+    assert (result.outcome, severity(result.diagnosis)) == (Outcome.IMPROVED, 50)
+    assert [request.picture.getpixel((16, 16))[0] for request in painter.requests] == [80, 50, 50]
+    assert len({request.seed for request in painter.requests}) == 3
+
+
+def test_a_picture_that_only_gets_worse_is_returned_as_it_was() -> None:
+    result, _ = run(50, 60, 50, 70)
+    assert result.outcome is Outcome.NO_BETTER
+    assert result.picture.tobytes() == grey(50).tobytes()
+
+
+def test_of_several_candidates_the_best_is_kept() -> None:
+    result, _ = run(80, 70, 30, 255, None, rounds=1, candidates=4)
+    assert severity(result.diagnosis) == 30
+    assert [attempt.severity for attempt in result.attempts] == [70, 30, None, None]
+
+
+def test_no_answer_about_an_edit_is_not_taken_for_clean() -> None:
+    result, _ = run(80, 60, 255, 0)
+    assert (result.outcome, severity(result.diagnosis)) == (Outcome.IMPROVED, 60)
+    assert result.stopped
+
+
+def test_no_answer_about_the_input_edits_nothing() -> None:
+    result, painter = run(255)
+    assert (result.outcome, painter.requests) == (Outcome.FAILED, [])
+
+
+def test_a_refusal_is_reported_in_its_own_words() -> None:
+    result, _ = run(80, None)
+    assert (result.outcome, result.stopped) == (Outcome.FAILED, "Refused.")
+
+
+def test_a_cut_off_answer_has_no_severity() -> None:
+    one = Defect(BOX, "artifact", "x", 10)
+    assert severity(Diagnosis((one, Defect(BOX, "artifact")))) == 60
+    assert severity(Diagnosis((one,), status="truncated")) is None
+    assert severity(Diagnosis((one,), status="repaired", repairs=("dropped-item",))) is None
+
+
+def test_a_request_names_the_most_important_defect_first() -> None:
+    defects = (
+        Defect(BOX, "artifact", "small crack", 20),
+        Defect((0, 0, 100, 100), "misalignment", "no hat", 95),
+    )
+    request = build_request(grey(90), "a hat", Diagnosis(defects, "Looked twice."))
+    assert request.instruction.index("no hat") < request.instruction.index("small crack")
+    assert "critical" in request.instruction
+    assert "Looked twice." in request.instruction
+    assert request.marked.getpixel((8, 8)) == (255, 0, 0)
+    assert request.picture.getpixel((8, 8)) == (90, 90, 90)
+
+
+def test_fixed_differs_from_sdg_in_what_it_is_told_and_not_in_strength() -> None:
+    diagnosis = Diagnosis((Defect(BOX, "artifact", "crack", 100),))
+    sdg, fixed = (build_request(grey(1), "a hat", diagnosis, mode=mode) for mode in ("sdg", "fixed"))
+    assert sdg.strength == fixed.strength == EditSettings().strongest
+    assert "crack" not in fixed.instruction
+    assert (fixed.mask == 1).all()
+    assert fixed.marked.tobytes() == fixed.picture.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("size", "prompt", "part"), [((32, 8), "a cup", "pixels"), ((32, 32), " ", "prompt")]
+)
+def test_what_cannot_be_edited_is_said_in_one_sentence(size: tuple, prompt: str, part: str) -> None:
+    with pytest.raises(SdgError, match=part):
+        build_request(Image.new("RGB", size), prompt, Diagnosis())
