@@ -1,30 +1,53 @@
 """The detector's base model, first stage: its vision tower learns dense targets.
 
-Trained on injected pictures of the train split; the language model waits until there is something to see.
+Trained on injected pictures of the train split, some of them passed through the generator's autoencoder, whose
+texture the detector will meet later; the language model waits until there is something to see.
 """
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
 from sdg.testbed.detector.dense import DenseReader, dense_loss, dense_targets
+from sdg.testbed.generator.vae import to_tensor
 from sdg.testbed.injection import sample
 from sdg.testbed.loop import Budget, SeededBatches, fit
 
+DECODED: Final = 0.25
+"""Share of the pictures that pass through the autoencoder, where there is one."""
 
-def sample_dense(rng: np.random.Generator, count: int) -> dict[str, np.ndarray[Any, Any]]:
-    """A batch of injected pictures (count, SIZE, SIZE, 3) and their dense targets, by name."""
+
+def sample_dense(
+    rng: np.random.Generator, count: int, vae: AutoencoderKL | None = None
+) -> dict[str, NDArray[Any]]:
+    """A batch of injected pictures (count, SIZE, SIZE, 3) and their dense targets, by name.
+
+    With the generator's autoencoder, the first pictures of the batch are what it decodes from their latents.
+    """
     samples = [sample(rng, split="train") for _ in range(count)]
     targets = [dense_targets(one) for one in samples]
     batch = {name: np.stack([target[name] for target in targets]) for name in targets[0]}
-    return {"pictures": np.stack([one.picture for one in samples]), **batch}
+    pictures = np.stack([one.picture for one in samples])
+    decoded = int(DECODED * count)
+    if vae is not None and decoded:
+        pictures[:decoded] = round_trip(vae, pictures[:decoded])
+    return {"pictures": pictures, **batch}
+
+
+@torch.no_grad()
+def round_trip(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures (B, H, W, 3) as the autoencoder decodes them from their latents' means."""
+    decoded = vae.decode(vae.encode(to_tensor(pictures)).latent_dist.mode()).sample
+    return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def train_vision(
@@ -32,6 +55,7 @@ def train_vision(
     out: Path,
     *,
     steps: int,
+    vae: AutoencoderKL | None = None,
     batch_size: int = 48,
     learning_rate: float = 2e-3,
     seed: int = 0,
@@ -42,8 +66,8 @@ def train_vision(
     """Train the vision tower; returns the model with the averaged tower, also saved to out/seeing."""
     reader = DenseReader(model)
 
-    def draw(rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
-        return sample_dense(rng, batch_size)
+    def draw(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        return sample_dense(rng, batch_size, vae)
 
     def loss_of(batch: dict[str, Any]) -> dict[str, Tensor]:
         return dense_loss(reader, {name: torch.as_tensor(value) for name, value in batch.items()})
