@@ -1,7 +1,7 @@
 """The detector's base model, first stage: its vision tower learns dense targets.
 
-Trained on injected pictures of the train split, some of them passed through the generator's autoencoder, whose
-texture the detector will meet later; the language model waits until there is something to see.
+Trained on injected pictures of the train split. Some of them pass through the generator's autoencoder, whose
+texture the detector meets later; the language model waits until there is something to see.
 """
 
 from __future__ import annotations
