@@ -6,46 +6,23 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED
+from sdg.cli.testbed_training import TRAININGS
 from sdg.errors import SdgError
 from sdg.testbed.world import Level
 
-_FOLDER = click.Path(path_type=Path)
-_SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-_RESUME = click.option("--resume", is_flag=True, help="Go on with the run in --out, or begin it.")
-_MINUTES = click.option(
-    "--max-minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    default=115,
-    show_default=True,
-    help="Stop then, with everything saved; --resume goes on.",
-)
 _PIPELINE = click.option(
-    "--pipeline", type=_FOLDER, metavar="FOLDER", help="Generator to use [default: the embedded one]."
+    "--pipeline", type=FOLDER, metavar="FOLDER", help="Generator to use [default: the embedded one]."
 )
 
 _SAMPLING_STEPS = click.option(
     "--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Sampling steps."
 )
-
-
-def _training(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options every from-scratch training has."""
-    out = click.option("--out", required=True, type=_FOLDER, metavar="DIR", help="Folder of the run.")
-    for option in (_MINUTES, _RESUME, _SEED, out):
-        command = option(command)
-    return command
-
-
-def _steps(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        "--steps", type=click.IntRange(min=1), default=default, show_default=True, help="Optimiser steps."
-    )
 
 
 @contextmanager
@@ -65,8 +42,8 @@ def testbed() -> None:
 
 @testbed.command()
 @click.option("--count", required=True, type=click.IntRange(min=1), help="Number of pictures.")
-@click.option("--out", required=True, type=_FOLDER, metavar="DIR", help="New folder to write to.")
-@_SEED
+@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="New folder to write to.")
+@SEED
 @click.option(
     "--level",
     type=click.Choice(["core", "rich"]),
@@ -107,88 +84,9 @@ def generate(count: int, out: Path, seed: int, level: Level, size: int, workers:
     click.echo(f"Wrote {count:,} pictures ({shares}) to {out}", err=True)
 
 
-@testbed.command("train-vae")
-@_steps(3000)
-@_training
-def train_vae(steps: int, out: Path, seed: int, resume: bool, max_minutes: float) -> None:
-    """Train the generator's autoencoder from scratch; the result is in DIR/vae.
-
-    \b
-    Example:
-      sdg testbed train-vae --out runs/vae
-    """
-    from sdg.testbed.generator.vae import train_vae as train
-
-    train(out, steps=steps, seed=seed, resume=resume, max_minutes=max_minutes)
-    click.echo(f"The autoencoder is in {out / 'vae'}, the log in {out / 'log.jsonl'}.", err=True)
-
-
-@testbed.command("train-generator")
-@click.option(
-    "--vae", required=True, type=_FOLDER, metavar="FOLDER", help="Autoencoder that train-vae wrote."
-)
-@_steps(6000)
-@click.option(
-    "--scenes", type=click.IntRange(min=1), default=36_000, show_default=True, help="Scenes to train on."
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
-@_training
-def train_generator(
-    vae: Path,
-    steps: int,
-    scenes: int,
-    batch_size: int,
-    out: Path,
-    seed: int,
-    resume: bool,
-    max_minutes: float,
-) -> None:
-    """Train the text-to-image generator from scratch; the result is in DIR/pipeline.
-
-    A grid of pictures of held-out prompts is saved every 500 steps.
-
-    \b
-    Example:
-      sdg testbed train-generator --vae runs/vae/vae --out runs/generator
-      sdg testbed train-generator --vae runs/vae/vae --out runs/generator --resume
-    """
-    from sdg.testbed.generator.flow import train_generator as train
-
-    train(
-        vae,
-        out,
-        steps=steps,
-        batch_size=batch_size,
-        scenes=scenes,
-        seed=seed,
-        resume=resume,
-        max_minutes=max_minutes,
-    )
-    click.echo(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.", err=True)
-
-
-@testbed.command("train-scorer")
-@_steps(6000)
-@click.option(
-    "--pairs", type=click.IntRange(min=2), default=64, show_default=True, help="Pairs of scenes a batch."
-)
-@_training
-def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max_minutes: float) -> None:
-    """Train the CLIP-like scorer of pictures and prompts from scratch; the result is in DIR/scorer.
-
-    \b
-    Example:
-      sdg testbed train-scorer --out runs/scorer
-    """
-    from sdg.testbed.scorer import train_scorer as train
-
-    train(out, steps=steps, pairs=pairs, seed=seed, resume=resume, max_minutes=max_minutes)
-    click.echo(f"The scorer is in {out / 'scorer'}, the log in {out / 'log.jsonl'}.", err=True)
-
-
 @testbed.command()
 @click.argument("prompts", nargs=-1)
-@click.option("--out", required=True, type=_FOLDER, metavar="DIR", help="Folder to write to.")
+@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
 @click.option(
     "--count",
     type=click.IntRange(min=1),
@@ -197,11 +95,11 @@ def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max
     help="Held-out prompts, if none is given.",
 )
 @_PIPELINE
-@click.option("--lora", type=_FOLDER, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
+@click.option("--lora", type=FOLDER, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
 @_SAMPLING_STEPS
-@_SEED
-@_RESUME
-@_MINUTES
+@SEED
+@RESUME
+@MINUTES
 def sample(
     prompts: tuple[str, ...],
     out: Path,
@@ -249,10 +147,10 @@ def sample(
 
 @testbed.command()
 @click.option("--count", required=True, type=click.IntRange(min=1), help="Number of pictures.")
-@click.option("--out", required=True, type=_FOLDER, metavar="DIR", help="New folder to write to.")
+@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="New folder to write to.")
 @_PIPELINE
-@_SEED
-@_MINUTES
+@SEED
+@MINUTES
 def corpus(count: int, out: Path, pipeline: Path | None, seed: int, max_minutes: float) -> None:
     """Write the small analogue of SDG-30K: half injected pictures, half the generator's.
 
@@ -281,21 +179,21 @@ def corpus(count: int, out: Path, pipeline: Path | None, seed: int, max_minutes:
 @click.option("--what", required=True, type=click.Choice(["generator", "scorer"]))
 @click.option(
     "--out",
-    type=_FOLDER,
+    type=FOLDER,
     metavar="DIR",
     help="Keep the generator's pictures here; needed to go on after a stop.",
 )
 @_PIPELINE
-@click.option("--lora", type=_FOLDER, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
-@click.option("--scorer", type=_FOLDER, metavar="FOLDER", help="Scorer to use [default: the embedded one].")
+@click.option("--lora", type=FOLDER, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
+@click.option("--scorer", type=FOLDER, metavar="FOLDER", help="Scorer to use [default: the embedded one].")
 @click.option(
     "--prompts", type=click.IntRange(min=1), default=500, show_default=True, help="Held-out prompts."
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Pictures a prompt.")
 @_SAMPLING_STEPS
-@_SEED
-@_MINUTES
-@click.option("--json", "json_path", type=_FOLDER, metavar="FILE", help="Also write the numbers here.")
+@SEED
+@MINUTES
+@click.option("--json", "json_path", type=FOLDER, metavar="FILE", help="Also write the numbers here.")
 def measure(
     what: str,
     out: Path | None,
@@ -346,3 +244,7 @@ def measure(
     click.echo(result.table())
     if json_path is not None:
         write_text(json_path, json.dumps(result.to_dict(), indent=2) + "\n")
+
+
+for training in TRAININGS:
+    testbed.add_command(training)

@@ -49,9 +49,12 @@ _FRAGMENTS: Final = (
     '{"box_2d": [',
     '], "label": "artifact", "description": "',
     '], "label": "misalignment", "description": "',
+    '], "label": "',
     '", "importance": ',
     "},\n",
 )
+_BOX_STYLE: Final = "0, 0], 0} ],\n  0"
+"""The separators within and around a box's numbers, for which no word of a text has a token."""
 _SPACE: Final = "Ġ"  # how the byte alphabet writes a space
 _PIECES: Final = r", (?=\d)|\d+| ?[A-Za-z]+|\n+|[^\sA-Za-z\d]+| +"
 
@@ -75,12 +78,14 @@ def new_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     to_bytes = ByteLevel(add_prefix_space=False, use_regex=False)
     pre_tokenizer = pre_tokenizers.Sequence([splitter, to_bytes])
     pieces: dict[str, None] = {}
-    for text in texts:
+    for text in (*texts, _BOX_STYLE):
         for fragment in _FRAGMENTS:
             text = text.replace(fragment, "\n")
         pieces |= dict.fromkeys(piece for piece, _ in pre_tokenizer.pre_tokenize_str(text))
-    # A word is one token at the start of a line as well as after a space.
-    pieces |= dict.fromkeys([piece[1:] for piece in pieces if piece[0] == _SPACE and len(piece) > 1])
+    # A word is one token at the start of a line, within quotes, and after a space.
+    bare = dict.fromkeys(piece.removeprefix(_SPACE) for piece in pieces)
+    pieces |= bare | dict.fromkeys(_SPACE + word for word in bare if word.isalpha())
+    pieces.pop("", None)
     words = [*sorted(ByteLevel.alphabet()), *map(str, range(BOX_SCALE + 1)), *sorted(pieces)]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
     # With no merges and whole pieces looked up first, a piece is one token if known, else its bytes.

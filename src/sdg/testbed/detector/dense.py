@@ -72,7 +72,7 @@ def dense_targets(sample: Any) -> dict[str, NDArray[Any]]:
     if things:
         colours = np.array([_COLOUR_INDEX[t.colour] for t in things])
         shapes = np.array([_SHAPE_INDEX[t.shape] for t in things])
-        bounds = np.array([t.bounds for t in things]) * SIZE / 128
+        bounds = np.array([seen.box for seen in sample.objects], np.float32)
         colour[covered] = colours[main[covered]]
         shape[covered] = shapes[main[covered]]
         box[covered] = (bounds[main[covered]] - centre4[covered]) / (SIZE / 4)
@@ -112,14 +112,23 @@ class DenseReader(nn.Module):
         count = len(pictures)
         grid = torch.tensor([[1, CELLS * MERGE, CELLS * MERGE]]).expand(count, 3)
         seen = self.visual(patchify(pictures), grid_thw=grid).pooler_output
-        outputs = self.head(self.norm(seen)).view(count, CELLS * CELLS, -1)
+        return self.read(self.head(self.norm(seen)).view(count, CELLS * CELLS, -1))
+
+    @staticmethod
+    def read(outputs: Tensor) -> dict[str, Tensor]:
+        """The head's outputs (…, width) by name."""
         return dict(zip(_PARTS, outputs.float().split(list(_PARTS.values()), -1), strict=True))
 
 
 def dense_loss(reader: DenseReader, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sum of the heads' losses; cells with an artifact weigh more, for they are few."""
+    """`dense_losses` of what a reader makes of a batch's pictures."""
     with torch.autocast("cpu", torch.bfloat16):
         out = reader(batch["pictures"])
+    return dense_losses(out, batch)
+
+
+def dense_losses(out: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sum of the heads' losses; cells with an artifact weigh more, for they are few."""
     colour, shape, artifact = batch["colour"], batch["shape"], batch["artifact"]
     covered, hurt = colour > 0, artifact > 0
     parts = {

@@ -1,0 +1,186 @@
+"""`sdg testbed train-…` and `pretrain-detector`: the small models from scratch, each run resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED
+from sdg.errors import SdgError
+
+
+def _training(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options every from-scratch training has."""
+    out = click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder of the run.")
+    for option in (MINUTES, RESUME, SEED, out):
+        command = option(command)
+    return command
+
+
+def _steps(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--steps", type=click.IntRange(min=1), default=default, show_default=True, help="Optimiser steps."
+    )
+
+
+@click.command("train-vae")
+@_steps(3000)
+@_training
+def train_vae(steps: int, out: Path, seed: int, resume: bool, max_minutes: float) -> None:
+    """Train the generator's autoencoder from scratch; the result is in DIR/vae.
+
+    \b
+    Example:
+      sdg testbed train-vae --out runs/vae
+    """
+    from sdg.testbed.generator.vae import train_vae as train
+
+    train(out, steps=steps, seed=seed, resume=resume, max_minutes=max_minutes)
+    click.echo(f"The autoencoder is in {out / 'vae'}, the log in {out / 'log.jsonl'}.", err=True)
+
+
+@click.command("train-generator")
+@click.option("--vae", required=True, type=FOLDER, metavar="FOLDER", help="Autoencoder that train-vae wrote.")
+@_steps(6000)
+@click.option(
+    "--scenes", type=click.IntRange(min=1), default=36_000, show_default=True, help="Scenes to train on."
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@_training
+def train_generator(
+    vae: Path,
+    steps: int,
+    scenes: int,
+    batch_size: int,
+    out: Path,
+    seed: int,
+    resume: bool,
+    max_minutes: float,
+) -> None:
+    """Train the text-to-image generator from scratch; the result is in DIR/pipeline.
+
+    A grid of pictures of held-out prompts is saved every 500 steps.
+
+    \b
+    Example:
+      sdg testbed train-generator --vae runs/vae/vae --out runs/generator
+      sdg testbed train-generator --vae runs/vae/vae --out runs/generator --resume
+    """
+    from sdg.testbed.generator.flow import train_generator as train
+
+    train(
+        vae,
+        out,
+        steps=steps,
+        batch_size=batch_size,
+        scenes=scenes,
+        seed=seed,
+        resume=resume,
+        max_minutes=max_minutes,
+    )
+    click.echo(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.", err=True)
+
+
+@click.command("train-scorer")
+@_steps(6000)
+@click.option(
+    "--pairs", type=click.IntRange(min=2), default=64, show_default=True, help="Pairs of scenes a batch."
+)
+@_training
+def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max_minutes: float) -> None:
+    """Train the CLIP-like scorer of pictures and prompts from scratch; the result is in DIR/scorer.
+
+    \b
+    Example:
+      sdg testbed train-scorer --out runs/scorer
+    """
+    from sdg.testbed.scorer import train_scorer as train
+
+    train(out, steps=steps, pairs=pairs, seed=seed, resume=resume, max_minutes=max_minutes)
+    click.echo(f"The scorer is in {out / 'scorer'}, the log in {out / 'log.jsonl'}.", err=True)
+
+
+@click.command("pretrain-detector")
+@click.option(
+    "--stage",
+    type=click.Choice(["see", "speak", "both"]),
+    default="both",
+    show_default=True,
+    help="see: the vision tower alone; speak: the whole model, from a tower that sees.",
+)
+@click.option(
+    "--vae", type=FOLDER, metavar="FOLDER", help="Autoencoder of train-vae; its texture is learned as well."
+)
+@click.option(
+    "--seeing", type=FOLDER, metavar="FOLDER", help="Tower for stage speak [default: that of --out]."
+)
+@click.option("--see-steps", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option("--speak-steps", type=click.IntRange(min=1), default=2000, show_default=True)
+@_training
+def pretrain_detector(
+    stage: str,
+    vae: Path | None,
+    seeing: Path | None,
+    see_steps: int,
+    speak_steps: int,
+    out: Path,
+    seed: int,
+    resume: bool,
+    max_minutes: float,
+) -> None:
+    """Make the base model that the embedded detector's SFT starts from: one that can see and ground.
+
+    First its vision tower learns dense targets for every cell of a picture, then the whole model grounded
+    captions and diagnoses, on injected pictures. The result is in DIR/speak/detector.
+
+    \b
+    Example:
+      sdg testbed pretrain-detector --vae runs/vae/vae --out runs/base
+      sdg testbed pretrain-detector --vae runs/vae/vae --out runs/base --stage speak --resume
+    """
+    import time
+
+    from sdg.testbed.detector.build import new_model
+    from sdg.testbed.detector.rows import base_tokenizer
+    from sdg.testbed.detector.see import train_vision
+    from sdg.testbed.detector.speak import train_language
+    from sdg.testbed.generator.vae import load_vae
+
+    if stage == "see" and seeing is not None:
+        raise SdgError("--seeing is for stage speak, which begins with that tower; leave it out.")
+    decoder = None if vae is None else load_vae(vae)
+    began = time.monotonic()
+    if stage == "see" or (stage == "both" and seeing is None):
+        model = new_model(base_tokenizer(), seed)
+        train_vision(
+            model,
+            out / "see",
+            steps=see_steps,
+            vae=decoder,
+            seed=seed,
+            resume=resume,
+            max_minutes=max_minutes,
+        )
+        click.echo(f"The tower is in {out / 'see' / 'seeing'}.", err=True)
+    left = max_minutes - (time.monotonic() - began) / 60
+    if stage == "see":
+        return
+    if left <= 0:
+        raise SdgError("Time is up before the model could learn to speak; go on with --resume.")
+    train_language(
+        seeing or out / "see" / "seeing",
+        out / "speak",
+        steps=speak_steps,
+        vae=decoder,
+        seed=seed,
+        resume=resume,
+        max_minutes=left,
+    )
+    click.echo(f"The base model is in {out / 'speak' / 'detector'}.", err=True)
+
+
+TRAININGS: Final = (train_vae, train_generator, train_scorer, pretrain_detector)
+"""The commands, in the order in which a newcomer would run them."""
