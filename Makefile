@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install test test-fast lint format types check bench tree clean
+.PHONY: help install demo test test-fast lint format types check bench browser tree clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -15,6 +15,9 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 install: $(STAMP) ## create .venv and install everything into it
+
+demo: $(STAMP)   ## run the whole story on the embedded world and write demo/report.html
+	$(BIN)/sdg demo --out demo
 
 test: $(STAMP)   ## run every test, the slow ones included
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -35,6 +38,11 @@ check: lint types test ## all of it
 
 bench: $(STAMP)  ## print the measured speeds quoted in the docs
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+browser: $(STAMP) ## install a browser for the tests of reports, where there is none
+	@for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do \
+	  command -v $$name && exit 0; done; \
+	$(BIN)/python -m playwright install --with-deps chromium-headless-shell || apt-get install --yes chromium
 
 tree: $(STAMP)   ## bring the README's tree up to date
 	$(BIN)/python docs/update_tree.py

@@ -12,6 +12,7 @@ from sdg.errors import SdgError
 
 # Command -> (module that defines it under the same name, help shown in the overview).
 COMMANDS = {
+    "demo": ("sdg.cli.demo", "The whole story on the embedded world, told in one HTML file."),
     "diagnose": ("sdg.cli.diagnose", "Find the defects of images: where, what, why and how much."),
     "align": ("sdg.cli.align", "Train a generator with spatial rewards (BoxFlow-GRPO), and compare."),
     "data": ("sdg.cli.data", "Check, describe, split, convert and compare annotation files."),

@@ -11,15 +11,18 @@ from sdg.reporting.gallery import Entry, Gallery, entries_of
 from sdg.reporting.page import Report, write_report
 from sdg.reporting.refinement import Refinement, Refinements, read_refinements
 from sdg.reporting.scores import Scores, read_scores
+from sdg.reporting.summary import Part, Summary
 
 __all__ = [
     "AlignmentRun",
     "Entry",
     "Gallery",
+    "Part",
     "Refinement",
     "Refinements",
     "Report",
     "Scores",
+    "Summary",
     "entries_of",
     "read_refinements",
     "read_run",

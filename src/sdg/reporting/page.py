@@ -23,8 +23,9 @@ from sdg.reporting.alignment import AlignmentRun
 from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements
 from sdg.reporting.scores import Scores
+from sdg.reporting.summary import Summary
 
-Section = Gallery | Scores | Refinements | AlignmentRun
+Section = Summary | Gallery | Scores | Refinements | AlignmentRun
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 

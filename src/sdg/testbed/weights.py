@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
 GENERATOR, SCORER, DETECTOR = WEIGHTS / "generator", WEIGHTS / "scorer", WEIGHTS / "detector"
+ALIGNED: Final = WEIGHTS / "aligned"
+"""The adapter that BoxFlow-GRPO trained on the generator, where this build ships with one."""
 
 
 def packaged(folder: Path) -> Path:

@@ -1,0 +1,73 @@
+"""`sdg demo`: the whole story on the embedded world, told in one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sdg.errors import SdgError
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--out", type=_PATH, default=Path("demo"), show_default=True, metavar="DIR", help="Folder to write to."
+)
+@click.option(
+    "--prompts", type=click.IntRange(1), default=24, show_default=True, help="Held-out prompts to draw."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--detector",
+    default="testbed",
+    show_default=True,
+    help="As `sdg diagnose --detector`, or python:MODULE.FUNCTION of a picture and its prompt.",
+)
+@click.option("--steps", type=click.IntRange(1), default=8, show_default=True, help="Steps of BoxFlow-GRPO.")
+@click.option(
+    "--refine",
+    "refined",
+    type=click.IntRange(1),
+    default=6,
+    show_default=True,
+    help="Worst pictures to refine.",
+)
+@click.option(
+    "--pipeline", type=_PATH, metavar="FOLDER", help="Generator to use [default: the embedded one]."
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the alignment recipe."
+)
+def demo(
+    out: Path,
+    prompts: int,
+    seed: int,
+    detector: str,
+    steps: int,
+    refined: int,
+    pipeline: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Draw, diagnose, evaluate, align, refine: all of it on the small embedded world, in a few minutes.
+
+    Writes DIR/report.html, one page that needs no network, with the files behind it beside it, and prints its
+    path. A part that fails is told in the report, and the exit code is 1. Run again, it replaces its outputs.
+
+    \b
+    Example:
+      sdg demo
+      sdg demo --prompts 8 --steps 2 --out quick
+    """
+    from sdg.testbed.demo import Settings, run_demo
+
+    settings = Settings(prompts, seed, detector, steps, refined, pipeline, overrides=overrides)
+    ending = run_demo(settings, out, lambda line: click.echo(line, err=True))
+    click.echo(ending.report)
+    if ending.failed:
+        first = ending.failed[0]
+        raise SdgError(
+            f"{first.name} failed ({first.result.rstrip('.')}); {ending.report} says what there is."
+        )
+    click.echo(f"Open {ending.report.resolve().as_uri()} in a browser.", err=True)

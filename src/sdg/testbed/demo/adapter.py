@@ -1,0 +1,86 @@
+"""Part 5: what the shipped adapter changes: the same prompts and noise, with and without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from sdg.defects import Diagnosis
+from sdg.files import write_text
+from sdg.images import save_image
+from sdg.reporting import Refinement
+from sdg.testbed.demo.pictures import Drawn, Found, draw_pictures
+from sdg.testbed.demo.settings import Settings, demo_recipe
+from sdg.testbed.demo.stages import LeftOut, watched
+from sdg.testbed.oracle import diagnose_all
+
+NAME: Final = "aligned (shipped)"
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Base and aligned pictures: the table of `sdg align compare`, and pairs for sliders."""
+
+    comparison: dict[str, Any]
+    pairs: Sequence[Refinement]
+
+
+def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tuple[Aligned, str]:
+    """Draw with the adapter, and measure both generators; pictures go to folder/aligned.
+
+    The boxes of the pairs are the oracle's, which took no part in the adapter's training. Raises LeftOut
+    where this build ships without an adapter.
+    """
+    from sdg.alignment.compare import BASE, tabulate
+    from sdg.alignment.monitors import Measures, measure_pictures
+    from sdg.alignment.rewards.weighted import load_reward
+    from sdg.testbed.weights import load_generator
+
+    if not settings.aligned.is_dir():
+        raise LeftOut("This build ships without an aligned adapter, so there is nothing to compare.")
+    recipe = demo_recipe(settings)
+    pipeline = load_generator(settings.pipeline, lora=settings.aligned)
+    after = draw_pictures(pipeline, drawn.prompts, settings.seed, "drawing with the adapter")
+    for name, picture in zip(drawn.names, after, strict=True):
+        save_image(picture, folder / "aligned" / Path(name).name)
+    scorers = {"reward": load_reward(recipe.reward.scorers, "cpu")}
+    rows: dict[str, list[Measures]] = {}
+    seen: dict[str, list[Diagnosis]] = {}
+    for generator, pictures in {BASE: drawn.pictures, NAME: after}.items():
+        seen[generator] = _by_the_oracle(pictures, drawn.prompts)
+        judges = {"detector": found.detector, "oracle": _Known(seen[generator])}
+        rows[generator] = measure_pictures(pictures, drawn.prompts, scorers, judges)
+    comparison = asdict(tabulate(rows, ["reward"], seed=settings.seed))
+    write_text(folder / "comparison.json", json.dumps(comparison, indent=1) + "\n")
+    pairs = [
+        Refinement(name, prompt, before, changed, *diagnoses)
+        for name, prompt, before, changed, *diagnoses in zip(
+            drawn.names, drawn.prompts, drawn.pictures, after, seen[BASE], seen[NAME], strict=True
+        )
+    ]
+    told = [len([d for diagnosis in of for d in diagnosis.defects]) for of in seen.values()]
+    return Aligned(comparison, pairs), (
+        f"With the shipped adapter the oracle counts {told[1]} defects in {len(after)} pictures, without it "
+        f"{told[0]}."
+    )
+
+
+class _Known:
+    """Diagnoses that are already there, as a detector of exactly these pictures."""
+
+    def __init__(self, diagnoses: Sequence[Diagnosis]) -> None:
+        self._diagnoses = list(diagnoses)
+
+    def diagnose(self, pairs: Sequence[Any]) -> list[Diagnosis]:
+        assert len(pairs) == len(self._diagnoses)
+        return self._diagnoses
+
+
+def _by_the_oracle(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[Diagnosis]:
+    cases = zip(pictures, prompts, strict=True)
+    return list(watched(diagnose_all(cases, workers=1), len(prompts), "measuring"))
