@@ -10,7 +10,14 @@ from PIL import Image
 from sdg.errors import SdgError
 from sdg.testbed.generator import flow
 from sdg.testbed.generator.build import TEXT_LENGTH, new_pipeline, new_tokenizer
-from sdg.testbed.generator.flow import encode_scenes, pack, train_generator, velocity_loss
+from sdg.testbed.generator.flow import (
+    distil_guidance,
+    encode_scenes,
+    guided_loss,
+    pack,
+    train_generator,
+    velocity_loss,
+)
 from sdg.testbed.generator.sampling import held_out_prompts, sample_grid, sample_pictures
 from sdg.testbed.generator.vae import new_vae
 from sdg.testbed.prompts import parse_prompt, split_of
@@ -127,3 +134,36 @@ def test_a_grid_shows_the_pictures_row_by_row(monkeypatch):
     sheet = sample_grid(None, columns=3, rows=2)
     assert sheet.size == (384, 256)
     assert [sheet.getpixel((x, y)) for y in (5, 200) for x in (5, 200, 380)] == colours
+
+
+def test_the_student_of_guidance_is_right_when_it_gives_the_guided_velocity():
+    clean, scale = torch.randn(6, 8, 4), 1.5
+    ids = {name: torch.ones(6, 5, dtype=torch.long) for name in ("clip_ids", "t5_ids")}
+    empty = torch.zeros(5, dtype=torch.long), torch.zeros(5, dtype=torch.long)
+
+    def teacher(tokens, sigma, clip_ids, t5_ids, grid):
+        prompted = (clip_ids[:, 0] + t5_ids[:, 0]).float()[:, None, None]  # 2 with the prompt, 0 without
+        return tokens + prompted
+
+    def guided(tokens, *rest):
+        return tokens + scale * 2
+
+    right = guided_loss(guided, teacher, {"tokens": clean, **ids}, empty, None, scale)
+    assert float(right["loss"]) < 1e-4  # bf16 does not touch sums of fp32
+    assert float(right["shift"]) == pytest.approx(1.0, rel=1e-4)  # guidance moves 2 to 3 everywhere
+    same = guided_loss(teacher, teacher, {"tokens": clean, **ids}, empty, None, scale)
+    assert float(same["loss"]) == pytest.approx(float(same["shift"]), rel=1e-4)
+
+
+def test_distillation_starts_from_the_pipeline_and_leaves_it_alone(tmp_path, pipeline):
+    before = {name: value.clone() for name, value in pipeline.transformer.state_dict().items()}
+    settings = {"scale": 2.0, "batch_size": 2, "scenes": 8}
+    distil_guidance(pipeline, tmp_path / "run", steps=2, **settings)
+    assert all(torch.equal(before[name], value) for name, value in pipeline.transformer.state_dict().items())
+    made = load_generator(tmp_path / "run" / "pipeline")
+    changed = [
+        name for name, value in made.transformer.state_dict().items() if not torch.equal(before[name], value)
+    ]
+    assert changed
+    drift = max(float((made.transformer.state_dict()[name] - before[name]).abs().max()) for name in changed)
+    assert drift < 1e-2

@@ -84,6 +84,55 @@ def train_generator(
     click.echo(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.", err=True)
 
 
+@click.command("distil-generator")
+@click.option(
+    "--pipeline", required=True, type=FOLDER, metavar="FOLDER", help="Pipeline that train-generator wrote."
+)
+@click.option(
+    "--scale",
+    type=click.FloatRange(min=1, min_open=True),
+    default=1.5,
+    show_default=True,
+    help="Guidance whose effect is learned.",
+)
+@_steps(400)
+@click.option(
+    "--scenes", type=click.IntRange(min=1), default=16_000, show_default=True, help="Scenes to train on."
+)
+@_training
+def distil_generator(
+    pipeline: Path,
+    scale: float,
+    steps: int,
+    scenes: int,
+    out: Path,
+    seed: int,
+    resume: bool,
+    max_minutes: float,
+) -> None:
+    """Build classifier-free guidance into a generator's weights; the result is in DIR/pipeline.
+
+    \b
+    Example:
+      sdg testbed distil-generator --pipeline runs/generator/pipeline --out runs/distilled
+    """
+    from sdg.testbed.generator.flow import distil_guidance
+    from sdg.testbed.weights import load_generator
+
+    known = load_generator(pipeline)
+    distil_guidance(
+        known,
+        out,
+        scale=scale,
+        steps=steps,
+        scenes=scenes,
+        seed=seed,
+        resume=resume,
+        max_minutes=max_minutes,
+    )
+    click.echo(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.", err=True)
+
+
 @click.command("train-scorer")
 @_steps(6000)
 @click.option(
@@ -182,5 +231,5 @@ def pretrain_detector(
     click.echo(f"The base model is in {out / 'speak' / 'detector'}.", err=True)
 
 
-TRAININGS: Final = (train_vae, train_generator, train_scorer, pretrain_detector)
+TRAININGS: Final = (train_vae, train_generator, distil_generator, train_scorer, pretrain_detector)
 """The commands, in the order in which a newcomer would run them."""

@@ -89,7 +89,11 @@ def test_the_loss_reaches_tower_language_model_and_heads(model, tokenizer, batch
     ):
         assert weight.grad is not None
         assert weight.grad.abs().sum() > 0
-    model.zero_grad()
+    model.zero_grad(set_to_none=True)
+    speech_loss(speaker, batch | {"learns_to_see": False})["loss"].backward()
+    assert model.model.visual.patch_embed.proj.weight.grad is None
+    assert model.model.language_model.layers[0].self_attn.q_proj.weight.grad is not None
+    model.zero_grad(set_to_none=True)
 
 
 def test_a_few_steps_lower_the_loss_and_leave_a_detectors_folder(tmp_path, tokenizer):

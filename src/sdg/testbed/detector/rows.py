@@ -29,6 +29,8 @@ from sdg.training.dataset import question, target
 
 IGNORED: Final = -100
 JITTER: Final = 10
+TOWER_RESTS: Final = 0.4
+"""Share of the steps, the first, in which the tower only looks: what comes back to it is noise at first."""
 
 
 def base_tokenizer() -> PreTrainedTokenizerFast:
@@ -104,8 +106,8 @@ def number_tokens(tokenizer: PreTrainedTokenizerFast) -> Tensor:
 class Lessons(Dataset[Any]):
     """Batch i is drawn from (seed, i): grounded captions, half at first and a tenth later, and diagnoses.
 
-    A batch holds `pictures` (B, SIZE, SIZE, 3), the dense targets by name, and `rows`: its texts in `parts`
-    groups of similar length, so that short ones are not padded to long ones.
+    A batch holds `pictures` (B, SIZE, SIZE, 3), the dense targets by name, `learns_to_see`, and `rows`: its
+    texts in `parts` groups of similar length, so that short ones are not padded to long ones.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Lessons(Dataset[Any]):
         groups = [list(part) for part in np.array_split(order, self.parts) if len(part)]
         return {
             "pictures": torch.from_numpy(pictures),
+            "learns_to_see": index >= TOWER_RESTS * self._steps,
             **{name: torch.from_numpy(np.stack([one[name] for one in dense])) for name in dense[0]},
             "rows": [self._padded(rows, group) for group in groups],
         }

@@ -51,7 +51,8 @@ class Speaker(nn.Module):
         """Dense outputs by name, and for each `Rows` the logits (M, vocabulary) where there is a label."""
         pictures = batch["pictures"]
         grid = torch.tensor([[1, CELLS * MERGE, CELLS * MERGE]]).expand(len(pictures), 3)
-        seen = self.model.model.get_image_features(patchify(pictures), grid, return_dict=True)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and batch["learns_to_see"]):
+            seen = self.model.model.get_image_features(patchify(pictures), grid, return_dict=True)
         each = seen.pooler_output  # one (CELLS², width) a picture
         dense = DenseReader.read(self.head(self.norm(torch.stack(tuple(each)))))
         logits = []
