@@ -118,6 +118,12 @@ def test_a_request_names_the_most_important_defect_first() -> None:
     assert request.picture.getpixel((8, 8)) == (90, 90, 90)
 
 
+def test_a_request_for_a_clean_picture_asks_for_nothing() -> None:
+    request = build_request(grey(90), "a hat", Diagnosis(reasoning="All is well."))
+    assert request.instruction.endswith("All is well.\n\nNo defect was found. Keep the picture as it is.")
+    assert not request.mask.any()
+
+
 def test_fixed_differs_from_sdg_in_what_it_is_told_and_not_in_strength() -> None:
     diagnosis = Diagnosis((Defect(BOX, "artifact", "crack", 100),))
     sdg, fixed = (build_request(grey(1), "a hat", diagnosis, mode=mode) for mode in ("sdg", "fixed"))

@@ -135,8 +135,11 @@ def instruction(prompt: str, defects: Sequence[Defect], reasoning: str = "") -> 
     lines = [f"This picture was generated for the prompt: {prompt}"]
     if reasoning.strip():
         lines += ["", "What an inspection of it noted:", reasoning.strip()]
+    if not defects:
+        return "\n".join([*lines, "", "No defect was found. Keep the picture as it is."])
     lines += ["", "Correct these defects, framed in red in the marked copy, the most important first:"]
-    lines += [f"{number}. {_line(defect)}" for number, defect in enumerate(defects, 1)]
+    # Without numbers: the reasoning above may count its boxes in another order.
+    lines += [f"- {_line(defect)}" for defect in defects]
     lines += ["", "Keep everything outside of the frames as it is. The result has no frames."]
     return "\n".join(lines)
 
