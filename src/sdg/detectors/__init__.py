@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdg.detectors import uri as _uri
 from sdg.detectors.base import Detector, Outcome, Pair, Source, StreamingDetector
 from sdg.detectors.uri import DetectorUri, parse_uri
 from sdg.errors import SdgError
+
+if TYPE_CHECKING:
+    from sdg.detectors.transformers_ import TransformersDetector
 
 __all__ = ["Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_detector"]
 
@@ -35,12 +38,19 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
 
 
 def _testbed(uri: DetectorUri) -> StreamingDetector:
+    from sdg.testbed.detector.embedded import EmbeddedDetector
     from sdg.testbed.weights import DETECTOR, packaged
 
-    return _hf(DetectorUri(uri.scheme, str(packaged(DETECTOR)), uri.options))
+    return _checkpoint(DetectorUri(uri.scheme, str(packaged(DETECTOR)), uri.options), EmbeddedDetector)
 
 
 def _hf(uri: DetectorUri) -> StreamingDetector:
+    from sdg.detectors.transformers_ import TransformersDetector
+
+    return _checkpoint(uri, TransformersDetector)
+
+
+def _checkpoint(uri: DetectorUri, kind: type[TransformersDetector]) -> StreamingDetector:
     from sdg.detectors import transformers_ as hf
     from sdg.detectors.turns import checkpoint_profile
 
@@ -57,7 +67,7 @@ def _hf(uri: DetectorUri) -> StreamingDetector:
         )
     values = _with_profile(uri, known)
     profile = values.pop("profile") or checkpoint_profile(uri.place, values.get("revision"))
-    return hf.TransformersDetector(uri.place, profile, **values)
+    return kind(uri.place, profile, **values)
 
 
 def _openai(uri: DetectorUri) -> StreamingDetector:
