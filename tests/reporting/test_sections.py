@@ -115,6 +115,16 @@ def test_a_comparison_is_a_table_of_means_intervals_and_changes(tmp_path):
     assert rows == [["base", "0.5 [0.4, 0.6]"], ["ours", "0.6 [0.5, 0.7] (+20.0 %)"]]
 
 
+def test_with_more_measures_than_generators_the_measures_are_the_rows(tmp_path):
+    cell = {"mean": 0.5, "interval": None, "change": None, "change_interval": None, "known": 9}
+    measures = {name: {**cell, "mean": at / 2} for at, name in enumerate(("clip", "defects", "clean"), 1)}
+    document = {"cells": {"base": measures, "ours": measures}}
+    (tmp_path / "comparison.json").write_text(json.dumps(document), encoding="utf-8")
+    columns, rows = read_run(tmp_path).table()
+    assert columns == ["measure", "base", "ours"]
+    assert rows == [["clip", "0.5", "0.5"], ["defects", "1", "1"], ["clean", "1.5", "1.5"]]
+
+
 def test_bad_input_is_one_sentence(tmp_path):
     with pytest.raises(SdgError, match="holds no alignment run"):
         read_run(tmp_path)

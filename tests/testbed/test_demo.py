@@ -124,12 +124,14 @@ def test_with_an_adapter_both_generators_are_compared_and_it_is_called_shipped(
     again = run_demo(settings(models, aligned=adapter), tmp_path / "demo", lambda line: None)
     assert set(states(again).values()) == {"done"}
     assert [title for title in titles(again) if "shipped" in title] == [
-        "The aligned generator (adapter shipped, pictures of this run)",
+        "Aligned generator (shipped adapter)",
         "Without and with the shipped adapter",
     ]
     cells = json.loads((tmp_path / "demo" / "comparison.json").read_text())["cells"]
     assert list(cells) == ["base", "aligned (shipped)"]
     assert {"reward", "detector/defects", "oracle/defects"} <= set(cells["base"])
+    [said] = [part.result for part in again.parts if part.name == "Aligned generator"]
+    assert re.search(r"counts \d+ defects in 2 pictures, without it \d+", said)
     first = [f.parent / "pictures" / "000.png" for f in (ending.report, again.report)]
     assert first[0].read_bytes() == first[1].read_bytes(), "the same seed draws the same pictures"
 

@@ -51,11 +51,17 @@ class AlignmentRun:
             yield caption, show(file, _WIDTH)
 
     def table(self) -> tuple[list[str], list[list[str]]] | None:
-        """Measures as columns and generators as rows: mean [95 % interval] (change against base)."""
+        """Columns and rows: mean [95 % interval] (change against base), with fewer columns than rows.
+
+        Measures are the columns, or the generators where there are more measures than generators.
+        """
         if self.comparison is None:
             return None
         cells = self.comparison["cells"]
         measures = list(next(iter(cells.values())))
+        if len(measures) > len(cells):
+            rows = [[measure, *(_cell(row[measure]) for row in cells.values())] for measure in measures]
+            return ["measure", *cells], rows
         rows = [[name, *(_cell(row[measure]) for measure in measures)] for name, row in cells.items()]
         return ["generator", *measures], rows
 

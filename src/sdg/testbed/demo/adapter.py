@@ -63,11 +63,19 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
             drawn.names, drawn.prompts, drawn.pictures, after, seen[BASE], seen[NAME], strict=True
         )
     ]
-    told = [len([d for diagnosis in of for d in diagnosis.defects]) for of in seen.values()]
-    return Aligned(comparison, pairs), (
-        f"With the shipped adapter the oracle counts {told[1]} defects in {len(after)} pictures, without it "
-        f"{told[0]}."
-    )
+    counts = [sum(len(diagnosis.defects) for diagnosis in of) for of in seen.values()]
+    told = f"With the shipped adapter the oracle counts {counts[1]} defects in {len(after)} pictures"
+    return Aligned(comparison, pairs), f"{told}, without it {counts[0]}{_change(comparison)}."
+
+
+def _change(comparison: dict[str, Any]) -> str:
+    """The paired change with its interval, in words; "" where there was nothing to change."""
+    cell = comparison["cells"][NAME]["oracle/defects"]
+    if cell["change"] is None or cell["change_interval"] is None:
+        return ""
+    low, high = (f"{100 * end:+.0f}".replace("-", "−") for end in cell["change_interval"])
+    change = f"{100 * cell['change']:+.0f}".replace("-", "−")
+    return f": {change} %, 95 % interval {low} to {high} %"
 
 
 class _Known:

@@ -136,9 +136,9 @@ def _aligned(aligned: Aligned) -> list[Section]:
     table = AlignmentRun(
         (),
         comparison=aligned.comparison,
-        title="The aligned generator (adapter shipped, pictures of this run)",
+        title="Aligned generator (shipped adapter)",
         note="The shipped adapter was trained before, by the same recipe at full length; it is no result of "
-        "this run. Both generators had the same prompts and noise.",
+        "this run, but the pictures and measures are. Both generators had the same prompts and noise.",
     )
     pairs = Refinements(
         aligned.pairs,
