@@ -17,6 +17,7 @@ COMMANDS = {
     "align": ("sdg.cli.align", "Train a generator with spatial rewards (BoxFlow-GRPO), and compare."),
     "data": ("sdg.cli.data", "Check, describe, split, convert and compare annotation files."),
     "evaluate": ("sdg.cli.evaluate", "Score predicted defects against the truth with SDG-Eval."),
+    "refine": ("sdg.cli.refine", "Repair images: diagnose, edit, diagnose again, keep what is better."),
     "report": ("sdg.cli.report", "Write galleries, scores and runs as one HTML file."),
     "train": ("sdg.cli.train", "Train a detector: supervised fine-tuning, then GRPO."),
     "testbed": ("sdg.cli.testbed", "Generate pictures with known defects; the embedded models."),

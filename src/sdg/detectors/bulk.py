@@ -6,25 +6,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
-from sdg import __version__
 from sdg.data import jsonl
 from sdg.data.sdg30k import write_defects
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector
+from sdg.detectors.journal import Row, begin, journal
 from sdg.errors import SdgError
-from sdg.files import read_text, write_text
 
 Key = tuple[str, str]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +70,8 @@ def run(
     if times > 1:
         raise SdgError(f"{path} is there {times} times with the same prompt; give every image once.")
     partial = out.with_name(out.name + ".partial")
-    _begin(detector, out, partial, resume)
-    with _journal(partial) as append:
+    begin(out, {"detector": dict(detector.identity)}, resume)
+    with journal(partial) as append:
         rows = _earlier(out, partial, set(keys))
         missing = [place for place, key in enumerate(keys) if not _answered(rows.get(key))]
         left = len(missing)
@@ -125,29 +120,6 @@ def _answered(row: Row | None) -> bool:
     return row is not None and row.get("status") != Status.FAILED.value
 
 
-def _begin(detector: StreamingDetector, out: Path, partial: Path, resume: bool) -> None:
-    """Check the run's manifest, or write it where the run is a new one."""
-    manifest = out.with_name(out.name + ".run.json")
-    exists = out.exists() or partial.exists()
-    if exists and not resume:
-        raise SdgError(f"{out} exists already; go on with --resume, or name another file.")
-    identity = dict(detector.identity)
-    if not exists:
-        written = {"detector": identity, "version": __version__}
-        write_text(manifest, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-        return
-    if not manifest.exists():
-        raise SdgError(f"{out} has no {manifest.name}, so it cannot be resumed; name another file.")
-    try:
-        before = json.loads(read_text(manifest))["detector"]
-    except (ValueError, LookupError, TypeError):
-        raise SdgError(f"{manifest} is damaged, so {out} cannot be resumed; name another file.") from None
-    different = [name for name in {**before, **identity} if before.get(name) != identity.get(name)]
-    if different:
-        was, now = (", ".join(f"{name} {run.get(name)}" for name in different) for run in (before, identity))
-        raise SdgError(f"{out} was begun with {was} and not {now}; use the same, or name another file.")
-
-
 def _earlier(out: Path, partial: Path, keys: set[Key]) -> dict[Key, Row]:
     """The rows of an earlier run by key, those of its journal after those of its output."""
     rows: dict[Key, Row] = {}
@@ -168,42 +140,3 @@ def _keyed(row: Row) -> tuple[Key, Row]:
     if not isinstance(key[0], str) or not isinstance(key[1], str) or "response" not in row:
         raise ValueError("This is no line that `sdg diagnose` wrote.")
     return (key[0], key[1]), row
-
-
-@contextmanager
-def _journal(path: Path) -> Iterator[Callable[[Row], None]]:
-    """What appends a row to the journal, which is this process's alone; a line cut off by a crash is gone."""
-
-    def append(row: Row) -> None:
-        try:
-            file.write(jsonl.dump_object(row))
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise _unwritable(path, error) from error
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab+")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    with file:
-        _lock(file, path)
-        file.seek(0)
-        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
-        yield append
-
-
-def _unwritable(path: Path, error: OSError) -> SdgError:
-    return SdgError(f"{path} cannot be written: {error.strerror or error}.")
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows refuses to delete a file that another process has open anyway
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise SdgError(f"{path} is being written by another process; wait for it or stop it.") from None

@@ -78,6 +78,9 @@ class DiffusersEditor:
                 output = self._pipeline(**{k: v for k, v in settings.items() if k in self._known})
         except torch.OutOfMemoryError:
             return EditResult(None, f"The memory is too small for an edit of {size[0]} × {size[1]} pixels.")
+        except Exception as error:  # whatever a pipeline raises costs this picture alone
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            return EditResult(None, f"The pipeline failed: {why}")
         picture = output.images[0]
         return EditResult(picture.resize(request.picture.size, Image.Resampling.LANCZOS))
 

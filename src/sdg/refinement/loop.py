@@ -16,8 +16,8 @@ from sdg.refinement.editors import Editor
 from sdg.refinement.masks import changed_share, composite
 from sdg.refinement.request import EditSettings, Mode, build_request, importance_of
 
-HeatSource = Callable[[Image.Image, str], NDArray[np.floating]]
-"""Picture and prompt -> heat maps (N, h, w) from 0 to 1."""
+HeatSource = Callable[[Image.Image, str, Diagnosis], NDArray[np.floating]]
+"""Picture, prompt and what the detector found -> heat maps (N, h, w) from 0 to 1."""
 
 
 class Outcome(StrEnum):
@@ -86,6 +86,7 @@ def refine(
     candidates: int = 1,
     settings: EditSettings | None = None,
     heat: HeatSource | None = None,
+    before: Diagnosis | None = None,
     seed: int = 0,
 ) -> Refinement:
     """Edit a picture for up to `rounds` rounds, or until the detector finds it clean.
@@ -93,13 +94,14 @@ def refine(
     Each round edits the best picture so far, `candidates` times with seeds of their own, and goes on from
     the one with the least `severity`, if that is less than before. Whatever an editor returns is laid into
     the picture through the mask. A clean picture, and one the detector has no answer for, is returned as
-    it is; a round in which nothing could be edited or judged is the last one. `heat` is for mode `heatmap`.
+    it is; a round in which nothing could be edited or judged is the last one. `heat` is for mode `heatmap`,
+    `before` the picture's diagnosis where it is known already.
     Raises SdgError for a picture without a prompt or too small, ValueError for rounds or candidates below 1.
     """
     if rounds < 1 or candidates < 1:
         raise ValueError("Refinement needs at least one round and one candidate.")
     picture = picture.convert("RGB")
-    before = detector.diagnose([(picture, prompt)])[0]
+    before = detector.diagnose([(picture, prompt)])[0] if before is None else before
     if before.is_clean:
         return Refinement(picture, before, before, Outcome.ALREADY_CLEAN, 0.0)
     if (least := severity(before)) is None:
@@ -107,7 +109,7 @@ def refine(
         return Refinement(picture, before, before, Outcome.FAILED, 0.0, (), why)
     best, known, tried, stopped = picture, before, [], ""
     for turn in range(rounds):
-        maps = heat(best, prompt) if heat is not None else None
+        maps = heat(best, prompt, known) if heat is not None else None
         requests = [
             build_request(
                 best,

@@ -1,0 +1,168 @@
+"""`sdg refine`: diagnose, edit where it is wrong, diagnose again, and keep what is better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdg.cli.options import FOLDER
+from sdg.errors import SdgError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from sdg.defects import Diagnosis
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=FOLDER, metavar="IMAGE|FOLDER|FILE.jsonl...")
+@click.option("--prompt", help="The prompt of every image that is given by its path.")
+@click.option("--prompts", type=FOLDER, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.')
+@click.option("--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's].")
+@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
+@click.option("--detector", default="testbed", show_default=True, help="As for `sdg diagnose`.")
+@click.option(
+    "--editor", default="testbed", show_default=True, help="testbed, testbed:FOLDER or diffusers:FOLDER."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["sdg", "fixed", "heatmap"]),
+    default="sdg",
+    show_default=True,
+    help="sdg: edit inside the boxes; fixed: the whole picture, from the prompt alone; heatmap: where the "
+    "detections are, drawn as heat.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Edits one upon another."
+)
+@click.option("--candidates", type=click.IntRange(1), default=1, show_default=True, help="Edits a round.")
+@click.option("--weakest", type=float, default=0.5, show_default=True, help="Strength at importance 1.")
+@click.option("--strongest", type=float, default=0.9, show_default=True, help="Strength at importance 100.")
+@click.option("--feather", type=float, default=0.03, show_default=True, help="Mask's soft edge, of the side.")
+@click.option("--steps", type=click.IntRange(1), default=28, show_default=True, help="The editor's steps.")
+@click.option("--device", default="cpu", show_default=True, help="Of a diffusers editor.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on with --out: try again what is missing or failed.")
+@click.option("--dry-run", is_flag=True, help="Only write what an editor would be told, to DIR/requests.")
+@click.option("--html", type=FOLDER, metavar="FILE", help="Report to write, with before/after sliders.")
+def refine(
+    sources: tuple[Path, ...],
+    prompt: str | None,
+    prompts: Path | None,
+    images: Path | None,
+    out: Path,
+    detector: str,
+    editor: str,
+    mode: str,
+    rounds: int,
+    candidates: int,
+    weakest: float,
+    strongest: float,
+    feather: float,
+    steps: int,
+    device: str,
+    seed: int,
+    resume: bool,
+    dry_run: bool,
+    html: Path | None,
+) -> None:
+    """Repair images: each is diagnosed, edited where it is wrong, and diagnosed again.
+
+    The best round is kept, never one that scores worse than the input; clean images are left alone. Each
+    result is written as it comes, to DIR/refinements.jsonl with the pictures in DIR/pictures; a run that
+    was stopped or killed goes on with --resume. Exit code 1 if any image failed.
+
+    \b
+    Examples:
+      sdg refine cat.png --prompt "a cat on a red chair" --editor diffusers:flux-fill --out refined
+      sdg refine pictures.jsonl --out refined --rounds 2 --candidates 4 --html refined.html
+      sdg refine pictures.jsonl --out requests --dry-run
+    """
+    from sdg.detectors import load_detector
+    from sdg.detectors.inputs import gather
+    from sdg.refinement.batch import OUTPUT, Plan, refine_all
+    from sdg.refinement.editors import load_editor
+    from sdg.refinement.request import EditSettings, Mode
+
+    items = gather(sources, prompt=prompt, prompts=prompts, images=images)
+    try:
+        settings = EditSettings(weakest, strongest, feather)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    named = f"{editor}?steps={steps}"
+    plan = Plan(named, Mode(mode), rounds, candidates, settings, seed)
+    heat = _heat if mode == "heatmap" else None
+    model = load_detector(detector)
+    if dry_run:
+        _write_requests(items, model, plan, heat, out)
+        return
+    done = 0
+
+    def report(row: dict[str, Any], left: int) -> None:
+        nonlocal done
+        done += 1
+        click.echo(f"{row['id']}: {row['status']}{_tail(row)} ({left:,} left)", err=True)
+
+    try:
+        summary = refine_all(
+            items,
+            out,
+            detector=model,
+            editor=load_editor(editor, device=device, steps=steps),
+            plan=plan,
+            heat=heat,
+            resume=resume,
+            on_result=report,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"Stopped. What is done so far is kept; go on with --resume --out {out}.", err=True)
+        raise
+    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.outcomes.items()))
+    click.echo(f"{summary.pictures:,} images: {counts}. {out / OUTPUT}", err=True)
+    if html is not None:
+        from sdg.reporting import Report, write_report
+        from sdg.reporting.refinement import Refinements, read_refinements
+
+        shown = Refinements(read_refinements(out / OUTPUT), note=f"Detector: {detector}, editor: {editor}")
+        write_report(Report("Refinement", (shown,)), html)
+        click.echo(f"Report: {html}", err=True)
+    if summary.failed:
+        first = summary.failed[0]
+        raise SdgError(
+            f"{len(summary.failed):,} of {summary.pictures:,} images failed (--resume tries them again); "
+            f"the first, {first['id']}: {first['error']}"
+        )
+
+
+def _tail(row: dict[str, Any]) -> str:
+    if row.get("error"):
+        return f": {row['error']}"
+    before, after = (len(row[key]["defects"]) for key in ("diagnosis_before", "diagnosis_after"))
+    return f", {before} → {after} defects, {100 * row['pixels_changed']:.0f} % of pixels"
+
+
+def _write_requests(items: Any, model: Any, plan: Any, heat: Any, out: Path) -> None:
+    from sdg.refinement.batch import digest_of, requests, write_request
+
+    written = 0
+    for item, request in requests(items, detector=model, plan=plan, heat=heat):
+        if isinstance(request, str):
+            click.echo(f"{item.filepath}: no request. {request}", err=True)
+            continue
+        folder = out / "requests" / digest_of(item)
+        write_request(request, folder)
+        click.echo(f"{item.filepath}: {folder}", err=True)
+        written += 1
+    click.echo(f"Wrote {written:,} requests; nothing was sent.", err=True)
+
+
+def _heat(picture: Image.Image, prompt: str, found: Diagnosis) -> NDArray[np.floating]:
+    """The detections as heat, (1, h, w)."""
+    from sdg.alignment.heat import heat_maps
+
+    grid = (max(1, picture.height // 8), max(1, picture.width // 8))
+    return heat_maps([found.defects], grid, "both").numpy()

@@ -1,0 +1,52 @@
+"""`sdg refine`: what it refuses, what a dry run leaves, and a whole run with a real pipeline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import sdg
+from sdg import Defect, Diagnosis
+
+FOUND = Diagnosis((Defect((100, 200, 600, 700), "artifact", "the cup <melts>", 60),), "a cup")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    stored = []
+    for name, response in {"a.png": FOUND, "b.png": Diagnosis()}.items():
+        Image.new("RGB", (40, 40), "green").save(tmp_path / name)
+        row = {"filepath": name, "caption": f"of {name}", "response": sdg.render_response(response)}
+        stored.append(json.dumps(row))
+    (tmp_path / "in.jsonl").write_text("\n".join(stored))
+    return tmp_path
+
+
+def refine(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdg", "refine", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+
+
+def test_a_dry_run_writes_the_requests_and_sends_nothing(folder: Path) -> None:
+    done = refine(folder, "in.jsonl", "--detector", "replay:in.jsonl", "--out", "out", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    (request,) = (folder / "out" / "requests").iterdir()
+    assert "the cup <melts>" in (request / "instruction.txt").read_text()
+    assert "b.png: no request. It is clean." in done.stderr
+    assert not (folder / "out" / "refinements.jsonl").exists()
+
+
+def test_what_does_not_fit_is_said_in_one_sentence(folder: Path) -> None:
+    replay = ("--detector", "replay:in.jsonl", "--out", "out")
+    done = refine(folder, "in.jsonl", *replay, "--editor", "diffusers:nowhere")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "nowhere holds no pipeline" in done.stderr
+    done = refine(folder, "in.jsonl", *replay, "--weakest", "0.9", "--strongest", "0.2")
+    assert done.returncode == 2
+    done = refine(folder, "a.png", *replay)
+    assert "has no prompt" in done.stderr
