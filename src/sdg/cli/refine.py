@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's].")
 @click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
 @click.option("--detector", default="testbed", show_default=True, help="As for `sdg diagnose`.")
+@click.option("--profile", help='Prompt profile (TOML), or "default" [default: the checkpoint\'s own].')
 @click.option(
     "--editor", default="testbed", show_default=True, help="testbed, testbed:FOLDER or diffusers:FOLDER."
 )
@@ -56,6 +57,7 @@ def refine(
     images: Path | None,
     out: Path,
     detector: str,
+    profile: str | None,
     editor: str,
     mode: str,
     rounds: int,
@@ -96,7 +98,7 @@ def refine(
     named = f"{editor}?steps={steps}"
     plan = Plan(named, Mode(mode), rounds, candidates, settings, seed)
     heat = _heat if mode == "heatmap" else None
-    model = load_detector(detector)
+    model = load_detector(detector, profile=profile)
     if dry_run:
         _write_requests(items, model, plan, heat, out)
         return
