@@ -1,0 +1,70 @@
+"""The weights inside the package: sizes, cards, and that each model does what its card says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+from safetensors import safe_open
+
+from sdg.testbed import oracle
+from sdg.testbed.generator.sampling import held_out_prompts, sample_pictures
+from sdg.testbed.measure import measure_scorer
+from sdg.testbed.weights import GENERATOR, SCORER, WEIGHTS, load_generator
+
+LARGEST = {GENERATOR: 16_000_000, SCORER: 4_000_000}
+
+
+def size(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("folder", LARGEST, ids=lambda folder: folder.name)
+def test_weights_are_small_bf16_safetensors_with_a_card(folder):
+    assert size(folder) <= LARGEST[folder]
+    card = (folder / "README.md").read_text("utf-8")
+    for part in ("Seed", "Command", "Time", "Measured", "Limits"):
+        assert part in card
+    assert not [file for file in folder.rglob("*") if file.suffix in {".bin", ".pt", ".pkl", ".pth"}]
+    for file in folder.rglob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names = tensors.keys()
+            assert {tensors.get_tensor(name).dtype for name in names} <= {torch.bfloat16, torch.int64}
+
+
+def test_all_weights_together_stay_within_the_repositorys_budget():
+    assert size(WEIGHTS) <= 40_000_000
+
+
+def test_the_generator_is_a_standard_pipeline_of_diffusers():
+    classes = json.loads((GENERATOR / "model_index.json").read_text())
+    assert classes["_class_name"] == "FluxPipeline"
+    assert classes["transformer"] == ["diffusers", "FluxTransformer2DModel"]
+    assert classes["text_encoder_2"] == ["transformers", "T5EncoderModel"]
+    pipeline = FluxPipeline.from_pretrained(GENERATOR)
+    assert isinstance(pipeline, FluxPipeline)
+
+
+def test_pictures_follow_the_prompt_from_the_same_noise():
+    generator = load_generator()
+    prompts = ["A red square on a white background", "A blue square on a white background"]
+    red, blue = sample_pictures(generator, prompts, steps=8, numbers=[5, 5])
+    reddish, bluish = (
+        np.asarray(picture).astype(int)[..., 0] - np.asarray(picture).astype(int)[..., 2]
+        for picture in (red, blue)
+    )
+    assert (reddish > 60).sum() > 200 > (bluish > 60).sum()
+    assert (bluish < -60).sum() > 200 > (reddish < -60).sum()
+
+
+def test_the_generator_is_good_but_visibly_imperfect():
+    prompts = held_out_prompts(24, seed=3)
+    pictures = sample_pictures(load_generator(), prompts, steps=12, seed=3)
+    clean = sum(oracle.diagnose(*case).is_clean for case in zip(pictures, prompts, strict=True))
+    assert 2 <= clean <= 20  # about a third is expected, and this is a small sample
+
+
+def test_the_scorer_tells_a_prompt_from_one_that_differs_in_one_fact():
+    quality = measure_scorer(scenes=200, seed=1)
+    assert quality.accuracy["against one changed fact"][0] > 0.75
