@@ -80,7 +80,7 @@ def refine(
 
     \b
     Examples:
-      sdg refine cat.png --prompt "a cat on a red chair" --editor diffusers:flux-fill --out refined
+      sdg refine cat.png --prompt "a cat on a red chair" --editor diffusers:models/FLUX.1-dev --out refined
       sdg refine pictures.jsonl --out refined --rounds 2 --candidates 4 --html refined.html
       sdg refine pictures.jsonl --out requests --dry-run
     """

@@ -48,6 +48,7 @@ class DiffusersEditor:
         if steps < 1:
             raise ValueError(f"An edit takes at least one step, not {steps}.")
         self._pipeline, self._steps, self._guidance = pipeline, steps, guidance
+        pipeline.set_progress_bar_config(disable=True)  # one bar an edit says nothing about a run
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
         return [self._edit(request) for request in requests]
