@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @click.option("--detector", default="testbed", show_default=True, help="As for `sdg diagnose`.")
 @click.option("--profile", help='Prompt profile (TOML), or "default" [default: the checkpoint\'s own].')
 @click.option(
-    "--editor", default="testbed", show_default=True, help="testbed, testbed:FOLDER or diffusers:FOLDER."
+    "--editor",
+    default="testbed",
+    show_default=True,
+    help="testbed, testbed:FOLDER, diffusers:FOLDER or openai:BASE_URL#MODEL.",
 )
 @click.option(
     "--mode",

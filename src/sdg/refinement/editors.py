@@ -91,13 +91,20 @@ class DiffusersEditor:
         return None if tokenizer is None else min(int(tokenizer.model_max_length), 512)
 
 
-def load_editor(uri: str = "testbed", *, device: str = "cpu", steps: int = STEPS) -> DiffusersEditor:
-    """The editor of a URI: `testbed` (embedded), `testbed:FOLDER` (weights that training wrote) or
-    `diffusers:FOLDER`, any pipeline that diffusers can turn into inpainting or image-to-image.
+def load_editor(uri: str = "testbed", *, device: str = "cpu", steps: int = STEPS) -> Editor:
+    """The editor of a URI: `testbed` (embedded), `testbed:FOLDER` (weights that training wrote),
+    `diffusers:FOLDER`, any pipeline that diffusers can turn into inpainting or image-to-image, or
+    `openai:BASE_URL#MODEL`, an images-edit API, whose key is in the environment (OPENAI_API_KEY).
 
-    Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
+    device and steps are for pipelines. Raises SdgError, in one sentence, for an unknown editor and for
+    weights that do not load.
     """
     scheme, _, place = uri.partition(":")
+    if scheme == "openai":
+        from sdg.refinement.openai_editor import OpenAIEditor
+
+        base_url, _, model = place.partition("#")
+        return OpenAIEditor(base_url, model)
     if scheme == "testbed":
         from diffusers import FluxInpaintPipeline
 
@@ -108,7 +115,10 @@ def load_editor(uri: str = "testbed", *, device: str = "cpu", steps: int = STEPS
     elif scheme == "diffusers" and place:
         editor = DiffusersEditor(_folder_pipeline(place).to(device), steps=steps)
     else:
-        raise SdgError(f"{uri!r} is no editor; editors are testbed, testbed:FOLDER and diffusers:FOLDER.")
+        raise SdgError(
+            f"{uri!r} is no editor; editors are testbed, testbed:FOLDER, diffusers:FOLDER "
+            "and openai:BASE_URL#MODEL."
+        )
     return editor
 
 
