@@ -156,6 +156,16 @@ def test_a_failing_part_is_told_in_the_report_and_those_that_need_it_are_left_ou
     assert titles(ended) == ["In short", "Diagnosed pictures"], "what was drawn is shown all the same"
 
 
+def test_a_build_without_the_embedded_detector_says_so_and_has_not_failed(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdg.testbed.weights.DETECTOR", tmp_path / "none")
+    ended = run_demo(settings(models, detector="testbed"), tmp_path / "demo", lambda line: None)
+    assert not ended.failed
+    assert states(ended)["Diagnosis"] == "left out"
+    assert "ships without the embedded detector" in ended.report.read_text(encoding="utf-8")
+
+
 def test_without_a_generator_there_is_still_a_page_that_says_so(tmp_path: Path) -> None:
     ended = run_demo(settings(tmp_path), tmp_path / "demo", lambda line: None)
     assert states(ended)["Pictures"] == "failed"

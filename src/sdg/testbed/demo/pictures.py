@@ -15,8 +15,8 @@ from sdg.detectors.base import Detector
 from sdg.errors import SdgError
 from sdg.images import save_image
 from sdg.records import Record
-from sdg.testbed.demo.settings import Settings
-from sdg.testbed.demo.stages import watched
+from sdg.testbed.demo.settings import EMBEDDED, Settings
+from sdg.testbed.demo.stages import LeftOut, watched
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -78,10 +78,13 @@ def draw_pictures(pipeline: FluxPipeline, prompts: Sequence[str], seed: int, wha
 def diagnose(settings: Settings, folder: Path, drawn: Drawn) -> tuple[Found, str]:
     """The detector's diagnosis of each picture, also as folder/predictions.jsonl.
 
-    Raises SdgError where no answer of the detector can be used.
+    Raises LeftOut where this build ships without the embedded detector, SdgError where no answer can be used.
     """
     from sdg.alignment.scoring import load_judge  # also reads python:MODULE.FUNCTION, as recipes do
+    from sdg.testbed.weights import DETECTOR
 
+    if settings.detector == EMBEDDED and not DETECTOR.is_dir():
+        raise LeftOut("This build ships without the embedded detector; name one of your own with --detector.")
     detector = load_judge(settings.detector)
     pairs = list(zip(drawn.pictures, drawn.prompts, strict=True))
     diagnoses: list[Diagnosis] = []

@@ -44,7 +44,7 @@ class Stages:
         """
         place = f"[{len(self.parts) + 1}/{self.total}] {name}"
         if any(need is None for need in needs):
-            self._ended(place, Part(name, "It needs a part that failed.", None, "left out"))
+            self._ended(place, Part(name, "It needs an earlier part that gave nothing.", None, "left out"))
             return None
         self.say(f"{place} …")
         began = perf_counter()
