@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.detectors.base import Pair
+from sdg.detectors.base import Pair, Source
 from sdg.detectors.turns import chat_turns, fitted_picture
 from sdg.errors import SdgError
 from sdg.images import image_size
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _PIXELS_A_TOKEN: Final = 32 * 32  # of Qwen3-VL; only orders images by length, so near enough for others
 _LETTERS_A_TOKEN: Final = 4
+
+
+Refusal = Callable[["Image.Image", str], str]
+"""Picture, within the profile's limits, and prompt -> why the model is not to be asked; "" where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,19 @@ class LoadedModel:
     """A model and its processor, asked as a profile says; the model itself stays as it is.
 
     Batches of similar length, left-padded, on the model's own device. The token limit and the sampling are
-    the profile's; a seed holds for the same pairs and batch size.
+    the profile's; a seed holds for the same pairs and batch size. What `refusal` objects to is not asked.
     Raises SdgError where neither the model nor its tokenizer names an end token.
     """
 
-    def __init__(self, model: Any, processor: Any, profile: PromptProfile, batch_size: int) -> None:
-        self._model, self._processor = model, processor
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        profile: PromptProfile,
+        batch_size: int,
+        refusal: Refusal | None = None,
+    ) -> None:
+        self._model, self._processor, self._refusal = model, processor, refusal
         self._profile, self._batch_size = profile, batch_size
         self._end = _end_tokens(model, processor)
         self._samples = profile.generation.temperature > 0
@@ -85,7 +96,7 @@ class LoadedModel:
         asked: dict[int, tuple[str, Image.Image]] = {}
         for index in batch:
             try:
-                asked[index] = self._text(pairs[index][1]), fitted_picture(pairs[index][0], self._profile)
+                asked[index] = self._asked(*pairs[index])
             except SdgError as error:
                 yield index, Answer("", error=str(error))
         try:
@@ -101,6 +112,13 @@ class LoadedModel:
             inputs = self._inputs(list(asked.values())) if asked else None
         if inputs is not None and any(index in wanted for index in asked):
             yield from zip(asked, self._generate(inputs, seed=batch[0]), strict=True)
+
+    def _asked(self, image: Source, prompt: str) -> tuple[str, Image.Image]:
+        """Text and picture of a pair as the model gets them; raises SdgError where it is not to be asked."""
+        text, picture = self._text(prompt), fitted_picture(image, self._profile)
+        if self._refusal is not None and (why := self._refusal(picture, prompt)):
+            raise SdgError(why)
+        return text, picture
 
     def _text(self, prompt: str) -> str:
         """What the model reads, up to where its answer begins."""

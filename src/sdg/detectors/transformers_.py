@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sdg.detectors.answering import Answer, LoadedModel
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
 from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, parse_response
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BATCH_SIZE: Final = 8
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
@@ -42,7 +45,7 @@ class TransformersDetector(StreamingDetector):
         if dtype == "auto":
             self._dtype = "float32" if self._device == "cpu" else "bfloat16"
         model, processor = self._load()
-        self._loaded = LoadedModel(model, processor, profile, batch_size)
+        self._loaded = LoadedModel(model, processor, profile, batch_size, self.refusal)
 
     @property
     def identity(self) -> Mapping[str, str | int | float]:
@@ -54,6 +57,10 @@ class TransformersDetector(StreamingDetector):
             "dtype": self._dtype,
             "batch_size": self._batch_size,
         }
+
+    def refusal(self, picture: Image.Image, prompt: str) -> str:
+        """Why a pair is not put to the model, in one sentence; "" where it is, as here always."""
+        return ""
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None

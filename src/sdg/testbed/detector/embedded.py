@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
-from sdg.detectors.base import Outcome, Pair, failed, picture
+from PIL import Image
+
 from sdg.detectors.transformers_ import TransformersDetector
-from sdg.errors import SdgError
 from sdg.testbed.familiar import strangeness
 
 
@@ -20,19 +20,5 @@ class EmbeddedDetector(TransformersDetector):
     def identity(self) -> Mapping[str, str | int | float]:
         return {**super().identity, "detector": "testbed"}
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
-        wanted = range(len(pairs)) if wanted is None else wanted
-        known: list[int] = []
-        for index in sorted(wanted):
-            try:
-                strange = strangeness(picture(pairs[index][0]), pairs[index][1])
-            except SdgError as error:
-                strange = str(error)
-            if strange:
-                yield index, failed(strange)
-            else:
-                known.append(index)
-        if known:
-            yield from super().stream(pairs, frozenset(known))
+    def refusal(self, picture: Image.Image, prompt: str) -> str:
+        return strangeness(picture, prompt)
