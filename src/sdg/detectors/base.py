@@ -7,14 +7,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final, Protocol
 
 from PIL import Image
 
 from sdg.defects import Diagnosis, Status
 from sdg.errors import SdgError
-from sdg.images import load_image, load_image_bytes
+from sdg.images import load_image, load_image_bytes, png_bytes
 
 Source = str | os.PathLike[str] | Image.Image
 """An image: its file, or a picture in memory."""
@@ -91,9 +90,7 @@ def picture(image: Source) -> Image.Image:
         return image
     if image.mode not in _PNG_MODES:
         return image.convert("RGB")
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
-    return load_image_bytes(buffer.getvalue(), "the image")
+    return load_image_bytes(png_bytes(image), "the image")
 
 
 def path_of(image: Source) -> str | None:

@@ -6,12 +6,12 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
 from sdg.detectors.patience import PatientServer, Refused, TryAgain, Unanswered
+from sdg.images import png_bytes
 
 __all__ = ["Answer", "ChatServer", "Refused", "Unanswered", "as_data_url", "read_answer"]
 
@@ -67,6 +67,4 @@ def read_answer(content: bytes) -> Answer:
 
 def as_data_url(image: Image.Image) -> str:
     """An image as the text of a PNG, which loses nothing."""
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")

@@ -15,7 +15,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,7 +23,7 @@ from PIL import Image
 
 from sdg.detectors.patience import PatientServer, Refused, TryAgain, Unanswered
 from sdg.errors import SdgError
-from sdg.images import load_image_bytes
+from sdg.images import load_image_bytes, png_bytes
 from sdg.refinement.editors import EditResult
 from sdg.refinement.request import EditRequest
 
@@ -87,7 +86,8 @@ class OpenAIEditor:
         thread.join()
         if raised:
             raise raised[0]
-        return [result or EditResult(None, "It was not asked for.") for result in results]
+        assert None not in results, "every request ends with a result"
+        return [result for result in results if result is not None]
 
     async def _edit_all(self, requests: Sequence[EditRequest], results: list[EditResult | None]) -> None:
         waiting = iter(range(len(requests)))
@@ -125,9 +125,9 @@ class OpenAIEditor:
         pictures = [("picture.png", request.picture)]
         if request.marked.tobytes() != request.picture.tobytes():
             pictures.append(("marked.png", request.marked))
-        files = [("image[]", (name, _png(picture), "image/png")) for name, picture in pictures]
+        files = [("image[]", (name, png_bytes(picture), "image/png")) for name, picture in pictures]
         if (request.mask < 1).any():
-            files.append(("mask", ("mask.png", _png(_transparent(request)), "image/png")))
+            files.append(("mask", ("mask.png", png_bytes(_transparent(request)), "image/png")))
         edited = await self._server.post(
             read_picture, files=files, data={"model": self._model, "prompt": request.instruction, "n": "1"}
         )
@@ -153,9 +153,3 @@ def _transparent(request: EditRequest) -> Image.Image:
     masked: Any = request.picture.convert("RGB").copy()
     masked.putalpha(Image.fromarray(alpha))
     return masked
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = BytesIO()
-    picture.save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
