@@ -7,19 +7,17 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdg.data import jsonl
 from sdg.data.sdg30k import write_defects
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector
-from sdg.detectors.journal import Row, begin, journal
+from sdg.detectors.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 from sdg.errors import SdgError
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +64,10 @@ def run(
     keys = [item.key for item in items]
     if not items:
         raise SdgError("There are no images to diagnose.")
-    (path, _), times = Counter(keys).most_common(1)[0]
-    if times > 1:
-        raise SdgError(f"{path} is there {times} times with the same prompt; give every image once.")
-    partial = out.with_name(out.name + ".partial")
+    require_once(keys, "image")
     begin(out, {"detector": dict(detector.identity)}, resume)
-    with journal(partial) as append:
-        rows = _earlier(out, partial, set(keys))
+    with journal(partial_of(out)) as append:
+        rows = earlier(out, _keyed, set(keys), "image")
         missing = [place for place, key in enumerate(keys) if not _answered(rows.get(key))]
         left = len(missing)
         pairs = [(item.file, item.prompt) for item in items]
@@ -84,7 +79,7 @@ def run(
                 on_result(row, left)
         ordered = [rows[key] for key in keys]
         jsonl.write_objects(out, ordered)
-        partial.unlink()
+        partial_of(out).unlink()
     failed = tuple(row for row in ordered if not _answered(row))
     return Summary(len(items), len(missing), failed)
 
@@ -120,23 +115,8 @@ def _answered(row: Row | None) -> bool:
     return row is not None and row.get("status") != Status.FAILED.value
 
 
-def _earlier(out: Path, partial: Path, keys: set[Key]) -> dict[Key, Row]:
-    """The rows of an earlier run by key, those of its journal after those of its output."""
-    rows: dict[Key, Row] = {}
-    for file in (out, partial):
-        if file.exists() and file.stat().st_size:
-            rows |= dict(jsonl.read_with(file, _keyed))
-    others = len(rows.keys() - keys)
-    if others:
-        raise SdgError(
-            f"{out} holds results for {others:,} images that are not given now; give the same images, "
-            "or name another file."
-        )
-    return rows
-
-
-def _keyed(row: Row) -> tuple[Key, Row]:
+def _keyed(row: Mapping[str, Any]) -> tuple[Key, Row]:
     key = row.get("filepath"), row.get("caption")
     if not isinstance(key[0], str) or not isinstance(key[1], str) or "response" not in row:
         raise ValueError("This is no line that `sdg diagnose` wrote.")
-    return (key[0], key[1]), row
+    return (key[0], key[1]), dict(row)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,8 @@ from sdg.data import jsonl
 from sdg.errors import SdgError
 from sdg.files import read_text, write_text
 
+Key = tuple[str, str]
+"""What tells the images of a run apart: path and prompt."""
 Row = dict[str, Any]
 
 
@@ -54,6 +57,33 @@ def begin(out: Path, settings: Mapping[str, Mapping[str, Any]], resume: bool) ->
             raise SdgError(f"{out} was begun with {was} and not {now}; use the same, or name another file.")
 
 
+def require_once(keys: Sequence[Key], what: str) -> None:
+    """Raise SdgError where something is there twice; what: "image", say."""
+    (path, _), times = Counter(keys).most_common(1)[0]
+    if times > 1:
+        raise SdgError(f"{path} is there {times} times with the same prompt; give every {what} once.")
+
+
+def earlier(
+    out: Path, keyed: Callable[[Mapping[str, Any]], tuple[Key, Row]], keys: set[Key], what: str
+) -> dict[Key, Row]:
+    """The rows of an earlier run by key, those of its journal after those of its output.
+
+    keyed: key and row of a line; it raises ValueError where the line is none of this command's. Raises
+    SdgError for such a line, and where there are results for what is not among `keys`.
+    """
+    rows: dict[Key, Row] = {}
+    for file in (out, partial_of(out)):
+        if file.exists() and file.stat().st_size:
+            rows |= dict(jsonl.read_with(file, keyed))
+    if others := len(rows.keys() - keys):
+        raise SdgError(
+            f"{out} holds results for {others:,} {what}s that are not given now; give the same {what}s, "
+            "or name another output."
+        )
+    return rows
+
+
 @contextmanager
 def journal(path: Path) -> Iterator[Callable[[Row], None]]:
     """What appends a row to a journal, which is this process's alone; a line cut off by a crash is gone."""
@@ -64,13 +94,13 @@ def journal(path: Path) -> Iterator[Callable[[Row], None]]:
             file.flush()
             os.fsync(file.fileno())
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise _unwritable(path, error) from error
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+")
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise _unwritable(path, error) from error
     with file:
         _lock(file, path)
         file.seek(0)
@@ -78,8 +108,7 @@ def journal(path: Path) -> Iterator[Callable[[Row], None]]:
         yield append
 
 
-def unwritable(path: Path, error: OSError) -> SdgError:
-    """What to say of a file that cannot be written."""
+def _unwritable(path: Path, error: OSError) -> SdgError:
     return SdgError(f"{path} cannot be written: {error.strerror or error}.")
 
 

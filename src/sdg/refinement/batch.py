@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from sdg.data.sdg30k import write_defects
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import StreamingDetector
 from sdg.detectors.bulk import Item
-from sdg.detectors.journal import Row, begin, journal, partial_of
+from sdg.detectors.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 from sdg.errors import SdgError
 from sdg.images import load_image, save_image
 from sdg.refinement.editors import Editor
@@ -85,13 +85,11 @@ def refine_all(
     keys = [item.key for item in items]
     if not items:
         raise SdgError("There are no pictures to refine.")
-    (path, _), times = Counter(keys).most_common(1)[0]
-    if times > 1:
-        raise SdgError(f"{path} is there {times} times with the same prompt; give every picture once.")
+    require_once(keys, "picture")
     _check_writable(Path(out))
     begin(output, {"detector": dict(detector.identity), "plan": plan.as_json()}, resume)
     with journal(partial_of(output)) as append:
-        rows = _earlier(output, set(keys))
+        rows = earlier(output, _keyed, set(keys), "picture")
         todo = [item for item in items if _failed(rows.get(item.key))]
         left, hopeless = len(todo), 0
         for item, result in _refined(todo, detector, editor, plan, heat):
@@ -238,18 +236,11 @@ def _failed(row: Row | None) -> bool:
     return row is None or row.get("status") == Outcome.FAILED.value
 
 
-def _earlier(output: Path, keys: set[tuple[str, str]]) -> dict[tuple[str, str], Row]:
-    """The rows of an earlier run by key, those of its journal after those of its output."""
-    rows: dict[tuple[str, str], Row] = {}
-    for file in (output, partial_of(output)):
-        if file.exists() and file.stat().st_size:
-            rows |= {(row.get("id"), row.get("prompt")): row for row in jsonl.read_objects(file)}  # type: ignore[misc]
-    if others := len(rows.keys() - keys):
-        raise SdgError(
-            f"{output} holds results for {others:,} pictures that are not given now; give the same pictures, "
-            "or name another folder."
-        )
-    return rows
+def _keyed(row: Mapping[str, Any]) -> tuple[Key, Row]:
+    key = row.get("id"), row.get("prompt")
+    if not isinstance(key[0], str) or not isinstance(key[1], str) or "status" not in row:
+        raise ValueError("This is no line that `sdg refine` wrote.")
+    return (key[0], key[1]), dict(row)
 
 
 def _check_writable(out: Path) -> None:
