@@ -50,3 +50,13 @@ def test_what_does_not_fit_is_said_in_one_sentence(folder: Path) -> None:
     assert done.returncode == 2
     done = refine(folder, "a.png", *replay)
     assert "has no prompt" in done.stderr
+
+
+def test_detections_can_be_given_to_an_editor_as_heat(folder: Path) -> None:
+    replay = ("--detector", "replay:in.jsonl", "--out", "out", "--dry-run", "--mode", "heatmap")
+    done = refine(folder, "in.jsonl", *replay)
+    assert done.returncode == 0, done.stderr
+    (request,) = (folder / "out" / "requests").iterdir()
+    mask = Image.open(request / "mask.png")
+    assert mask.getpixel((15, 15)) > 0
+    assert mask.getpixel((39, 39)) == 0

@@ -15,7 +15,7 @@ from PIL import Image
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.refinement import EditResult
-from sdg.refinement.batch import HOPELESS, OUTPUT, Plan, refine_all, requests, write_request
+from sdg.refinement.batch import HOPELESS, OUTPUT, Plan, refine_all, write_requests
 from sdg.reporting.refinement import read_refinements
 
 SIZE = (32, 32)
@@ -150,17 +150,18 @@ def test_names_of_pictures_choose_no_path(source: Path, tmp_path: Path) -> None:
 def test_requests_are_built_and_nothing_is_sent(source: Path, tmp_path: Path) -> None:
     found = {
         item.filepath: request
-        for item, request in requests(items(source), detector=Brightness(), plan=Plan("halver"))
+        for item, request in write_requests(
+            items(source), tmp_path, detector=Brightness(), plan=Plan("halver")
+        )
     }
     assert found["b.png"] == "It is clean."
-    write_request(found["a.png"], tmp_path / "request")
-    assert sorted(file.name for file in (tmp_path / "request").iterdir()) == [
+    assert sorted(file.name for file in found["a.png"].iterdir()) == [
         "instruction.txt",
         "marked.png",
         "mask.png",
         "picture.png",
     ]
-    assert "too bright" in (tmp_path / "request" / "instruction.txt").read_text()
-    mask = np.asarray(Image.open(tmp_path / "request" / "mask.png"))
+    assert "too bright" in (found["a.png"] / "instruction.txt").read_text()
+    mask = np.asarray(Image.open(found["a.png"] / "mask.png"))
     assert mask[16, 16] == 255
     assert mask[0, 0] == 0

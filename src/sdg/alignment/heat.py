@@ -7,13 +7,16 @@ uses of a map, as a reward and as a mask, with everything else equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from sdg.alignment.reward_map import batch_defect_weights
-from sdg.defects import Defect
+from sdg.defects import Defect, Diagnosis
 from sdg.geometry import RasterMode
 
 
@@ -36,3 +39,13 @@ def heat_maps(
     if kind == "both":
         return torch.maximum(artifact, misalignment)
     raise ValueError(f"Heat shows 'artifact', 'misalignment' or 'both', not {kind!r}.")
+
+
+CELL: Final = 8
+"""Pixels a side of a cell of `drawn_heat`."""
+
+
+def drawn_heat(picture: Image.Image, prompt: str, found: Diagnosis) -> NDArray[np.floating]:
+    """Detections as one heat map of both types (1, h, w) on a grid of CELL pixels, for refinement."""
+    grid = (max(1, picture.height // CELL), max(1, picture.width // CELL))
+    return heat_maps([found.defects], grid, "both").numpy()

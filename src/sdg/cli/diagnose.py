@@ -12,19 +12,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sdg.cli.options import FOLDER, sources_and_prompts
 from sdg.errors import SdgError
 
 if TYPE_CHECKING:
     from sdg.detectors.bulk import Item
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, type=_PATH, metavar="IMAGE|FOLDER|FILE.jsonl...")
-@click.option("--prompt", help="The prompt of every image that is given by its path.")
-@click.option("--prompts", type=_PATH, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.')
-@click.option("--images", type=_PATH, help="Folder of a JSON Lines file's images [default: the file's].")
+@sources_and_prompts
 @click.option(
     "--detector",
     default="testbed",
@@ -36,10 +32,10 @@ _PATH = click.Path(path_type=Path)
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps (hf) [default: auto].")
 @click.option("--dtype", help="auto, float32, bfloat16, float16 (hf) [default: auto].")
 @click.option("--concurrency", type=click.IntRange(1), help="Requests at a time (openai) [default: 8].")
-@click.option("--out", type=_PATH, help="JSON Lines file to write; not needed for a single image.")
+@click.option("--out", type=FOLDER, help="JSON Lines file to write; not needed for a single image.")
 @click.option("--resume", is_flag=True, help="Go on with --out: ask again for what is missing or failed.")
-@click.option("--overlays", type=_PATH, help="Folder to draw the boxes into, one PNG an image.")
-@click.option("--html", type=_PATH, metavar="FILE", help="HTML gallery to write: boxes, reasons, filters.")
+@click.option("--overlays", type=FOLDER, help="Folder to draw the boxes into, one PNG an image.")
+@click.option("--html", type=FOLDER, metavar="FILE", help="HTML gallery to write: boxes, reasons, filters.")
 def diagnose(
     sources: tuple[Path, ...],
     prompt: str | None,

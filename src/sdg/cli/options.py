@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,3 +18,19 @@ MINUTES = click.option(
     show_default=True,
     help="Stop then, with everything saved; --resume goes on.",
 )
+
+
+def sources_and_prompts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Images to work on, with their prompts: what `sdg.detectors.inputs.gather` takes."""
+    for option in (
+        click.option(
+            "--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's]."
+        ),
+        click.option(
+            "--prompts", type=FOLDER, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.'
+        ),
+        click.option("--prompt", help="The prompt of every image that is given by its path."),
+        click.argument("sources", nargs=-1, required=True, type=FOLDER, metavar="IMAGE|FOLDER|FILE.jsonl..."),
+    ):
+        command = option(command)
+    return command

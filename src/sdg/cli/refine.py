@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from sdg.cli.options import FOLDER
+from sdg.cli.options import FOLDER, sources_and_prompts
 from sdg.errors import SdgError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
-
-    from sdg.defects import Diagnosis
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, type=FOLDER, metavar="IMAGE|FOLDER|FILE.jsonl...")
-@click.option("--prompt", help="The prompt of every image that is given by its path.")
-@click.option("--prompts", type=FOLDER, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.')
-@click.option("--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's].")
+@sources_and_prompts
 @click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
 @click.option("--detector", default="testbed", show_default=True, help="As for `sdg diagnose`.")
 @click.option("--profile", help='Prompt profile (TOML), or "default" [default: the checkpoint\'s own].')
@@ -89,7 +79,7 @@ def refine(
     """
     from sdg.detectors import load_detector
     from sdg.detectors.inputs import gather
-    from sdg.refinement.batch import OUTPUT, Plan, refine_all
+    from sdg.refinement.batch import OUTPUT, Plan, refine_all, write_requests
     from sdg.refinement.editors import load_editor
     from sdg.refinement.request import EditSettings, Mode
 
@@ -100,10 +90,19 @@ def refine(
         raise click.UsageError(str(error)) from None
     named = f"{editor}?steps={steps}"
     plan = Plan(named, Mode(mode), rounds, candidates, settings, seed)
-    heat = _heat if mode == "heatmap" else None
+    heat = None
+    if mode == "heatmap":
+        from sdg.alignment.heat import drawn_heat
+
+        heat = drawn_heat
     model = load_detector(detector, profile=profile)
     if dry_run:
-        _write_requests(items, model, plan, heat, out)
+        written = 0
+        for item, result in write_requests(items, out, detector=model, plan=plan, heat=heat):
+            said = f"no request. {result}" if isinstance(result, str) else str(result)
+            click.echo(f"{item.filepath}: {said}", err=True)
+            written += not isinstance(result, str)
+        click.echo(f"Wrote {written:,} requests; nothing was sent.", err=True)
         return
     done = 0
 
@@ -148,26 +147,3 @@ def _tail(row: dict[str, Any]) -> str:
         return f": {row['error']}"
     before, after = (len(row[key]["defects"]) for key in ("diagnosis_before", "diagnosis_after"))
     return f", {before} → {after} defects, {100 * row['pixels_changed']:.0f} % of pixels"
-
-
-def _write_requests(items: Any, model: Any, plan: Any, heat: Any, out: Path) -> None:
-    from sdg.refinement.batch import digest_of, requests, write_request
-
-    written = 0
-    for item, request in requests(items, detector=model, plan=plan, heat=heat):
-        if isinstance(request, str):
-            click.echo(f"{item.filepath}: no request. {request}", err=True)
-            continue
-        folder = out / "requests" / digest_of(item)
-        write_request(request, folder)
-        click.echo(f"{item.filepath}: {folder}", err=True)
-        written += 1
-    click.echo(f"Wrote {written:,} requests; nothing was sent.", err=True)
-
-
-def _heat(picture: Image.Image, prompt: str, found: Diagnosis) -> NDArray[np.floating]:
-    """The detections as heat, (1, h, w)."""
-    from sdg.alignment.heat import heat_maps
-
-    grid = (max(1, picture.height // 8), max(1, picture.width // 8))
-    return heat_maps([found.defects], grid, "both").numpy()

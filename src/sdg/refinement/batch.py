@@ -23,10 +23,11 @@ from sdg.detectors.base import StreamingDetector
 from sdg.detectors.bulk import Item
 from sdg.detectors.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 from sdg.errors import SdgError
+from sdg.files import write_text
 from sdg.images import load_image, save_image
 from sdg.refinement.editors import Editor
 from sdg.refinement.loop import HeatSource, Outcome, Refinement, refine
-from sdg.refinement.request import EditRequest, EditSettings, Mode, build_request
+from sdg.refinement.request import EditSettings, Mode, build_request
 
 OUTPUT: Final = "refinements.jsonl"
 PICTURES: Final = "pictures"
@@ -112,10 +113,19 @@ def refine_all(
     return Summary(len(items), len(todo), dict(outcomes), tuple(row for row in ordered if _failed(row)))
 
 
-def requests(
-    items: Sequence[Item], *, detector: StreamingDetector, plan: Plan, heat: HeatSource | None = None
-) -> Iterator[tuple[Item, EditRequest | str]]:
-    """The first request for each item, as `refine_all` would send it, or why there is none."""
+def write_requests(
+    items: Sequence[Item],
+    out: str | os.PathLike[str],
+    *,
+    detector: StreamingDetector,
+    plan: Plan,
+    heat: HeatSource | None = None,
+) -> Iterator[tuple[Item, Path | str]]:
+    """Write the first request for each item, as `refine_all` would send it, to a folder of OUT/requests.
+
+    The folder holds picture.png, marked.png, mask.png and instruction.txt. Yields each item with its folder,
+    or with why there is no request.
+    """
     for item, picture, found in _diagnosed(items, detector):
         if isinstance(picture, str):
             yield item, picture
@@ -130,17 +140,12 @@ def requests(
             except SdgError as error:
                 yield item, str(error)
             else:
-                yield item, request
-
-
-def write_request(request: EditRequest, folder: Path) -> None:
-    """The request as files to look at: picture.png, marked.png, mask.png, instruction.txt."""
-    from sdg.files import write_text
-
-    save_image(request.picture, folder / "picture.png")
-    save_image(request.marked, folder / "marked.png")
-    save_image(Image.fromarray((255 * request.mask).round().astype("uint8")), folder / "mask.png")
-    write_text(folder / "instruction.txt", request.instruction + "\n")
+                folder = Path(out) / "requests" / digest_of(item)
+                save_image(request.picture, folder / "picture.png")
+                save_image(request.marked, folder / "marked.png")
+                save_image(Image.fromarray((255 * request.mask).round().astype("uint8")), folder / "mask.png")
+                write_text(folder / "instruction.txt", request.instruction + "\n")
+                yield item, folder
 
 
 def digest_of(item: Item) -> str:
