@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED
-from sdg.errors import SdgError
+
+if TYPE_CHECKING:
+    from sdg.testbed.detector.pretrain import Stage
 
 
 def _training(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,7 +172,7 @@ def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max
 @click.option("--speak-steps", type=click.IntRange(min=1), default=2000, show_default=True)
 @_training
 def pretrain_detector(
-    stage: str,
+    stage: Stage,
     vae: Path | None,
     seeing: Path | None,
     see_steps: int,
@@ -190,45 +192,23 @@ def pretrain_detector(
       sdg testbed pretrain-detector --vae runs/vae/vae --out runs/base
       sdg testbed pretrain-detector --vae runs/vae/vae --out runs/base --stage speak --resume
     """
-    import time
-
-    from sdg.testbed.detector.build import new_model
-    from sdg.testbed.detector.rows import base_tokenizer
-    from sdg.testbed.detector.see import train_vision
-    from sdg.testbed.detector.speak import train_language
+    from sdg.testbed.detector.pretrain import pretrain
     from sdg.testbed.generator.vae import load_vae
 
     if stage == "see" and seeing is not None:
-        raise SdgError("--seeing is for stage speak, which begins with that tower; leave it out.")
-    decoder = None if vae is None else load_vae(vae)
-    began = time.monotonic()
-    if stage == "see" or (stage == "both" and seeing is None):
-        model = new_model(base_tokenizer(), seed)
-        train_vision(
-            model,
-            out / "see",
-            steps=see_steps,
-            vae=decoder,
-            seed=seed,
-            resume=resume,
-            max_minutes=max_minutes,
-        )
-        click.echo(f"The tower is in {out / 'see' / 'seeing'}.", err=True)
-    left = max_minutes - (time.monotonic() - began) / 60
-    if stage == "see":
-        return
-    if left <= 0:
-        raise SdgError("Time is up before the model could learn to speak; go on with --resume.")
-    train_language(
-        seeing or out / "see" / "seeing",
-        out / "speak",
-        steps=speak_steps,
-        vae=decoder,
+        raise click.UsageError("--seeing is for stage speak, which begins with that tower; leave it out.")
+    made = pretrain(
+        out,
+        stage=stage,
+        see_steps=see_steps,
+        speak_steps=speak_steps,
+        seeing=seeing,
+        vae=None if vae is None else load_vae(vae),
         seed=seed,
         resume=resume,
-        max_minutes=left,
+        max_minutes=max_minutes,
     )
-    click.echo(f"The base model is in {out / 'speak' / 'detector'}.", err=True)
+    click.echo(f"The result is in {made}.", err=True)
 
 
 TRAININGS: Final = (train_vae, train_generator, distil_generator, train_scorer, pretrain_detector)

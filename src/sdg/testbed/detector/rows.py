@@ -145,7 +145,8 @@ class Lessons(Dataset[Any]):
         self, rng: np.random.Generator, one: Sample, captioned: bool
     ) -> tuple[list[int], list[int], list[int]]:
         if captioned:
-            return self._encoder.row(REQUEST, caption(one), caption(one))
+            said = caption(one)
+            return self._encoder.row(REQUEST, said, said)
         answer = embedded_profile().answer
         said = target(jitter(one.diagnosis, rng, JITTER), answer)
         return self._encoder.row(one.prompt, said, target(one.diagnosis, answer))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,21 +160,15 @@ def train_generator(
     """
     vae = load_vae(vae_folder)
     open_run(out, resume)  # a run in the way is said before scenes are encoded for minutes
-    tokens, prompts = encode_scenes(vae, scenes, seed, out / "latents.safetensors")
     pipeline = new_pipeline(vae, seed)
-    clip_ids, t5_ids = (_tokenize(t, prompts) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
-    empty_clip, empty_t5 = (_tokenize(t, [""])[0] for t in (pipeline.tokenizer, pipeline.tokenizer_2))
-    side = int(tokens.shape[1] ** 0.5)
-    grid = FluxPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32)
+    known = _encoded(pipeline, scenes, seed, out)
 
     def draw(rng: np.random.Generator) -> dict[str, Tensor]:
-        rows = torch.from_numpy(rng.integers(0, len(tokens), batch_size))
+        batch = known.draw(rng, batch_size)
         unprompted = torch.from_numpy(rng.random(batch_size) < UNPROMPTED)[:, None]
-        return {
-            "tokens": tokens[rows],
-            "clip_ids": torch.where(unprompted, empty_clip, clip_ids[rows]),
-            "t5_ids": torch.where(unprompted, empty_t5, t5_ids[rows]),
-        }
+        for name, empty in zip(("clip_ids", "t5_ids"), known.empty, strict=True):
+            batch[name] = torch.where(unprompted, empty, batch[name])
+        return batch
 
     model = TextToVelocity(pipeline)
     budget = Budget(
@@ -185,20 +180,12 @@ def train_generator(
         report_every=50,
         max_minutes=max_minutes,
     )
-    averaged = fit(
-        model,
-        lambda batch: velocity_loss(model, batch, grid),
-        SeededBatches(draw, seed, steps),
-        out,
-        budget,
-        seed=seed,
-        resume=resume,
-        workers=0,
-        muon=True,
-        on_save=_saver(pipeline, out),
-    )
-    assert isinstance(averaged, TextToVelocity)
-    return _with_weights(pipeline, averaged)
+    data = SeededBatches(draw, seed, steps)
+
+    def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return velocity_loss(model, batch, known.grid)
+
+    return _fit(pipeline, model, loss_of, data, out, budget, seed, resume)
 
 
 def distil_guidance(
@@ -220,16 +207,7 @@ def distil_guidance(
     to out/pipeline; the given pipeline stays as it is. Raises SdgError as `fit`.
     """
     open_run(out, resume)
-    tokens, prompts = encode_scenes(pipeline.vae, scenes, seed, out / "latents.safetensors")
-    clip_ids, t5_ids = (_tokenize(t, prompts) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
-    empty = _tokenize(pipeline.tokenizer, [""])[0], _tokenize(pipeline.tokenizer_2, [""])[0]
-    side = int(tokens.shape[1] ** 0.5)
-    grid = FluxPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32)
-
-    def draw(rng: np.random.Generator) -> dict[str, Tensor]:
-        rows = torch.from_numpy(rng.integers(0, len(tokens), batch_size))
-        return {"tokens": tokens[rows], "clip_ids": clip_ids[rows], "t5_ids": t5_ids[rows]}
-
+    known = _encoded(pipeline, scenes, seed, out)
     teacher = TextToVelocity(pipeline).requires_grad_(False).eval()
     student = copy.deepcopy(teacher).requires_grad_(True)
     budget = Budget(
@@ -242,24 +220,49 @@ def distil_guidance(
         report_every=20,
         max_minutes=max_minutes,
     )
-    averaged = fit(
-        student,
-        lambda batch: guided_loss(student, teacher, batch, empty, grid, scale),
-        SeededBatches(draw, seed, steps),
-        out,
-        budget,
-        seed=seed,
-        resume=resume,
-        workers=0,
-        muon=True,
-        on_save=_saver(pipeline, out),
-    )
-    assert isinstance(averaged, TextToVelocity)
-    return _with_weights(pipeline, averaged)
+    data = SeededBatches(lambda rng: known.draw(rng, batch_size), seed, steps)
+
+    def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return guided_loss(student, teacher, batch, known.empty, known.grid, scale)
+
+    return _fit(pipeline, student, loss_of, data, out, budget, seed, resume)
 
 
-def _saver(pipeline: FluxPipeline, out: Path) -> Callable[[nn.Module, int], None]:
-    """Saves the pipeline with averaged weights, and a grid of held-out prompts beside it."""
+@dataclass(frozen=True)
+class _Encoded:
+    """Scenes as the transformer has them: tokens (N, L, 4C), ids (N, TEXT_LENGTH), those of no prompt."""
+
+    tokens: Tensor
+    clip_ids: Tensor
+    t5_ids: Tensor
+    empty: tuple[Tensor, Tensor]
+    grid: Tensor
+
+    def draw(self, rng: np.random.Generator, count: int) -> dict[str, Tensor]:
+        rows = torch.from_numpy(rng.integers(0, len(self.tokens), count))
+        return {"tokens": self.tokens[rows], "clip_ids": self.clip_ids[rows], "t5_ids": self.t5_ids[rows]}
+
+
+def _encoded(pipeline: FluxPipeline, scenes: int, seed: int, out: Path) -> _Encoded:
+    tokens, prompts = encode_scenes(pipeline.vae, scenes, seed, out / "latents.safetensors")
+    clip_ids, t5_ids = (_tokenize(t, prompts) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
+    empty = _tokenize(pipeline.tokenizer, [""])[0], _tokenize(pipeline.tokenizer_2, [""])[0]
+    side = int(tokens.shape[1] ** 0.5)
+    grid = FluxPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32)
+    return _Encoded(tokens, clip_ids, t5_ids, empty, grid)
+
+
+def _fit(
+    pipeline: FluxPipeline,
+    model: TextToVelocity,
+    loss_of: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    data: SeededBatches,
+    out: Path,
+    budget: Budget,
+    seed: int,
+    resume: bool,
+) -> FluxPipeline:
+    """Train, saving the averaged pipeline and a grid of held-out prompts with each checkpoint."""
 
     def save(averaged: nn.Module, step: int) -> None:
         assert isinstance(averaged, TextToVelocity)
@@ -267,7 +270,11 @@ def _saver(pipeline: FluxPipeline, out: Path) -> Callable[[nn.Module, int], None
         replace_folder(out / "pipeline", finished.save_pretrained)
         sample_grid(finished).save(out / f"grid-{step:06d}.png")
 
-    return save
+    averaged = fit(
+        model, loss_of, data, out, budget, seed=seed, resume=resume, workers=0, muon=True, on_save=save
+    )
+    assert isinstance(averaged, TextToVelocity)
+    return _with_weights(pipeline, averaged)
 
 
 def _tokenize(tokenizer: Any, prompts: list[str]) -> Tensor:
