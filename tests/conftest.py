@@ -13,6 +13,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))  # of `tiny_qwen3vl`
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_accelerator() -> Iterator[None]:
+    """Each file of tests begins as a process does: Accelerate keeps one precision a process for good."""
+    yield
+    if (accelerate := sys.modules.get("accelerate.state")) is not None:
+        accelerate.AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
     """Headless Chromium: the system's, or the one Playwright installed; skips where there is neither."""
