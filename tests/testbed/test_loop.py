@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,14 @@ from torch import nn
 from sdg.errors import SdgError
 from sdg.testbed import checkpoint
 from sdg.testbed.checkpoint import open_run, replace_folder
-from sdg.testbed.loop import Budget, SeededBatches, fit, learning_rate_factor, split_parameters
+from sdg.testbed.loop import (
+    Budget,
+    SeededBatches,
+    add_gradients,
+    fit,
+    learning_rate_factor,
+    split_parameters,
+)
 
 STEPS = 12
 
@@ -87,6 +95,48 @@ def test_a_resumed_run_ends_with_exactly_the_weights_of_an_undisturbed_one(tmp_p
     expected = checkpoint_tensors(tmp_path / "whole")
     for name, value in checkpoint_tensors(tmp_path / "cut").items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_shards_side_by_side_give_the_gradient_of_their_mean_loss():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    shards = [torch.randn(16, 4), torch.randn(16, 4)]
+
+    def loss_of(batch):
+        return {"loss": model(batch).square().mean(), "size": batch.norm()}
+
+    whole = torch.autograd.grad(loss_of(torch.cat(shards))["loss"], list(model.parameters()))
+    with ThreadPoolExecutor(2) as pool:
+        parts = add_gradients(loss_of, shards, pool)
+    for parameter, expected in zip(model.parameters(), whole, strict=True):
+        torch.testing.assert_close(parameter.grad, expected)
+    assert parts["size"] == pytest.approx(float(shards[0].norm() + shards[1].norm()) / 2)
+
+
+def test_a_run_of_two_shards_resumes_with_the_batches_it_has_not_seen(tmp_path):
+    def run(out, *, stop=None, resume=False):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 1)
+        seen = []
+
+        def loss_of(batch):
+            seen.append(float(batch[0, 0]))
+            if stop is not None and len(seen) > stop:
+                raise KeyboardInterrupt
+            return {"loss": (model(batch)[:, 0] - batch.sum(1)).square().mean()}
+
+        budget = Budget(8, 0.02, warmup=2, save_every=4, report_every=2)
+        data = SeededBatches(draw, 3, 2 * 8)
+        trained = fit(model, loss_of, data, out, budget, seed=3, resume=resume, workers=0, shards=2)
+        return trained, seen
+
+    whole, seen = run(tmp_path / "whole")
+    assert len(set(seen)) == 16
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop=11)
+    resumed, later = run(tmp_path / "cut", resume=True)
+    assert set(later) == set(seen[8:])
+    assert same(whole, resumed)
 
 
 def test_the_log_of_a_resumed_run_holds_every_report_once(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -23,12 +23,14 @@ from sdg.testbed.detector.build import new_tokenizer
 from sdg.testbed.detector.captions import REQUEST, caption, embedded_profile
 from sdg.testbed.detector.dense import CELLS, dense_targets
 from sdg.testbed.detector.see import DECODED, round_trip
-from sdg.testbed.injection import Sample, sample, vocabulary
+from sdg.testbed.injection import Kind, Sample, sample, vocabulary
 from sdg.testbed.oracle import vocabulary as oracle_vocabulary
 from sdg.training.dataset import question, target
 
 IGNORED: Final = -100
 JITTER: Final = 10
+LESSON_SHARES: Final[dict[Kind, float]] = {"clean": 0.15, "artifact": 0.25, "misalignment": 0.3, "both": 0.3}
+"""Shares of pictures: contradictions take longest to learn. SFT brings back how often they occur."""
 TOWER_RESTS: Final = 0.4
 """Share of the steps, the first, in which the tower only looks: what comes back to it is noise at first."""
 
@@ -124,7 +126,8 @@ class Lessons(Dataset[Any]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng((self._seed, index))
         captions = round(self._size * (0.5 if index < self._steps / 2 else 0.1))
-        samples = [sample(rng, split="train") for _ in range(self._size)]
+        kinds = rng.choice(list(LESSON_SHARES), size=self._size, p=list(LESSON_SHARES.values()))
+        samples = [sample(rng, split="train", kind=cast(Kind, kind)) for kind in kinds.tolist()]
         rng.shuffle(samples)
         pictures = np.stack([one.picture for one in samples])
         decoded = rng.permutation(self._size)[: int(DECODED * self._size)]

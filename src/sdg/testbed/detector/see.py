@@ -22,6 +22,8 @@ from sdg.testbed.generator.vae import to_tensor
 from sdg.testbed.injection import sample
 from sdg.testbed.loop import Budget, SeededBatches, fit
 
+SHARDS: Final = 2
+"""Parts of a batch that are worked on at the same time, in both stages."""
 DECODED: Final = 0.25
 """Share of the pictures that pass through the autoencoder, where there is one."""
 
@@ -45,9 +47,11 @@ def sample_dense(
 
 @torch.no_grad()
 def round_trip(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures (B, H, W, 3) as the autoencoder decodes them from their latents' means."""
-    decoded = vae.decode(vae.encode(to_tensor(pictures)).latent_dist.mode()).sample
-    return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    """Pictures (B, H, W, 3) as the autoencoder decodes them from their latents' means; in bf16, for speed."""
+    images = to_tensor(pictures).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        decoded = vae.decode(vae.encode(images).latent_dist.mode()).sample
+    return ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def train_vision(
@@ -67,7 +71,7 @@ def train_vision(
     reader = DenseReader(model)
 
     def draw(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-        return sample_dense(rng, batch_size, vae)
+        return sample_dense(rng, batch_size // SHARDS, vae)
 
     def loss_of(batch: dict[str, Any]) -> dict[str, Tensor]:
         return dense_loss(reader, {name: torch.as_tensor(value) for name, value in batch.items()})
@@ -85,9 +89,18 @@ def train_vision(
         save_every=500,
         max_minutes=max_minutes,
     )
-    data = SeededBatches(draw, seed, steps)
     averaged = fit(
-        reader, loss_of, data, out, budget, seed=seed, resume=resume, workers=workers, muon=True, on_save=save
+        reader,
+        loss_of,
+        SeededBatches(draw, seed, steps * SHARDS),
+        out,
+        budget,
+        seed=seed,
+        resume=resume,
+        workers=workers,
+        shards=SHARDS,
+        muon=True,
+        on_save=save,
     )
     assert isinstance(averaged, DenseReader)
     return _take_over(model, averaged)

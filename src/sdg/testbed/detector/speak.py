@@ -25,6 +25,7 @@ from sdg.testbed.detector.captions import embedded_profile
 from sdg.testbed.detector.dense import CELLS, DenseReader, dense_losses, patchify
 from sdg.testbed.detector.measure import held_out, score_base
 from sdg.testbed.detector.rows import IGNORED, JITTER, Lessons, Rows, base_tokenizer, number_tokens
+from sdg.testbed.detector.see import SHARDS
 from sdg.testbed.loop import Budget, fit
 
 DENSE_WEIGHT: Final = 0.3
@@ -149,12 +150,13 @@ def train_language(
     averaged = fit(
         speaker,
         lambda batch: speech_loss(speaker, batch),
-        Lessons(tokenizer, vae, batch_size, steps, seed),
+        Lessons(tokenizer, vae, batch_size // SHARDS, steps * SHARDS, seed),
         out,
         budget,
         seed=seed,
         resume=resume,
         workers=workers,
+        shards=SHARDS,
         muon=True,
         on_save=save,
     )
