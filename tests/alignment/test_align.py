@@ -82,6 +82,20 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
     assert load_recipe(AlignRecipe, RECIPES / name).groups.size >= 8
 
 
+@pytest.mark.parametrize("name", ["boxflow-flux1-dev.yaml", "boxflow-sd35-medium.yaml"])
+def test_the_real_recipes_ask_the_released_detector_in_its_own_wording(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert load_recipe(AlignRecipe, RECIPES / name).reward.detector == (
+        "openai:http://localhost:8000/v1?profile=release.toml#P1n3/sdg-detector-grpo"
+    )
+    monkeypatch.chdir(tmp_path)  # where there is no such file; nor a generator, which is not looked for yet
+    texts = [f"prompts.train={checkpoints / 'train.txt'}", f"prompts.held_out={checkpoints / 'held-out.txt'}"]
+    options = [part for value in (*texts, "policy.model=nowhere") for part in ("--set", value)]
+    with pytest.raises(SdgError, match=r"release\.toml does not exist"):
+        run(tmp_path / "run", options, name)
+
+
 def test_the_flux_recipe_holds_the_papers_settings() -> None:
     recipe = load_recipe(AlignRecipe, RECIPES / "boxflow-flux1-dev.yaml")
     assert (recipe.policy.lora.r, recipe.policy.lora.alpha) == (64, 128)

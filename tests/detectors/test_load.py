@@ -88,6 +88,25 @@ def test_a_build_without_the_testbeds_weights_says_so(
         sdg.load_detector()
 
 
+def test_a_server_asked_in_our_wording_says_so_once_on_stderr(tmp_path: Path) -> None:
+    (tmp_path / "release.toml").write_text('template = "Judge {caption}."\n')
+    code = (
+        "import sdg\n"
+        "for profile in ('release.toml', 'default', None, None):\n"
+        "    print(sdg.load_detector('openai:http://127.0.0.1:9/v1#base-vlm', profile=profile).identity)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stderr.splitlines() == [
+        "base-vlm is asked in our own wording, as no profile is named; right for a model trained on none, "
+        "wrong for a trained detector. Name profile=FILE, or profile=default to confirm."
+    ]
+    released, *ours = done.stdout.splitlines()
+    assert len(set(ours)) == 1
+    assert released not in ours
+
+
 def test_what_needs_no_torch_loads_none() -> None:
     code = (
         "import sys, sdg, sdg.detectors, sdg.cli.diagnose, sdg.detectors.bulk, sdg.detectors.inputs\n"

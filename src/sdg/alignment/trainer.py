@@ -58,9 +58,10 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     if shared := set(train_prompts) & set(held_out):
         raise SdgError(f"{min(shared)!r} is both trained on and held out; take it out of one of the two.")
 
-    policy = load_policy(recipe.policy, accelerator.device, recipe.precision, recipe.seed)
-    reward = load_reward(recipe.reward.scorers, str(accelerator.device))
+    # First what a wrong address or a missing profile stops at once; the generator takes minutes to load.
     detector = load_judge(recipe.reward.detector or "") if recipe.needs_detector else None
+    reward = load_reward(recipe.reward.scorers, str(accelerator.device))
+    policy = load_policy(recipe.policy, accelerator.device, recipe.precision, recipe.seed)
     monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
 
     parameters = lora_parameters(policy.transformer)

@@ -58,7 +58,7 @@ def diagnose(
     Examples:
       sdg diagnose cat.png --prompt "a cat on a red chair"
       sdg diagnose test.jsonl --detector hf:out/grpo --out predictions.jsonl --overlays drawn/
-      sdg diagnose test.jsonl --detector openai:http://localhost:8000/v1#sdg --out predictions.jsonl
+      sdg diagnose test.jsonl --detector openai:http://localhost:8000/v1#sdg --profile sdg.toml --out p.jsonl
     """
     if prompt is not None and prompts is not None:
         raise click.UsageError("Give --prompt or --prompts, not both.")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_detector"]
 
+_LOG = logging.getLogger("sdg.detectors")
+
 
 def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     """The detector of a URI; options given by name count before those in the URI.
@@ -29,7 +33,9 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     replay:FILE.jsonl          profile
 
     Example: `load_detector("hf:out/grpo?batch_size=4", device="cpu").diagnose([("cat.png", "a cat")])`.
-    profile is a TOML file, or "default" for our own wording; a checkpoint's folder holds its own.
+    profile is a TOML file, or "default" for our own wording; a checkpoint's folder holds its own. A server
+    does not say what its model was trained on: `openai:` without a profile asks in our wording, as suits a
+    model trained on none, and says so once on stderr.
     Raises SdgError, in one sentence, for an unknown detector or option, and for weights that do not load.
     """
     parsed = parse_uri(uri)
@@ -85,10 +91,22 @@ def _openai(uri: DetectorUri) -> StreamingDetector:
     if not (base_url and model):
         raise SdgError("Write openai:BASE_URL#MODEL, such as openai:http://localhost:8000/v1#ORG/NAME.")
     values = _with_profile(uri, known)
-    profile = values.pop("profile") or PromptProfile()
+    profile = values.pop("profile")
     if "key" in values:
         values["key_name"] = values.pop("key")
-    return OpenAIDetector(base_url, model, profile, **values)
+    detector = OpenAIDetector(base_url, model, profile or PromptProfile(), **values)
+    if profile is None:
+        _say_our_wording(model)
+    return detector
+
+
+@cache  # once a model
+def _say_our_wording(model: str) -> None:
+    _LOG.warning(
+        "%s is asked in our own wording, as no profile is named; right for a model trained on none, wrong "
+        "for a trained detector. Name profile=FILE, or profile=default to confirm.",
+        model,
+    )
 
 
 def _heatmap(uri: DetectorUri) -> StreamingDetector:
