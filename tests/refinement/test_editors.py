@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
 from PIL import Image
 
@@ -70,9 +71,54 @@ def test_an_editor_that_is_not_there_is_said_so(uri: str) -> None:
         load_editor(uri)
 
 
-def test_a_saved_pipeline_loads_as_an_inpainting_editor(tmp_path: Path) -> None:
-    toy.flux_pipeline().save_pretrained(tmp_path)
-    for uri in (f"diffusers:{tmp_path}", f"testbed:{tmp_path}"):
-        editor = load_editor(uri, steps=2)
-        request = build_request(picture(), "a red cup", DIAGNOSIS)
-        assert editor.edit([request])[0].picture is not None
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flux")
+    toy.flux_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options"), [("diffusers", {}), ("diffusers", {"dtype": "bfloat16"}), ("testbed", {})]
+)
+def test_a_saved_pipeline_loads_as_an_inpainting_editor(saved: Path, scheme: str, options: dict) -> None:
+    editor = load_editor(f"{scheme}:{saved}", steps=2, **options)
+    request = build_request(picture(), "a red cup", DIAGNOSIS)
+    assert editor.edit([request])[0].picture is not None
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "loaded"),
+    [
+        ("cpu", "auto", torch.float32),
+        ("meta", "auto", torch.bfloat16),  # a device that every machine has, and that holds no values
+        ("meta", "float32", torch.float32),
+    ],
+)
+def test_a_pipeline_is_in_half_precision_but_on_a_cpu(saved, monkeypatch, device, dtype, loaded) -> None:
+    moved = []
+    monkeypatch.setattr(FluxInpaintPipeline, "to", lambda self, to: moved.append((self, to)) or self)
+    load_editor(f"diffusers:{saved}", device=device, dtype=dtype)
+    ((pipeline, where),) = moved
+    assert where == device
+    parts = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.vae)
+    assert {value.dtype for part in parts for value in part.parameters()} == {loaded}
+
+
+def test_a_pipeline_that_does_not_fit_is_one_sentence(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, device: str) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 24.00 MiB. GPU 0 has …")
+
+    monkeypatch.setattr(FluxInpaintPipeline, "to", full)
+    with pytest.raises(SdgError) as raised:
+        load_editor(f"diffusers:{saved}", device="meta")
+    assert str(raised.value) == (
+        f"The memory of meta is too small for {saved} in bfloat16; "
+        "take a device with more of it, or a smaller pipeline."
+    )
+
+
+def test_a_device_that_is_not_there_is_said_so(saved: Path) -> None:
+    for scheme in ("diffusers", "testbed"):
+        with pytest.raises(SdgError, match="There is no device 'cuda:77' here"):
+            load_editor(f"{scheme}:{saved}", device="cuda:77")

@@ -39,6 +39,13 @@ from sdg.errors import SdgError
 @click.option("--feather", type=float, default=0.03, show_default=True, help="Mask's soft edge, of the side.")
 @click.option("--steps", type=click.IntRange(1), default=28, show_default=True, help="The editor's steps.")
 @click.option("--device", default="cpu", show_default=True, help="Of a diffusers editor.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default="bfloat16, on a CPU float32",
+    help="Of a diffusers editor.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with --out: try again what is missing or failed.")
 @click.option("--dry-run", is_flag=True, help="Only write what an editor would be told, to DIR/requests.")
@@ -60,6 +67,7 @@ def refine(
     feather: float,
     steps: int,
     device: str,
+    dtype: str,
     seed: int,
     resume: bool,
     dry_run: bool,
@@ -88,7 +96,7 @@ def refine(
         settings = EditSettings(weakest, strongest, feather)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    named = f"{editor}?steps={steps}"
+    named = f"{editor}, {steps} steps, {dtype}"
     plan = Plan(named, Mode(mode), rounds, candidates, settings, seed)
     heat = None
     if mode == "heatmap":
@@ -116,7 +124,7 @@ def refine(
             items,
             out,
             detector=model,
-            editor=load_editor(editor, device=device, steps=steps),
+            editor=load_editor(editor, device=device, dtype=dtype, steps=steps),
             plan=plan,
             heat=heat,
             resume=resume,

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from PIL import Image
 
+from sdg.detectors.transformers_ import choose_device
 from sdg.errors import SdgError
 from sdg.refinement.request import EditRequest
 
@@ -91,13 +92,15 @@ class DiffusersEditor:
         return None if tokenizer is None else min(int(tokenizer.model_max_length), 512)
 
 
-def load_editor(uri: str = "testbed", *, device: str = "cpu", steps: int = STEPS) -> Editor:
+def load_editor(
+    uri: str = "testbed", *, device: str = "cpu", dtype: str = "auto", steps: int = STEPS
+) -> Editor:
     """The editor of a URI: `testbed` (embedded), `testbed:FOLDER` (weights that training wrote),
     `diffusers:FOLDER`, any pipeline that diffusers can turn into inpainting or image-to-image, or
     `openai:BASE_URL#MODEL`, an images-edit API, whose key is in the environment (OPENAI_API_KEY).
 
-    device and steps are for pipelines. Raises SdgError, in one sentence, for an unknown editor and for
-    weights that do not load.
+    device and steps are for pipelines, dtype is for those of `diffusers:`; "auto" is bfloat16, on a CPU
+    float32. Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
     """
     scheme, _, place = uri.partition(":")
     if scheme == "openai":
@@ -110,10 +113,10 @@ def load_editor(uri: str = "testbed", *, device: str = "cpu", steps: int = STEPS
 
         from sdg.testbed.weights import load_generator
 
-        pipeline = FluxInpaintPipeline.from_pipe(load_generator(place or None, device))
-        editor = DiffusersEditor(pipeline, steps=steps)
+        generator = load_generator(place or None, choose_device(device))
+        editor = DiffusersEditor(FluxInpaintPipeline.from_pipe(generator), steps=steps)
     elif scheme == "diffusers" and place:
-        editor = DiffusersEditor(_folder_pipeline(place).to(device), steps=steps)
+        editor = DiffusersEditor(_folder_pipeline(place, choose_device(device), dtype), steps=steps)
     else:
         raise SdgError(
             f"{uri!r} is no editor; editors are testbed, testbed:FOLDER, diffusers:FOLDER "
@@ -122,18 +125,29 @@ def load_editor(uri: str = "testbed", *, device: str = "cpu", steps: int = STEPS
     return editor
 
 
-def _folder_pipeline(folder: str) -> Any:
+def _folder_pipeline(folder: str, device: str, dtype: str) -> Any:
+    import torch
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
     if not (Path(folder) / "model_index.json").is_file():  # diffusers would look it up on the hub
         raise SdgError(f"{folder} holds no pipeline (model_index.json is missing); check the path.")
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    settings = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     try:
         try:
-            return AutoPipelineForInpainting.from_pretrained(folder)
+            pipeline = AutoPipelineForInpainting.from_pretrained(folder, **settings)
         except ValueError:  # of this family there is no inpainting
-            return AutoPipelineForImage2Image.from_pretrained(folder)
+            pipeline = AutoPipelineForImage2Image.from_pretrained(folder, **settings)
     except (OSError, ValueError) as error:
         raise SdgError(f"{folder} cannot be loaded as an editor ({str(error).splitlines()[0]}).") from error
+    try:
+        return pipeline.to(device)
+    except torch.OutOfMemoryError:
+        raise SdgError(
+            f"The memory of {device} is too small for {folder} in {dtype}; "
+            "take a device with more of it, or a smaller pipeline."
+        ) from None
 
 
 def _fitting(size: tuple[int, int], multiple: int) -> tuple[int, int]:
