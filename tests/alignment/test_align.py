@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -337,7 +338,6 @@ def test_compare_measures_base_and_adapter_on_the_same_noise(checkpoints: Path, 
         ({"groups__size": 1}, "size is at least 2"),
         ({"prompts__train": "nowhere.txt"}, "nowhere.txt cannot be read"),
         ({"reward__scorers": "[{name: a, uri: 'clap:x'}]"}, "'clap:x' is no scorer"),
-        ({"run__trackers": "[tensorboard]"}, "names tensorboard, which is not installed"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused(
@@ -345,6 +345,38 @@ def test_a_recipe_that_cannot_run_is_refused(
 ) -> None:
     with pytest.raises(SdgError, match=sentence):
         run(tmp_path, small(checkpoints, **changes))
+
+
+def test_a_tracker_that_is_not_installed_is_refused(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "wandb" else find_spec(name, *rest)
+    )
+    with pytest.raises(SdgError, match="names wandb, which is not installed; pip install wandb"):
+        run(tmp_path, small(checkpoints, run__trackers="[tensorboard, wandb]"))
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_the_numbers_of_the_log(checkpoints: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, small(checkpoints, run__trackers="[tensorboard]"))
+    (file,) = tmp_path.rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file)).Reload()
+    lines = read_log(tmp_path)
+    for kind, names in (
+        ("train", ("reward", "defects", "grad_norm", "approx_kl", "valid", "failed_detector")),
+        ("monitor", ("reward", "clip", "judge/defects")),
+    ):
+        for name in names:
+            shown = [(event.step, event.value) for event in events.Scalars(f"{kind}/{name}")]
+            logged = [(line["step"], line[name]) for line in lines if line["kind"] == kind]
+            assert [step for step, _ in shown] == [step for step, _ in logged]
+            assert [value for _, value in shown] == pytest.approx([value for _, value in logged], rel=1e-6)
+    losses = [sum(line["loss"]) / len(line["loss"]) for line in lines if line["kind"] == "train"]
+    assert [e.value for e in events.Scalars("train/loss")] == pytest.approx(losses, rel=1e-6)
 
 
 def test_prompts_that_are_trained_on_cannot_be_held_out(checkpoints: Path, tmp_path: Path) -> None:
