@@ -159,7 +159,7 @@ def corpus(count: int, out: Path, pipeline: Path | None, seed: int, max_minutes:
 
     \b
     Example:
-      sdg testbed corpus --count 16000 --out corpus
+      sdg testbed corpus --count 10000 --out corpus
       sdg data stats corpus/train.jsonl
     """
     from sdg.testbed.corpus import generate_corpus

@@ -126,6 +126,8 @@ def train_language(
     tokenizer = base_tokenizer()
     model = new_model(tokenizer, seed)
     model.model.visual.load_state_dict(_tower(seeing))
+    # Of short sequences in bf16, plain products are twice as fast as the fused attention of CPUs.
+    model.set_attn_implementation("eager")
     truth = held_out(validate, seed)
 
     def save(averaged: nn.Module, step: int) -> None:
