@@ -145,6 +145,13 @@ def test_an_empty_reason_on_either_side_earns_nothing_and_is_not_compared():
     assert not score(text, (HAND,)).format_valid
 
 
+def test_a_part_that_is_not_asked_for_earns_nothing_also_where_it_is_given():
+    check(score(respond(HAND), (HAND,), require_description=False), 1, 0, 1)
+    check(score(respond(HAND), (HAND,), require_importance=False), 1, 1, 0)
+    assert score(respond(HAND), (HAND,), require_description=False).total == pytest.approx(0.75)
+    assert score(respond(HAND), (HAND,), require_importance=False).total == pytest.approx(0.85)
+
+
 # --- the gate ---
 
 

@@ -98,7 +98,8 @@ def composite_rewards(
     A blank reason on either side earns nothing in R_desc, a missing predicted importance nothing in R_imp;
     a missing true importance is taken as 50.
     similarity: two equal-length lists of texts -> cosine of a[i] with b[i]; called once, or not at all where
-    no pair of reasons is to be compared. The `require_…` switches are those of `format_fault`.
+    no pair of reasons is to be compared. The `require_…` switches are those of `format_fault`; a part that is
+    not required earns nothing, also where a response has it.
     Raises ValueError where the lists differ in length, a truth says nothing about its image (`failed`,
     `unparseable`, all items lost), or the similarity gives anything but one finite number for each pair.
     """
@@ -143,8 +144,11 @@ def composite_rewards(
     pairs = [
         (truth.defects[row], predicted.defects[column]) for row, column in zip(rows, columns, strict=True)
     ]
-    description = _sums(owner, _description_scores(pairs, similarity), count) / n
-    importance = _sums(owner, np.array([_importance_score(*pair) for pair in pairs]), count) / n
+    description, importance = np.zeros(count), np.zeros(count)
+    if require_description:
+        description = _sums(owner, _description_scores(pairs, similarity), count) / n
+    if require_importance:
+        importance = _sums(owner, np.array([_importance_score(*pair) for pair in pairs]), count) / n
     total = WEIGHT_LOCATION * location + WEIGHT_DESCRIPTION * description + WEIGHT_IMPORTANCE * importance
     malformed = Reward(MALFORMED, 0.0, 0.0, 0.0, format_valid=False)
     scores = np.stack([total, location, description, importance], axis=1).tolist()
