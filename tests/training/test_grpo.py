@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
+from sdg.prompting import AnswerParts, PromptProfile
 from sdg.recipes import to_document
 from sdg.training.dataset import pack_truth, read_rows, target, truths
 from sdg.training.grpo import grpo, grpo_arguments, reward_function
@@ -33,41 +34,75 @@ def entries(out) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+TRUTH = parse_response(
+    '<think>\nx\n</think>\n<answer>[{"box_2d": [0, 0, 500, 500], "label": "artifact", '
+    '"description": "torn edge", "importance": 50}]</answer>'
+)
+
+
+def rewarded(texts, truths, profile, group) -> tuple[list[float], dict[str, list[float]]]:
+    """Rewards of completions, and each value that was handed to the log."""
+    logged = defaultdict(list)
+    rewards = reward_function(profile, TokenF1().similarity, group)(
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
+        truth=[pack_truth(truth) for truth in truths],
+        log_metric=lambda name, value: logged[name].append(value),
+        prompts=None,
+    )
+    return rewards, dict(logged)
+
+
 def test_tags_are_still_there_after_decoding_without_special_tokens(grpo_recipe, toy, profile):
     processor = load_processor(grpo_recipe.model)
     rows = read_rows(toy / "train.jsonl", None, profile, processor, max_length=900, targets=False)
     found = truths(rows.rows)
     ids = [processor.tokenizer(target(t, profile.answer) + "<|im_end|>")["input_ids"] for t in found]
     texts = processor.batch_decode(ids, skip_special_tokens=True)
-    logged = defaultdict(list)
-    rewards = reward_function(profile, TokenF1().similarity)(
-        completions=[[{"role": "assistant", "content": text}] for text in texts],
-        truth=[row["truth"] for row in rows.rows],
-        log_metric=lambda name, value: logged[name].append(value),
-    )
+    rewards, logged = rewarded(texts, found, profile, group=2)
     assert rewards == [pytest.approx(1.0 if truth.defects else 0.18) for truth in found]
-    assert logged[MALFORMED] == [0.0]
+    assert set(logged[MALFORMED]) == {0.0}
 
 
-def test_malformed_completions_are_counted_and_kept_out_of_the_means_of_the_parts(toy, profile):
-    truth = parse_response(
-        '<think>\nx\n</think>\n<answer>[{"box_2d": [0, 0, 500, 500], "label": "artifact", '
-        '"description": "torn edge", "importance": 50}]</answer>'
-    )
-    logged = {}
-    rewards = reward_function(profile, TokenF1().similarity)(
-        completions=[[{"content": render_response(truth)}], [{"content": "no idea"}]],
-        truth=[pack_truth(truth)] * 2,
-        log_metric=logged.__setitem__,
-        prompts=None,
-    )
+def test_malformed_completions_are_counted_and_kept_out_of_the_means_of_the_parts(profile):
+    rewards, logged = rewarded([render_response(TRUTH), "no idea"], [TRUTH] * 2, profile, group=2)
     assert rewards == [pytest.approx(1.0), -1.0]
     assert logged == {
-        MALFORMED: 0.5,
-        "sdg/location": pytest.approx(1.0),
-        "sdg/description": pytest.approx(1.0),
-        "sdg/importance": pytest.approx(1.0),
+        MALFORMED: [0.0, 1.0],
+        "sdg/location": [pytest.approx(1.0)],
+        "sdg/description": [pytest.approx(1.0)],
+        "sdg/importance": [pytest.approx(1.0)],
+        SPREAD: [pytest.approx(2**0.5)],  # of 1 and −1, with n − 1
     }
+
+
+def test_constant_groups_have_no_spread_however_far_they_are_apart(profile):
+    good, bad = render_response(TRUTH), "no idea"
+    rewards, logged = rewarded([good, good, bad, bad], [TRUTH] * 4, profile, group=2)
+    assert rewards == pytest.approx([1, 1, -1, -1])
+    assert logged[SPREAD] == [0.0]
+    stopped = Guards(GuardsRecipe(spread=0.005, patience=1)).look({SPREAD: 0.0, "reward_std": 1.15})
+    assert stopped == (
+        "The reward's spread within groups is 0.0000, below guards.spread, so nothing is learned, "
+        "for 1 log entries in a row."
+    )
+    assert rewarded([good, bad, good, good], [TRUTH] * 4, profile, group=2)[1][SPREAD] == [
+        pytest.approx(2**0.5 / 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "best", "parts"),
+    [
+        (AnswerParts(think=False), 1.0, {"location", "description", "importance"}),
+        (AnswerParts(description=False), 0.75, {"location", "importance"}),
+        (AnswerParts(importance=False), 0.85, {"location", "description"}),
+    ],
+)
+def test_ablated_answers_are_rewarded_for_what_is_asked_and_for_nothing_else(answer, best, parts):
+    profile = PromptProfile(answer=answer)
+    rewards, logged = rewarded([target(TRUTH, answer), render_response(TRUTH)], [TRUTH] * 2, profile, group=2)
+    assert rewards == [pytest.approx(best)] * 2
+    assert {name for name in logged if name not in (MALFORMED, SPREAD)} == {f"sdg/{part}" for part in parts}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
@@ -15,7 +16,7 @@ from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
 from sdg.training.dataset import load_picture, question, unpack_truth
 from sdg.training.evaluate import SdgEvalMixin, Validation
-from sdg.training.guards import MALFORMED, GuardCallback
+from sdg.training.guards import MALFORMED, SPREAD, GuardCallback
 from sdg.training.recipe import GrpoRecipe
 from sdg.training.reward import composite_rewards
 from sdg.training.run import (
@@ -43,12 +44,16 @@ class GrpoTrainer(SdgEvalMixin, GRPOTrainer):
         super().__init__(*args, **kwargs)
 
 
-def reward_function(profile: PromptProfile, similarity: Similarity) -> Callable[..., list[float]]:
+def reward_function(profile: PromptProfile, similarity: Similarity, group: int) -> Callable[..., list[float]]:
     """The composite reward as GRPOTrainer calls it; its components go into the log as sdg/….
 
-    sdg/location, sdg/description and sdg/importance are means over the well-formed completions.
+    sdg/malformed is a share of all completions; sdg/location, sdg/description and sdg/importance, those the
+    profile asks for, are means over the well-formed ones. sdg/spread is the mean over the groups of the
+    reward's sample standard deviation within a group of `group` completions.
     """
     gate = profile.answer.gate()
+    asked = {"description": profile.answer.description, "importance": profile.answer.importance}
+    parts = ["location", *(name for name, wanted in asked.items() if wanted)]
 
     def composite(
         completions: Sequence[Messages],
@@ -58,13 +63,17 @@ def reward_function(profile: PromptProfile, similarity: Similarity) -> Callable[
     ) -> list[float]:
         texts = [message[-1]["content"] for message in completions]
         rewards = composite_rewards(texts, [unpack_truth(text) for text in truth], similarity, **gate)
-        valid = [reward for reward in rewards if reward.format_valid]
-        log_metric(MALFORMED, 1 - len(valid) / len(rewards))
-        for name in ("location", "description", "importance"):
-            # Every process logs every name each time, as the trainer gathers them; NaN is left out of means.
-            parts = [getattr(reward, name) for reward in valid]
-            log_metric(f"sdg/{name}", float(np.mean(parts)) if parts else float("nan"))
-        return [reward.total for reward in rewards]
+        totals = [reward.total for reward in rewards]
+        # One value a completion: the trainer divides the sum over the processes by the number of values, so
+        # that a process without a well-formed completion takes no part and does not blank the others'.
+        for reward in rewards:
+            log_metric(MALFORMED, float(not reward.format_valid))
+            for part in parts if reward.format_valid else ():
+                log_metric(f"sdg/{part}", getattr(reward, part))
+        # The trainer's reward_std is over the whole batch. A group may lie across processes.
+        groups = np.reshape(gather_object(totals), (-1, group))
+        log_metric(SPREAD, float(groups.std(axis=1, ddof=1).mean()))
+        return totals
 
     return composite
 
@@ -133,7 +142,7 @@ def grpo_trainer(
     similarity = load_embedder(recipe.similarity).similarity
     return GrpoTrainer(
         model=model,
-        reward_funcs=reward_function(validation.profile, similarity),
+        reward_funcs=reward_function(validation.profile, similarity, recipe.rollout.group),
         args=grpo_arguments(recipe, out, resumed=resumed),
         train_dataset=with_pictures(dataset, validation.profile),
         eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from sdg.training.recipe import GuardsRecipe
 
 MALFORMED: Final = "sdg/malformed"
-SPREAD: Final = "reward_std"
+SPREAD: Final = "sdg/spread"
 LENGTH: Final = "completions/mean_length"
 
 
