@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 import yaml
 
 from sdg.errors import SdgError
-from sdg.prompting import PromptProfile
+from sdg.prompting import AnswerParts, ImageLimits, PromptProfile
 from sdg.recipes import load_recipe
 from sdg.training.recipe import GrpoRecipe, SftRecipe
+from sdg.training.run import load_profile
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "detector"
 
@@ -41,6 +43,7 @@ def test_the_sft_recipe_is_the_papers():
     assert (recipe.data.max_length, recipe.data.jitter, recipe.model.freeze_vision) == (5100, 10, True)
     assert isinstance(recipe.profile, PromptProfile)
     assert recipe.profile.template == PromptProfile().template
+    assert recipe.profile.image == ImageLimits(200_704, 1_280_000, 1024)
 
 
 def test_the_grpo_recipe_is_the_papers():
@@ -48,6 +51,23 @@ def test_the_grpo_recipe_is_the_papers():
     assert 16 * recipe.optimiser.batch_size * recipe.optimiser.accumulate % recipe.rollout.group == 0
     assert (recipe.rollout.group, recipe.rollout.top_p, recipe.rollout.temperature) == (8, 0.85, 1.0)
     assert (recipe.beta, recipe.optimiser.learning_rate, recipe.rollout.max_tokens) == (0.01, 5e-6, 4096)
+    assert recipe.image == ImageLimits(200_704, 1_003_520, 1024)
+
+
+@pytest.mark.parametrize("name", ["grpo-qwen3vl-4b.yaml", "grpo-testbed.yaml"])
+def test_grpo_keeps_the_checkpoints_profile_but_for_the_limits_on_pictures(name, tmp_path):
+    trained = PromptProfile(
+        name="mine",
+        system="",
+        template="Look: {caption}",
+        answer=AnswerParts(think=False),
+        image=ImageLimits(max_pixels=1_280_000),
+    )
+    trained.save(tmp_path)
+    recipe = load_recipe(GrpoRecipe, FOLDER / name, [f"model.checkpoint={tmp_path}"])
+    assert recipe.image not in (None, trained.image)
+    assert load_profile(recipe) == replace(trained, image=recipe.image)
+    assert load_profile(replace(recipe, image=None)) == trained
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from sdg.defects import DefectType
-from sdg.prompting import PromptProfile
+from sdg.prompting import ImageLimits, PromptProfile
 
 SELECTABLE: Final = tuple(
     f"{prefix}{name}"
@@ -207,14 +207,17 @@ class GuardsRecipe:
 class GrpoRecipe:
     """Reinforcement with the composite reward (SDG §4.1), from a checkpoint that SFT made.
 
-    similarity: embedder that compares reasons in the reward. beta: weight of the KL term against the
-    starting checkpoint. clip: of the likelihood ratio, which is 1 here, one step to a roll-out.
+    profile: None takes the one in the checkpoint's folder. image: limits in place of all that the profile
+    has; its wording and the rest stay. similarity: embedder that compares reasons in the reward. beta: weight
+    of the KL term against the starting checkpoint. clip: of the likelihood ratio, which is 1 here, one step
+    to a roll-out.
     """
 
     model: ModelRecipe
     data: DataRecipe
     optimiser: OptimiserRecipe
     profile: PromptProfile | Path | None = None
+    image: ImageLimits | None = None
     rollout: RolloutRecipe = field(default_factory=RolloutRecipe)
     similarity: str = "qwen3"
     beta: float = 0.01

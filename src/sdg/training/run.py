@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,7 @@ from sdg.prompting import PromptProfile
 from sdg.recipes import to_document
 from sdg.training.dataset import Rows, read_rows
 from sdg.training.evaluate import Validation
-from sdg.training.recipe import ModelRecipe, Recipe
+from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
 
 MANIFEST: Final = "manifest.json"
 LOG: Final = "log.jsonl"
@@ -46,12 +47,19 @@ _PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "datas
 
 
 def load_profile(recipe: Recipe) -> PromptProfile:
-    """The recipe's own profile, that of its file, or that of the checkpoint; raises SdgError."""
+    """The recipe's own profile, that of its file, or that of the checkpoint; raises SdgError.
+
+    A GRPO recipe may set other limits on pictures.
+    """
     if isinstance(recipe.profile, PromptProfile):
-        return recipe.profile
-    if recipe.profile is not None:
-        return PromptProfile.load(recipe.profile)
-    return checkpoint_profile(recipe.model.checkpoint, recipe.model.revision)
+        profile = recipe.profile
+    elif recipe.profile is not None:
+        profile = PromptProfile.load(recipe.profile)
+    else:
+        profile = checkpoint_profile(recipe.model.checkpoint, recipe.model.revision)
+    if isinstance(recipe, GrpoRecipe) and recipe.image is not None:
+        return replace(profile, image=recipe.image)
+    return profile
 
 
 def load_processor(recipe: ModelRecipe) -> Any:
