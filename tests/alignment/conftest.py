@@ -10,6 +10,7 @@ import pytest
 
 HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
+sys.path.append(str(Path(HERE).parent / "detectors"))  # of `bad_server`
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
 os.environ["OMP_NUM_THREADS"] = "1"
 

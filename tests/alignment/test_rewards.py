@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import toy
+from bad_server import Reply, Server, completion, error, tagged
 from PIL import Image
 from tiny_qwen3vl import tiny_model, tiny_processor
 from transformers import AutoProcessor, CLIPModel
@@ -23,7 +21,7 @@ from transformers import AutoProcessor, CLIPModel
 from sdg.alignment.recipe import ScorerRecipe
 from sdg.alignment.rewards import load_scorer
 from sdg.alignment.rewards.real import QUESTION, p_real
-from sdg.alignment.rewards.unified_reward import read_scores
+from sdg.alignment.rewards.unified_reward import UnifiedReward, read_scores
 from sdg.alignment.rewards.weighted import ScaledScorer, WeightedSum, load_reward
 from sdg.errors import SdgError
 from sdg.testbed.detector.build import new_tokenizer
@@ -76,68 +74,100 @@ def test_unified_reward_answers_are_read_whole_or_not_at_all(
     )
 
 
-@contextmanager
-def server(answers: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A chat server that answers by the caption in the question; an int is an HTTP status."""
-    seen: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append({**body, "path": self.path, "key": self.headers.get("Authorization")})
-            text = body["messages"][0]["content"][1]["text"]
-            answer = next(value for caption, value in answers.items() if caption in text)
-            status, content = (answer, "") if isinstance(answer, int) else (200, answer)
-            reply = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(reply)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}/v1", seen
-    finally:
-        running.shutdown()
-        running.server_close()
-
-
 GOOD = "Alignment Score (1-5): {}\nCoherence Score (1-5): 3\nStyle Score (1-5): 3"
+
+
+def unified(server: Server, **options: Any) -> UnifiedReward:
+    return UnifiedReward(
+        server.url, "judge", **({"timeout": 2.0, "attempts": 3, "first_pause": 0.01} | options)
+    )
 
 
 def test_a_served_model_is_asked_for_each_picture_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    answers = {
-        "a cup": GOOD.format(5),
-        "a hat": "I had rather not say.",
-        "a dog": 500,
-        "a car": GOOD.format(1),
-    }
-    with server(answers) as (url, seen):
-        scorer = load_scorer(f"unified-reward:{url}#judge?timeout=10&parallel=2")
-        scores = scorer.score(pictures(4), ["a cup", "a hat", "a dog", "a car"])
-    assert scores == [pytest.approx(0.92), None, None, pytest.approx(0.28)]
-    assert len(seen) == 6  # the server's error is tried three times
-    assert {(s["model"], s["path"], s["temperature"], s["key"]) for s in seen} == {
-        ("judge", "/v1/chat/completions", 0, "Bearer secret")
-    }
-    url = next(s for s in seen if "a cup" in str(s))["messages"][0]["content"][0]["image_url"]["url"]
+    good = [completion(GOOD.format(5)), completion("I had rather not say."), completion(GOOD.format(1))]
+    good[0].delay = 0.1
+    with Server(lambda index, attempt: good[index]) as server:
+        scorer = load_scorer(f"unified-reward:{server.url}#judge?timeout=10&parallel=2")
+        scores = scorer.score([tagged(i) for i in range(3)], ["a cup", "a hat", "a car"])
+    assert scores == [pytest.approx(0.92), None, pytest.approx(0.28)]
+    assert server.asked == {0: 1, 1: 1, 2: 1}
+    assert server.busiest == 2
+    assert {(b["model"], b["temperature"], b["max_tokens"]) for b in server.bodies} == {("judge", 0, 256)}
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
+    texts = [body["messages"][0]["content"][1]["text"] for body in server.bodies]
+    assert all(sum(caption in text for text in texts) == 1 for caption in ("a cup", "a hat", "a car"))
+
+
+def test_a_served_model_sees_the_very_pixels_and_its_thoughts_are_no_scores() -> None:
+    shown = pictures(1)
+    answer = completion(GOOD.format(5), reasoning_content="Perhaps Alignment Score (1-5): 2?")
+    with Server(lambda index, attempt: answer) as server:
+        assert unified(server).score(shown, ["a cup"]) == [pytest.approx(0.92)]
+    url = server.bodies[0]["messages"][0]["content"][0]["image_url"]["url"]
     sent = Image.open(BytesIO(base64.b64decode(url.split(",")[1])))
-    assert np.array_equal(np.asarray(sent), np.asarray(pictures(1)[0]))  # lossless
+    assert np.array_equal(np.asarray(sent), np.asarray(shown[0]))
 
 
-def test_a_server_that_refuses_stops_with_a_sentence() -> None:
-    with server({"cup": 401}) as (url, _), pytest.raises(SdgError, match=r"refuses model judge \(HTTP 401\)"):
-        load_scorer(f"unified-reward:{url}#judge").score(pictures(1), ["a cup"])
+def test_a_busy_server_of_scores_is_left_alone_as_long_as_it_asks_and_then_answers() -> None:
+    def behave(index: int, attempt: int) -> Reply:
+        return error(429, "slow down", Retry_After="0.6") if attempt == 1 else completion(GOOD.format(5))
+
+    with Server(behave) as server:
+        assert unified(server).score([tagged(0)], ["a cup"]) == [pytest.approx(0.92)]
+    first, second = server.times[0]
+    assert second - first >= 0.6
+
+
+def test_a_score_that_drips_in_past_the_deadline_is_missing() -> None:
+    slow = completion(GOOD.format(5))
+    slow.drip = 0.1  # each byte well within the deadline, the answer far beyond it
+    with Server(lambda index, attempt: slow if index else completion(GOOD.format(5))) as server:
+        began = time.monotonic()
+        scores = unified(server, timeout=1.0, attempts=2).score([tagged(0), tagged(1)], ["a cup", "a hat"])
+    assert scores == [pytest.approx(0.92), None]
+    assert time.monotonic() - began < 0.1 * len(slow.content) / 2
+    assert server.asked[1] == 2
+
+
+@pytest.mark.parametrize("status", [400, 413, 500])
+def test_a_picture_the_server_of_scores_cannot_take_is_missing_and_the_others_are_not(status: int) -> None:
+    with Server(lambda i, attempt: error(status) if i else completion(GOOD.format(1))) as server:
+        scores = unified(server).score([tagged(1), tagged(0)], ["a cup", "a hat"])
+    assert scores == [None, pytest.approx(0.28)]
+    assert server.asked[1] == (3 if status == 500 else 1)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_that_refuses_stops_with_a_sentence(status: int) -> None:
+    with (
+        Server(lambda index, attempt: error(status)) as server,
+        pytest.raises(SdgError, match=rf"refuses model judge \(HTTP {status}\); check the address"),
+    ):
+        unified(server).score([tagged(0), tagged(1)], ["a cup", "a hat"])
 
 
 def test_an_absent_server_is_missing_not_zero() -> None:
-    with server({}) as (url, _):
+    with Server(lambda index, attempt: completion("")) as server:
         pass
-    assert load_scorer(f"unified-reward:{url}#judge?timeout=1").score(pictures(1), ["a cup"]) == [None]
+    assert unified(server).score(pictures(1), ["a cup"]) == [None]
+
+
+def test_a_server_of_scores_on_this_machine_is_not_sought_behind_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Server(lambda index, attempt: completion(GOOD.format(5))) as server:
+        assert unified(server, attempts=1).score([tagged(0)], ["a cup"]) == [pytest.approx(0.92)]
+
+
+def test_scores_are_asked_for_inside_of_a_running_event_loop_too() -> None:
+    async def notebook() -> list[float | None]:
+        with Server(lambda index, attempt: completion(GOOD.format(5))) as server:
+            return unified(server).score([tagged(0)], ["a cup"])
+
+    assert asyncio.run(notebook()) == [pytest.approx(0.92)]
 
 
 def test_a_weighted_sum_is_missing_where_a_part_is() -> None:

@@ -23,7 +23,11 @@ _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Refused(Exception):
-    """The server will not answer this request, however often it is asked."""
+    """The server will not answer this request, however often it is asked; status: HTTP's, if it gave one."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class Unanswered(Exception):
@@ -109,7 +113,7 @@ class PatientServer:
         reason = f"The server answered {status}: {self._clean(_message(response.content))}"
         if status in _BUSY or status >= 500:
             raise TryAgain(reason, _retry_after(response.headers.get("Retry-After")))
-        raise Refused(f"{reason}.")
+        raise Refused(f"{reason}.", status)
 
     def _clean(self, text: str) -> str:
         """A server's words, cut short, in one line and without the API key, which some servers repeat."""

@@ -6,20 +6,17 @@ cannot be read is missing, never 0.
 
 from __future__ import annotations
 
-import base64
-import json
+import asyncio
 import logging
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image
 
+from sdg.detectors.chat import ChatServer, Refused, Unanswered, as_data_url
 from sdg.errors import SdgError
 
 WEIGHTS: Final = {"Alignment": 0.8, "Coherence": 0.1, "Style": 0.1}
@@ -37,7 +34,8 @@ Coherence Score (1-5): Y
 Style Score (1-5): Z"""
 
 _LOG = logging.getLogger("sdg.alignment")
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 6
+_REFUSES_ALL: Final = frozenset({401, 403, 404})  # true of every picture
 
 
 def read_scores(answer: str) -> float | None:
@@ -52,61 +50,74 @@ def read_scores(answer: str) -> float | None:
 
 
 class UnifiedReward:
-    """Asks a served model for the score of each picture, many at a time."""
+    """Asks a served model for the score of each picture, many at a time and as patiently as detectors do."""
 
-    def __init__(self, base_url: str, model: str, *, timeout: float = 120, parallel: int = 16) -> None:
-        """base_url: up to and with /v1; timeout: seconds a request. The key is OPENAI_API_KEY, if set."""
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        timeout: float = 120,
+        parallel: int = 16,
+        attempts: int = _ATTEMPTS,
+        first_pause: float = 1.0,
+    ) -> None:
+        """base_url: up to and with /v1; the key is OPENAI_API_KEY, if set; the rest as in `PatientServer`."""
         if not base_url.startswith(("http://", "https://")):
             raise SdgError(f"{base_url!r} is no server's address; write http://HOST:PORT/v1.")
         if timeout <= 0 or parallel < 1:
             raise SdgError("A scorer's timeout is above 0 and parallel at least 1.")
-        self.url, self.model = base_url.rstrip("/") + "/chat/completions", model
-        self.timeout, self.parallel = timeout, parallel
+        self.base_url, self.model, self.parallel = base_url, model, parallel
+        key = os.environ.get("OPENAI_API_KEY", "")
+        self._server = ChatServer(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
-        """Scores at temperature 0; None where the server failed thrice or answered unreadably."""
-        with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(self._score_one, pictures, prompts))
+        """Scores at temperature 0; None where the server kept failing or answered unreadably."""
+        # A thread of its own, because the caller may be inside of an event loop already (a notebook).
+        with ThreadPoolExecutor(1, thread_name_prefix="sdg-unified-reward") as apart:
+            return apart.submit(asyncio.run, self._score_all(pictures, prompts)).result()
 
-    def _score_one(self, picture: Image.Image, prompt: str) -> float | None:
-        buffer = BytesIO()
-        picture.convert("RGB").save(buffer, format="PNG")
-        image = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    async def _score_all(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
+        free = asyncio.Semaphore(self.parallel)
+        try:
+            async with self._server, asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._score_one(picture, prompt, free))
+                    for picture, prompt in zip(pictures, prompts, strict=True)
+                ]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _score_one(self, picture: Image.Image, prompt: str, free: asyncio.Semaphore) -> float | None:
+        async with free:
+            try:
+                answer = await self._server.ask(await asyncio.to_thread(self._body, picture, prompt))
+            except Unanswered as error:
+                _LOG.warning("A picture has no base reward: %s", error)
+                return None
+            except Refused as error:
+                if error.status in _REFUSES_ALL:
+                    raise SdgError(
+                        f"{self.base_url} refuses model {self.model} (HTTP {error.status}); "
+                        "check the address, the model's name and OPENAI_API_KEY."
+                    ) from None
+                _LOG.warning("A picture has no base reward: %s", error)
+                return None
+        text = answer.text.rpartition("</think>")[2]
+        score = read_scores(text)
+        if score is None:
+            _LOG.warning("No scores could be read from the answer %r.", text[:200])
+        return score
+
+    def _body(self, picture: Image.Image, prompt: str) -> dict[str, Any]:
         content = [
-            {"type": "image_url", "image_url": {"url": image}},
+            {"type": "image_url", "image_url": {"url": as_data_url(picture.convert("RGB"))}},
             {"type": "text", "text": QUESTION.format(prompt=prompt)},
         ]
-        body = {
+        return {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
             "temperature": 0,
             "max_tokens": 256,
         }
-        answer = self._ask(json.dumps(body).encode())
-        score = None if answer is None else read_scores(answer)
-        if answer is not None and score is None:
-            _LOG.warning("No scores could be read from the answer %r.", answer[:200])
-        return score
-
-    def _ask(self, body: bytes) -> str | None:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
-        reason = ""
-        for _ in range(_ATTEMPTS):
-            request = urllib.request.Request(self.url, body, headers)
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    text = json.load(response)["choices"][0]["message"]["content"]
-                return text if isinstance(text, str) else None
-            except urllib.error.HTTPError as error:
-                if error.code in (401, 403, 404):  # true of every picture, and of the next attempt
-                    raise SdgError(
-                        f"{self.url} refuses model {self.model} (HTTP {error.code}); "
-                        "check the address, the model's name and OPENAI_API_KEY."
-                    ) from None
-                reason = f"HTTP {error.code}"
-            except (OSError, ValueError, LookupError, TypeError) as error:  # no connection, or no such answer
-                reason = str(error) or type(error).__name__
-        _LOG.warning("%s gave no answer in %d attempts: %s.", self.url, _ATTEMPTS, reason)
-        return None
