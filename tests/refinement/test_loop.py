@@ -124,6 +124,22 @@ def test_a_request_for_a_clean_picture_asks_for_nothing() -> None:
     assert not request.mask.any()
 
 
+def test_heat_maps_are_shown_to_the_editor_and_joined_they_are_the_mask() -> None:
+    left, below = np.array([[1.0, 0.0]]), np.array([[0.0], [0.5]])
+    found = Diagnosis((Defect(BOX, "artifact", "crack", 100),), "Looked twice.")
+    request = build_request(grey(1), "a hat", found, mode="heatmap", heat=(left, below))
+    shown = [np.asarray(picture) / 255 for picture in request.heat]
+    assert [picture.shape for picture in shown] == [(32, 32), (32, 32)]
+    assert (shown[0][0, 0], shown[0][0, 31], shown[1][0, 0], shown[1][31, 0]) == (1, 0, 0, 128 / 255)
+    assert request.mask == pytest.approx(np.maximum(*shown), abs=1 / 255)
+    assert "crack" in request.instruction
+    assert "two heat maps" in request.instruction
+    assert not build_request(grey(1), "a hat", found).heat
+    for none in (None, left):
+        with pytest.raises(ValueError, match="artifacts and misalignments"):
+            build_request(grey(1), "a hat", found, mode="heatmap", heat=none)
+
+
 def test_fixed_differs_from_sdg_in_what_it_is_told_and_not_in_strength() -> None:
     diagnosis = Diagnosis((Defect(BOX, "artifact", "crack", 100),))
     sdg, fixed = (build_request(grey(1), "a hat", diagnosis, mode=mode) for mode in ("sdg", "fixed"))

@@ -60,9 +60,12 @@ def test_an_edit_of_another_size_is_scaled_to_the_picture() -> None:
     assert composite(before, noise(64, 32, seed=2), np.zeros((8, 16))).tobytes() == before.tobytes()
 
 
-def test_heat_maps_are_joined_and_scaled() -> None:
-    maps = np.zeros((2, 4, 8))
-    maps[0, 0, 0], maps[1, 3, 7] = 1, 0.5
-    mask = heat_mask(maps, (8, 4))
+def test_a_heat_map_is_scaled_and_clipped() -> None:
+    heat = np.zeros((4, 8))
+    heat[0, 0], heat[3, 7] = 1.5, 0.5
+    mask = heat_mask(heat, (8, 4))
     assert (mask[0, 0], mask[3, 7], mask.sum()) == (1, 0.5, 1.5)
-    assert heat_mask(maps, (16, 8)).shape == (8, 16)
+    assert heat_mask(heat, (16, 8)).shape == (8, 16)
+    for wrong in (np.zeros((2, 4, 8)), np.full((4, 8), np.nan)):
+        with pytest.raises(ValueError, match="finite numbers"):
+            heat_mask(wrong, (8, 4))

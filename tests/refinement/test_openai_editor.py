@@ -7,6 +7,8 @@ import base64
 import io
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -22,10 +24,19 @@ from sdg.refinement.openai_editor import OpenAIEditor
 FOUND = Diagnosis((Defect((250, 250, 750, 750), "artifact", "a melted handle", 60),))
 
 
-def reply(colour="red", size=(64, 64)):
+def answer(png):
+    return 200, json.dumps({"data": [{"b64_json": base64.b64encode(png).decode()}]}).encode()
+
+
+def reply(colour="red", size=(1536, 1024)):
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, format="PNG")
-    return 200, json.dumps({"data": [{"b64_json": base64.b64encode(buffer.getvalue()).decode()}]}).encode()
+    return answer(buffer.getvalue())
+
+
+def echo(fields):
+    """The picture that was sent, as it was."""
+    return answer(dict(reversed(fields))["image[]"])
 
 
 def failure(status, message):
@@ -33,10 +44,14 @@ def failure(status, message):
 
 
 class Api:
-    """Answers with the replies given, one after the other, and keeps what it was asked."""
+    """Answers with the replies given, one after the other, and keeps what it was asked.
 
-    def __init__(self, *replies):
+    A reply is status and content, or a function from the fields asked with to these. delay: of each, seconds.
+    """
+
+    def __init__(self, *replies, delay=0.0):
         self.replies, self.asked, self.paths, self.keys = list(replies), [], [], []
+        self.busy = self.busiest = 0
         outer, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -56,7 +71,13 @@ class Api:
                             for part in parts
                         ]
                     )
-                    status, content = outer.replies.pop(0) if outer.replies else failure(500, "empty")
+                    told = outer.replies.pop(0) if outer.replies else failure(500, "empty")
+                    outer.busy += 1
+                    outer.busiest = max(outer.busiest, outer.busy)
+                status, content = told(outer.asked[-1]) if callable(told) else told
+                time.sleep(delay)
+                with lock:
+                    outer.busy -= 1
                 if status == 0:  # hang up
                     self.connection.close()
                     return
@@ -100,20 +121,98 @@ def test_the_request_holds_picture_frames_mask_and_instruction(monkeypatch):
     assert api.paths == ["/v1/images/edits"]
     assert api.keys == ["Bearer secret-key"]
     fields = api.asked[0]
-    assert sorted(name for name, _ in fields) == ["image[]", "image[]", "mask", "model", "n", "prompt"]
+    names = ["image[]", "image[]", "mask", "model", "n", "prompt", "quality", "size"]
+    assert sorted(name for name, _ in fields) == names
     sent = dict(fields)
     assert sent["prompt"].decode() == request.instruction
-    images = [np.asarray(Image.open(io.BytesIO(data))) for name, data in fields if name == "image[]"]
-    assert np.array_equal(images[0], np.asarray(request.picture))
-    assert np.array_equal(images[1], np.asarray(request.marked))
+    assert (sent["size"], sent["quality"], sent["n"]) == (b"1536x1024", b"high", b"1")
+    picture, marked = pictures(fields)
+    assert picture.shape == marked.shape == (1024, 1536, 3)
+    # 40 × 24 becomes 1536 × 922: 51 rows of padding at either end.
+    assert (picture[51:973] == (0, 128, 0)).all()
+    assert (np.delete(picture, slice(51, 973), axis=0) == 128).all()
+    red, green, blue = marked[51 + 6 * 38 + 19, 10 * 38 + 19]  # in a corner of the frame, 38 times as large
+    assert red > 200 > 60 > max(green, blue)
     alpha = np.asarray(Image.open(io.BytesIO(sent["mask"])))[..., 3]
-    assert np.array_equal(alpha == 0, request.mask > 0)
+    across, down = (np.arange(1536) + 0.5) * 40 / 1536, (np.arange(922) + 0.5) * 24 / 922
+    assert np.array_equal(alpha[51:973] == 0, (request.mask > 0)[down.astype(int)][:, across.astype(int)])
+    assert (np.delete(alpha, slice(51, 973), axis=0) == 255).all()
+    assert len(sent["mask"]) < 100_000  # the API takes no more than 4 MB
 
 
-def test_the_prompt_alone_is_sent_without_mask_and_frames():
+def pictures(fields):
+    return [np.asarray(Image.open(io.BytesIO(data))) for name, data in fields if name == "image[]"]
+
+
+def test_a_picture_of_a_size_the_api_knows_is_sent_as_it_is():
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    with Api(echo) as api:
+        (result,) = api.editor().edit([build_request(Image.fromarray(noise), "a cup", FOUND, mode="fixed")])
+    assert np.array_equal(pictures(api.asked[0])[0], noise)
+    assert np.array_equal(np.asarray(result.picture), noise)
+    assert dict(api.asked[0])["size"] == b"1024x1024"
+    assert "mask" not in dict(api.asked[0])  # nothing is padded, and all of it may change
+
+
+@pytest.mark.parametrize(
+    ("size", "asked"), [((60, 60), "1024x1024"), ((96, 64), "1536x1024"), ((30, 90), "1024x1536")]
+)
+def test_what_comes_back_lies_where_the_picture_does(size, asked):
+    # A cross in the middle of a bright picture: where the canvas is not cut right, its arms are elsewhere.
+    width, height = size
+    values = np.full((height, width, 3), 200, np.uint8)
+    values[height // 2 - 2 : height // 2 + 2] = values[:, width // 2 - 2 : width // 2 + 2] = 20
+    picture = Image.fromarray(values)
+    with Api(echo) as api:
+        (result,) = api.editor().edit([build_request(picture, "a cup", FOUND)])
+    assert dict(api.asked[0])["size"].decode() == asked
+    assert np.abs(np.asarray(result.picture).astype(int) - values).mean() < 4
+
+
+def test_an_answer_of_another_shape_is_refused_and_never_squeezed():
+    with Api(reply(size=(1024, 1024))) as api:
+        (result,) = api.editor().edit(requests())
+    assert result.picture is None
+    assert result.error == (
+        "The server gave a picture of 1024 × 1024 pixels where one of 1536 × 1024 was asked for."
+    )
+
+
+def test_heat_maps_are_sent_as_pictures_and_stand_in_for_the_mask():
+    heat = (np.array([[1.0, 0.0]]), np.array([[0.0, 0.5]]))
+    request = build_request(Image.new("RGB", (512, 512)), "a cup", FOUND, mode="heatmap", heat=heat)
+    with Api(reply(size=(1024, 1024))) as api:
+        api.editor().edit([request])
+    picture, artifact, misalignment = pictures(api.asked[0])
+    assert picture.shape == artifact.shape == misalignment.shape == (1024, 1024, 3)
+    assert [artifact[512, place, 0] for place in (0, 1023)] == [255, 0]
+    assert [misalignment[512, place, 0] for place in (0, 1023)] == [0, 128]
+    assert "mask" not in dict(api.asked[0])
+
+
+def test_options_stand_in_the_uri():
     with Api(reply()) as api:
-        api.editor().edit(requests(mode="fixed"))
-    assert sorted(name for name, _ in api.asked[0]) == ["image[]", "model", "n", "prompt"]
+        url = f"http://127.0.0.1:{api.server.server_port}/v1"
+        editor = load_editor(f"openai:{url}#painter?quality=low&concurrency=5&per_minute=600&attempts=1")
+        assert editor.concurrency == 5
+        editor.edit(requests())
+    assert dict(api.asked[0])["quality"] == b"low"
+    for options, sentence in {
+        "qualty=low": "The openai editor has no option 'qualty'; did you mean 'quality'?",
+        "quality=best": "The openai editor's option quality is one of high, medium, low, auto, not 'best'.",
+    }.items():
+        with pytest.raises(SdgError) as raised:
+            load_editor(f"openai:{url}#painter?{options}")
+        assert str(raised.value) == sentence
+
+
+def test_two_requests_at_a_time_are_sent_however_many_threads_ask():
+    with Api(*[reply()] * 12, delay=0.05) as api, ThreadPoolExecutor(4) as threads:
+        editor = api.editor(concurrency=2)
+        results = [result for found in threads.map(editor.edit, [requests(3)] * 4) for result in found]
+    assert all(result.picture is not None for result in results)
+    assert len(results) == 12
+    assert api.busiest == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sdg.alignment.reward_map import batch_defect_weights
+from sdg.alignment.reward_map import batch_defect_weights, defect_weights
 from sdg.defects import Defect, Diagnosis
 from sdg.geometry import RasterMode
 
@@ -45,7 +45,10 @@ CELL: Final = 8
 """Pixels a side of a cell of `drawn_heat`."""
 
 
-def drawn_heat(picture: Image.Image, prompt: str, found: Diagnosis) -> NDArray[np.floating]:
-    """Detections as one heat map of both types (1, h, w) on a grid of CELL pixels, for refinement."""
+def drawn_heat(
+    picture: Image.Image, prompt: str, found: Diagnosis
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Detections as heat maps of artifacts and of misalignments, (h, w) in cells of CELL pixels."""
     grid = (max(1, picture.height // CELL), max(1, picture.width // CELL))
-    return heat_maps([found.defects], grid, "both").numpy()
+    artifact, misalignment = defect_weights(found.defects, grid)
+    return artifact.numpy(), misalignment.numpy()

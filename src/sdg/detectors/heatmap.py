@@ -7,7 +7,7 @@ the map's maximum says (SDG §5.2, Table 3: thresholds 0.10 and 0.33).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -32,12 +32,36 @@ _SUFFIXES: Final = (".npy", ".png")
 _WITH_CORNERS: Final = np.ones((3, 3), dtype=int)  # regions that touch at a corner are one
 
 
-class HeatmapDetector(StreamingDetector):
-    """Reads an image's two maps from a folder: `artifact/NAME.npy` or `NAME.artifact.npy`, PNG likewise.
+class HeatFolder:
+    """The two maps of each image in a folder: `artifact/NAME.npy` or `NAME.artifact.npy`, PNG likewise.
 
     NAME is the image's path without its suffix, or any end of it. Maps are (H, W), of any size, 0 to 1 (8-
-    and 16-bit files are scaled). threshold: a pixel counts above it. min_area: smaller regions, as a share
-    of the map, are left out unless they hold the map's maximum. Reasons stay empty.
+    and 16-bit files are scaled). paths: of all images, for a map that may be of several is of none.
+    """
+
+    def __init__(self, folder: Path, paths: Iterable[str]) -> None:
+        self._folder = folder
+        self._files = {path: {kind: _find_map(folder, path, kind) for kind in DefectType} for path in paths}
+        claims = ((path, file) for path, files in self._files.items() for file in files.values() if file)
+        self._unclear = claimed_twice(claims)
+
+    def maps(self, path: str) -> dict[DefectType, Heat]:
+        """Both maps of an image; raises SdgError where one is missing, unclear or no heat map."""
+        return {kind: self._map(path, kind, file) for kind, file in self._files[path].items()}
+
+    def _map(self, path: str, kind: DefectType, file: Path | None) -> Heat:
+        if file is None:
+            raise SdgError(f"{self._folder} holds no {kind.value} map for {path}.")
+        if file in self._unclear:
+            raise SdgError(f"{file} may belong to more than one of these images.")
+        return read_heat(file)
+
+
+class HeatmapDetector(StreamingDetector):
+    """Reads an image's two maps from a folder, laid out as `HeatFolder` says.
+
+    threshold: a pixel counts above it. min_area: smaller regions, as a share of the map, are left out
+    unless they hold the map's maximum. Reasons stay empty.
     Raises SdgError where there is no such folder.
     """
 
@@ -62,33 +86,21 @@ class HeatmapDetector(StreamingDetector):
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[int, Outcome]]:
         paths = [path_of(image) for image, _ in pairs]
-        maps = {path: self._maps(path) for path in paths if path is not None}
-        claims = ((path, file) for path, files in maps.items() for file in files.values() if file)
-        unclear = claimed_twice(claims)
+        folder = HeatFolder(self._folder, [path for path in paths if path is not None])
         for index in range(len(pairs)) if wanted is None else sorted(wanted):
             path = paths[index]
             if path is None:
                 yield index, failed("Heat maps are found by the image's path, and this image has none.")
             else:
-                yield index, self._outcome(path, maps[path], unclear)
+                yield index, self._outcome(folder, path)
 
-    def _maps(self, path: str) -> dict[DefectType, Path | None]:
-        return {kind: _find_map(self._folder, path, kind) for kind in DefectType}
-
-    def _outcome(
-        self, path: str, files: Mapping[DefectType, Path | None], unclear: Collection[object]
-    ) -> Outcome:
+    def _outcome(self, folder: HeatFolder, path: str) -> Outcome:
         defects: list[Defect] = []
-        for kind, file in files.items():
-            if file is None:
-                return failed(f"{self._folder} holds no {kind.value} map for {path}.")
-            if file in unclear:
-                return failed(f"{file} may belong to more than one of these images.")
-            try:
-                heat = read_heat(file)
-            except SdgError as error:
-                return failed(str(error))
-            defects += heat_defects(heat, kind, self._threshold, self._min_area)
+        try:
+            for kind, heat in folder.maps(path).items():
+                defects += heat_defects(heat, kind, self._threshold, self._min_area)
+        except SdgError as error:
+            return failed(str(error))
         bare = Diagnosis(defects=tuple(defects))
         return Outcome(Diagnosis(bare.defects, raw=render_response(bare)))
 

@@ -42,16 +42,18 @@ def parse_uri(uri: str) -> DetectorUri:
     scheme, _, rest = uri.partition(":")
     if scheme not in SCHEMES[1:]:
         raise _unknown(uri, scheme)
-    if scheme == "openai" and "#" in rest:
-        base, _, model = rest.partition("#")
-        base, before = _split_options(base)
-        model, after = _split_options(model)
-        place, options = f"{base}#{model}", before | after
-    else:
-        place, options = _split_options(rest)
+    place, options = split_address(rest) if scheme == "openai" else _split_options(rest)
     if not place:
         raise SdgError(f"{uri!r} does not say which one; detectors are {_FORMS}.")
     return DetectorUri(scheme, place, options)
+
+
+def split_address(text: str) -> tuple[str, dict[str, str]]:
+    """`BASE_URL#MODEL` without its options, and these, which stand before or after the `#MODEL`."""
+    base, hash_, model = text.partition("#")
+    base, before = _split_options(base)
+    model, after = _split_options(model)
+    return base + hash_ + model, before | after
 
 
 def is_path(place: str) -> bool:
@@ -75,21 +77,24 @@ def _split_options(text: str) -> tuple[str, dict[str, str]]:
     return place, dict(parse_qsl(query, keep_blank_values=True))
 
 
-def read_options(uri: DetectorUri, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+def read_options(
+    uri: DetectorUri, known: Mapping[str, Callable[[str], Any]], what: str = "detector"
+) -> dict[str, Any]:
     """The options as values; `known` maps each name to what reads its text, raising ValueError if it cannot.
 
-    Raises SdgError for an option the scheme does not have, naming the nearest one, and for a bad value.
+    what: "detector" or "editor", for the sentence. Raises SdgError for an option the scheme does not have,
+    naming the nearest one, and for a bad value.
     """
     values: dict[str, Any] = {}
     for name, text in uri.options.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
-            raise SdgError(f"The {uri.scheme} detector has no option {name!r}; {hint}")
+            raise SdgError(f"The {uri.scheme} {what} has no option {name!r}; {hint}")
         try:
             values[name] = known[name](text)
         except ValueError as error:
-            raise SdgError(f"The {uri.scheme} detector's option {name} is {error}, not {text!r}.") from None
+            raise SdgError(f"The {uri.scheme} {what}'s option {name} is {error}, not {text!r}.") from None
     return values
 
 

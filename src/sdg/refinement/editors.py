@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from PIL import Image
 
+from sdg.detectors import uri as uris
 from sdg.detectors.transformers_ import choose_device
 from sdg.errors import SdgError
 from sdg.refinement.request import EditRequest
@@ -29,6 +30,11 @@ class EditResult:
 class Editor(Protocol):
     """Anything that edits pictures; what it returns outside of the mask is thrown away."""
 
+    @property
+    def concurrency(self) -> int:
+        """How many threads may call `edit` at once: 1 for what runs here, more for a server."""
+        ...
+
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
         """One result for each request, in their order; a request that fails never raises."""
         ...
@@ -41,6 +47,8 @@ class DiffusersEditor:
     The same request gives the same picture, whatever else is in the call.
     Raises SdgError for a pipeline that takes no picture.
     """
+
+    concurrency: Final = 1
 
     def __init__(self, pipeline: Any, *, steps: int = STEPS, guidance: float | None = None) -> None:
         self._known = inspect.signature(pipeline.__call__).parameters
@@ -97,17 +105,15 @@ def load_editor(
 ) -> Editor:
     """The editor of a URI: `testbed` (embedded), `testbed:FOLDER` (weights that training wrote),
     `diffusers:FOLDER`, any pipeline that diffusers can turn into inpainting or image-to-image, or
-    `openai:BASE_URL#MODEL`, an images-edit API, whose key is in the environment (OPENAI_API_KEY).
+    `openai:BASE_URL#MODEL`, an images-edit API, whose key is in the environment (OPENAI_API_KEY); its
+    options are quality, concurrency, per_minute, timeout and attempts, as in `openai:…#MODEL?quality=low`.
 
     device and steps are for pipelines, dtype is for those of `diffusers:`; "auto" is bfloat16, on a CPU
     float32. Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
     """
     scheme, _, place = uri.partition(":")
     if scheme == "openai":
-        from sdg.refinement.openai_editor import OpenAIEditor
-
-        base_url, _, model = place.partition("#")
-        return OpenAIEditor(base_url, model)
+        return _api(place)
     if scheme == "testbed":
         from diffusers import FluxInpaintPipeline
 
@@ -123,6 +129,22 @@ def load_editor(
             "and openai:BASE_URL#MODEL."
         )
     return editor
+
+
+def _api(place: str) -> Editor:
+    from sdg.refinement.openai_editor import QUALITIES, OpenAIEditor
+
+    place, options = uris.split_address(place)
+    known = {
+        "quality": uris.one_of(*QUALITIES),
+        "concurrency": uris.count,
+        "per_minute": uris.count,
+        "timeout": uris.seconds,
+        "attempts": uris.count,
+    }
+    values = uris.read_options(uris.DetectorUri("openai", place, options), known, "editor")
+    base_url, _, model = place.partition("#")
+    return OpenAIEditor(base_url, model, **values)
 
 
 def _folder_pipeline(folder: str, device: str, dtype: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,8 +16,8 @@ from sdg.refinement.editors import Editor
 from sdg.refinement.masks import changed_share, composite
 from sdg.refinement.request import EditSettings, Mode, build_request, importance_of
 
-HeatSource = Callable[[Image.Image, str, Diagnosis], NDArray[np.floating]]
-"""Picture, prompt and what the detector found -> heat maps (N, h, w) from 0 to 1."""
+HeatSource = Callable[[Image.Image, str, Diagnosis], Sequence[NDArray[np.floating]]]
+"""Picture, prompt and what the detector found -> the heat maps of artifacts and of misalignments, 0 to 1."""
 
 
 class Outcome(StrEnum):

@@ -37,16 +37,20 @@ def box_mask(defects: Sequence[Defect], size: tuple[int, int], feather: int) -> 
 
 
 def heat_mask(heat: NDArray[np.floating], size: tuple[int, int]) -> Mask:
-    """The larger of the heat maps at each pixel, clipped to 0–1: (N, h, w) or (h, w) -> (H, W).
+    """A heat map as a mask: (h, w) -> (H, W), scaled bilinearly and clipped to 0–1.
 
-    size: (width, height) in pixels; maps of another size are scaled bilinearly.
+    size: (width, height) in pixels. Raises ValueError for what is no map of finite numbers.
     """
     heat = np.asarray(heat, np.float32)
-    joint = heat.max(axis=0) if heat.ndim == 3 else heat
-    if joint.ndim != 2 or not np.isfinite(joint).all():
-        raise ValueError("Heat maps are finite numbers of shape (h, w) or (N, h, w).")
-    picture = Image.fromarray(np.clip(joint, 0, 1), mode="F").resize(size, Image.Resampling.BILINEAR)
+    if heat.ndim != 2 or not np.isfinite(heat).all():
+        raise ValueError("A heat map holds finite numbers in the shape (h, w).")
+    picture = Image.fromarray(np.clip(heat, 0, 1), mode="F").resize(size, Image.Resampling.BILINEAR)
     return np.clip(np.asarray(picture, np.float64), 0, 1)
+
+
+def as_picture(mask: Mask) -> Image.Image:
+    """A mask as a grey picture of 8 bits: 0 is black, 1 white."""
+    return Image.fromarray((255 * mask).round().astype(np.uint8))
 
 
 def composite(before: Image.Image, edited: Image.Image, mask: Mask) -> Image.Image:

@@ -1,8 +1,8 @@
 """`openai:BASE_URL#MODEL`: an images-edit API (GPT-Image style), asked patiently and within bounds.
 
-What is sent: the picture, its copy with red frames where there is one, the mask with what is to be edited
-transparent, and the instruction. What comes back is a picture in the response itself; addresses are not
-followed.
+What is sent: the picture, beside it its copy with red frames or its two heat maps, the mask with what is to
+be edited transparent, and the instruction. What comes back is a picture in the response itself; addresses
+are not followed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Final
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -24,6 +25,7 @@ from PIL import Image
 from sdg.detectors.patience import PatientServer, Refused, TryAgain, Unanswered
 from sdg.errors import SdgError
 from sdg.images import load_image_bytes, png_bytes
+from sdg.refinement.canvas import Canvas
 from sdg.refinement.editors import EditResult
 from sdg.refinement.request import EditRequest
 
@@ -31,15 +33,21 @@ CONCURRENCY: Final = 2
 TIMEOUT: Final = 300.0
 ATTEMPTS: Final = 5
 PER_MINUTE: Final = 20.0
+QUALITIES: Final = ("high", "medium", "low", "auto")
+SIZES: Final = ((1024, 1024), (1536, 1024), (1024, 1536))
+"""(width, height) of the pictures that the API gives."""
 KEY_NAME: Final = "OPENAI_API_KEY"
 
 
 class OpenAIEditor:
     """Sends each request to `POST {base_url}/images/edits` and reads the edited picture.
 
-    timeout: seconds one attempt may take. attempts: in all, with growing pauses, where the server is busy,
-    broken, late or gone. per_minute: requests started a minute at most, retries apart. Once
-    2·concurrency + 2 requests in a row got no answer, the rest of the call is not sent.
+    quality: what the API is asked for, "high" as in the paper. The size is that of `SIZES` in which the
+    picture fills most; what it leaves is padded, kept by the mask, and cut off again.
+    concurrency: requests at a time and per_minute: requests started a minute, at most, over all threads
+    that call `edit`; retries apart. timeout: seconds one attempt may take. attempts: in all, with growing
+    pauses, where the server is busy, broken, late or gone. Once 2·concurrency + 2 requests of a call in a
+    row got no answer, the rest of the call is not sent.
     key_name: the environment variable that holds the API key.
     """
 
@@ -48,6 +56,7 @@ class OpenAIEditor:
         base_url: str,
         model: str,
         *,
+        quality: str = "high",
         concurrency: int = CONCURRENCY,
         per_minute: float = PER_MINUTE,
         timeout: float = TIMEOUT,
@@ -57,17 +66,26 @@ class OpenAIEditor:
     ) -> None:
         if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname or not model:
             raise SdgError(
-                "Write openai:BASE_URL#MODEL, such as openai:https://api.openai.com/v1#gpt-image-1."
+                "Write openai:BASE_URL#MODEL, such as openai:https://api.openai.com/v1#gpt-image-1.5."
             )
-        self._model, self._concurrency, self._interval = model, concurrency, 60 / per_minute
-        self._next = 0.0
-        self._server = PatientServer(
+        self._model, self._quality = model, quality
+        self._concurrency, self._interval = concurrency, 60 / per_minute
+        self._next, self._clock = 0.0, threading.Lock()
+        self._places = threading.BoundedSemaphore(concurrency)
+        # A client belongs to the event loop it is used in, so that each call makes its own.
+        self._server = partial(
+            PatientServer,
             base_url.rstrip("/") + "/images/edits",
             os.environ.get(key_name, ""),
             timeout=timeout,
             attempts=attempts,
             first_pause=first_pause,
         )
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls of `edit` at once the server is to see."""
+        return self._concurrency
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
         """One result for each request, in their order; a request that fails never raises."""
@@ -93,7 +111,7 @@ class OpenAIEditor:
         waiting = iter(range(len(requests)))
         unanswered, last = 0, ""
 
-        async def edit_in_turn() -> None:
+        async def edit_in_turn(server: PatientServer) -> None:
             nonlocal unanswered, last
             for index in waiting:
                 if unanswered >= 2 * self._concurrency + 2:
@@ -101,37 +119,46 @@ class OpenAIEditor:
                         None, f"Not asked, as {unanswered} requests in a row got no answer: {last}"
                     )
                     continue
+                while not self._places.acquire(blocking=False):  # another thread's requests
+                    await asyncio.sleep(0.05)
                 try:
                     await self._turn()
-                    results[index] = EditResult(await self._one(requests[index]))
+                    results[index] = EditResult(await self._one(server, requests[index]))
                     unanswered = 0
                 except Refused as error:
                     results[index], unanswered = EditResult(None, str(error)), 0
                 except Unanswered as error:
                     unanswered, last = unanswered + 1, str(error)
                     results[index] = EditResult(None, last)
+                finally:
+                    self._places.release()
 
-        async with self._server:
-            await asyncio.gather(*(edit_in_turn() for _ in range(self._concurrency)))
+        async with self._server() as server:
+            await asyncio.gather(*(edit_in_turn(server) for _ in range(self._concurrency)))
 
     async def _turn(self) -> None:
         """Wait until the rate limit lets another request start."""
-        now = time.monotonic()
-        start = max(now, self._next)
-        self._next = start + self._interval
+        with self._clock:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self._interval
         await asyncio.sleep(start - now)
 
-    async def _one(self, request: EditRequest) -> Image.Image:
-        pictures = [("picture.png", request.picture)]
-        if request.marked.tobytes() != request.picture.tobytes():
-            pictures.append(("marked.png", request.marked))
-        files = [("image[]", (name, png_bytes(picture), "image/png")) for name, picture in pictures]
-        if (request.mask < 1).any():
-            files.append(("mask", ("mask.png", png_bytes(_transparent(request)), "image/png")))
-        edited = await self._server.post(
-            read_picture, files=files, data={"model": self._model, "prompt": request.instruction, "n": "1"}
-        )
-        return edited.resize(request.picture.size, Image.Resampling.LANCZOS)
+    async def _one(self, server: PatientServer, request: EditRequest) -> Image.Image:
+        canvas = Canvas.holding(request.picture.size, SIZES)
+        width, height = canvas.size
+        data = {
+            "model": self._model,
+            "prompt": request.instruction,
+            "n": "1",
+            "size": f"{width}x{height}",
+            "quality": self._quality,
+        }
+        edited = await server.post(read_picture, files=_files(request, canvas), data=data)
+        try:
+            return canvas.taken_from(edited)
+        except ValueError as error:
+            raise Refused(str(error)) from None
 
 
 def read_picture(content: bytes) -> Image.Image:
@@ -147,9 +174,19 @@ def read_picture(content: bytes) -> Image.Image:
         raise Refused(str(error)) from None
 
 
-def _transparent(request: EditRequest) -> Image.Image:
-    """The picture with what is to be edited transparent, as the API has its masks."""
-    alpha = np.where(request.mask > 0, 0, 255).astype(np.uint8)
-    masked: Any = request.picture.convert("RGB").copy()
-    masked.putalpha(Image.fromarray(alpha))
-    return masked
+def _files(request: EditRequest, canvas: Canvas) -> list[tuple[str, tuple[str, bytes, str]]]:
+    """The pictures of a request as form fields, all of the canvas's size."""
+    pictures = [("picture.png", request.picture)]
+    if request.marked.tobytes() != request.picture.tobytes():
+        pictures.append(("marked.png", request.marked))
+    pictures += request.named_heat
+    files = [
+        ("image[]", (name, png_bytes(canvas.with_picture(picture)), "image/png"))
+        for name, picture in pictures
+    ]
+    # With heat maps beside it, the editor sees where to work: a mask would say more than they do.
+    editable = np.ones(request.mask.shape, bool) if request.heat else request.mask > 0
+    mask = canvas.mask(editable)
+    if mask.getchannel("A").getbbox() is not None:  # something is to be kept
+        files.append(("mask", ("mask.png", png_bytes(mask), "image/png")))
+    return files

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from sdg.defects import BOX_SCALE, Defect, Diagnosis
 from sdg.errors import SdgError
-from sdg.refinement.masks import Mask, box_mask, heat_mask
+from sdg.refinement.masks import Mask, as_picture, box_mask, heat_mask
 
 UNKNOWN_IMPORTANCE: Final = 50
 """Stands in where a detector gives no importance: the middle of the scale, as in the composite reward."""
@@ -26,7 +26,7 @@ class Mode(StrEnum):
 
     SDG = "sdg"  # where, what, why and importance; the boxes are the mask
     FIXED = "fixed"  # the prompt alone; the whole picture is the mask
-    HEATMAP = "heatmap"  # the detector's text; its heat maps are the mask
+    HEATMAP = "heatmap"  # the detector's text and its two heat maps, joined they are the mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class EditRequest:
 
     picture, marked: the same size, the second with a red frame around every defect, unlabelled.
     instruction: what is wrong and what to do, most important first. mask: (H, W), see `sdg.refinement.masks`.
+    heat: in mode `heatmap` the maps of artifacts and of misalignments, grey, of the picture's size.
     """
 
     picture: Image.Image
@@ -69,6 +70,12 @@ class EditRequest:
     mask: Mask
     strength: float
     seed: int = 0
+    heat: tuple[Image.Image, ...] = ()
+
+    @property
+    def named_heat(self) -> list[tuple[str, Image.Image]]:
+        """The heat maps, each with a file's name."""
+        return list(zip(("artifact-heat.png", "misalignment-heat.png"), self.heat, strict=False))
 
 
 def build_request(
@@ -78,13 +85,13 @@ def build_request(
     *,
     mode: Mode | str = Mode.SDG,
     settings: EditSettings | None = None,
-    heat: NDArray[np.floating] | None = None,
+    heat: Sequence[NDArray[np.floating]] | None = None,
     seed: int = 0,
 ) -> EditRequest:
     """The request for one picture whose defects are known.
 
     `fixed` gets the same strength as `sdg`, so that what the two are told is their only difference. `heat`:
-    (N, h, w) maps from 0 to 1, needed by mode `heatmap` alone.
+    the map of artifacts and that of misalignments, (h, w) of any size, 0 to 1; for mode `heatmap` alone.
     Raises SdgError for a picture without a prompt or smaller than 16 pixels; ValueError where a heat map
     is missing.
     """
@@ -98,6 +105,7 @@ def build_request(
         )
     picture = picture.convert("RGB")
     defects = by_importance(diagnosis.defects)
+    shown: tuple[Image.Image, ...] = ()
     if mode is Mode.FIXED:
         mask: Mask = np.ones((picture.height, picture.width))
         marked, text = picture.copy(), fixed_instruction(prompt)
@@ -105,11 +113,12 @@ def build_request(
         mask = box_mask(defects, picture.size, round(settings.feather * min(picture.size)))
         marked, text = draw_frames(picture, defects), instruction(prompt, defects, diagnosis.reasoning)
     else:
-        if heat is None:
-            raise ValueError("Mode 'heatmap' needs the heat maps of the picture.")
-        mask = heat_mask(heat, picture.size)
+        if heat is None or len(heat) != 2:
+            raise ValueError("Mode 'heatmap' needs the picture's heat maps of artifacts and misalignments.")
+        maps = [heat_mask(one, picture.size) for one in heat]
+        mask, shown = np.maximum(*maps), tuple(as_picture(one) for one in maps)
         marked, text = picture.copy(), _heat_instruction(prompt, defects, diagnosis.reasoning)
-    return EditRequest(picture, marked, prompt, text, mask, settings.strength(defects), seed)
+    return EditRequest(picture, marked, prompt, text, mask, settings.strength(defects), seed, shown)
 
 
 def importance_of(defect: Defect) -> int:
@@ -167,5 +176,10 @@ def _line(defect: Defect) -> str:
 
 def _heat_instruction(prompt: str, defects: Sequence[Defect], reasoning: str) -> str:
     noted = [reasoning.strip(), *(defect.reason.strip() for defect in defects)]
-    lines = [fixed_instruction(prompt), *(text for text in noted if text)]
-    return "\n".join([*lines, "Work where the mask is bright."])
+    lines = [fixed_instruction(prompt)]
+    lines += [text for text in noted if text]
+    lines.append(
+        "Beside the picture are two heat maps of it: the first shows artifacts, the second what contradicts "
+        "the prompt, the brighter the worse. Work where they are bright."
+    )
+    return "\n".join(lines)
