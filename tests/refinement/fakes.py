@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,13 @@ BOX = (250, 250, 750, 750)
 
 
 class Brightness(StreamingDetector):
-    """One defect, as important as the middle pixel is bright; black is clean, 255 gets no answer."""
+    """One defect, as important as the middle pixel is bright; black is clean, 255 gets no answer.
+
+    It breaks when it is asked by two threads at once, as detectors may.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.Lock()
 
     @property
     def identity(self) -> Mapping[str, str | int | float]:
@@ -28,6 +35,13 @@ class Brightness(StreamingDetector):
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[int, Outcome]]:
+        assert self._free.acquire(blocking=False), "asked while it is answering"
+        try:
+            yield from self._answers(pairs)
+        finally:
+            self._free.release()
+
+    def _answers(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Outcome]]:
         for index, (image, _) in enumerate(pairs):
             shown = picture(image)
             red = shown.getpixel((shown.width // 2, shown.height // 2))[0]
@@ -41,8 +55,8 @@ class Brightness(StreamingDetector):
 class Halver:
     """Halves the brightness; green pictures are refused. dies_after: edits until the process is gone."""
 
-    def __init__(self, dies_after: int | None = None) -> None:
-        self.edits, self.dies_after = 0, dies_after
+    def __init__(self, dies_after: int | None = None, concurrency: int = 1) -> None:
+        self.edits, self.dies_after, self.concurrency = 0, dies_after, concurrency
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
         return [self._one(request) for request in requests]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.refinement import EditResult
-from sdg.refinement.batch import HOPELESS, OUTPUT, Plan, refine_all, write_requests
+from sdg.refinement.batch import OUTPUT, Plan, refine_all
+from sdg.refinement.first_look import CHUNK, HOPELESS
 from sdg.reporting.refinement import read_refinements
 
 SIZE = (32, 32)
@@ -113,23 +115,119 @@ def test_a_run_of_other_settings_or_pictures_is_refused(source: Path, tmp_path: 
         run(source, tmp_path / "out", resume=True)
 
 
-def test_an_editor_that_is_down_ends_the_run_and_what_was_done_is_kept(tmp_path: Path) -> None:
-    source = tmp_path / "in"
-    source.mkdir()
-    for number in range(HOPELESS + 3):
-        colour = (40, 40, 40) if number == 0 else (40, 90, 0)
-        Image.new("RGB", SIZE, colour).save(source / f"{number:02}.png")
-    with pytest.raises(SdgError, match=r"8 pictures in a row could not be edited, .*Refused\. .*--resume"):
-        run(source, tmp_path / "out")
+def test_an_api_edits_several_pictures_at_once_and_the_file_is_in_their_order(source, tmp_path) -> None:
+    class Pairwise(Halver):
+        meeting = threading.Barrier(2, timeout=60)
+
+        def edit(self, requests):
+            self.meeting.wait()  # one picture after the other would wait here in vain
+            return super().edit(requests)
+
+    for name in "bcf":
+        (source / f"{name}.png").unlink()
+    Image.new("RGB", SIZE, (60, 60, 60)).save(source / "e.png")
+    Image.new("RGB", SIZE, (90, 90, 90)).save(source / "f.png")
+    seen: list[int] = []
+    run(source, tmp_path / "api", Pairwise(concurrency=2), on_result=lambda _, left: seen.append(left))
+    run(source, tmp_path / "local", Halver())
+    assert seen == [3, 2, 1, 0]
+    assert (tmp_path / "api" / OUTPUT).read_bytes() == (tmp_path / "local" / OUTPUT).read_bytes()
+
+
+def test_a_pipeline_edits_one_picture_at_a_time_in_the_callers_thread(source, tmp_path) -> None:
+    threads = set()
+
+    class Local(Halver):
+        def edit(self, requests):
+            threads.add(threading.current_thread())
+            return super().edit(requests)
+
+    run(source, tmp_path / "out", Local())
+    assert threads == {threading.current_thread()}
+
+
+def test_a_fault_of_ours_in_a_thread_is_raised(source: Path, tmp_path: Path) -> None:
+    class Broken(Halver):
+        def edit(self, requests):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(source, tmp_path / "out", Broken(concurrency=2))
+
+
+def pictures(folder: Path, *colours: tuple[int, int, int]) -> Path:
+    folder.mkdir()
+    for number, colour in enumerate(colours):
+        Image.new("RGB", SIZE, colour).save(folder / f"{number:02}.png")
+    return folder
+
+
+FINE, REFUSED, UNANSWERED, CLEAN = (40, 40, 40), (40, 90, 0), (255, 255, 255), (0, 0, 0)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize(
+    ("colour", "sentence"),
+    [
+        (REFUSED, r"^8 pictures in a row could not be edited, the last because: Refused\. .*--resume"),
+        (
+            UNANSWERED,
+            r"^8 pictures in a row could not be diagnosed, the last because: .*Too bright.*--resume",
+        ),
+    ],
+)
+def test_an_editor_or_detector_that_is_down_ends_the_run_and_what_was_done_is_kept(
+    tmp_path: Path, concurrency: int, colour: tuple, sentence: str
+) -> None:
+    source = pictures(tmp_path / "in", FINE, *[colour] * (HOPELESS + 2), *[FINE] * CHUNK)
+    rows = []
+    with pytest.raises(SdgError, match=sentence):
+        run(
+            source, tmp_path / "out", Halver(concurrency=concurrency), on_result=lambda *row: rows.append(row)
+        )
+    assert HOPELESS + 1 <= len(rows) <= HOPELESS + 2  # the one in hand comes later
 
     class Back(Halver):
         def _one(self, request):
-            self.edits += 1
             return EditResult(Image.new("RGB", request.picture.size))
 
+    for file in source.iterdir():
+        if colour == UNANSWERED:
+            Image.new("RGB", SIZE, FINE).save(file)
     summary, _ = run(source, tmp_path / "out", Back(), resume=True)
-    assert summary.worked_on == HOPELESS + 2
-    assert not summary.failed
+    assert (summary.pictures, summary.failed) == (CHUNK + HOPELESS + 3, ())
+    assert CHUNK + HOPELESS + 1 <= summary.worked_on <= CHUNK + HOPELESS + 2  # the first is not done again
+
+
+def test_clean_and_unreadable_pictures_say_nothing_about_an_editor_that_is_down(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", *[REFUSED, CLEAN] * HOPELESS, REFUSED)
+    (source / "05.png").write_bytes(b"no picture")
+    with pytest.raises(SdgError, match="could not be edited"):
+        run(source, tmp_path / "out")
+
+
+def test_failures_between_successes_end_no_run(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", *[REFUSED, UNANSWERED, FINE] * (HOPELESS + 1))
+    summary, _ = run(source, tmp_path / "out")
+    assert len(summary.failed) == 2 * (HOPELESS + 1)
+
+
+def test_pictures_that_always_fail_do_not_bar_the_way_of_a_resumed_run(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", *[REFUSED] * (HOPELESS + 1), *[FINE] * 3)
+    with pytest.raises(SdgError, match="in a row"):
+        run(source, tmp_path / "out")
+    summary, _ = run(source, tmp_path / "out", resume=True)
+    assert summary.outcomes == {"failed": HOPELESS + 1, "improved": 3}
+
+
+def test_a_detector_that_dies_while_edits_are_judged_ends_the_run(tmp_path: Path) -> None:
+    class Dazzling(Halver):
+        def _one(self, request):
+            return EditResult(Image.new("RGB", request.picture.size, UNANSWERED))
+
+    source = pictures(tmp_path / "in", *[FINE] * (HOPELESS + 1))
+    with pytest.raises(SdgError, match="could not be diagnosed, the last because: No edit of the round"):
+        run(source, tmp_path / "out", Dazzling())
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_done(source, tmp_path) -> None:
@@ -145,23 +243,3 @@ def test_names_of_pictures_choose_no_path(source: Path, tmp_path: Path) -> None:
     refine_all(strange, tmp_path / "x" / "out", detector=Brightness(), editor=Halver(), plan=Plan("halver"))
     written = {file.relative_to(tmp_path).parts[:2] for file in tmp_path.rglob("*.png")}
     assert {parts[0] for parts in written} == {"in", "x"}
-
-
-def test_requests_are_built_and_nothing_is_sent(source: Path, tmp_path: Path) -> None:
-    found = {
-        item.filepath: request
-        for item, request in write_requests(
-            items(source), tmp_path, detector=Brightness(), plan=Plan("halver")
-        )
-    }
-    assert found["b.png"] == "It is clean."
-    assert sorted(file.name for file in found["a.png"].iterdir()) == [
-        "instruction.txt",
-        "marked.png",
-        "mask.png",
-        "picture.png",
-    ]
-    assert "too bright" in (found["a.png"] / "instruction.txt").read_text()
-    mask = np.asarray(Image.open(found["a.png"] / "mask.png"))
-    assert mask[16, 16] == 255
-    assert mask[0, 0] == 0

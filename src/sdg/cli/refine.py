@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdg.cli.options import FOLDER, sources_and_prompts
 from sdg.errors import SdgError
+
+if TYPE_CHECKING:
+    from sdg.detectors import StreamingDetector
+    from sdg.detectors.bulk import Item
+    from sdg.refinement.batch import Plan
+    from sdg.refinement.heat import StoredHeat
+    from sdg.refinement.loop import HeatSource
 
 
 @click.command()
@@ -27,8 +35,11 @@ from sdg.errors import SdgError
     type=click.Choice(["sdg", "fixed", "heatmap"]),
     default="sdg",
     show_default=True,
-    help="sdg: edit inside the boxes; fixed: the whole picture, from the prompt alone; heatmap: where the "
-    "detections are, drawn as heat.",
+    help="sdg: edit inside the boxes; fixed: the whole picture, from the prompt alone; heatmap: where two "
+    "heat maps are bright, drawn from the detections or given by --heat.",
+)
+@click.option(
+    "--heat", type=FOLDER, metavar="FOLDER", help="Heat maps of the inputs, laid out as for heatmap:FOLDER."
 )
 @click.option(
     "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Edits one upon another."
@@ -60,6 +71,7 @@ def refine(
     profile: str | None,
     editor: str,
     mode: str,
+    heat: Path | None,
     rounds: int,
     candidates: int,
     weakest: float,
@@ -85,9 +97,11 @@ def refine(
       sdg refine pictures.jsonl --out refined --rounds 2 --candidates 4 --html refined.html
       sdg refine pictures.jsonl --out requests --dry-run
     """
+    if heat is not None and (mode != "heatmap" or rounds > 1):
+        raise click.UsageError("The maps of --heat show the inputs: they need --mode heatmap and --rounds 1.")
     from sdg.detectors import load_detector
     from sdg.detectors.inputs import gather
-    from sdg.refinement.batch import OUTPUT, Plan, refine_all, write_requests
+    from sdg.refinement.batch import OUTPUT, Plan, refine_all, require_writable
     from sdg.refinement.editors import load_editor
     from sdg.refinement.request import EditSettings, Mode
 
@@ -96,21 +110,13 @@ def refine(
         settings = EditSettings(weakest, strongest, feather)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    maps = _heat(mode, heat, items)
     named = f"{editor}, {steps} steps, {dtype}"
-    plan = Plan(named, Mode(mode), rounds, candidates, settings, seed)
-    heat = None
-    if mode == "heatmap":
-        from sdg.alignment.heat import drawn_heat
-
-        heat = drawn_heat
+    plan = Plan(named, Mode(mode), rounds, candidates, settings, seed, str(heat.absolute()) if heat else "")
+    require_writable(out)
     model = load_detector(detector, profile=profile)
     if dry_run:
-        written = 0
-        for item, result in write_requests(items, out, detector=model, plan=plan, heat=heat):
-            said = f"no request. {result}" if isinstance(result, str) else str(result)
-            click.echo(f"{item.filepath}: {said}", err=True)
-            written += not isinstance(result, str)
-        click.echo(f"Wrote {written:,} requests; nothing was sent.", err=True)
+        _write_requests(items, out, model, plan, maps)
         return
     done = 0
 
@@ -126,7 +132,7 @@ def refine(
             detector=model,
             editor=load_editor(editor, device=device, dtype=dtype, steps=steps),
             plan=plan,
-            heat=heat,
+            heat=maps,
             resume=resume,
             on_result=report,
         )
@@ -147,6 +153,43 @@ def refine(
         raise SdgError(
             f"{len(summary.failed):,} of {summary.pictures:,} images failed (--resume tries them again); "
             f"the first, {first['id']}: {first['error']}"
+        )
+
+
+def _heat(mode: str, folder: Path | None, items: Sequence[Item]) -> HeatSource | StoredHeat | None:
+    if mode != "heatmap":
+        return None
+    if folder is not None:
+        from sdg.refinement.heat import StoredHeat
+
+        return StoredHeat(folder, items)
+    from sdg.alignment.heat import drawn_heat
+
+    return drawn_heat
+
+
+def _write_requests(
+    items: Sequence[Item],
+    out: Path,
+    detector: StreamingDetector,
+    plan: Plan,
+    heat: HeatSource | StoredHeat | None,
+) -> None:
+    """The dry run; raises SdgError where a picture has no request and is not clean."""
+    from sdg.refinement.dry_run import write_requests
+
+    written, failed = 0, []
+    for one in write_requests(items, out, detector=detector, plan=plan, heat=heat):
+        said = one.folder or f"no request. {one.error or 'It is clean.'}"
+        click.echo(f"{one.item.filepath}: {said}", err=True)
+        written += one.folder is not None
+        failed += [one] if one.error else []
+    click.echo(f"Wrote {written:,} requests; nothing was sent.", err=True)
+    if failed:
+        first = failed[0]
+        raise SdgError(
+            f"{len(failed):,} of {len(items):,} images have no request; the first, {first.item.filepath}: "
+            f"{first.error}"
         )
 
 

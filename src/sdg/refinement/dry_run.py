@@ -1,0 +1,89 @@
+"""A dry run: what an editor would be told about each picture, written and not sent.
+
+OUT/requests/DIGEST/   picture.png, marked.png, mask.png, the two heat maps in mode heatmap, instruction.txt
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sdg.detectors.base import StreamingDetector
+from sdg.detectors.bulk import Item
+from sdg.errors import SdgError
+from sdg.files import write_text
+from sdg.images import save_image
+from sdg.refinement.batch import Plan, digest_of
+from sdg.refinement.first_look import HOPELESS, Looked, look
+from sdg.refinement.heat import StoredHeat
+from sdg.refinement.loop import HeatSource, severity
+from sdg.refinement.masks import as_picture
+from sdg.refinement.request import EditRequest, build_request
+
+REQUESTS: Final = "requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The folder of an item's request, or why there is none: "" where the picture is clean."""
+
+    item: Item
+    folder: Path | None
+    error: str = ""
+
+
+def write_requests(
+    items: Sequence[Item],
+    out: str | os.PathLike[str],
+    *,
+    detector: StreamingDetector,
+    plan: Plan,
+    heat: HeatSource | StoredHeat | None = None,
+) -> Iterator[Written]:
+    """Write the first request for each item, as `refine_all` would send it, to a folder of OUT/requests.
+
+    Raises SdgError where HOPELESS pictures in a row got no diagnosis, and where a file cannot be written.
+    """
+    in_a_row = 0
+    for chunk in look(items, detector):
+        for looked in chunk:
+            if looked.picture is not None:
+                in_a_row = in_a_row + 1 if looked.error else 0
+            yield _written(looked, Path(out), plan, heat)
+            if in_a_row == HOPELESS:
+                raise SdgError(
+                    f"{HOPELESS} pictures in a row could not be diagnosed, the last because: {looked.error}"
+                )
+
+
+def _written(looked: Looked, out: Path, plan: Plan, heat: HeatSource | StoredHeat | None) -> Written:
+    item, picture, found = looked.item, looked.picture, looked.found
+    if picture is None or looked.error:
+        return Written(item, None, looked.error)
+    if found.is_clean:
+        return Written(item, None)
+    if severity(found) is None:
+        return Written(item, None, f"The input could not be diagnosed ({found.status.value}).")
+    source = heat.of(item) if isinstance(heat, StoredHeat) else heat
+    try:
+        maps = None if source is None else source(picture, item.prompt, found)
+        request = build_request(
+            picture, item.prompt, found, mode=plan.mode, settings=plan.edit, heat=maps, seed=plan.seed
+        )
+    except SdgError as error:
+        return Written(item, None, str(error))
+    folder = out / REQUESTS / digest_of(item)
+    _save(request, folder)
+    return Written(item, folder)
+
+
+def _save(request: EditRequest, folder: Path) -> None:
+    save_image(request.picture, folder / "picture.png")
+    save_image(request.marked, folder / "marked.png")
+    save_image(as_picture(request.mask), folder / "mask.png")
+    for name, heat in request.named_heat:
+        save_image(heat, folder / name)
+    write_text(folder / "instruction.txt", request.instruction + "\n")

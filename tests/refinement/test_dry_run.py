@@ -1,0 +1,69 @@
+"""A dry run writes what an editor would be told, folder by folder, and sends nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import Brightness, items
+from PIL import Image
+
+from sdg.errors import SdgError
+from sdg.refinement.batch import Plan
+from sdg.refinement.dry_run import write_requests
+from sdg.refinement.first_look import HOPELESS
+from sdg.refinement.request import Mode
+
+
+def pictures(folder: Path, **levels: int) -> Path:
+    folder.mkdir()
+    for name, level in levels.items():
+        Image.new("RGB", (32, 32), (level,) * 3).save(folder / f"{name}.png")
+    return folder
+
+
+def written(source: Path, out: Path, plan: Plan | None = None, **options):
+    plan = plan or Plan("halver")
+    found = write_requests(items(source), out, detector=Brightness(), plan=plan, **options)
+    return {one.item.filepath: one for one in found}
+
+
+def test_requests_are_built_and_what_has_none_says_why(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", a=80, b=0, c=255)
+    (source / "d.png").write_bytes(b"no picture")
+    found = written(source, tmp_path / "out")
+    assert (found["b.png"].folder, found["b.png"].error) == (None, "")
+    assert found["c.png"].error == "The input could not be diagnosed: Too bright to look at."
+    assert "d.png" in found["d.png"].error
+    folder = found["a.png"].folder
+    names = ["instruction.txt", "marked.png", "mask.png", "picture.png"]
+    assert sorted(file.name for file in folder.iterdir()) == names
+    assert "too bright" in (folder / "instruction.txt").read_text()
+    mask = np.asarray(Image.open(folder / "mask.png"))
+    assert mask[16, 16] == 255
+    assert mask[0, 0] == 0
+
+
+def test_in_mode_heatmap_both_maps_are_written(tmp_path: Path) -> None:
+    def heat(picture, prompt, found):
+        left = np.zeros((1, 2))
+        left[0, 0] = 1
+        return left, np.full((4, 4), 0.2)
+
+    source = pictures(tmp_path / "in", a=80)
+    folder = written(source, tmp_path / "out", Plan("halver", Mode.HEATMAP), heat=heat)["a.png"].folder
+    artifact, misalignment, mask = (
+        np.asarray(Image.open(folder / f"{name}.png"))
+        for name in ("artifact-heat", "misalignment-heat", "mask")
+    )
+    assert (artifact[0, 0], artifact[0, -1]) == (255, 0)
+    assert (misalignment == 51).all()
+    assert np.array_equal(mask, np.maximum(artifact, misalignment))
+    assert "two heat maps" in (folder / "instruction.txt").read_text()
+
+
+def test_a_detector_that_is_down_ends_a_dry_run_too(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", **{f"p{number:02}": 255 for number in range(HOPELESS + 5)})
+    with pytest.raises(SdgError, match=r"8 pictures in a row .* diagnosed, .*Too bright"):
+        written(source, tmp_path / "out")
