@@ -5,19 +5,25 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toy
 from click.testing import CliRunner
 from safetensors import safe_open
 
-from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.monitors import measure_pictures
+from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
+from sdg.alignment.policies.lora import lora_parameters, save_lora
+from sdg.alignment.recipe import AlignRecipe, PolicyRecipe
 from sdg.alignment.runlog import read_log
 from sdg.cli import cli
 from sdg.errors import SdgError
@@ -251,7 +257,10 @@ def test_two_processes_learn_what_one_learns(checkpoints: Path, tmp_path: Path, 
 import json, sys, torch
 from pathlib import Path
 import sdg.alignment.trainer as trainer
-from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.monitors import measure_pictures
+from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
+from sdg.alignment.policies.lora import lora_parameters, save_lora
+from sdg.alignment.recipe import AlignRecipe, PolicyRecipe
 from sdg.recipes import load_recipe
 from sdg.alignment.policies.lora import lora_parameters
 seen = []
@@ -286,8 +295,6 @@ torch.save(seen, out.with_name(out.name + "-" + os.environ.get("RANK", "0") + ".
         [sys.executable, script, tmp_path / "one", *options], env=env, check=True, stderr=subprocess.DEVNULL
     )
     subprocess.run([*torchrun, script, tmp_path / "two", *options], env=env, check=True, capture_output=True)
-
-    import torch
 
     one = torch.load(tmp_path / "one-0.pt")
     two = [torch.load(tmp_path / f"two-{rank}.pt") for rank in (0, 1)]
@@ -325,6 +332,99 @@ def test_compare_measures_base_and_adapter_on_the_same_noise(checkpoints: Path, 
     assert report["averages"]["boxflow"] == pytest.approx(report["cells"]["boxflow"]["clip"]["change"])
     assert "| boxflow |" in result.output
     assert (tmp_path / "table" / "grid.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def moved(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that was not trained, but does change the pictures."""
+    recipe = load_recipe(AlignRecipe, RECIPES / "boxflow-flux1-dev.yaml", small(checkpoints)[1::2])
+    policy = load_policy(recipe.policy)
+    move(policy)
+    folder = tmp_path_factory.mktemp("moved")
+    save_lora(policy, folder)
+    return folder
+
+
+def move(policy: FlowPolicy) -> None:
+    torch.manual_seed(5)
+    for parameter in lora_parameters(policy.transformer).values():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def compare(checkpoints: Path, moved: Path, out: Path, *more: str) -> Any:
+    options = [*small(checkpoints), "--lora", f"moved={moved}", "--samples", "3", "--bootstrap", "100"]
+    recipe = str(RECIPES / "boxflow-flux1-dev.yaml")
+    return CliRunner().invoke(cli, ["align", "compare", recipe, *options, "--out", str(out), *more])
+
+
+def test_compare_frees_a_generator_before_it_loads_the_next(
+    checkpoints: Path, tmp_path: Path, moved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[int] = []
+    loaded: list[weakref.ref[Any]] = []
+
+    def load(recipe: PolicyRecipe) -> Any:
+        alive.append(sum(reference() is not None for reference in loaded))
+        pipeline = load_pipeline(recipe)
+        loaded.append(weakref.ref(pipeline.transformer))
+        return pipeline
+
+    monkeypatch.setattr("sdg.alignment.compare.load_pipeline", load)
+    assert compare(checkpoints, moved, tmp_path).exit_code == 0
+    assert alive == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
+    checkpoints: Path, tmp_path: Path, moved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compare(checkpoints, moved, tmp_path / "whole").exit_code == 0
+    rows = (tmp_path / "whole" / "measures.jsonl").read_text().splitlines()
+    assert len(rows) == 2 * 12
+
+    batches: list[int] = []
+
+    def stop(pictures: Any, *rest: Any) -> Any:
+        batches.append(len(pictures))
+        if len(batches) == 5:  # base has three of four pictures
+            raise KeyboardInterrupt
+        return measure_pictures(pictures, *rest)
+
+    parts = tmp_path / "parts"
+    monkeypatch.setattr("sdg.alignment.compare.measure_pictures", stop)
+    assert compare(checkpoints, moved, parts).exit_code == 1
+    assert (parts / "measures.jsonl").read_text().splitlines() == rows[:16]
+    with (parts / "measures.jsonl").open("a") as stream:  # as a kill leaves it: a batch cut off
+        stream.write(rows[16] + "\n" + rows[17][:20])
+    batches.extend([0] * 5)
+    again = compare(checkpoints, moved, parts, "--resume")
+    assert again.exit_code == 0, again.output
+    assert batches[10:] == [4, 4]  # the first of the second generator was there
+    for name in ("measures.jsonl", "comparison.json", "table.md", "grid.png"):
+        assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    compare(checkpoints, moved, parts, "--resume")
+    assert len(batches) == 12  # nothing was lacking
+    compare(checkpoints, moved, parts)
+    assert len(batches) == 12 + 6
+
+
+@pytest.mark.slow
+def test_a_comparison_is_not_resumed_with_other_settings(
+    checkpoints: Path, tmp_path: Path, moved: Path
+) -> None:
+    assert compare(checkpoints, moved, tmp_path).exit_code == 0
+    other = compare(checkpoints, moved, tmp_path, "--resume", "--set", "monitor.steps=2")
+    assert isinstance(other.exception, SdgError)
+    assert "recipe.monitor.steps was 3 when this run began and is 2 now" in str(other.exception)
+    retrained = tmp_path / "retrained"
+    shutil.copytree(moved, retrained)
+    with (retrained / "pytorch_lora_weights.safetensors").open("ab") as stream:
+        stream.write(b" ")
+    with pytest.raises(SdgError, match=r"adapters\.0\.1 was"):
+        raise compare(checkpoints, retrained, tmp_path, "--resume").exception
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(SdgError, match=r"settings\.json is damaged; compare again without --resume"):
+        raise compare(checkpoints, moved, tmp_path, "--resume").exception
 
 
 @pytest.mark.parametrize(

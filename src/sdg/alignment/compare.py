@@ -5,6 +5,8 @@ Intervals are bootstrapped over prompts, and changes are paired: both generators
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from sdg.alignment.journal import MeasureJournal
 from sdg.alignment.monitors import Measures, measure_pictures
 from sdg.alignment.named import read_prompts
 from sdg.alignment.pictures import picture_grid
@@ -26,7 +28,9 @@ from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rewards.weighted import load_reward, load_scaled
 from sdg.alignment.scoring import load_judge
 from sdg.errors import SdgError
+from sdg.files import write_text
 from sdg.images import save_image
+from sdg.recipes import to_document
 
 BASE = "base"
 GRID_ROWS = 8
@@ -87,11 +91,13 @@ def compare_generators(
     samples: int = 1,
     bootstrap: int = 2000,
     device: str | None = None,
+    resume: bool = False,
 ) -> Comparison:
     """Draw, measure and tabulate; writes table.md, comparison.json, measures.jsonl and grid.png to `out`.
 
     The prompts are all held-out ones; noise depends on prompt and sample alone, so that generators are
-    compared picture by picture. Raises SdgError where the recipe names no held-out prompts.
+    compared picture by picture. One generator is in memory at a time. `resume` keeps what an earlier call
+    had measured. Raises SdgError where there are no held-out prompts, or where the settings have changed.
     """
     import torch
 
@@ -99,34 +105,45 @@ def compare_generators(
         raise SdgError("prompts.held_out is missing from the recipe; name the prompts to compare on.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     prompts = read_prompts(recipe.prompts.held_out)
+    generators: dict[str, Path | None] = {BASE: None, **adapters}
     scorers = {scorer.name: load_scaled(scorer, device) for scorer in recipe.monitor.scorers}
-    scored = ["reward", *scorers]
     judges = {judge.name: load_judge(judge.uri) for judge in recipe.monitor.judges}
     if recipe.reward.detector is not None:
         judges = {"detector": load_judge(recipe.reward.detector)} | judges
     everything = {"reward": load_reward(recipe.reward.scorers, device)} | scorers
 
-    measures: dict[str, list[Measures]] = {}
-    shown: list[tuple[str, list[Image.Image]]] = []
-    console = Console(stderr=True)
-    for name, folder in {BASE: None, **adapters}.items():
+    work = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]
+    size = recipe.sampling.batch_size
+    settings = {
+        "recipe": to_document(recipe),
+        "prompts": prompts,
+        "samples": samples,
+        "adapters": [[name, _digest(folder)] for name, folder in adapters.items()],
+    }
+    journal = MeasureJournal(out, generators, settings, total=len(work), batch=size, resume=resume)
+    for name, folder in generators.items():
+        if len(journal.rows[name]) == len(work):
+            continue
         policy = _generator(recipe, folder, device)
-        rows: list[Measures] = []
-        first: list[Image.Image] = []
-        work = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]
-        size = recipe.sampling.batch_size
-        for start in track(range(0, len(work), size), description=name, console=console):
+        starts = range(len(journal.rows[name]), len(work), size)
+        for start in track(starts, description=name, console=Console(stderr=True)):
             part = work[start : start + size]
             texts = [prompts[index] for index, _ in part]
             seeds = [noise_seed(recipe.seed, Purpose.MONITOR, 1, *pair) for pair in part]
             pictures = policy.sample(texts, seeds, steps=recipe.monitor.steps).pictures
-            rows += measure_pictures(pictures, texts, everything, judges)
-            first += [picture for picture, (_, sample) in zip(pictures, part, strict=True) if sample == 0]
-        measures[name] = rows
-        shown.append((name, first[:GRID_ROWS]))
-    result = tabulate(measures, scored[1:] or scored, samples, bootstrap, recipe.seed)
-    _write(out, result, measures)
-    save_image(picture_grid(shown, prompts[:GRID_ROWS]), out / "grid.png")
+            rows = measure_pictures(pictures, texts, everything, judges)
+            drawn = zip(part, pictures, strict=True)
+            shown = {i: picture for (i, sample), picture in drawn if i < GRID_ROWS and sample == 0}
+            journal.add(name, rows, shown)
+        del policy
+        gc.collect()  # a pipeline is full of cycles, and a GPU may have no room for the next beside it
+        torch.cuda.empty_cache()
+    result = tabulate(journal.rows, list(scorers) or ["reward"], samples, bootstrap, recipe.seed)
+    write_text(out / "table.md", result.table() + "\n")
+    write_text(out / "comparison.json", json.dumps(asdict(result), indent=1) + "\n")
+    few = min(GRID_ROWS, len(prompts))
+    columns = [(name, journal.shown(name, few)) for name in generators]
+    save_image(picture_grid(columns, prompts[:few]), out / "grid.png")
     return result
 
 
@@ -182,6 +199,11 @@ def _generator(recipe: AlignRecipe, folder: Path | None, device: str) -> FlowPol
     return FAMILIES[recipe.policy.family](pipeline, recipe.policy, recipe.precision)
 
 
+def _digest(folder: Path) -> str:
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _values(rows: Sequence[Measures], name: str, prompts: int) -> NDArray[np.float64]:
     """(prompts, samples), NaN where unknown."""
     flat = [np.nan if (value := row[name]) is None else value for row in rows]
@@ -220,20 +242,3 @@ def _percent(value: float | None, interval: Interval | None) -> str:
     if value is None or interval is None:
         return "–"
     return f"{100 * value:+.1f} % [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]"
-
-
-def _write(out: Path, result: Comparison, measures: Mapping[str, Sequence[Measures]]) -> None:
-    rows = [
-        json.dumps({"generator": name, "picture": index, **row})
-        for name, pictures in measures.items()
-        for index, row in enumerate(pictures)
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("table.md", result.table() + "\n"),
-        ("comparison.json", json.dumps(asdict(result), indent=1) + "\n"),
-        ("measures.jsonl", "\n".join(rows) + "\n"),
-    ):
-        fresh = out / f".{name}.writing"
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(out / name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from sdg.errors import SdgError
 
 NAME: Final = "log.jsonl"
 # What may differ when a run is resumed: how long, how often and what is watched, not what is trained.
-_FREE: Final = ("run", "monitor", "optimiser.steps")
+FREE: Final = ("run", "monitor", "optimiser.steps")
 
 
 class RunLog:
@@ -84,12 +84,15 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise SdgError where a run would be resumed with another recipe, naming what differs."""
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = FREE) -> None:
+    """Raise SdgError where a run would be resumed with another recipe, naming what differs.
+
+    free: dotted names of what may differ, all below them included.
+    """
     old, new = dict(_leaves(before)), dict(_leaves(now))
     for name in sorted(old.keys() | new.keys()):
-        free = any(name == key or name.startswith(f"{key}.") for key in _FREE)
-        if not free and old.get(name) != new.get(name):
+        may_differ = any(name == key or name.startswith(f"{key}.") for key in free)
+        if not may_differ and old.get(name) != new.get(name):
             raise SdgError(
                 f"{name} was {old.get(name)!r} when this run began and is {new.get(name)!r} now; resume with "
                 "the recipe it began with, or start another folder."

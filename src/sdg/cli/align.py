@@ -63,6 +63,7 @@ def run_(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> N
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for table and pictures.")
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Pictures a prompt.")
 @click.option("--bootstrap", type=click.IntRange(100), default=2000, show_default=True, help="Resamples.")
+@click.option("--resume", is_flag=True, help="Keep what a comparison that was stopped had measured.")
 def compare(
     recipe: Path,
     overrides: tuple[str, ...],
@@ -70,6 +71,7 @@ def compare(
     out: Path,
     samples: int,
     bootstrap: int,
+    resume: bool,
 ) -> None:
     """Base and aligned generators on RECIPE's held-out prompts, with the same noise.
 
@@ -82,6 +84,8 @@ def compare(
     settings = load_recipe(AlignRecipe, recipe, overrides)
     from sdg.alignment.compare import compare_generators, parse_adapters
 
-    result = compare_generators(settings, parse_adapters(adapters), out, samples=samples, bootstrap=bootstrap)
+    result = compare_generators(
+        settings, parse_adapters(adapters), out, samples=samples, bootstrap=bootstrap, resume=resume
+    )
     click.echo(result.table())
     click.echo(f"Table, measures and pictures are in {out}.", err=True)
