@@ -57,7 +57,7 @@ def comparison_rows(comparison: Comparison, first: str, second: str) -> Iterator
                 cell(comparison.second[kind][name]),
                 _signed(comparison.difference[kind][name]),
                 _signed_interval(comparison.intervals[kind][name]),
-                _p_value(comparison.p_values[kind][name]),
+                p_cell(comparison.p_values[kind][name]),
             )
             for name in METRICS
         )
@@ -90,14 +90,20 @@ def rich_table(rows: Rows) -> Table:
     """The same, to print on a terminal."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text  # names of files and people are no markup
 
-    title = None if rows.title == rows.columns[0] else rows.title
+    title = None if rows.title == rows.columns[0] else Text(rows.title, "table.title")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for at, column in enumerate(rows.columns):
-        table.add_column(column, justify="right" if at else "left", no_wrap=True)
+        table.add_column(Text(column), justify="right" if at else "left", no_wrap=True)
     for at, row in enumerate(rows.rows):
-        table.add_row(*row, style="dim" if at in rows.notes else None)
+        table.add_row(*map(Text, row), style="dim" if at in rows.notes else None)
     return table
+
+
+def p_cell(value: float | None) -> str:
+    """A p-value to three decimals, "–" where it is undefined."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _row(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -110,7 +116,3 @@ def _signed(value: float | None) -> str:
 
 def _signed_interval(bounds: tuple[float, float] | None) -> str:
     return "–" if bounds is None else f"{_signed(bounds[0])} to {_signed(bounds[1])}"
-
-
-def _p_value(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

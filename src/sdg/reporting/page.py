@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -47,24 +47,29 @@ def write_report(report: Report, path: str | os.PathLike[str], *, side: int | No
     that cannot be read is named, with the reason, in its place.
     Raises SdgError where the file cannot be written.
     """
+    sections = [(f"section-{number}", section) for number, section in enumerate(report.sections, 1)]
+    return write_page(path, "page.html", report=report, sections=sections, side=side)
+
+
+def write_page(
+    path: str | os.PathLike[str], template: str, *, script: str = "report.js", style: str = "", **values: Any
+) -> Path:
+    """Write the page that a template makes of `values`, by pieces, whole or not at all; returns its path.
+
+    script: its only one. style: what it has beside that of reports. All are files of the folder `templates`.
+    Raises SdgError where the file cannot be written.
+    """
+    stream = _environment().get_template(template).stream(**values, **head(script, style))
+    stream.enable_buffering(64)
     with atomic_writer(path) as file:
-        for text in render(report, side=side):
+        for text in stream:
             file.write(text.encode("utf-8", "replace"))  # half of a surrogate pair is no text
     return Path(path)
 
 
-def render(report: Report, *, side: int | None = None) -> Iterator[str]:
-    """The page, piece by piece."""
-    template = _environment().get_template("page.html")
-    sections = [(f"section-{number}", section) for number, section in enumerate(report.sections, 1)]
-    stream = template.stream(report=report, sections=sections, side=side, **head())
-    stream.enable_buffering(64)
-    return iter(stream)
-
-
 def plain_page(title: str, body: Markup) -> str:
     """A page without script in the same style; `body` is HTML in which all data is escaped already."""
-    return _environment().get_template("plain.html").render(title=title, body=body, **head(script=False))
+    return _environment().get_template("plain.html").render(title=title, body=body, **head(script=""))
 
 
 def table(
@@ -75,9 +80,9 @@ def table(
     return Markup(macro(columns, rows, title, notes))
 
 
-def head(script: bool = True) -> dict[str, Markup]:
+def head(script: str = "report.js", style: str = "") -> dict[str, Markup]:
     """Style, script and policy of a page, as its template or another page's code needs them."""
-    css, js = _asset("report.css"), _asset("report.js") if script else ""
+    css, js = _asset("report.css") + (_asset(style) if style else ""), _asset(script) if script else ""
     policy = f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; "
     policy += (f"script-src '{_hash(js)}'; " if js else "") + "base-uri 'none'; form-action 'none'"
     return {"css": Markup(css), "js": Markup(js), "policy": Markup(policy)}

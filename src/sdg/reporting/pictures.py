@@ -47,8 +47,8 @@ def default_side(pictures: int) -> int:
     return 640 if pictures <= _FEW else 384
 
 
-def show(source: Source | None, side: int) -> Shown:
-    """The picture scaled down to `side` pixels; where it cannot be read, the reason."""
+def show(source: Source | None, side: int, quality: int = _QUALITY) -> Shown:
+    """The picture scaled down to `side` pixels, packed by `quality`; where it cannot be read, the reason."""
     if source is None:
         return Shown(problem="No picture was given.")
     try:
@@ -57,7 +57,7 @@ def show(source: Source | None, side: int) -> Shown:
         return Shown(problem=str(error))
     if max(image.size) > side:
         image.thumbnail((side, side), reducing_gap=3.0)
-    return Shown(data_uri(image), image.width, image.height)
+    return Shown(data_uri(image, quality), image.width, image.height)
 
 
 def data_uri(image: Image.Image, quality: int = _QUALITY) -> str:

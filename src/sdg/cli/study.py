@@ -1,0 +1,140 @@
+"""`sdg study`: pictures of two systems rated blindly, and the ratings counted as Good, Same and Bad."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+
+
+def _named(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, Path]:
+    name, _, path = value.partition("=")
+    if not (name.strip() and path):
+        raise click.BadParameter(f"{value!r} is not NAME=PATH, such as sdg=refined-sdg/.")
+    return name.strip(), Path(path)
+
+
+@click.group()
+def study() -> None:
+    """Rate two systems' pictures blindly: a page for annotators, and its Good/Same/Bad.
+
+    \b
+    Example:
+      sdg study make --a sdg=refined-sdg/ --b fixed=refined-fixed/ --out study
+      sdg study count study ratings-ann.json ratings-bob.json
+    """
+
+
+@study.command()
+@click.option(
+    "--a",
+    required=True,
+    callback=_named,
+    metavar="NAME=PATH",
+    help="Folder that `sdg refine` wrote, or a .jsonl file with filepath and caption; Good is where this "
+    "one is better.",
+)
+@click.option(
+    "--b", required=True, callback=_named, metavar="NAME=PATH", help="The same of what it is compared with."
+)
+@click.option("--limit", type=click.IntRange(1), help="So many pairs, drawn by --seed [default: all].")
+@click.option(
+    "--side",
+    type=click.IntRange(64, 4096),
+    default=1024,
+    show_default=True,
+    help="Longer side of each picture in pixels at most.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the draw and of each annotator's order.",
+)
+@click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder to write to.")
+def make(
+    a: tuple[str, Path], b: tuple[str, Path], limit: int | None, side: int, seed: int, out: Path
+) -> None:
+    """Pair the results of two systems and write DIR/study.html, to rate, and DIR/key.json, which names them.
+
+    The page needs no network and says nowhere which system made what: give it alone to annotators and keep
+    the key. Pairs whose pictures are the same in every pixel are not shown and count as Same.
+
+    \b
+    Example:
+      sdg study make --a sdg=refined-sdg/ --b fixed=refined-fixed/ --limit 200 --out study
+    """
+    from rich.console import Console
+
+    from sdg.refinement.study import KEY, make_study
+
+    if a[0] == b[0]:
+        raise click.UsageError("Give --a and --b different names.")
+    with Console(stderr=True).status("Comparing pictures") as status:
+        made = make_study(
+            a[1],
+            b[1],
+            out,
+            names=(a[0], b[0]),
+            limit=limit,
+            seed=seed,
+            side=side,
+            on_pair=lambda done: status.update(f"{done:,} pairs written"),
+        )
+    pairs, shown = len(made.key.pairs), len(made.key.shown)
+    click.echo(
+        f"{pairs:,} pairs: {shown:,} to rate, {pairs - shown:,} identical, which count as Same. Left out: "
+        f"{made.unmatched:,} inputs with one result only, {made.failed:,} that a system failed on.",
+        err=True,
+    )
+    click.echo(f"For annotators: {made.page} ({made.page.stat().st_size / 1e6:.1f} MB)", err=True)
+    click.echo(f"To keep from them: {out / KEY}", err=True)
+
+
+@study.command()
+@click.argument("folder", type=_PATH, metavar="DIR")
+@click.argument("ratings", type=_PATH, nargs=-1, required=True, metavar="RATINGS.json...")
+@click.option(
+    "--json",
+    "json_path",
+    type=_PATH,
+    metavar="FILE",
+    help="Also write the numbers as JSON; - for stdout, no tables.",
+)
+def count(folder: Path, ratings: tuple[Path, ...], json_path: Path | None) -> None:
+    """Count downloaded ratings of the study in DIR: Good, Same and Bad for A, as in the paper's Table 6.
+
+    With 95 % bootstrap intervals over pairs, a two-sided sign test and, for each two annotators, how often
+    they agree and Cohen's kappa.
+
+    \b
+    Example:
+      sdg study count study ratings-ann.json ratings-bob.json --json gsb.json
+    """
+    from rich.console import Console
+
+    from sdg.evaluation.tables import rich_table
+    from sdg.files import write_text
+    from sdg.refinement import gsb
+    from sdg.refinement.study import KEY, read_key
+
+    key = read_key(folder / KEY)
+    tally = gsb.count(key, [gsb.read_ratings(path, key) for path in ratings])
+    text = json.dumps(tally.to_document(), ensure_ascii=False, indent=2) + "\n"
+    if str(json_path) == "-":
+        click.echo(text, nl=False)
+        return
+    if json_path is not None:
+        write_text(json_path, text)
+        click.echo(f"Numbers: {json_path}", err=True)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # in a file or a pipe nothing has to be cut
+    for table in gsb.tally_rows(tally):
+        console.print(rich_table(table))
+    if tally.identical:
+        click.echo(f"Same holds {tally.identical:,} identical pairs that were not shown.")
