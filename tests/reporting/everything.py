@@ -27,6 +27,20 @@ HOSTILE = (
 )
 
 
+CONTRAST = """element => {
+  const channels = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  let behind = element, paint;
+  do { paint = channels(getComputedStyle(behind).backgroundColor); behind = behind.parentElement; }
+  while (paint.length === 4 && paint[3] < 1);
+  const [one, other] = [light(channels(getComputedStyle(element).color)), light(paint)];
+  return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+}"""
+"""Contrast of an element's text with what lies behind it, as WCAG has it: 4.5 is enough."""
+
+
 def entries(count: int, size: int = 128) -> list[Entry]:
     """Testbed pictures with what was injected into them."""
     rng = np.random.default_rng(5)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from everything import HOSTILE, entries
+from everything import CONTRAST, HOSTILE, entries
 
 from sdg.reporting import Gallery, Report, write_report
 
@@ -191,7 +191,7 @@ def test_nothing_runs_off_the_side_and_text_has_contrast(browser, page_file, siz
     tab.goto(page_file.as_uri())
     assert tab.evaluate("document.documentElement.scrollWidth") == width
     for selector in (".reason", ".meta", ".tier", "b.artifact", "b.misalignment", ".interval", ".facts dt"):
-        assert tab.locator(selector).first.evaluate(_CONTRAST) >= 4.5, f"{selector} {scheme}"
+        assert tab.locator(selector).first.evaluate(CONTRAST) >= 4.5, f"{selector} {scheme}"
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background))) < 150) == (scheme == "dark")
     tab.close()
@@ -231,16 +231,3 @@ def test_a_thousand_pictures_stay_usable(browser, tmp_path: Path):
     tab.wait_for_function("document.querySelector('.count').textContent !== '1,000 of 1,000'")
     assert time.monotonic() - began < 3
     tab.close()
-
-
-_CONTRAST = """element => {
-  const channels = text => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  let behind = element, paint;
-  do { paint = channels(getComputedStyle(behind).backgroundColor); behind = behind.parentElement; }
-  while (paint.length === 4 && paint[3] < 1);
-  const [one, other] = [light(channels(getComputedStyle(element).color)), light(paint)];
-  return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-}"""

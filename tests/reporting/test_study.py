@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from everything import HOSTILE
+from everything import CONTRAST, HOSTILE
 from PIL import Image
 
 from sdg.errors import SdgError
@@ -186,7 +186,11 @@ def test_everything_fits_the_window_and_text_has_contrast(browser, study_file, s
     width, height = SIZES[size]
     tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     tab.goto(study_file.as_uri())
+    for selector in ("h1", ".faint", "button.strong"):
+        assert tab.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
     start(tab)
+    for selector in (".count", ".prompt", ".choices button", "#rating .other", "#rating .download"):
+        assert tab.locator(selector).first.evaluate(CONTRAST) >= 4.5, selector
     for _ in range(3):
         boxes = [box.bounding_box() for box in tab.locator(".two img, .choices button, #rating header").all()]
         assert len(boxes) == 6
