@@ -53,6 +53,8 @@ def test_in_mode_heatmap_both_maps_are_written(tmp_path: Path) -> None:
 
     source = pictures(tmp_path / "in", a=80)
     folder = written(source, tmp_path / "out", Plan("halver", Mode.HEATMAP), heat=heat)["a.png"].folder
+    names = ["artifact-heat.png", "instruction.txt", "mask.png", "misalignment-heat.png", "picture.png"]
+    assert sorted(file.name for file in folder.iterdir()) == names
     artifact, misalignment, mask = (
         np.asarray(Image.open(folder / f"{name}.png"))
         for name in ("artifact-heat", "misalignment-heat", "mask")

@@ -132,7 +132,13 @@ def test_heat_maps_are_shown_to_the_editor_and_joined_they_are_the_mask() -> Non
     assert [picture.shape for picture in shown] == [(32, 32), (32, 32)]
     assert (shown[0][0, 0], shown[0][0, 31], shown[1][0, 0], shown[1][31, 0]) == (1, 0, 0, 128 / 255)
     assert request.mask == pytest.approx(np.maximum(*shown), abs=1 / 255)
-    assert "crack" in request.instruction
+    assert request.instruction.splitlines()[2:-1] == [
+        "",
+        "What an inspection of it noted:",
+        "Looked twice.",
+        "crack",
+        "",
+    ]
     assert "two heat maps" in request.instruction
     assert not build_request(grey(1), "a hat", found).heat
     for none in (None, left):

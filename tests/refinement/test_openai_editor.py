@@ -6,14 +6,11 @@ import asyncio
 import base64
 import io
 import json
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from email import message_from_bytes
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from edit_api import Api, echo, failure, reply
 from PIL import Image
 
 from sdg import Defect, Diagnosis
@@ -24,86 +21,10 @@ from sdg.refinement.openai_editor import OpenAIEditor
 FOUND = Diagnosis((Defect((250, 250, 750, 750), "artifact", "a melted handle", 60),))
 
 
-def answer(png):
-    return 200, json.dumps({"data": [{"b64_json": base64.b64encode(png).decode()}]}).encode()
-
-
-def reply(colour="red", size=(1536, 1024)):
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, format="PNG")
-    return answer(buffer.getvalue())
-
-
-def echo(fields):
-    """The picture that was sent, as it was."""
-    return answer(dict(reversed(fields))["image[]"])
-
-
-def failure(status, message):
-    return status, json.dumps({"error": {"message": message}}).encode()
-
-
-class Api:
-    """Answers with the replies given, one after the other, and keeps what it was asked.
-
-    A reply is status and content, or a function from the fields asked with to these. delay: of each, seconds.
-    """
-
-    def __init__(self, *replies, delay=0.0):
-        self.replies, self.asked, self.paths, self.keys = list(replies), [], [], []
-        self.busy = self.busiest = 0
-        outer, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-                parts = message_from_bytes(head + body).get_payload()
-                with lock:
-                    outer.paths.append(self.path)
-                    outer.keys.append(self.headers.get("Authorization"))
-                    outer.asked.append(
-                        [
-                            (
-                                part.get_param("name", header="content-disposition"),
-                                part.get_payload(decode=True),
-                            )
-                            for part in parts
-                        ]
-                    )
-                    told = outer.replies.pop(0) if outer.replies else failure(500, "empty")
-                    outer.busy += 1
-                    outer.busiest = max(outer.busiest, outer.busy)
-                status, content = told(outer.asked[-1]) if callable(told) else told
-                time.sleep(delay)
-                with lock:
-                    outer.busy -= 1
-                if status == 0:  # hang up
-                    self.connection.close()
-                    return
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-
-    def editor(self, **settings):
-        url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        return OpenAIEditor(
-            url, "painter", **{"first_pause": 0.01, "per_minute": 1e6, "attempts": 3, **settings}
-        )
+def editor(api, **settings):
+    return OpenAIEditor(
+        api.url, "painter", **{"first_pause": 0.01, "per_minute": 1e6, "attempts": 3, **settings}
+    )
 
 
 def requests(count=1, mode="sdg"):
@@ -115,7 +36,7 @@ def test_the_request_holds_picture_frames_mask_and_instruction(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     (request,) = requests()
     with Api(reply()) as api:
-        (result,) = api.editor().edit([request])
+        (result,) = editor(api).edit([request])
     assert result.picture.size == (40, 24)
     assert result.picture.getpixel((20, 12)) == (255, 0, 0)
     assert api.paths == ["/v1/images/edits"]
@@ -147,7 +68,7 @@ def pictures(fields):
 def test_a_picture_of_a_size_the_api_knows_is_sent_as_it_is():
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
     with Api(echo) as api:
-        (result,) = api.editor().edit([build_request(Image.fromarray(noise), "a cup", FOUND, mode="fixed")])
+        (result,) = editor(api).edit([build_request(Image.fromarray(noise), "a cup", FOUND, mode="fixed")])
     assert np.array_equal(pictures(api.asked[0])[0], noise)
     assert np.array_equal(np.asarray(result.picture), noise)
     assert dict(api.asked[0])["size"] == b"1024x1024"
@@ -164,14 +85,14 @@ def test_what_comes_back_lies_where_the_picture_does(size, asked):
     values[height // 2 - 2 : height // 2 + 2] = values[:, width // 2 - 2 : width // 2 + 2] = 20
     picture = Image.fromarray(values)
     with Api(echo) as api:
-        (result,) = api.editor().edit([build_request(picture, "a cup", FOUND)])
+        (result,) = editor(api).edit([build_request(picture, "a cup", FOUND)])
     assert dict(api.asked[0])["size"].decode() == asked
     assert np.abs(np.asarray(result.picture).astype(int) - values).mean() < 4
 
 
 def test_an_answer_of_another_shape_is_refused_and_never_squeezed():
     with Api(reply(size=(1024, 1024))) as api:
-        (result,) = api.editor().edit(requests())
+        (result,) = editor(api).edit(requests())
     assert result.picture is None
     assert result.error == (
         "The server gave a picture of 1024 × 1024 pixels where one of 1536 × 1024 was asked for."
@@ -182,7 +103,7 @@ def test_heat_maps_are_sent_as_pictures_and_stand_in_for_the_mask():
     heat = (np.array([[1.0, 0.0]]), np.array([[0.0, 0.5]]))
     request = build_request(Image.new("RGB", (512, 512)), "a cup", FOUND, mode="heatmap", heat=heat)
     with Api(reply(size=(1024, 1024))) as api:
-        api.editor().edit([request])
+        editor(api).edit([request])
     picture, artifact, misalignment = pictures(api.asked[0])
     assert picture.shape == artifact.shape == misalignment.shape == (1024, 1024, 3)
     assert [artifact[512, place, 0] for place in (0, 1023)] == [255, 0]
@@ -192,24 +113,23 @@ def test_heat_maps_are_sent_as_pictures_and_stand_in_for_the_mask():
 
 def test_options_stand_in_the_uri():
     with Api(reply()) as api:
-        url = f"http://127.0.0.1:{api.server.server_port}/v1"
-        editor = load_editor(f"openai:{url}#painter?quality=low&concurrency=5&per_minute=600&attempts=1")
-        assert editor.concurrency == 5
-        editor.edit(requests())
+        loaded = load_editor(f"openai:{api.url}#painter?quality=low&concurrency=5&per_minute=600&attempts=1")
+        assert loaded.concurrency == 5
+        loaded.edit(requests())
     assert dict(api.asked[0])["quality"] == b"low"
     for options, sentence in {
         "qualty=low": "The openai editor has no option 'qualty'; did you mean 'quality'?",
         "quality=best": "The openai editor's option quality is one of high, medium, low, auto, not 'best'.",
     }.items():
         with pytest.raises(SdgError) as raised:
-            load_editor(f"openai:{url}#painter?{options}")
+            load_editor(f"openai:{api.url}#painter?{options}")
         assert str(raised.value) == sentence
 
 
 def test_two_requests_at_a_time_are_sent_however_many_threads_ask():
     with Api(*[reply()] * 12, delay=0.05) as api, ThreadPoolExecutor(4) as threads:
-        editor = api.editor(concurrency=2)
-        results = [result for found in threads.map(editor.edit, [requests(3)] * 4) for result in found]
+        both = editor(api, concurrency=2)
+        results = [result for found in threads.map(both.edit, [requests(3)] * 4) for result in found]
     assert all(result.picture is not None for result in results)
     assert len(results) == 12
     assert api.busiest == 2
@@ -228,7 +148,7 @@ def test_two_requests_at_a_time_are_sent_however_many_threads_ask():
 )
 def test_trouble_is_waited_out(trouble):
     with Api(trouble, trouble, reply()) as api:
-        (result,) = api.editor().edit(requests())
+        (result,) = editor(api).edit(requests())
     assert result.picture is not None
     assert len(api.asked) == 3
 
@@ -236,7 +156,7 @@ def test_trouble_is_waited_out(trouble):
 def test_a_refusal_costs_its_picture_alone_and_is_not_repeated(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     with Api(failure(400, "Content policy, secret-key."), reply()) as api:
-        first, second = api.editor(concurrency=1).edit(requests(2))
+        first, second = editor(api, concurrency=1).edit(requests(2))
     assert first.picture is None
     assert "Content policy" in first.error
     assert "secret-key" not in first.error
@@ -247,14 +167,14 @@ def test_a_refusal_costs_its_picture_alone_and_is_not_repeated(monkeypatch):
 def test_what_is_no_picture_is_an_error_in_words():
     nonsense = json.dumps({"data": [{"b64_json": base64.b64encode(b"no picture").decode()}]}).encode()
     with Api((200, nonsense)) as api:
-        (result,) = api.editor().edit(requests())
+        (result,) = editor(api).edit(requests())
     assert result.picture is None
     assert "the edited picture" in result.error
 
 
 def test_a_dead_server_is_not_asked_for_ever():
     with Api() as api:
-        results = api.editor(concurrency=1, attempts=2).edit(requests(9))
+        results = editor(api, concurrency=1, attempts=2).edit(requests(9))
     assert len(results) == 9
     assert all(result.picture is None and result.error for result in results)
     assert len(api.asked) == 8  # four requests, twice each
@@ -270,7 +190,7 @@ def test_requests_start_no_faster_than_the_limit(monkeypatch):
 
     monkeypatch.setattr("sdg.refinement.openai_editor.asyncio.sleep", note)
     with Api(*[reply()] * 4) as api:
-        api.editor(per_minute=1, concurrency=4).edit(requests(4))
+        editor(api, per_minute=1, concurrency=4).edit(requests(4))
     pauses = sorted(seconds for seconds in asked_for if seconds > 20)  # the first one waits for nothing
     assert pauses == pytest.approx([60, 120, 180], abs=15)
 

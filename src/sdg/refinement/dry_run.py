@@ -1,6 +1,6 @@
 """A dry run: what an editor would be told about each picture, written and not sent.
 
-OUT/requests/DIGEST/   picture.png, marked.png, mask.png, the two heat maps in mode heatmap, instruction.txt
+OUT/requests/DIGEST/   picture.png, mask.png, instruction.txt; marked.png in mode sdg, heat maps in mode heatmap
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ def _written(looked: Looked, out: Path, plan: Plan, heat: HeatSource | StoredHea
 
 
 def _save(request: EditRequest, folder: Path) -> None:
-    save_image(request.picture, folder / "picture.png")
-    save_image(request.marked, folder / "marked.png")
+    for name, picture in request.shown:
+        save_image(picture, folder / name)
     save_image(as_picture(request.mask), folder / "mask.png")
-    for name, heat in request.named_heat:
-        save_image(heat, folder / name)
     write_text(folder / "instruction.txt", request.instruction + "\n")

@@ -176,13 +176,9 @@ def read_picture(content: bytes) -> Image.Image:
 
 def _files(request: EditRequest, canvas: Canvas) -> list[tuple[str, tuple[str, bytes, str]]]:
     """The pictures of a request as form fields, all of the canvas's size."""
-    pictures = [("picture.png", request.picture)]
-    if request.marked.tobytes() != request.picture.tobytes():
-        pictures.append(("marked.png", request.marked))
-    pictures += request.named_heat
     files = [
         ("image[]", (name, png_bytes(canvas.with_picture(picture)), "image/png"))
-        for name, picture in pictures
+        for name, picture in request.shown
     ]
     # With heat maps beside it, the editor sees where to work: a mask would say more than they do.
     editable = np.ones(request.mask.shape, bool) if request.heat else request.mask > 0

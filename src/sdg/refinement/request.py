@@ -73,9 +73,12 @@ class EditRequest:
     heat: tuple[Image.Image, ...] = ()
 
     @property
-    def named_heat(self) -> list[tuple[str, Image.Image]]:
-        """The heat maps, each with a file's name."""
-        return list(zip(("artifact-heat.png", "misalignment-heat.png"), self.heat, strict=False))
+    def shown(self) -> list[tuple[str, Image.Image]]:
+        """The pictures an editor looks at, as files: the one to edit, then what its mode puts beside it."""
+        shown = [("picture.png", self.picture)]
+        if self.marked.tobytes() != self.picture.tobytes():
+            shown.append(("marked.png", self.marked))
+        return shown + list(zip(("artifact-heat.png", "misalignment-heat.png"), self.heat, strict=False))
 
 
 def build_request(
@@ -175,9 +178,10 @@ def _line(defect: Defect) -> str:
 
 
 def _heat_instruction(prompt: str, defects: Sequence[Defect], reasoning: str) -> str:
-    noted = [reasoning.strip(), *(defect.reason.strip() for defect in defects)]
-    lines = [fixed_instruction(prompt)]
-    lines += [text for text in noted if text]
+    noted = [text for text in (reasoning.strip(), *(defect.reason.strip() for defect in defects)) if text]
+    lines = [fixed_instruction(prompt), ""]
+    if noted:
+        lines += ["What an inspection of it noted:", *noted, ""]
     lines.append(
         "Beside the picture are two heat maps of it: the first shows artifacts, the second what contradicts "
         "the prompt, the brighter the worse. Work where they are bright."
