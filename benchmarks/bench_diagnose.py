@@ -70,6 +70,15 @@ def plain_loop(checkpoint: Path, pairs: list[tuple[Path, str]]) -> float:
     return time.perf_counter() - began
 
 
+def cold(command: list[str]) -> float:
+    """Seconds of a command from start to end; one that fails ends the benchmark with what it said."""
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
+    return time.perf_counter() - began
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,9 +89,8 @@ def main() -> None:
         pairs = scenes(folder)
         command = [sys.executable, "-m", "sdg", "diagnose", str(folder / "in.jsonl")]
         command += ["--detector", str(checkpoint), "--device", "cpu", "--out", str(folder / "out.jsonl")]
-        began = time.perf_counter()
-        subprocess.run([*command, "--batch-size", str(PICTURES)], capture_output=True)
-        print(f"sdg diagnose, cold, {PICTURES} pictures    {time.perf_counter() - began:6.1f} s")
+        took = cold([*command, "--batch-size", str(PICTURES)])
+        print(f"sdg diagnose, cold, {PICTURES} pictures    {took:6.1f} s")
         loop = plain_loop(checkpoint, pairs)
         print(f"plain generate loop              {loop / PICTURES:8.3f} s a picture")
         for batch_size in (1, 4, 8, 16):
