@@ -11,21 +11,26 @@ import subprocess
 import sys
 import time
 import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import toy
+from bad_server import Reply, Server, completion
 from click.testing import CliRunner
 from safetensors import safe_open
 
+from sdg import Defect, Diagnosis, render_response
 from sdg.alignment.monitors import measure_pictures
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
 from sdg.alignment.policies.lora import lora_parameters, save_lora
 from sdg.alignment.recipe import AlignRecipe, PolicyRecipe
 from sdg.alignment.runlog import read_log
-from sdg.cli import cli
+from sdg.cli import cli, main
 from sdg.errors import SdgError
 from sdg.recipes import load_recipe
 
@@ -152,7 +157,7 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
     assert [line["epoch"] for line in lines] == [0, 1]
     assert all(line["valid"] == line["samples"] == 16 and len(line["loss"]) == 2 for line in lines)
     assert all(line["first_ratio_error"] < 1e-5 for line in lines)
-    assert all(line["grad_norm"] > 0 for line in lines)
+    assert all(line["grad_norm"] > 0 and "kl" not in line for line in lines)
     watched = [line for line in read_log(tmp_path) if line["kind"] == "monitor"]
     assert [line["epoch"] for line in watched] == [0, 1, 2]
     assert all({"reward", "pick", "clip", "detector/defects"} <= line.keys() for line in watched)
@@ -168,6 +173,7 @@ def test_the_testbed_recipes_run_with_each_method(checkpoints: Path, tmp_path: P
     targets = "[to_q, to_k, proj_mlp]"
     (line,) = run(tmp_path, [*options, "--set", f"policy.lora.targets={targets}"], f"{recipe}-testbed.yaml")
     assert len(line["sde_steps"]) == 2
+    assert line["kl"] > 0  # the second step's, when the adapter has moved
     assert line["grad_norm"] > 0
     assert (line["defects"] is None) == (recipe == "flowgrpo")  # which asks no detector
 
@@ -234,6 +240,60 @@ def test_a_run_stops_with_a_sentence_when_nothing_can_be_scored(checkpoints: Pat
         run(tmp_path, small(checkpoints, reward__detector="python:toy.detect_or_fail?percent=100"))
 
 
+def late(percent: int) -> Callable[[int, int], Reply]:
+    """One defect a picture, but for this share of them too late: in silence, or byte by byte."""
+    numbers = count()
+    defect = Defect((0, 0, 500, 500), "artifact", "It is too bright here.", 50)
+    found = completion(render_response(Diagnosis((defect,), "A cup.")))
+
+    def behave(index: int, attempt: int) -> Reply:
+        number = next(numbers)
+        if number % 10 * 10 >= percent:
+            return found
+        return replace(found, drip=0.5) if number % 2 else replace(found, delay=10.0)
+
+    return behave
+
+
+def served(checkpoints: Path, server: Server, timeout: float) -> list[str]:
+    uri = f"openai:{server.url}?timeout={timeout}&attempts=1&profile=default#toy"
+    return small(
+        checkpoints, reward__detector=uri, reward__max_failed=0.9, sampling__batch_size=8,
+        prompts__held_out="null", monitor__scorers="[]", monitor__judges="[]", monitor__best="null",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_while_a_server_is_too_late_for_some_pictures_and_takes_none_for_clean(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    with Server(late(30)) as server:
+        lines = run(tmp_path, served(checkpoints, server, 2.0))
+    assert sum(server.asked.values()) == 32
+    late_ones = (6, 5)  # requests 0–2 and 10–12; 20–22, 30 and 31; a busy machine may add to them
+    assert all(line["failed_detector"] >= least for line, least in zip(lines, late_ones, strict=True))
+    assert all(line["valid"] == 16 - line["failed_detector"] > 0 for line in lines)
+    assert [line["failed_reward"] for line in lines] == [0, 0]
+    assert [line["defects"] for line in lines] == [1.0, 1.0]  # of those answered; a clean one would lower it
+    assert all(line["grad_norm"] > 0 for line in lines)
+
+
+@pytest.mark.slow
+def test_a_run_stops_with_a_sentence_when_a_server_is_too_late_for_every_picture(
+    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(RECIPES / "boxflow-flux1-dev.yaml")
+    with Server(late(100)) as server, pytest.raises(SystemExit) as stopped:
+        main(["align", recipe, *served(checkpoints, server, 0.5), "--out", str(tmp_path)])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "sdg: The detector gave nothing usable for 16 of 16 pictures, more than the share of 0.9 that "
+        "reward.max_failed allows; see to its server, then --resume."
+    )
+    assert not read_log(tmp_path)
+    assert not (tmp_path / "final").exists()
+
+
 def test_the_reward_rises(checkpoints: Path, tmp_path: Path) -> None:
     options = small(
         checkpoints, optimiser__steps=24, optimiser__learning_rate=3e-2, optimiser__ema_every=1,
@@ -251,16 +311,17 @@ def test_the_reward_rises(checkpoints: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scorer", ["darkness", "dark_or_missing"])
-def test_two_processes_learn_what_one_learns(checkpoints: Path, tmp_path: Path, scorer: str) -> None:
+@pytest.mark.parametrize(
+    ("scorer", "kl"), [("darkness", 0), ("dark_or_missing", 0), ("dark_or_missing", 50.0)]
+)
+def test_two_processes_learn_what_one_learns(
+    checkpoints: Path, tmp_path: Path, scorer: str, kl: float
+) -> None:
     code = f"""
 import json, sys, torch
 from pathlib import Path
 import sdg.alignment.trainer as trainer
-from sdg.alignment.monitors import measure_pictures
-from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
-from sdg.alignment.policies.lora import lora_parameters, save_lora
-from sdg.alignment.recipe import AlignRecipe, PolicyRecipe
+from sdg.alignment.recipe import AlignRecipe
 from sdg.recipes import load_recipe
 from sdg.alignment.policies.lora import lora_parameters
 seen = []
@@ -287,7 +348,7 @@ torch.save(seen, out.with_name(out.name + "-" + os.environ.get("RANK", "0") + ".
     script.write_text(code)
     options = small(
         checkpoints, reward__scorers=f"[{{name: s, uri: 'python:toy.{scorer}'}}]", groups__prompts=8,
-        optimiser__steps=2, optimiser__grad_norm=1e9, reward__max_failed=0.9,
+        optimiser__steps=2, optimiser__grad_norm=1e9, reward__max_failed=0.9, optimiser__kl=kl,
     )[1::2]  # fmt: skip
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", "2"]
@@ -310,10 +371,11 @@ torch.save(seen, out.with_name(out.name + "-" + os.environ.get("RANK", "0") + ".
                 assert torch.allclose(
                     step["gradients"][name], gradient, atol=1e-5 * float(gradient.abs().max() + 1e-3)
                 )
-    losses = [
-        [line["loss"] for line in read_log(tmp_path / n) if line["kind"] == "train"] for n in ("one", "two")
-    ]
-    assert losses[1][0] == pytest.approx(losses[0][0], abs=1e-5)
+    logs = [next(line for line in read_log(tmp_path / n) if line["kind"] == "train") for n in ("one", "two")]
+    assert logs[1]["loss"] == pytest.approx(logs[0]["loss"], abs=1e-5)
+    if kl:  # which is 0 in the first step, and most of the loss in the second
+        assert logs[1]["kl"] == pytest.approx(logs[0]["kl"], rel=1e-4)
+        assert kl * logs[0]["kl"] > 10 * 1e-5
 
 
 def test_compare_measures_base_and_adapter_on_the_same_noise(checkpoints: Path, tmp_path: Path) -> None:

@@ -96,6 +96,14 @@ def test_a_run_is_read_although_its_last_line_is_cut_off(tmp_path):
     assert [caption for caption, _ in run.pictures()] == ["Epoch 0", "Epoch 6", "Epoch 12"]
 
 
+@pytest.mark.parametrize("logged", [["approx_kl"], ["approx_kl", "kl"]])
+def test_the_divergences_in_a_log_are_drawn(tmp_path, logged):
+    lines = [{"kind": "train", "epoch": at, "loss": [0.1], **dict.fromkeys(logged, 0.2)} for at in (0, 1)]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    [(heading, charts)] = read_run(tmp_path).curves()
+    assert (heading, [chart.name for chart in charts]) == ("Training", ["loss", *logged])
+
+
 def test_of_many_figures_the_first_and_the_last_are_shown(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"kind": "train", "epoch": 0, "reward": 1}\n', encoding="utf-8")
     (tmp_path / "pictures").mkdir()

@@ -39,7 +39,8 @@ def optimise(
     """One optimiser step on this process's `batches`, whose rows are `indices` of the epoch.
 
     everyone: the rows of all processes in this step; the loss is the mean over the valid ones. Returns
-    loss, grad_norm, clip_fraction, approx_kl and ratio_error (largest |ρ − 1|), the same on every process.
+    loss, grad_norm, clip_fraction, approx_kl (from the policy that drew), ratio_error (largest |ρ − 1|) and,
+    where the recipe has that term, kl (from the model before training), the same on every process.
     """
     settings = recipe.optimiser
     valid_rows = int(signal.valid[list(everyone)].sum())
@@ -47,7 +48,7 @@ def optimise(
         return dict.fromkeys(("loss", "grad_norm", "clip_fraction", "approx_kl", "ratio_error"), 0.0)
     trained = len(batches[0].x)  # stochastic steps a sample
     denominator = valid_rows * trained / accelerator.num_processes  # gradients are averaged over processes
-    sums = torch.zeros(4, dtype=torch.float64)  # loss, then over (valid row, step): count, clipped, KL
+    sums = torch.zeros(5, dtype=torch.float64)  # loss, then over (valid row, step): count, clipped, both KLs
     ratio_error = 0.0
     parameters = list(lora_parameters(policy.transformer).values())
     optimizer.zero_grad(set_to_none=True)
@@ -75,11 +76,12 @@ def optimise(
                         reference = policy.score(batch, step).mean
                     kl = step_kl(scored.mean, reference, scored.std, policy.channel_dim)
                     loss = loss + settings.kl * mean_over_valid(kl, valid, denominator=denominator)
+                    sums[4] += float(mean_over_valid(kl.detach(), valid)) * int(valid.sum())
                 accelerator.backward(loss)
             stats = ratio_stats(new.detach(), old, clip, valid)
             if stats.rows:
                 ratio_error = max(ratio_error, abs(stats.ratio_max - 1), abs(stats.ratio_min - 1))
-                sums[1:] += torch.tensor([1.0, stats.clip_fraction, stats.approx_kl]) * stats.rows
+                sums[1:4] += torch.tensor([1.0, stats.clip_fraction, stats.approx_kl]) * stats.rows
             sums[0] += float(loss.detach()) / accelerator.num_processes
     grad_norm = accelerator.clip_grad_norm_(parameters, settings.grad_norm)
     optimizer.step()
@@ -92,6 +94,8 @@ def optimise(
         "approx_kl": float(total[3] / total[1]),
         "ratio_error": float(worst),
     }
+    if settings.kl > 0:
+        values["kl"] = float(total[4] / total[1])
     if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
         raise SdgError("The loss or its gradient is no longer a number; lower optimiser.learning_rate.")
     return values

@@ -16,7 +16,8 @@ from sdg.errors import SdgError
 from sdg.reporting.curves import Curve, curve, number
 from sdg.reporting.pictures import Shown, show
 
-_WATCHED: Final = ("reward", "defects", "loss", "reward_std", "kl", "clip_fraction")  # of training, if logged
+# Of training, where logged: `kl` only is where the recipe has that term.
+_WATCHED: Final = ("reward", "defects", "loss", "reward_std", "approx_kl", "kl", "clip_fraction")
 _MOST_PICTURES: Final = 6
 _WIDTH: Final = 1400  # of figures, whose maps and captions must stay legible
 
