@@ -15,7 +15,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -115,10 +115,17 @@ def known(record: Record) -> Diagnosis:
     return record.diagnosis
 
 
-def answers(name: str, folder: Path, test: Sequence[Record], corpus: Path, runs: Path) -> System:
+def test_split(corpora: Sequence[Path]) -> Iterator[Record]:
+    """The test pictures of all corpora, their paths with the corpus' folder."""
+    for corpus in corpora:
+        for record in read_annotations(corpus / "test.jsonl"):
+            yield replace(record, filepath=str(corpus / record.filepath))
+
+
+def answers(name: str, folder: Path, test: Sequence[Record], runs: Path) -> System:
     """What a trained model says of the test split; what was answered before is not asked again."""
     out = runs / f"{name.lower().replace(' ', '-')}.jsonl"
-    items = [Item(record.filepath, record.prompt, corpus / record.filepath) for record in test]
+    items = [Item(record.filepath, record.prompt, Path(record.filepath)) for record in test]
     if not out.is_file():
         detector = load_detector(f"{folder / 'final'}?device=cpu&batch_size=50")
         run(detector, items, out, resume=True, on_result=told(name, len(items)))
@@ -224,6 +231,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--corpus", type=Path, default=Path("runs/corpus"))
+    parser.add_argument(
+        "--also", type=Path, action="append", default=[], help="corpus whose test split is taken as well"
+    )
     parser.add_argument("--model", dest="models", action="append", default=[], metavar="NAME=RUN")
     parser.add_argument("--embedder", default="minilm", help="compares reasons for DescCos")
     parser.add_argument("--runs", type=Path, default=Path("runs/detector-experiment"))
@@ -231,15 +241,15 @@ def main() -> None:
     options = parser.parse_args()
     folders = {name: Path(folder) for name, _, folder in (model.partition("=") for model in options.models)}
     try:
-        train, validation, test = (
-            list(read_annotations(options.corpus / f"{split}.jsonl"))
-            for split in ("train", "validation", "test")
+        train, validation = (
+            list(read_annotations(options.corpus / f"{split}.jsonl")) for split in ("train", "validation")
         )
+        test = list(test_split([options.corpus, *options.also]))
         truth = [known(record) for record in test]
         systems = [
             System(CLEAN, [Diagnosis()] * len(test)),
             System(PRIOR, [prior_boxes(train, validation)] * len(test)),
-            *(answers(name, folder, test, options.corpus, options.runs) for name, folder in folders.items()),
+            *(answers(name, folder, test, options.runs) for name, folder in folders.items()),
         ]
     except SdgError as error:
         sys.exit(f"Error: {error}")

@@ -87,8 +87,8 @@ def test_answers_on_disk_are_used_again_and_a_failed_one_is_not_an_empty_diagnos
         {"filepath": "2.png", "caption": "a prompt", "response": None, "status": "failed", "error": "Late."},
     ]
     (tmp_path / "sft.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = experiment.answers("SFT", tmp_path / "none", test, tmp_path, tmp_path)
+    found = experiment.answers("SFT", tmp_path / "none", test, tmp_path)
     assert [d.status for d in found.diagnoses] == [Status.OK, Status.FAILED]
     assert found.well_formed([0, 1]) == 0.5
     with pytest.raises(SdgError, match="another test split"):
-        experiment.answers("SFT", tmp_path / "none", [record(3)], tmp_path, tmp_path)
+        experiment.answers("SFT", tmp_path / "none", [record(3)], tmp_path)
