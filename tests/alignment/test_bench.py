@@ -1,0 +1,25 @@
+"""The benchmark of the spatial part measures what it is compared with, in the same run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).parents[2] / "benchmarks" / "bench_alignment_math.py"
+
+
+@pytest.mark.slow
+def test_the_spatial_part_is_a_small_share_of_a_step_measured_beside_it() -> None:
+    command = [sys.executable, str(PATH), "--images", "32", "--repeats", "3"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (step,) = re.findall(r"optimiser step .*?([\d.]+) ms", said)
+    (spatial,) = re.findall(r"maps \+ advantages \+ loss, grid 8×8 +([\d.]+) ms", said)
+    here, flux = (float(ratio) for ratio in re.findall(r"ratio ([\d.]+) %", said))
+    assert here == pytest.approx(100 * float(spatial) / float(step), rel=0.05, abs=0.01)
+    assert 0 < here <= 3
+    assert 0 < flux <= 3
+    assert "21.5 TFLOP" in said  # the assumptions behind the second
