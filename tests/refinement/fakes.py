@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from sdg import Defect, Diagnosis, Status
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, picture
+from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, failed, picture
 from sdg.detectors.bulk import Item
 from sdg.refinement import EditRequest, EditResult
 from sdg.refinement.batch import Plan, refine_all
@@ -37,19 +37,18 @@ class Brightness(StreamingDetector):
     ) -> Iterator[tuple[int, Outcome]]:
         assert self._free.acquire(blocking=False), "asked while it is answering"
         try:
-            yield from self._answers(pairs)
+            for index in range(len(pairs)) if wanted is None else sorted(wanted):
+                yield index, self._answer(pairs[index][0])
         finally:
             self._free.release()
 
-    def _answers(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Outcome]]:
-        for index, (image, _) in enumerate(pairs):
-            shown = picture(image)
-            red = shown.getpixel((shown.width // 2, shown.height // 2))[0]
-            if red == 255:
-                yield index, failed("Too bright to look at.")
-            else:
-                found = (Defect(BOX, "artifact", "too bright", min(100, red)),) if red else ()
-                yield index, Outcome(Diagnosis(found, status=Status.OK))
+    def _answer(self, image: Source) -> Outcome:
+        shown = picture(image)
+        red = shown.getpixel((shown.width // 2, shown.height // 2))[0]
+        if red == 255:
+            return failed("Too bright to look at.")
+        found = (Defect(BOX, "artifact", "too bright", min(100, red)),) if red else ()
+        return Outcome(Diagnosis(found, status=Status.OK))
 
 
 class Halver:

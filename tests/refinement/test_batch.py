@@ -86,6 +86,31 @@ def test_a_run_that_dies_goes_on_and_ends_as_an_undisturbed_one(source: Path, tm
             assert one == other
 
 
+def test_a_resumed_run_asks_the_detector_in_the_batches_of_an_undisturbed_one(tmp_path: Path) -> None:
+    class Recording(Brightness):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[tuple[list[str], list[int]]] = []
+
+        def stream(self, pairs, wanted=None):
+            if wanted is not None:  # a first look; edits are judged without
+                self.asked.append(([Path(image).name for image, _ in pairs], sorted(wanted)))
+            yield from super().stream(pairs, wanted)
+
+    def stop(row, left):
+        if left == CHUNK + 1:
+            raise KeyboardInterrupt
+
+    source = pictures(tmp_path / "in", *[FINE] * (CHUNK + 4))
+    (source / "01.png").write_bytes(b"no picture")
+    names = [f"{number:02}.png" for number in range(CHUNK + 4)]
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out", on_result=stop)
+    again = Recording()
+    run(source, tmp_path / "out", detector=again, resume=True)
+    assert again.asked == [(names[:CHUNK], list(range(3, CHUNK))), (names[CHUNK:], list(range(4)))]
+
+
 def test_nothing_is_done_twice_and_failures_are_tried_again(source: Path, tmp_path: Path) -> None:
     (source / "g.png").write_bytes(b"no picture")
     Image.new("RGB", (8, 8), "gray").save(source / "h.png")

@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,10 +90,12 @@ def refine_all(
     begin(output, {"detector": dict(detector.identity), "plan": plan.as_json()}, resume)
     with journal(partial_of(output)) as append:
         rows = earlier(output, _keyed, set(keys), "picture")
-        todo = [item for item in items if _failed(rows.get(item.key))]
-        todo.sort(key=lambda item: item.key in rows)  # else eight that always fail would bar the way
-        left, in_a_row = len(todo), Counter[str]()
-        with closing(_refined(todo, detector, editor, plan, heat)) as results:
+        missing = {key for key in keys if key not in rows}
+        again = {key for key, row in rows.items() if _failed(row)}
+        todo = left = len(missing) + len(again)
+        in_a_row = Counter[str]()
+        # Failed ones last: eight that always fail would bar the way to the others.
+        with closing(_refined(items, (missing, again), detector, editor, plan, heat)) as results:
             for one in results:
                 row = rows[one.looked.item.key] = _row(one, Path(out))
                 append(row)
@@ -111,7 +113,7 @@ def refine_all(
         jsonl.write_objects(output, ordered)
         partial_of(output).unlink()
     outcomes = Counter(row["status"] for row in ordered)
-    return Summary(len(items), len(todo), dict(outcomes), tuple(row for row in ordered if _failed(row)))
+    return Summary(len(items), todo, dict(outcomes), tuple(row for row in ordered if _failed(row)))
 
 
 def digest_of(item: Item) -> str:
@@ -122,7 +124,7 @@ def digest_of(item: Item) -> str:
 def require_writable(out: str | os.PathLike[str]) -> None:
     """Raise SdgError where a run cannot write to the folder: before anything is loaded or paid for."""
     try:
-        (Path(out) / PICTURES).mkdir(parents=True, exist_ok=True)
+        Path(out).mkdir(parents=True, exist_ok=True)
         probe = Path(out) / ".writable"
         probe.touch()
         probe.unlink()
@@ -152,12 +154,13 @@ class _InTurn:
 
 def _refined(
     items: Sequence[Item],
+    parts: Sequence[Collection[Key]],
     detector: StreamingDetector,
     editor: Editor,
     plan: Plan,
     heat: HeatSource | StoredHeat | None,
 ) -> Generator[_Refined]:
-    """Each item with what came of it, chunk by chunk, as they come."""
+    """Each item of the first part with what came of it, chunk by chunk, as they come; then of the next."""
     in_turn = _InTurn(detector)
 
     def work(looked: Looked) -> _Refined:
@@ -181,8 +184,9 @@ def _refined(
             return _Refined(looked, error=str(error))
         return _Refined(looked, result)
 
-    for chunk in look(items, detector):
-        yield from as_they_come(work, chunk, editor.concurrency)
+    for part in parts:
+        for chunk in look(items, detector, part):
+            yield from as_they_come(work, chunk, editor.concurrency)
 
 
 def _evidence(one: _Refined) -> dict[str, bool]:
@@ -236,8 +240,8 @@ def _readable(diagnosis: Diagnosis) -> Row:
     return {"status": diagnosis.status.value, "defects": write_defects(diagnosis.defects)}
 
 
-def _failed(row: Row | None) -> bool:
-    return row is None or row.get("status") == Outcome.FAILED.value
+def _failed(row: Row) -> bool:
+    return row.get("status") == Outcome.FAILED.value
 
 
 def _keyed(row: Mapping[str, Any]) -> tuple[Key, Row]:

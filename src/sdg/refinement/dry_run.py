@@ -1,6 +1,6 @@
 """A dry run: what an editor would be told about each picture, written and not sent.
 
-OUT/requests/DIGEST/   picture.png, mask.png, instruction.txt; marked.png in mode sdg, heat maps in mode heatmap
+OUT/requests/DIGEST/   picture.png, mask.png, instruction.txt; in mode sdg marked.png, in heatmap two maps
 """
 
 from __future__ import annotations

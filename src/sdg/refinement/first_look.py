@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ from PIL import Image
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector
 from sdg.detectors.bulk import Item
+from sdg.detectors.journal import Key
 from sdg.errors import SdgError
 from sdg.images import load_image
 
@@ -30,22 +31,23 @@ class Looked:
     error: str = ""
 
 
-def look(items: Sequence[Item], detector: StreamingDetector) -> Iterator[list[Looked]]:
-    """Read and diagnose the items, CHUNK at a time, in their order.
+def look(
+    items: Sequence[Item], detector: StreamingDetector, wanted: Collection[Key] | None = None
+) -> Iterator[list[Looked]]:
+    """Read and diagnose the items whose keys are wanted, by default all, out of CHUNK at a time, in order.
 
+    Chunks are of all items, so that a detector's batches are those of a run that was never stopped.
     Raises SdgError for what concerns every picture, such as memory too small for the detector's batch.
     """
     for start in range(0, len(items), CHUNK):
         chunk = items[start : start + CHUNK]
-        read = [_read(item) for item in chunk]
-        fit = [place for place, (picture, _) in enumerate(read) if picture is not None]
-        pairs = [(chunk[place].file, chunk[place].prompt) for place in fit]
-        outcomes = {fit[index]: outcome for index, outcome in detector.stream(pairs)} if pairs else {}
+        places = [place for place, item in enumerate(chunk) if wanted is None or item.key in wanted]
+        read = {place: _read(chunk[place]) for place in places}
+        fit = frozenset(place for place, (picture, _) in read.items() if picture is not None)
+        pairs = [(item.file, item.prompt) for item in chunk]
+        outcomes = dict(detector.stream(pairs, fit)) if fit else {}
         unread = Outcome(Diagnosis(status=Status.FAILED))
-        yield [
-            _looked(item, picture, error, outcomes.get(place, unread))
-            for place, (item, (picture, error)) in enumerate(zip(chunk, read, strict=True))
-        ]
+        yield [_looked(chunk[place], *read[place], outcomes.get(place, unread)) for place in places]
 
 
 def _read(item: Item) -> tuple[Image.Image | None, str]:
