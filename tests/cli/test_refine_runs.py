@@ -1,0 +1,155 @@
+"""Whole runs of `sdg refine`, with a real pipeline and with an API: what they leave, also after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from edit_api import Api, halved
+from PIL import Image
+from servers import command, detector, pictures, refine, rows
+
+sys.path.append(str(Path(__file__).parents[1] / "alignment"))
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A FluxPipeline of toy size, saved."""
+    import toy
+
+    folder = tmp_path_factory.mktemp("flux")
+    toy.flux_pipeline().save_pretrained(folder)
+    return folder
+
+
+def kept(out: Path) -> dict[str, bytes]:
+    """Everything a run leaves, by name."""
+    files = [out / "refinements.jsonl", *sorted((out / "pictures").iterdir())]
+    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
+
+
+def killed_after(folder: Path, lines: int, *arguments: str) -> None:
+    """Start a run and end it by SIGKILL once so many lines of its journal are on disk."""
+    journal = folder / "killed" / "refinements.jsonl.partial"
+    with subprocess.Popen(command(*arguments), cwd=folder, stderr=subprocess.PIPE) as run:
+        assert run.stderr is not None
+        os.set_blocking(run.stderr.fileno(), False)
+        while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL
+    assert not (folder / "killed" / "refinements.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_whole_run_with_a_real_pipeline(tmp_path: Path, flux: Path) -> None:
+    pictures(tmp_path, a=250, b=0, c=240)
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    with detector() as server:
+        arguments = (
+            *(
+                "--detector",
+                f"openai:{server.url}#d?attempts=1&profile=default",
+                "--editor",
+                f"testbed:{flux}",
+            ),
+            *("--steps", "2", "--rounds", "2", "--candidates", "2", "--out", "out", "--html", "out.html"),
+        )
+        first = refine(tmp_path, *arguments)
+        assert first.returncode == 1
+        assert first.stderr.splitlines()[-1].startswith(
+            "sdg: 1 of 3 images failed (--resume tries them again); the first, c.png: "
+        )
+        found = {row["id"]: row for row in rows(tmp_path / "out")}
+        assert found["b.png"]["status"] == "already clean"
+        assert [attempt["round"] for attempt in found["a.png"]["attempts"]] == [1, 1, 2, 2]
+        assert all(isinstance(attempt["severity"], int) for attempt in found["a.png"]["attempts"])
+
+        again = refine(tmp_path, *arguments)
+        assert again.returncode == 1
+        assert "refinements.jsonl exists already; go on with --resume" in again.stderr
+        Image.new("RGB", (26, 18), (240, 240, 240)).save(tmp_path / "c.png")
+        resumed = refine(tmp_path, *arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr.count(" left)") == 1  # c.png alone
+    assert (resumed.stdout, first.stdout) == ("", "")
+    ends = {row["id"]: row for row in rows(tmp_path / "out")}
+    assert list(ends) == ["a.png", "b.png", "c.png"]
+    assert ends["a.png"] == found["a.png"]
+    page = (tmp_path / "out.html").read_text()
+    assert all(name in page for name in ends)
+    assert page.count("data:image/webp") == 5  # b.png has no other side
+    for name in ("a.png", "c.png"):  # an untrained pipeline paints grey, which is less bright
+        assert ends[name]["status"] == "improved"
+        after = Image.open(tmp_path / "out" / ends[name]["after"])
+        assert after.size == Image.open(tmp_path / name).size
+        before, ended = (ends[name][key]["defects"][0] for key in ("diagnosis_before", "diagnosis_after"))
+        assert ended["importance"] < before["importance"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_a_real_pipeline_ends_as_an_undisturbed_one(tmp_path: Path, flux: Path) -> None:
+    pictures(tmp_path, a=250, b=0, c=240, d=245, e=2)
+    with detector() as server:
+        arguments = (
+            *(
+                "--detector",
+                f"openai:{server.url}#d?attempts=1&profile=default",
+                "--editor",
+                f"testbed:{flux}",
+            ),
+            *("--steps", "2", "--rounds", "2", "--out"),
+        )
+        whole = refine(tmp_path, *arguments, "whole")
+        assert whole.returncode == 0, whole.stderr
+        killed_after(tmp_path, 2, *arguments, "killed")
+        resumed = refine(tmp_path, *arguments, "killed", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert kept(tmp_path / "killed") == kept(tmp_path / "whole")
+
+
+def test_a_run_with_an_api_is_killed_twice_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    pictures(tmp_path, **{f"p{number:02}": 90 + number for number in range(8)})
+    with detector() as server, Api(otherwise=halved, delay=0.1) as api:
+        arguments = (
+            *("--detector", f"openai:{server.url}#d?attempts=1&profile=default"),
+            *("--editor", f"openai:{api.url}#painter?per_minute=60000", "--rounds", "2", "--out"),
+        )
+        whole = refine(tmp_path, *arguments, "whole")
+        assert whole.returncode == 0, whole.stderr
+        assert (len(api.asked), api.busiest) == (16, 2)
+        killed_after(tmp_path, 2, *arguments, "killed")
+        killed_after(tmp_path, 5, *arguments, "killed", "--resume")
+        done = len((tmp_path / "killed" / "refinements.jsonl.partial").read_text().splitlines())
+        asked = len(api.asked)
+        resumed = refine(tmp_path, *arguments, "killed", "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        assert resumed.stderr.count(" left)") == 8 - done
+        assert len(api.asked) - asked <= 2 * (8 - done) + 2  # what a dead process had sent may still arrive
+    assert kept(tmp_path / "killed") == kept(tmp_path / "whole")
+
+
+def test_a_run_that_is_interrupted_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    pictures(tmp_path, a=90, b=90, c=90)
+    with detector() as server, Api(otherwise=halved, delay=3600) as api:
+        arguments = (
+            *("--detector", f"openai:{server.url}#d?attempts=1&profile=default"),
+            *("--editor", f"openai:{api.url}#painter?per_minute=60000", "--out", "out"),
+        )
+        with subprocess.Popen(
+            command(*arguments), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        ) as interrupted:
+            while len(api.asked) < 2:
+                assert interrupted.poll() is None
+                time.sleep(0.01)
+            interrupted.send_signal(signal.SIGINT)
+            _, said = interrupted.communicate(timeout=600)
+    assert interrupted.returncode == 1
+    assert "Stopped. What is done so far is kept; go on with --resume --out out." in said
+    assert "Traceback" not in said
