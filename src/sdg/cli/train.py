@@ -41,7 +41,7 @@ def sft(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> No
     settings = load_recipe(SftRecipe, recipe, overrides)
     from sdg.training.sft import sft as run  # after the recipe is known to be good: this loads torch
 
-    _report(run(settings, out, resume=resume), out)
+    run(settings, out, resume=resume)
 
 
 @train.command()
@@ -60,8 +60,4 @@ def grpo(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> N
     settings = load_recipe(GrpoRecipe, recipe, overrides)
     from sdg.training.grpo import grpo as run
 
-    _report(run(settings, out, resume=resume), out)
-
-
-def _report(final: Path, out: Path) -> None:
-    click.echo(f"Done: the detector is in {final}, the log in {out / 'log.jsonl'}.", err=True)
+    run(settings, out, resume=resume)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,52 @@ def _diagnosis(answer: Answer, profile: PromptProfile) -> Diagnosis:
     if answer.whole or diagnosis.status is Status.UNPARSEABLE:
         return diagnosis
     return cut_off(diagnosis)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run's best checkpoint compares with the weights it began with.
+
+    checkpoint: name of the best one's folder. best, start: what the metric was there and before the first
+    step; None where that was not measured.
+    """
+
+    metric: str
+    checkpoint: str | None = None
+    best: float | None = None
+    start: float | None = None
+
+    @classmethod
+    def of(cls, state: Any, metric: str) -> Outcome:
+        """The outcome of a trainer's state, also of one that was resumed."""
+        # The start's evaluation is in the log alone: the trainer chooses among checkpoints.
+        key = f"eval_{metric}"
+        start = next((log[key] for log in state.log_history if log["step"] == 0 and key in log), None)
+        if state.best_model_checkpoint is None:
+            return cls(metric, start=start)
+        return cls(metric, Path(state.best_model_checkpoint).name, state.best_metric, start)
+
+    @property
+    def start_is_better(self) -> bool:
+        """Whether the start's score is above the best checkpoint's."""
+        return self.start is not None and self.best is not None and self.start > self.best
+
+    @property
+    def weights(self) -> str:
+        """Where the final detector's weights are from: "start", "checkpoint-N", or "last step"."""
+        return "start" if self.start_is_better else self.checkpoint or "last step"
+
+    def sentence(self) -> str | None:
+        """The comparison in one sentence; None where the start or no checkpoint was evaluated."""
+        if self.start is None or self.best is None:
+            return None
+        scores = (
+            f"{self.metric} was {self.start:.4f} at the start and is {self.best:.4f} at best, "
+            f"in {self.checkpoint}"
+        )
+        if self.start_is_better:
+            return f"No checkpoint is better than the start, so the final detector is the start's: {scores}."
+        return f"The final detector is the best checkpoint: {scores}."
 
 
 @dataclass(frozen=True, slots=True)

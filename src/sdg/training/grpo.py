@@ -15,7 +15,7 @@ from sdg.embeddings import Similarity, load_embedder
 from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
 from sdg.training.dataset import load_picture, question, unpack_truth
-from sdg.training.evaluate import SdgEvalMixin, Validation
+from sdg.training.evaluate import Outcome, SdgEvalMixin, Validation
 from sdg.training.guards import MALFORMED, SPREAD, GuardCallback
 from sdg.training.recipe import GrpoRecipe
 from sdg.training.reward import composite_rewards
@@ -103,6 +103,7 @@ def _parts(turns: Messages) -> Messages:
 def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
     """Train as the recipe says; returns the folder of the final detector, the best checkpoint by its metric.
 
+    With `evaluation.first` it is the start's weights where no checkpoint scored better.
     Raises SdgError for anything a user can mend, and where a guard stopped the run; its checkpoints stay.
     """
     check_environment(recipe)
@@ -118,11 +119,13 @@ def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
     if guard.reason is not None:
         kept = trainer.state.best_model_checkpoint or last_checkpoint(out)
         where = f"the best checkpoint is {kept}" if kept else "no checkpoint was saved yet"
+        if Outcome.of(trainer.state, recipe.evaluation.best).start_is_better:
+            where += f", and scored below {recipe.model.checkpoint}"
         raise SdgError(
             f"The run stopped at step {trainer.state.global_step}: {guard.reason} "
             f"Lower the learning rate or start from a better checkpoint; {where}."
         )
-    final = save_final(trainer, processor, profile, out)
+    final = save_final(trainer, recipe, processor, profile, out)
     trainer.accelerator.end_training()
     return final
 

@@ -114,7 +114,7 @@ class EvaluationRecipe:
     """
 
     every: int = 200  # steps; each evaluated checkpoint is saved
-    first: bool = False  # also before the first step
+    first: bool = False  # also before the first step; then the final detector is never worse than the start
     batch_size: int = 8
     best: str = "BoxF1@0.5"
     embedder: str | None = None

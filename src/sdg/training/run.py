@@ -1,9 +1,10 @@
 """What SFT and GRPO runs share: the folder of a run, loading, trainer arguments, resuming, the final model.
 
-OUT/manifest.json   recipe, versions, digests and counts of the data
+OUT/manifest.json   recipe, versions, processes, digests and counts of the data; at the end, what was chosen
 OUT/log.jsonl       every log entry
 OUT/checkpoint-N/   a detector's folder each, with optimiser and random state to resume from
-OUT/final/          the best checkpoint as a whole model, loadable by `load_detector("OUT/final")`
+OUT/final/          the best checkpoint, or the start where that scored better, as a whole model, loadable by
+                    `load_detector("OUT/final")`
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -37,7 +39,7 @@ from sdg.files import atomic_writer, write_text
 from sdg.prompting import PromptProfile
 from sdg.recipes import to_document
 from sdg.training.dataset import Rows, read_rows
-from sdg.training.evaluate import Validation
+from sdg.training.evaluate import Outcome, Validation
 from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
 
 MANIFEST: Final = "manifest.json"
@@ -228,11 +230,13 @@ def open_run(
 
     Raises SdgError where the folder holds a run and `resume` is not asked for, or another run than this.
     """
+    processes = PartialState(cpu=recipe.run.device == "cpu")
     manifest = {
         "kind": type(recipe).__name__.removesuffix("Recipe").lower(),
         "recipe": to_document(recipe),
         "profile": profile.digest,
         "data": data,
+        "processes": processes.num_processes,
         "versions": _versions(),
     }
     path = out / MANIFEST
@@ -252,10 +256,9 @@ def open_run(
     if out.exists() and any(out.iterdir()):
         raise SdgError(f"{out} is not empty and holds no run; name another folder.")
     # Every process has looked before one writes, or a slow one would find the folder taken.
-    processes = PartialState(cpu=recipe.run.device == "cpu")
     processes.wait_for_everyone()
     if processes.is_main_process:
-        write_text(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        _write_manifest(out, manifest)
     return None
 
 
@@ -304,20 +307,47 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return list(read_objects(path)) if path.stat().st_size else []
 
 
-def save_final(trainer: Any, processor: Any, profile: PromptProfile, out: Path) -> Path:
-    """Write the trainer's model, adapters merged in, with processor and profile; returns the folder."""
-    final = out / FINAL
+def save_final(trainer: Any, recipe: Recipe, processor: Any, profile: PromptProfile, out: Path) -> Path:
+    """Write the final model, adapters merged in, with processor and profile; returns the folder.
+
+    It is the trainer's model, the best checkpoint, or the start's weights where they scored better; the
+    manifest says which, and so does stderr.
+    """
+    final, main = out / FINAL, trainer.accelerator.is_main_process
+    outcome = Outcome.of(trainer.state, recipe.evaluation.best)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "merge_and_unload"):
-        if trainer.accelerator.is_main_process:
+    if outcome.start_is_better:
+        if main:
+            load_model(recipe.model).save_pretrained(final)
+    elif hasattr(model, "merge_and_unload"):
+        if main:
             model.merge_and_unload().save_pretrained(final)
     else:
         trainer.save_model(str(final))
-    if trainer.accelerator.is_main_process:
+    if main:
         processor.save_pretrained(final)
         profile.save(final)
+        _record(out, outcome)
+        if (sentence := outcome.sentence()) is not None:
+            print(sentence, file=sys.stderr)
+        print(f"Done: the detector is in {final}, the log in {out / LOG}.", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()
     return final
+
+
+def _record(out: Path, outcome: Outcome) -> None:
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    manifest["final"] = {
+        "weights": outcome.weights,
+        "metric": outcome.metric,
+        "best": outcome.best,
+        "start": outcome.start,
+    }
+    _write_manifest(out, manifest)
+
+
+def _write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
+    write_text(out / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def _versions() -> dict[str, str]:

@@ -42,6 +42,7 @@ class SftTrainer(SdgEvalMixin, SFTTrainer):
 def sft(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
     """Train as the recipe says; returns the folder of the final detector, the best checkpoint by its metric.
 
+    With `evaluation.first` it is the start's weights where no checkpoint scored better.
     resume: go on from the newest checkpoint in `out`, with the losses an undisturbed run would have had.
     Raises SdgError for anything a user can mend: files, checkpoints, libraries, a folder that is taken.
     """
@@ -52,7 +53,7 @@ def sft(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
     checkpoint = open_run(recipe, out, summary, profile, resume)
     trainer = sft_trainer(recipe, out, processor, validation, rows.dataset(), resumed=checkpoint is not None)
     trainer.train(resume_from_checkpoint=checkpoint)
-    final = save_final(trainer, processor, profile, out)
+    final = save_final(trainer, recipe, processor, profile, out)
     trainer.accelerator.end_training()
     return final
 
