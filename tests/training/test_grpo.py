@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
+from processes import finish, kill_after_a_checkpoint, start
 from safetensors.torch import load_file
 
 from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, PromptProfile
-from sdg.recipes import to_document
 from sdg.training.dataset import pack_truth, read_rows, target, truths
 from sdg.training.grpo import grpo, grpo_arguments, reward_function
 from sdg.training.guards import LENGTH, MALFORMED, SPREAD, Guards
 from sdg.training.recipe import GuardsRecipe, RolloutRecipe
 from sdg.training.reward import Reward
-from sdg.training.run import check_environment, last_checkpoint, load_processor
+from sdg.training.run import check_environment, load_processor
 
 
 def entries(out) -> list[dict[str, Any]]:
@@ -173,19 +167,16 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
         assert again[name] == steps[2][name]
 
 
-KILLED = """
-import sys
+GRADED = """
 import sdg.training.grpo
-from sdg.cli import cli
 from sdg.training.reward import Reward
 
 def grade(responses, truths, similarity, **gate):
     return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
 
 sdg.training.grpo.composite_rewards = grade
-cli()
 """
-"""`sdg` with the rewards of `graded`, for a process of its own."""
+"""The rewards of `graded`, for a process of its own."""
 
 
 @pytest.mark.slow
@@ -194,19 +185,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(grpo_recipe, tmp_path):
     recipe = replace(grpo_recipe, optimiser=replace(grpo_recipe.optimiser, max_steps=4))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     grpo(recipe, whole)
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(to_document(recipe)))
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, "train", "grpo", tmp_path / "recipe.yaml", "--out", killed],
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 300
-    while last_checkpoint(killed) is None and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = int(Path(str(last_checkpoint(killed))).name.removeprefix("checkpoint-"))
-    assert 1 <= done < 4
+    assert 1 <= kill_after_a_checkpoint(start(recipe, killed, before=GRADED), killed) < 4
 
     grpo(recipe, killed, resume=True)
     names = ("reward", "entropy", "grad_norm", "kl", "eval_reward")
@@ -224,3 +203,30 @@ def test_a_run_that_a_guard_stops_ends_with_its_sentence(grpo_recipe, tmp_path):
     strict = replace(grpo_recipe, guards=GuardsRecipe(malformed=0.5, patience=1))
     with pytest.raises(SdgError, match="stopped at step 1: 100% of the completions are malformed"):
         grpo(strict, tmp_path / "run")
+
+
+HALF_MALFORMED = """
+import os
+import sdg.training.grpo
+from sdg.training.reward import Reward
+
+def grade(responses, truths, similarity, **gate):
+    if os.environ["RANK"] == "1":
+        return [Reward(-1.0, 0.0, 0.0, 0.0, format_valid=False) for _ in responses]
+    return [Reward(1.0, 0.1 * place, 0.25, 0.125, format_valid=True) for place, _ in enumerate(responses)]
+
+sdg.training.grpo.composite_rewards = grade
+"""
+
+
+@pytest.mark.slow
+def test_the_log_is_of_all_processes_also_where_one_has_no_well_formed_completion(grpo_recipe, tmp_path):
+    optimiser = replace(grpo_recipe.optimiser, max_steps=1, batch_size=4)  # a group across both processes
+    out = tmp_path / "two"
+    finish(start(replace(grpo_recipe, optimiser=optimiser), out, processes=2, before=HALF_MALFORMED), out)
+    assert json.loads((out / "manifest.json").read_text())["processes"] == 2
+    [step] = [entry for entry in entries(out) if "loss" in entry]
+    assert step[MALFORMED] == pytest.approx(0.5)
+    parts = [step[f"sdg/{part}"] for part in ("location", "description", "importance")]
+    assert parts == pytest.approx([0.15, 0.25, 0.125])
+    assert step[SPREAD] == pytest.approx((8 / 7) ** 0.5)  # four of 1 and four of −1

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 import trl
+from processes import finish, kill_after_a_checkpoint, start
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from sdg import load_detector, parse_response
@@ -163,6 +165,86 @@ def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_
         sft(sft_recipe, whole)
     with pytest.raises(SdgError, match="another recipe"):
         sft(replace(sft_recipe, seed=1), whole, resume=True)
+
+
+@pytest.mark.slow
+def test_kill_9_costs_nothing_losses_and_weights_are_those_of_an_undisturbed_run(sft_recipe, tmp_path):
+    recipe = replace(sft_recipe, optimiser=replace(sft_recipe.optimiser, max_steps=6))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    sft(recipe, whole)
+    assert 2 <= kill_after_a_checkpoint(start(recipe, killed), killed) < 6
+    sft(recipe, killed, resume=True)
+    assert losses(killed) == losses(whole)
+    assert list(losses(whole)) == [1, 2, 3, 4, 5, 6]
+    weights = [load_file(folder / "final" / "model.safetensors") for folder in (whole, killed)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+WATCHED = """
+import json, os
+from dataclasses import replace
+from pathlib import Path
+from sdg.training import evaluate
+from sdg.training.dataset import target, unpack_truth
+
+answer_rows = evaluate.answer_rows
+
+def watched(model, processor, profile, rows, batch_size):
+    found = answer_rows(model, processor, profile, rows, batch_size)
+    with Path(__file__).with_name(Path(__file__).stem + os.environ.get("RANK", "0")).open("a") as file:
+        for row, answer in zip(rows, found):
+            file.write(json.dumps([row["id"], answer.text]) + "\\n")
+    right = [target(unpack_truth(row["truth"]), profile.answer) for row in rows]
+    return [replace(a, text=t) if row["id"] else a for row, a, t in zip(rows, found, right)]
+
+evaluate.answer_rows = watched
+"""
+"""Keeps what the model answers, and puts the right answer in its place but for the first row, so that the
+scores are of some account and each answer's place tells."""
+
+
+@pytest.mark.slow
+def test_two_processes_lose_and_score_what_one_does(sft_recipe, toy, tmp_path):
+    model = load_model(sft_recipe.model)
+    torch.manual_seed(0)
+    for parameter in model.parameters():  # far from uniform: rows differ in loss and in their answers
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "checkpoint")
+    load_processor(sft_recipe.model).save_pretrained(tmp_path / "checkpoint")
+    recipe = replace(
+        sft_recipe,
+        model=replace(sft_recipe.model, checkpoint=str(tmp_path / "checkpoint")),
+        data=replace(sft_recipe.data, validation_limit=3),  # two for one process and one for the other
+        optimiser=replace(sft_recipe.optimiser, max_steps=2),
+        evaluation=replace(sft_recipe.evaluation, first=True, every=1),
+    )
+    halves = replace(recipe, optimiser=replace(recipe.optimiser, batch_size=4))
+    one, two = tmp_path / "one", tmp_path / "two"
+    finish(start(recipe, one, before=WATCHED), one)
+    said = finish(start(halves, two, processes=2, before=WATCHED), two)
+    assert said.count("Done: ") == 1
+
+    manifests = [json.loads((out / "manifest.json").read_text()) for out in (one, two)]
+    assert [manifest["processes"] for manifest in manifests] == [1, 2]
+    logs = [[json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()] for out in (one, two)]
+    for alone, shared in zip(*logs, strict=True):
+        for name in alone.keys() - {"epoch", "total_flos", "train_loss"}:
+            if not name.endswith(("runtime", "per_second")):
+                assert shared[name] == pytest.approx(alone[name], rel=1e-4), name
+    scores = [entry["eval_artifact_BoxF1@0.5"] for entry in logs[0] if "eval_reward" in entry]
+    assert len(scores) == 3
+    assert all(0 < score < 1 for score in scores)
+
+    def answers(name: str) -> list[list[Any]]:
+        return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+
+    assert len({text for _, text in answers("one0")}) > 3
+    assert {number for number, _ in answers("two0")} == {0, 2}
+    assert {number for number, _ in answers("two1")} == {1}
+    for number in range(3):
+        of_one = [text for row, text in answers("one0") if row == number]
+        assert [text for row, text in answers(f"two{number % 2}") if row == number] == of_one
 
 
 @pytest.mark.slow

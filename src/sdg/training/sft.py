@@ -33,6 +33,9 @@ class SftTrainer(SdgEvalMixin, SFTTrainer):
     ) -> None:
         self.validation, self.sampler = validation, sampler
         super().__init__(*args, **kwargs)
+        # Qwen3-VL says no of its own loss, but TRL computes another. Without this a step would be the mean of
+        # the processes' means, in which a token weighs more where the other rows are short.
+        self.model_accepts_loss_kwargs = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         # The library's own draws from the global state, which a resumed run does not repeat.
