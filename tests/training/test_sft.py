@@ -147,6 +147,7 @@ def test_vision_is_frozen_on_request_also_for_adapters(toy, frozen):
 def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_recipe, toy, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     final = sft(sft_recipe, whole)
+    assert not [path for path in final.iterdir() if path.suffix in {".bin", ".pt", ".pth"}]
     undisturbed = losses(whole)
     assert undisturbed[4] < undisturbed[1]
 

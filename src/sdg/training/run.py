@@ -325,6 +325,8 @@ def save_final(trainer: Any, recipe: Recipe, processor: Any, profile: PromptProf
     else:
         trainer.save_model(str(final))
     if main:
+        # The trainer's pickle of its arguments; the manifest says them in JSON.
+        (final / "training_args.bin").unlink(missing_ok=True)
         processor.save_pretrained(final)
         profile.save(final)
         _record(out, outcome)
