@@ -199,10 +199,21 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(grpo_recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_a_guard_stops_ends_with_its_sentence(grpo_recipe, tmp_path):
-    strict = replace(grpo_recipe, guards=GuardsRecipe(malformed=0.5, patience=1))
-    with pytest.raises(SdgError, match="stopped at step 1: 100% of the completions are malformed"):
+def test_a_run_that_a_guard_stops_ends_with_its_sentence(grpo_recipe, tmp_path, monkeypatch):
+    scores = iter((0.5, 0.4))
+    monkeypatch.setattr("sdg.training.evaluate.score", lambda *_: {"BoxF1@0.5": next(scores)})
+    strict = replace(
+        grpo_recipe,
+        guards=GuardsRecipe(malformed=0.5, patience=1),
+        evaluation=replace(grpo_recipe.evaluation, first=True),
+    )
+    with pytest.raises(SdgError) as error:
         grpo(strict, tmp_path / "run")
+    assert str(error.value) == (
+        "The run stopped at step 1: 100% of the completions are malformed, above guards.malformed, "
+        "for 1 log entries in a row. Lower the learning rate or start from a better checkpoint; "
+        f"the best checkpoint is {tmp_path}/run/checkpoint-1, and scored below {strict.model.checkpoint}."
+    )
 
 
 HALF_MALFORMED = """
