@@ -15,12 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy_qwen3vl as toy
+from PIL import Image
 
 import sdg
 from sdg.detectors.bulk import Item, run
 from sdg.prompting import PROFILE_FILE
+from sdg.testbed.injection import sample
+from sdg.testbed.weights import DETECTOR
 
 STARTS_WITHIN = 180.0
 
@@ -92,3 +96,26 @@ def test_a_folder_a_server_and_a_replay_give_the_same_diagnoses(taught: Path, tm
 
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["filepath"] for row in rows] == [item.filepath for item in items]
+
+
+@pytest.mark.slow
+def test_the_embedded_weights_give_the_same_diagnoses_through_every_door(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    items = []
+    for index in range(4):
+        drawn = sample(rng, split="test", kind="both")
+        Image.fromarray(drawn.picture).save(tmp_path / f"{index}.png")
+        items.append(Item(f"{index}.png", drawn.prompt, tmp_path / f"{index}.png"))
+    pairs = [(item.file, item.prompt) for item in items]
+    here = sdg.load_detector(f"hf:{DETECTOR}?dtype=float32&device=cpu&batch_size=1")
+    expected = here.diagnose(pairs)
+    assert all(diagnosis.defects for diagnosis in expected)
+    assert sdg.load_detector("testbed?batch_size=1").diagnose(pairs) == expected
+
+    run(here, items, tmp_path / "out.jsonl")
+    assert sdg.load_detector(f"replay:{tmp_path / 'out.jsonl'}").diagnose(pairs) == expected
+
+    with served(DETECTOR, tmp_path / "serve.log") as url:
+        profile = DETECTOR / PROFILE_FILE
+        there = sdg.load_detector(f"openai:{url}?profile={profile}&timeout=120#{DETECTOR}")
+        assert there.diagnose(pairs) == expected

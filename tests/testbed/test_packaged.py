@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
+from PIL import Image
 from safetensors import safe_open
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3VLForConditionalGeneration
 
+import sdg
+from sdg.defects import Status
+from sdg.response import format_fault
 from sdg.testbed import oracle
 from sdg.testbed.generator.sampling import held_out_prompts, sample_pictures
+from sdg.testbed.injection import sample as injected
 from sdg.testbed.measure import measure_scorer
-from sdg.testbed.weights import GENERATOR, SCORER, WEIGHTS, load_generator
+from sdg.testbed.weights import DETECTOR, GENERATOR, SCORER, WEIGHTS, load_generator
 
-LARGEST = {GENERATOR: 16_000_000, SCORER: 4_000_000}
+LARGEST = {GENERATOR: 16_000_000, SCORER: 4_000_000, DETECTOR: 12_000_000}
 
 
 def size(folder):
@@ -68,3 +74,32 @@ def test_the_generator_is_good_but_visibly_imperfect():
 def test_the_scorer_tells_a_prompt_from_one_that_differs_in_one_fact():
     quality = measure_scorer(scenes=200, seed=1)
     assert quality.accuracy["against one changed fact"][0] > 0.75
+
+
+def test_the_detector_is_a_standard_checkpoint_of_transformers():
+    model = AutoModelForImageTextToText.from_pretrained(DETECTOR, dtype=torch.float32)
+    assert isinstance(model, Qwen3VLForConditionalGeneration)
+    assert (
+        AutoProcessor.from_pretrained(DETECTOR).tokenizer.decode(model.config.image_token_id)
+        == "<|image_pad|>"
+    )
+
+
+def test_the_detector_finds_injected_defects_of_prompts_it_never_saw():
+    rng = np.random.default_rng(2026)
+    drawn = [injected(rng, split="test") for _ in range(48)]
+    detector = sdg.load_detector("testbed?batch_size=48")
+    found = detector.diagnose([(Image.fromarray(one.picture), one.prompt) for one in drawn])
+    assert all(format_fault(diagnosis.raw) is None for diagnosis in found)
+    scores = sdg.evaluate([one.diagnosis for one in drawn], found).to_dict()
+    assert scores["artifact"]["BoxF1@0.5"] > 0.5
+    assert scores["misalignment"]["BoxF1@0.1"] > 0.35
+    assert scores["artifact"]["ClnAcc"] > 0.7
+
+
+def test_the_detector_says_that_another_world_is_not_its_own():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8))
+    scene = injected(np.random.default_rng(0), kind="clean")
+    detector = sdg.load_detector("testbed")
+    found = detector.diagnose([(noise, scene.prompt), (Image.fromarray(scene.picture), "a photo of a cat")])
+    assert [diagnosis.status for diagnosis in found] == [Status.FAILED, Status.FAILED]
