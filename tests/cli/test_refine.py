@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def refine(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sdg", "refine", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=3600)
 
 
 def test_a_dry_run_writes_the_requests_and_sends_nothing(folder: Path) -> None:
