@@ -143,13 +143,18 @@ def test_a_run_that_is_interrupted_ends_at_once_and_says_how_to_go_on(tmp_path: 
             *("--editor", f"openai:{api.url}#painter?per_minute=60000", "--out", "out"),
         )
         with subprocess.Popen(
-            command(*arguments), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+            command(*arguments),
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Of a job in the background a shell lets interrupts be ignored, and that would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as interrupted:
             while len(api.asked) < 2:
                 assert interrupted.poll() is None
                 time.sleep(0.01)
             interrupted.send_signal(signal.SIGINT)
-            _, said = interrupted.communicate(timeout=600)
+            _, said = interrupted.communicate(timeout=120)
     assert interrupted.returncode == 1
     assert "Stopped. What is done so far is kept; go on with --resume --out out." in said
     assert "Traceback" not in said
