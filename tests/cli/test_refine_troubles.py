@@ -14,7 +14,7 @@ LEVELS = {f"p{number:02}": 40 for number in range(12)}
 
 
 def asked(api: Api, url: str, *more: str) -> tuple[str, ...]:
-    editor = f"openai:{api.url}#painter?attempts=1&per_minute=60000"
+    editor = f"openai:{api.url}#painter?attempts=1&per_minute=60000&concurrency=1"
     return (
         "--detector",
         f"openai:{url}#d?attempts=1&profile=default",

@@ -204,13 +204,17 @@ FINE, REFUSED, UNANSWERED, CLEAN = (40, 40, 40), (40, 90, 0), (255, 255, 255), (
 def test_an_editor_or_detector_that_is_down_ends_the_run_and_what_was_done_is_kept(
     tmp_path: Path, concurrency: int, colour: tuple, sentence: str
 ) -> None:
-    source = pictures(tmp_path / "in", FINE, *[colour] * (HOPELESS + 2), *[FINE] * CHUNK)
+    source = pictures(tmp_path / "in", FINE, *[colour] * 3 * HOPELESS)
     rows = []
     with pytest.raises(SdgError, match=sentence):
         run(
-            source, tmp_path / "out", Halver(concurrency=concurrency), on_result=lambda *row: rows.append(row)
+            source,
+            tmp_path / "out",
+            Halver(concurrency=concurrency),
+            on_result=lambda row, _: rows.append(row),
         )
-    assert HOPELESS + 1 <= len(rows) <= HOPELESS + 2  # the one in hand comes later
+    # With two at a time the one that works may end among the others, and they are counted anew.
+    assert len(rows) == HOPELESS + 1 if concurrency == 1 else len(rows) <= 2 * HOPELESS
 
     class Back(Halver):
         def _one(self, request):
@@ -220,8 +224,9 @@ def test_an_editor_or_detector_that_is_down_ends_the_run_and_what_was_done_is_ke
         if colour == UNANSWERED:
             Image.new("RGB", SIZE, FINE).save(file)
     summary, _ = run(source, tmp_path / "out", Back(), resume=True)
-    assert (summary.pictures, summary.failed) == (CHUNK + HOPELESS + 3, ())
-    assert CHUNK + HOPELESS + 1 <= summary.worked_on <= CHUNK + HOPELESS + 2  # the first is not done again
+    assert summary.failed == ()
+    assert summary.pictures == 3 * HOPELESS + 1
+    assert summary.worked_on == summary.pictures - sum(row["status"] == "improved" for row in rows)
 
 
 def test_clean_and_unreadable_pictures_say_nothing_about_an_editor_that_is_down(tmp_path: Path) -> None:
