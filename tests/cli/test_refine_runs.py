@@ -114,6 +114,7 @@ def test_a_killed_run_with_a_real_pipeline_ends_as_an_undisturbed_one(tmp_path: 
     assert kept(tmp_path / "killed") == kept(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_with_an_api_is_killed_twice_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     pictures(tmp_path, **{f"p{number:02}": 90 + number for number in range(8)})
     with detector() as server, Api(otherwise=halved, delay=0.1) as api:
