@@ -129,6 +129,18 @@ def test_a_token_is_the_patch_of_the_picture_it_decodes_to(checkpoints: Path) ->
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_samples_of_one_start_differ_by_their_sde_noise_alone(checkpoints: Path, family: str) -> None:
+    ours = policy(checkpoints, family)
+    prompts, seeds = PROMPTS[:1] * 3, [1, 2, 3]
+    t = ours.sample(prompts, seeds, starts=[7, 7, None], steps=3, sde_steps=(0,)).transitions
+    assert torch.equal(t.x[0][0], t.x[0][1])
+    assert not torch.allclose(t.x[0][0], t.x[0][2])
+    assert not torch.allclose(t.next_x[0][0], t.next_x[0][1])
+    own = ours.sample(prompts, seeds, steps=3, sde_steps=(0,)).transitions
+    assert torch.equal(t.x[0][2], own.x[0][2])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_sample_depends_on_its_own_seed_only(checkpoints: Path, family: str) -> None:
     ours = policy(checkpoints, family)
     together = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,))

@@ -79,6 +79,19 @@ def test_a_prompt_drawn_twice_in_an_epoch_makes_two_groups() -> None:
     assert len({row.seed for row in rows}) == 4
 
 
+def test_a_shared_start_is_one_for_a_group_and_no_other() -> None:
+    rows = group_rows(["a", "a"], 2, seed=0, purpose=Purpose.TRAINING, epoch=0, shared_start=True)
+    later = group_rows(["a"], 2, seed=0, purpose=Purpose.TRAINING, epoch=1, shared_start=True)
+    starts = [row.start for row in (*rows, *later)]
+    assert starts[0] == starts[1] != starts[2] == starts[3]
+    assert starts[4] == starts[5]
+    assert len(set(starts)) == 3
+    assert not {row.seed for row in rows} & set(starts)
+    plain = group_rows(["a", "a"], 2, seed=0, purpose=Purpose.TRAINING, epoch=0)
+    assert [row.seed for row in rows] == [row.seed for row in plain]
+    assert {row.start for row in plain} == {None}
+
+
 def test_stochastic_steps_are_drawn_from_those_allowed() -> None:
     drawn = [sde_steps(RECIPE, epoch) for epoch in range(60)]
     assert {step for steps in drawn for step in steps} == {1, 2, 3}

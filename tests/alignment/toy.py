@@ -73,10 +73,10 @@ def t5(width: int) -> T5EncoderModel:
     )
 
 
-def vae() -> AutoencoderKL:
+def vae(channels: int = 4) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4,
+        block_out_channels=(8, 8), layers_per_block=1, latent_channels=channels, norm_num_groups=4,
         scaling_factor=0.5, shift_factor=0.1, mid_block_add_attention=False,
     )  # fmt: skip
 
@@ -99,17 +99,17 @@ def flux_pipeline(guidance_embeds: bool = True) -> FluxPipeline:
     )
 
 
-def sd3_pipeline() -> StableDiffusion3Pipeline:
+def sd3_pipeline(channels: int = 4) -> StableDiffusion3Pipeline:
     torch.manual_seed(0)
     transformer = SD3Transformer2DModel(
-        sample_size=16, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8,
+        sample_size=16, patch_size=2, in_channels=channels, out_channels=channels, num_layers=2, attention_head_dim=8,
         num_attention_heads=2, joint_attention_dim=64, caption_projection_dim=16, pooled_projection_dim=32,
         pos_embed_max_size=16, dual_attention_layers=(0,), qk_norm="rms_norm",
     )  # fmt: skip
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(),
+        vae=vae(channels),
         text_encoder=CLIPTextModelWithProjection(clip_text_config(16)),
         tokenizer=tokenizer(),
         text_encoder_2=CLIPTextModelWithProjection(clip_text_config(16)),

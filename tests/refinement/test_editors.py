@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
+from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline, StableDiffusion3InpaintPipeline
 from PIL import Image
 
 from sdg import Defect, Diagnosis
 from sdg.errors import SdgError
-from sdg.refinement import DiffusersEditor, build_request, load_editor
+from sdg.refinement import DiffusersEditor, build_request, editors, load_editor
 from sdg.refinement.masks import composite
 
 sys.path.append(str(Path(__file__).parents[1] / "alignment"))
@@ -39,10 +41,12 @@ def test_an_edit_has_the_size_of_its_picture_and_leaves_the_outside_alone(editor
     (result,) = editor.edit([request])
     assert result.picture is not None
     assert result.picture.size == request.picture.size
-    after = np.asarray(composite(request.picture, result.picture, request.mask))
+    mask = request.mask if result.mask is None else result.mask
+    after = np.asarray(composite(request.picture, result.picture, mask))
     before = np.asarray(request.picture)
-    assert (after[request.mask == 0] == before[request.mask == 0]).all()
-    assert (after[request.mask == 1] != before[request.mask == 1]).any()
+    assert (mask == 0).any()
+    assert (after[mask == 0] == before[mask == 0]).all()
+    assert (after[mask == 1] != before[mask == 1]).any()
 
 
 def test_a_request_gives_the_same_picture_alone_and_in_company(editor: DiffusersEditor) -> None:
@@ -51,6 +55,67 @@ def test_a_request_gives_the_same_picture_alone_and_in_company(editor: Diffusers
     alone = editor.edit(requests[1:])[0].picture
     assert together[1] == alone
     assert together[0] != alone
+
+
+BLENDING = {
+    FluxInpaintPipeline: toy.flux_pipeline,
+    StableDiffusion3InpaintPipeline: partial(toy.sd3_pipeline, 16),
+}
+
+
+@pytest.mark.parametrize("family", BLENDING)
+def test_equal_strengths_everywhere_are_the_pipelines_own_inpainting(family: type) -> None:
+    square = picture().resize((16, 16))
+    request = build_request(square, "a red cup", DIAGNOSIS, mode="fixed", seed=3)
+    with torch.no_grad():
+        expected = family.from_pipe(BLENDING[family]())(
+            prompt="a red cup",
+            image=square,
+            mask_image=Image.new("L", square.size, 255),
+            width=16,
+            height=16,
+            strength=request.strength,
+            num_inference_steps=6,
+            max_sequence_length=toy.tokenizer().model_max_length,
+            generator=torch.Generator("cpu").manual_seed(3),
+        ).images[0]
+    (result,) = DiffusersEditor(family.from_pipe(BLENDING[family]()), steps=6).edit([request])
+    assert result.picture == expected
+    assert result.mask is not None
+    assert (result.mask == 1).all()
+
+
+@pytest.mark.parametrize("family", BLENDING)
+def test_the_weaker_a_pixels_strength_the_fewer_steps_it_takes_part_in(family: type, monkeypatch) -> None:
+    free: list[list[float]] = []
+
+    class Recorded(editors._Schedule):
+        def __call__(self, pipeline, step, timestep, tensors):
+            answer = super().__call__(pipeline, step, timestep, tensors)
+            shares.append(float(tensors["mask"].mean()))
+            return answer
+
+    monkeypatch.setattr(editors, "_Schedule", Recorded)
+    editor = DiffusersEditor(family.from_pipe(BLENDING[family]()), steps=10)
+    request = build_request(picture().resize((16, 16)), "a red cup", DIAGNOSIS)
+    for strength in (0.8, 0.3, 0.1):
+        strengths = np.zeros((16, 16))
+        strengths[:, :8], strengths[:, 12:] = 0.8, strength  # a quarter of the picture has it, one is kept
+        shares: list[float] = []
+        (result,) = editor.edit([replace(request, strength=0.8, strengths=strengths)])
+        assert result.picture is not None, result.error
+        assert result.mask is not None
+        assert (result.mask[:, 8:12] == 0).all()
+        free.append(shares)
+    # 0.8 of 10 steps is 8 steps; after each of them the mask is set for the next, of which 6 are left.
+    assert free == [[0.75] * 8, [0.5] * 4 + [0.75] * 4, [0.5] * 6 + [0.75] * 2]
+
+
+def test_image_to_image_gets_one_strength_and_the_requests_mask() -> None:
+    editor = DiffusersEditor(FluxImg2ImgPipeline.from_pipe(toy.flux_pipeline()), steps=2)
+    (result,) = editor.edit([build_request(picture(), "a red cup", DIAGNOSIS)])
+    assert result.picture is not None
+    assert result.mask is None
 
 
 def test_a_strength_below_one_step_still_edits() -> None:

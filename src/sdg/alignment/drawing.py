@@ -45,6 +45,7 @@ def roll_out(
         rollout = policy.sample(
             prompts,
             [row.seed for row in part],
+            starts=[row.start for row in part],
             steps=recipe.sampling.steps,
             sde_steps=noisy,
             noise_level=recipe.sampling.noise_level,
@@ -66,7 +67,14 @@ def draw_figure(
 ) -> None:
     """Groups of fixed prompts and noise, with what the method would learn from them, as one figure."""
     chosen = list(prompts[: recipe.run.pictures])
-    rows = group_rows(chosen, recipe.groups.size, recipe.seed, Purpose.FIGURE, 0)
+    rows = group_rows(
+        chosen,
+        recipe.groups.size,
+        recipe.seed,
+        Purpose.FIGURE,
+        0,
+        shared_start=recipe.sampling.shared_start,
+    )
     rank, processes = accelerator.process_index, accelerator.num_processes
     mine = list(range(rank, len(rows), processes))
     drawn = roll_out(recipe, policy, scoring, [rows[i] for i in mine], sde_steps(recipe, 0))

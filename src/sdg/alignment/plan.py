@@ -27,12 +27,16 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sample of an epoch: `group` is its prompt's place in the epoch, and its group's id."""
+    """One sample of an epoch: `group` is its prompt's place in the epoch, and its group's id.
+
+    start: the seed of its first latent, where that is not drawn by `seed` as all other noise is.
+    """
 
     group: int
     sample: int
     prompt: str
     seed: int
+    start: int | None = None
 
 
 def noise_seed(seed: int, purpose: Purpose, epoch: int, group: int, sample: int) -> int:
@@ -59,10 +63,30 @@ def sde_steps(recipe: AlignRecipe, epoch: int) -> list[int]:
     return sorted(int(step) for step in drawn)
 
 
-def group_rows(prompts: Sequence[str], size: int, seed: int, purpose: Purpose, epoch: int) -> list[Row]:
-    """`size` samples of each prompt, one group after the other."""
+def start_seed(seed: int, purpose: Purpose, epoch: int, group: int) -> int:
+    """The seed of the first latent that a group's samples share."""
+    sequence = np.random.SeedSequence((seed, purpose, epoch, group))
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+def group_rows(
+    prompts: Sequence[str],
+    size: int,
+    seed: int,
+    purpose: Purpose,
+    epoch: int,
+    *,
+    shared_start: bool = False,
+) -> list[Row]:
+    """`size` samples of each prompt, one group after the other; with `shared_start` all from one latent."""
     return [
-        Row(group, sample, prompt, noise_seed(seed, purpose, epoch, group, sample))
+        Row(
+            group,
+            sample,
+            prompt,
+            noise_seed(seed, purpose, epoch, group, sample),
+            start_seed(seed, purpose, epoch, group) if shared_start else None,
+        )
         for group, prompt in enumerate(prompts)
         for sample in range(size)
     ]

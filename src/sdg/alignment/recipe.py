@@ -57,6 +57,7 @@ class SamplingRecipe:
     sde_steps: tuple[int, ...] = (1, 2, 3)
     sde_steps_per_epoch: int = 1
     noise_level: float = 0.7
+    shared_start: bool = False  # a group's samples begin with one latent and differ by their SDE noise alone
     batch_size: int = 8  # pictures at a time on each process, in roll-out and training alike
 
     def __post_init__(self) -> None:

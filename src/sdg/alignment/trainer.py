@@ -99,7 +99,14 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             # 1. Sample groups, and score them while the next are drawn.
             began = time.monotonic()
             prompts = epoch_prompts(train_prompts, recipe.groups.prompts, epoch, recipe.seed)
-            rows = group_rows(prompts, recipe.groups.size, recipe.seed, Purpose.TRAINING, epoch)
+            rows = group_rows(
+                prompts,
+                recipe.groups.size,
+                recipe.seed,
+                Purpose.TRAINING,
+                epoch,
+                shared_start=recipe.sampling.shared_start,
+            )
             noisy = sde_steps(recipe, epoch)
             mine = [index for step in own_rows for index in step]
             drawn = roll_out(recipe, policy, scoring, [rows[index] for index in mine], noisy)

@@ -14,17 +14,24 @@ from PIL import Image
 from sdg.detectors import uri as uris
 from sdg.detectors.transformers_ import choose_device
 from sdg.errors import SdgError
+from sdg.refinement.masks import Mask, as_picture
 from sdg.refinement.request import EditRequest
 
 STEPS: Final = 28
+_MASK: Final = "mask"
+"""What diffusers' inpainting pipelines call the mask they blend latents by."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditResult:
-    """What came of one request: the picture, or None and why, in one sentence."""
+    """What came of one request: the picture, or None and why, in one sentence.
+
+    mask: where the picture holds, where that is not the request's mask; see `sdg.refinement.masks`.
+    """
 
     picture: Image.Image | None
     error: str = ""
+    mask: Mask | None = None
 
 
 class Editor(Protocol):
@@ -41,9 +48,13 @@ class Editor(Protocol):
 
 
 class DiffusersEditor:
-    """Any inpainting or image-to-image pipeline of diffusers, told the prompt, the mask and the strength.
+    """Any inpainting or image-to-image pipeline of diffusers, told the prompt and where to work how strongly.
 
     Such a model was trained on descriptions of pictures, so it gets the prompt and not the instruction.
+    Where the pipeline lays the picture's own latents over those outside of the mask at every step, the strength is
+    graded (differential diffusion, arXiv 2306.00950): a pixel of strength s takes part in the last s of the
+    steps, so an object that a box cuts through is redrawn whole. A model that was given the mask in training gets
+    it as it is, and image-to-image the strength alone.
     The same request gives the same picture, whatever else is in the call.
     Raises SdgError for a pipeline that takes no picture.
     """
@@ -57,6 +68,11 @@ class DiffusersEditor:
         if steps < 1:
             raise ValueError(f"An edit takes at least one step, not {steps}.")
         self._pipeline, self._steps, self._guidance = pipeline, steps, guidance
+        self._grades = _blends(pipeline)
+        if self._grades:
+            # What a callback may ask for is a list of the pipeline's; a mask of two values has no grades.
+            pipeline._callback_tensor_inputs = [*pipeline._callback_tensor_inputs, _MASK]
+            pipeline.mask_processor.register_to_config(do_binarize=False)
         pipeline.set_progress_bar_config(disable=True)  # one bar an edit says nothing about a run
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
@@ -66,9 +82,10 @@ class DiffusersEditor:
         import torch
 
         size = _fitting(request.picture.size, 2 * getattr(self._pipeline, "vae_scale_factor", 8))
-        mask = Image.fromarray(np.where(request.mask > 0, 255, 0).astype(np.uint8))
         # Diffusers rounds steps · strength down, and no step at all is an error.
         strength = max(request.strength, 1 / self._steps)
+        grades = request.strengths / max(float(request.strengths.max()), 1e-6)
+        mask = as_picture(grades if self._grades else (request.mask > 0).astype(np.float64))
         settings: dict[str, Any] = {
             "prompt": request.prompt,
             "image": request.picture.resize(size, Image.Resampling.LANCZOS),
@@ -79,6 +96,10 @@ class DiffusersEditor:
             "num_inference_steps": self._steps,
             "generator": torch.Generator("cpu").manual_seed(request.seed),
         }
+        if self._grades:
+            schedule = _Schedule(strength * self._steps)
+            settings["callback_on_step_end"] = schedule
+            settings["callback_on_step_end_tensor_inputs"] = [_MASK]
         if self._guidance is not None:
             settings["guidance_scale"] = self._guidance
         if (length := self._text_length()) is not None:
@@ -91,13 +112,53 @@ class DiffusersEditor:
         except Exception as error:  # whatever a pipeline raises costs this picture alone
             why = " ".join(str(error).split())[:200] or type(error).__name__
             return EditResult(None, f"The pipeline failed: {why}")
-        picture = output.images[0]
-        return EditResult(picture.resize(request.picture.size, Image.Resampling.LANCZOS))
+        picture = output.images[0].resize(request.picture.size, Image.Resampling.LANCZOS)
+        # What took part in one step or more is the edit's, and less is a soft edge.
+        reached = np.clip(request.strengths * self._steps, 0, 1) if self._grades else None
+        return EditResult(picture, mask=reached)
 
     def _text_length(self) -> int | None:
         """Tokens a prompt may take; small tokenizers know fewer than a pipeline's default of 512."""
         tokenizer = getattr(self._pipeline, "tokenizer_2", None)
         return None if tokenizer is None else min(int(tokenizer.model_max_length), 512)
+
+
+class _Schedule:
+    """A callback that lets a pipeline's mask grow from step to step, as strength is graded.
+
+    The pipeline lays the picture over what lies outside of its mask after each step. Its mask, of the
+    latents' shape, comes as shares of the largest strength; a value v takes part in the last v · `steps` steps,
+    rounded, for it comes as one of 256. Nothing is lost by the first step, which blends by v itself: what is not free is laid over
+    again, with the same noise.
+    """
+
+    def __init__(self, steps: float) -> None:
+        self._steps = steps
+        self._grades: Any = None
+
+    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        mask = tensors[_MASK]
+        if self._grades is None:
+            self._grades = mask.clone()
+        left = pipeline.num_timesteps - step - 2  # after the step to come
+        mask.copy_(self._grades * self._steps > max(left, 0) + 0.5)
+        return {}
+
+
+def _blends(pipeline: Any) -> bool:
+    """Whether a pipeline blends latents by a mask of its own that a callback can reach."""
+    call = inspect.unwrap(type(pipeline).__call__)
+    known = {"mask_image", "callback_on_step_end", "callback_on_step_end_tensor_inputs"}
+    reachable = known <= set(inspect.signature(call).parameters) and {_MASK, "init_mask"} <= set(
+        call.__code__.co_varnames
+    )
+    return reachable and hasattr(pipeline, "mask_processor") and not _takes_masks(pipeline)
+
+
+def _takes_masks(pipeline: Any) -> bool:
+    """Whether its model was given masks in training: channels for latents, the picture's latents and a mask."""
+    model = getattr(pipeline, "unet", None) or pipeline.transformer
+    return bool(model.config.in_channels == 2 * pipeline.vae.config.latent_channels + 1)
 
 
 def load_editor(

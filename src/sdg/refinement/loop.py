@@ -124,7 +124,9 @@ def refine(
         ]
         results = editor.edit(requests)
         edited = [
-            None if result.picture is None else composite(best, result.picture, request.mask)
+            None
+            if result.picture is None
+            else composite(best, result.picture, request.mask if result.mask is None else result.mask)
             for request, result in zip(requests, results, strict=True)
         ]
         judged = iter(detector.diagnose([(image, prompt) for image in edited if image is not None]))

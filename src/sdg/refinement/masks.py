@@ -23,16 +23,28 @@ def box_mask(defects: Sequence[Defect], size: tuple[int, int], feather: int) -> 
     boxes meet, the larger value holds. No defects give a mask of zeros.
     Raises ValueError for a feather below 0.
     """
-    if feather < 0:
-        raise ValueError(f"A feather is a width of 0 pixels or more, not {feather}.")
+    return strength_map(defects, size, [1.0] * len(defects), [feather] * len(defects))
+
+
+def strength_map(
+    defects: Sequence[Defect], size: tuple[int, int], strengths: Sequence[float], reaches: Sequence[int]
+) -> Mask:
+    """How strongly each pixel is to be edited: (H, W), 0 to 1.
+
+    Every pixel a defect's box touches has that defect's strength; over its reach, in pixels, around the box
+    the strength falls linearly to 0. Where defects meet, the largest holds. No defects give zeros.
+    size: (width, height) in pixels. Raises ValueError for a reach below 0 and for mismatched counts.
+    """
     width, height = size
     mask = np.zeros((height, width))
-    for defect in defects:
+    for defect, strength, reach in zip(defects, strengths, reaches, strict=True):
+        if reach < 0:
+            raise ValueError(f"A soft edge is 0 pixels wide or more, not {reach}.")
         x0, y0, x1, y1 = defect.box
         dx = _distance(width, x0 * width // BOX_SCALE, -(-x1 * width // BOX_SCALE))
         dy = _distance(height, y0 * height // BOX_SCALE, -(-y1 * height // BOX_SCALE))
         distance = np.hypot(dy[:, None], dx[None, :])  # (H, W) pixels
-        mask = np.maximum(mask, np.clip(1 - distance / (feather + 1), 0, 1))
+        mask = np.maximum(mask, strength * np.clip(1 - distance / (reach + 1), 0, 1))
     return mask
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sdg.defects import BOX_SCALE, Defect, Diagnosis
+from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
 from sdg.errors import SdgError
-from sdg.refinement.masks import Mask, as_picture, box_mask, heat_mask
+from sdg.refinement.masks import Mask, as_picture, box_mask, heat_mask, strength_map
 
 UNKNOWN_IMPORTANCE: Final = 50
 """Stands in where a detector gives no importance: the middle of the scale, as in the composite reward."""
@@ -35,23 +35,43 @@ class EditSettings:
 
     weakest, strongest: strength at importance 1 and 100, in between linearly; 0 to 1, the share of the
     noise schedule that an editor of pictures goes through. feather: width of a mask's soft edge as a
-    share of the picture's shorter side.
+    share of the picture's shorter side. reach_artifact, reach_misalignment: how far around a box of that
+    type the strength falls to nothing, likewise, for editors that grade it: what is repaired has to fit
+    what is around it, and what is missing or in the wrong place needs room.
     """
 
     weakest: float = 0.5
     strongest: float = 0.9
     feather: float = 0.03
+    reach_artifact: float = 0.2
+    reach_misalignment: float = 0.4
 
     def __post_init__(self) -> None:
         if not 0 < self.weakest <= self.strongest <= 1:
             raise ValueError("Strengths need 0 < weakest <= strongest <= 1.")
         if not 0 <= self.feather <= 0.5:
             raise ValueError("A feather is a share of the shorter side from 0 to 0.5.")
+        if not (0 <= self.reach_artifact <= 1 and 0 <= self.reach_misalignment <= 1):
+            raise ValueError("A reach is a share of the shorter side from 0 to 1.")
 
     def strength(self, defects: Sequence[Defect]) -> float:
         """Strength that the most important defect calls for; the weakest where there is none."""
         worst = max((importance_of(defect) for defect in defects), default=1)
         return self.weakest + (self.strongest - self.weakest) * (worst - 1) / 99
+
+    def strengths(self, defects: Sequence[Defect], size: tuple[int, int]) -> Mask:
+        """(H, W), the strength that each pixel of a picture of `size`, (width, height), calls for."""
+        side = min(size)
+        reach = {
+            DefectType.ARTIFACT: round(self.reach_artifact * side),
+            DefectType.MISALIGNMENT: round(self.reach_misalignment * side),
+        }
+        return strength_map(
+            defects,
+            size,
+            [self.strength([defect]) for defect in defects],
+            [reach[defect.type] for defect in defects],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +80,9 @@ class EditRequest:
 
     picture, marked: the same size, the second with a red frame around every defect, unlabelled.
     instruction: what is wrong and what to do, most important first. mask: (H, W), see `sdg.refinement.masks`.
-    heat: in mode `heatmap` the maps of artifacts and of misalignments, grey, of the picture's size.
+    strengths: (H, W), how strongly each pixel is to be edited, for editors that grade it; `strength` is the
+    largest of them. heat: in mode `heatmap` the maps of artifacts and of misalignments, grey, of the picture's
+    size.
     """
 
     picture: Image.Image
@@ -69,6 +91,7 @@ class EditRequest:
     instruction: str
     mask: Mask
     strength: float
+    strengths: Mask
     seed: int = 0
     heat: tuple[Image.Image, ...] = ()
 
@@ -109,19 +132,23 @@ def build_request(
     picture = picture.convert("RGB")
     defects = by_importance(diagnosis.defects)
     shown: tuple[Image.Image, ...] = ()
+    strength = settings.strength(defects)
     if mode is Mode.FIXED:
         mask: Mask = np.ones((picture.height, picture.width))
+        strengths = strength * mask
         marked, text = picture.copy(), fixed_instruction(prompt)
     elif mode is Mode.SDG:
         mask = box_mask(defects, picture.size, round(settings.feather * min(picture.size)))
+        strengths = settings.strengths(defects, picture.size)
         marked, text = draw_frames(picture, defects), instruction(prompt, defects, diagnosis.reasoning)
     else:
         if heat is None or len(heat) != 2:
             raise ValueError("Mode 'heatmap' needs the picture's heat maps of artifacts and misalignments.")
         maps = [heat_mask(one, picture.size) for one in heat]
         mask, shown = np.maximum(*maps), tuple(as_picture(one) for one in maps)
+        strengths = strength * mask
         marked, text = picture.copy(), _heat_instruction(prompt, defects, diagnosis.reasoning)
-    return EditRequest(picture, marked, prompt, text, mask, settings.strength(defects), seed, shown)
+    return EditRequest(picture, marked, prompt, text, mask, strength, strengths, seed, shown)
 
 
 def importance_of(defect: Defect) -> int:

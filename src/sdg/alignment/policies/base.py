@@ -126,19 +126,24 @@ class FlowPolicy(ABC):
         prompts: Sequence[str],
         seeds: Sequence[int],
         *,
+        starts: Sequence[int | None] | None = None,
         steps: int,
         sde_steps: Sequence[int] = (),
         noise_level: float = 0.7,
     ) -> Rollout:
         """Draw one picture a prompt: stochastic at `sde_steps` (0-based), by the plain ODE elsewhere.
 
-        All noise of a sample, its first latent included, comes from its own seed, on the CPU: the same
-        picture whichever process draws it.
+        All noise of a sample comes from its own seed, on the CPU: the same picture whichever process draws it.
+        So does its first latent, unless `starts` has a seed for that.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        first = [
+            generator if start is None else torch.Generator().manual_seed(start)
+            for generator, start in zip(generators, starts or [None] * len(generators), strict=True)
+        ]
         sigmas = self.sigmas(steps).tolist()
         text = self.encode(prompts)
-        x = self._noise(generators)
+        x = self._noise(first)
         before, after, log_probs = [], [], []
         for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             velocity = self._velocity(self.transformer, x, sigma, text)
