@@ -153,6 +153,37 @@ def test_fixed_differs_from_sdg_in_what_it_is_told_and_not_in_strength() -> None
     assert "crack" not in fixed.instruction
     assert (fixed.mask == 1).all()
     assert fixed.marked.tobytes() == fixed.picture.tobytes()
+    assert (fixed.strengths == fixed.strength).all()
+    assert sdg.strengths.max() == sdg.strength
+
+
+def test_each_box_has_its_own_strength_and_its_types_reach() -> None:
+    found = Diagnosis((Defect((0, 0, 250, 250), "artifact", "crack", 1),
+                       Defect((0, 750, 250, 1000), "misalignment", "not red", 100)))  # fmt: skip
+    settings = EditSettings(0.5, 0.9, reach_artifact=0.125, reach_misalignment=0.25)
+    strengths = build_request(grey(1), "a hat", found, settings=settings).strengths
+    assert (strengths[0, 0], strengths[31, 0]) == (0.5, 0.9)
+    assert strengths[0, 8:14] == pytest.approx(0.5 * np.array([0.8, 0.6, 0.4, 0.2, 0, 0]))  # 4 of 32 pixels
+    assert strengths[31, 8:17] == pytest.approx(0.9 * np.arange(8, -1, -1) / 9)
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="reach"):
+            EditSettings(reach_artifact=wrong)
+
+
+def test_where_an_editor_says_its_edit_holds_counts() -> None:
+    class Corner:
+        concurrency = 1
+
+        def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+            mask = np.zeros((32, 32))
+            mask[16, 16] = mask[0, 0] = 1  # the second is outside of the request's mask
+            return [EditResult(grey(0), mask=mask) for _ in requests]
+
+    result = refine(grey(60), "a hat", detector=Brightness(), editor=Corner())
+    after = np.asarray(result.picture)[..., 0]
+    assert result.outcome is Outcome.CLEAN
+    assert (after == 0).sum() == 2
+    assert after[0, 0] == after[16, 16] == 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdg import Defect
-from sdg.refinement.masks import box_mask, changed_share, composite, heat_mask
+from sdg.refinement.masks import box_mask, changed_share, composite, heat_mask, strength_map
 
 
 def noise(width: int, height: int, seed: int) -> Image.Image:
@@ -23,6 +23,17 @@ def test_a_feather_falls_linearly_beside_the_box() -> None:
 
 def test_a_box_thinner_than_a_pixel_still_has_a_mask() -> None:
     assert box_mask([Defect((500, 500, 501, 501), "artifact")], (8, 8), feather=0).sum() == 1
+
+
+def test_strength_falls_from_each_box_by_its_own_reach_and_the_larger_holds() -> None:
+    strong, weak = Defect((0, 0, 100, 1000), "artifact"), Defect((600, 0, 700, 1000), "misalignment")
+    strengths = strength_map([strong, weak], (10, 1), [0.8, 0.4], [1, 3])
+    assert strengths[0].tolist() == pytest.approx([0.8, 0.4, 0, 0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1])
+    assert strength_map([], (3, 2), [], []).tolist() == [[0, 0, 0]] * 2
+    with pytest.raises(ValueError, match="0 pixels wide or more"):
+        strength_map([strong], (10, 1), [0.8], [-1])
+    with pytest.raises(ValueError, match="shorter"):
+        strength_map([strong, weak], (10, 1), [0.8], [1, 3])
 
 
 boxes = st.tuples(*[st.integers(0, 999)] * 2, *[st.integers(1, 1000)] * 2).filter(

@@ -48,6 +48,14 @@ if TYPE_CHECKING:
 @click.option("--weakest", type=float, default=0.5, show_default=True, help="Strength at importance 1.")
 @click.option("--strongest", type=float, default=0.9, show_default=True, help="Strength at importance 100.")
 @click.option("--feather", type=float, default=0.03, show_default=True, help="Mask's soft edge, of the side.")
+@click.option(
+    "--reach",
+    type=(float, float),
+    default=(0.2, 0.4),
+    show_default=True,
+    metavar="A M",
+    help="How far around an artifact and a misalignment the strength falls to nothing, of the side.",
+)
 @click.option("--steps", type=click.IntRange(1), default=28, show_default=True, help="The editor's steps.")
 @click.option("--device", default="cpu", show_default=True, help="Of a diffusers editor.")
 @click.option(
@@ -77,6 +85,7 @@ def refine(
     weakest: float,
     strongest: float,
     feather: float,
+    reach: tuple[float, float],
     steps: int,
     device: str,
     dtype: str,
@@ -107,7 +116,7 @@ def refine(
 
     items = gather(sources, prompt=prompt, prompts=prompts, images=images)
     try:
-        settings = EditSettings(weakest, strongest, feather)
+        settings = EditSettings(weakest, strongest, feather, *reach)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     maps = _heat(mode, heat, items)
