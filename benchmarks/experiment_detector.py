@@ -4,8 +4,8 @@
         --model SFT=runs/sft --model "SFT without jitter"=runs/sft-no-jitter --model GRPO=runs/grpo
 
 Each model is a run's folder: its `final` answers greedily, its log.jsonl gives the learning curve. Answers
-are kept in --runs, and a run that was stopped goes on. Injected and generated pictures are reported apart,
-with 95 % intervals over pictures; every model is compared with the first one, picture by picture.
+are kept in --runs, and a run that was stopped goes on. Injected and generated pictures are reported apart and
+together, with 95 % intervals over pictures; every model is compared with the first one, picture by picture.
 """
 
 from __future__ import annotations
@@ -148,9 +148,10 @@ def told(name: str, total: int) -> Callable[[Mapping[str, object], int], None]:
 
 
 def halves(test: Sequence[Record]) -> Iterator[Half]:
-    """Injected and generated pictures."""
+    """Injected and generated pictures, and all of them."""
     yield INJECTED, [place for place, record in enumerate(test) if record.generator == INJECTED]
     yield "generated", [place for place, record in enumerate(test) if record.generator != INJECTED]
+    yield "both", list(range(len(test)))
 
 
 def scored(system: System, truth: Sequence[Diagnosis], places: Sequence[int], embedder: str) -> Evaluation:
