@@ -240,13 +240,11 @@ def main() -> None:
     parser.add_argument("--editor", default="testbed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=1, help="edits a round")
-    parser.add_argument("--weakest", type=float, default=0.5, help="strength at importance 1")
-    parser.add_argument("--strongest", type=float, default=0.9, help="strength at importance 100")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs/refinement"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs/experiments/refinement")
     options = parser.parse_args()
-    edit, named = EditSettings(options.weakest, options.strongest), f"{options.editor}, {STEPS} steps"
+    edit, named = EditSettings(), f"{options.editor}, {STEPS} steps"
     refined: dict[str, list[Refinement]] = {}
     rows: dict[str, list[Row]] = {}
     try:
@@ -261,7 +259,8 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     settings = (
         f"Detector {options.detector}, editor {named}, {options.rounds} rounds of {options.candidates} "
-        f"candidates, strength {options.weakest}–{options.strongest}, seed {options.seed}."
+        f"candidates, seed {options.seed}; strengths {edit.artifact} for artifacts and {edit.misalignment} for "
+        f"misalignments, reaches {edit.artifact_reach} and {edit.misalignment_reach}."
     )
     command = shlex.join(["python", "benchmarks/experiment_refinement.py", *sys.argv[1:]])
     text = f"{report(rows)}\n\n{settings}\n\n    {command}\n"

@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(folder: Path) -> None:
     done = refine(folder, "in.jsonl", *replay, "--editor", "diffusers:nowhere")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "nowhere holds no pipeline" in done.stderr
-    done = refine(folder, "in.jsonl", *replay, "--weakest", "0.9", "--strongest", "0.2")
+    done = refine(folder, "in.jsonl", *replay, "--artifact", "0.9", "0.2")
     assert done.returncode == 2
     done = refine(folder, "a.png", *replay)
     assert "has no prompt" in done.stderr

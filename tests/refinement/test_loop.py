@@ -149,7 +149,7 @@ def test_heat_maps_are_shown_to_the_editor_and_joined_they_are_the_mask() -> Non
 def test_fixed_differs_from_sdg_in_what_it_is_told_and_not_in_strength() -> None:
     diagnosis = Diagnosis((Defect(BOX, "artifact", "crack", 100),))
     sdg, fixed = (build_request(grey(1), "a hat", diagnosis, mode=mode) for mode in ("sdg", "fixed"))
-    assert sdg.strength == fixed.strength == EditSettings().strongest
+    assert sdg.strength == fixed.strength == EditSettings().artifact[1]
     assert "crack" not in fixed.instruction
     assert (fixed.mask == 1).all()
     assert fixed.marked.tobytes() == fixed.picture.tobytes()
@@ -160,14 +160,17 @@ def test_fixed_differs_from_sdg_in_what_it_is_told_and_not_in_strength() -> None
 def test_each_box_has_its_own_strength_and_its_types_reach() -> None:
     found = Diagnosis((Defect((0, 0, 250, 250), "artifact", "crack", 1),
                        Defect((0, 750, 250, 1000), "misalignment", "not red", 100)))  # fmt: skip
-    settings = EditSettings(0.5, 0.9, reach_artifact=0.125, reach_misalignment=0.25)
+    settings = EditSettings((0.5, 0.6), (0.8, 0.9), 0.125, 0.25)
     strengths = build_request(grey(1), "a hat", found, settings=settings).strengths
     assert (strengths[0, 0], strengths[31, 0]) == (0.5, 0.9)
-    assert strengths[0, 8:14] == pytest.approx(0.5 * np.array([0.8, 0.6, 0.4, 0.2, 0, 0]))  # 4 of 32 pixels
-    assert strengths[31, 8:17] == pytest.approx(0.9 * np.arange(8, -1, -1) / 9)
+    # The reach is 4 and 8 of 32 pixels; half of it has the box's own strength.
+    assert strengths[0, 8:14] == pytest.approx(0.5 * np.array([1, 1, 2 / 3, 1 / 3, 0, 0]))
+    assert strengths[31, 8:17] == pytest.approx(0.9 * np.array([1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0]))
     for wrong in (-0.1, 1.1):
         with pytest.raises(ValueError, match="reach"):
-            EditSettings(reach_artifact=wrong)
+            EditSettings(artifact_reach=wrong)
+    with pytest.raises(ValueError, match="weakest <= strongest"):
+        EditSettings(misalignment=(0.9, 0.8))
 
 
 def test_where_an_editor_says_its_edit_holds_counts() -> None:

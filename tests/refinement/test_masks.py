@@ -26,11 +26,12 @@ def test_a_box_thinner_than_a_pixel_still_has_a_mask() -> None:
 
 
 def test_strength_falls_from_each_box_by_its_own_reach_and_the_larger_holds() -> None:
-    strong, weak = Defect((0, 0, 100, 1000), "artifact"), Defect((600, 0, 700, 1000), "misalignment")
-    strengths = strength_map([strong, weak], (10, 1), [0.8, 0.4], [1, 3])
-    assert strengths[0].tolist() == pytest.approx([0.8, 0.4, 0, 0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1])
+    strong, weak = Defect((0, 0, 80, 1000), "artifact"), Defect((590, 0, 660, 1000), "misalignment")
+    strengths = strength_map([strong, weak], (12, 1), [0.8, 0.4], [2, 4])
+    expected = [0.8, 0.8, 0.4, 0.4 / 3, 0.8 / 3, 0.4, 0.4, 0.4, 0.4, 0.4, 0.8 / 3, 0.4 / 3]
+    assert strengths[0].tolist() == pytest.approx(expected)
     assert strength_map([], (3, 2), [], []).tolist() == [[0, 0, 0]] * 2
-    with pytest.raises(ValueError, match="0 pixels wide or more"):
+    with pytest.raises(ValueError, match="0 pixels or more"):
         strength_map([strong], (10, 1), [0.8], [-1])
     with pytest.raises(ValueError, match="shorter"):
         strength_map([strong, weak], (10, 1), [0.8], [1, 3])

@@ -45,13 +45,27 @@ if TYPE_CHECKING:
     "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Edits one upon another."
 )
 @click.option("--candidates", type=click.IntRange(1), default=1, show_default=True, help="Edits a round.")
-@click.option("--weakest", type=float, default=0.5, show_default=True, help="Strength at importance 1.")
-@click.option("--strongest", type=float, default=0.9, show_default=True, help="Strength at importance 100.")
+@click.option(
+    "--artifact",
+    type=(float, float),
+    default=(0.3, 0.6),
+    show_default=True,
+    metavar="W S",
+    help="Strength of an edit at importance 1 and 100, where something is drawn badly.",
+)
+@click.option(
+    "--misalignment",
+    type=(float, float),
+    default=(0.8, 1.0),
+    show_default=True,
+    metavar="W S",
+    help="The same where the image contradicts the prompt.",
+)
 @click.option("--feather", type=float, default=0.03, show_default=True, help="Mask's soft edge, of the side.")
 @click.option(
     "--reach",
     type=(float, float),
-    default=(0.2, 0.4),
+    default=(0.4, 1.0),
     show_default=True,
     metavar="A M",
     help="How far around an artifact and a misalignment the strength falls to nothing, of the side.",
@@ -82,8 +96,8 @@ def refine(
     heat: Path | None,
     rounds: int,
     candidates: int,
-    weakest: float,
-    strongest: float,
+    artifact: tuple[float, float],
+    misalignment: tuple[float, float],
     feather: float,
     reach: tuple[float, float],
     steps: int,
@@ -116,7 +130,7 @@ def refine(
 
     items = gather(sources, prompt=prompt, prompts=prompts, images=images)
     try:
-        settings = EditSettings(weakest, strongest, feather, *reach)
+        settings = EditSettings(artifact, misalignment, *reach, feather)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     maps = _heat(mode, heat, items)

@@ -7,6 +7,7 @@ OUT/pictures/           the picture that was kept, where that is not the input
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from collections import Counter
@@ -48,8 +49,9 @@ class Plan:
     heat: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "mode": self.mode.value}
+        """JSON values, equal to what is read back from a file: a pair is a list there."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,13 @@ def box_mask(defects: Sequence[Defect], size: tuple[int, int], feather: int) -> 
     boxes meet, the larger value holds. No defects give a mask of zeros.
     Raises ValueError for a feather below 0.
     """
-    return strength_map(defects, size, [1.0] * len(defects), [feather] * len(defects))
+    if feather < 0:
+        raise ValueError(f"A feather is a width of 0 pixels or more, not {feather}.")
+    width, height = size
+    mask = np.zeros((height, width))
+    for defect in defects:
+        mask = np.maximum(mask, np.clip(1 - _distances(defect, size) / (feather + 1), 0, 1))
+    return mask
 
 
 def strength_map(
@@ -31,20 +37,18 @@ def strength_map(
 ) -> Mask:
     """How strongly each pixel is to be edited: (H, W), 0 to 1.
 
-    Every pixel a defect's box touches has that defect's strength; over its reach, in pixels, around the box
-    the strength falls linearly to 0. Where defects meet, the largest holds. No defects give zeros.
+    Every pixel a defect's box touches has that defect's strength, and so has what lies within half of its
+    reach, in pixels, around the box; over the other half the strength falls linearly to 0. Where defects
+    meet, the largest holds. No defects give zeros.
     size: (width, height) in pixels. Raises ValueError for a reach below 0 and for mismatched counts.
     """
     width, height = size
     mask = np.zeros((height, width))
     for defect, strength, reach in zip(defects, strengths, reaches, strict=True):
         if reach < 0:
-            raise ValueError(f"A soft edge is 0 pixels wide or more, not {reach}.")
-        x0, y0, x1, y1 = defect.box
-        dx = _distance(width, x0 * width // BOX_SCALE, -(-x1 * width // BOX_SCALE))
-        dy = _distance(height, y0 * height // BOX_SCALE, -(-y1 * height // BOX_SCALE))
-        distance = np.hypot(dy[:, None], dx[None, :])  # (H, W) pixels
-        mask = np.maximum(mask, strength * np.clip(1 - distance / (reach + 1), 0, 1))
+            raise ValueError(f"A reach is 0 pixels or more, not {reach}.")
+        fallen = (_distances(defect, size) - reach / 2) / (reach / 2 + 1)
+        mask = np.maximum(mask, strength * np.clip(1 - fallen, 0, 1))
     return mask
 
 
@@ -86,6 +90,15 @@ def changed_share(before: Image.Image, after: Image.Image) -> float:
         raise ValueError(f"Pictures of {before.size} and {after.size} pixels cannot be compared.")
     old, new = np.asarray(before.convert("RGB")), np.asarray(after.convert("RGB"))
     return float((old != new).any(axis=-1).mean())
+
+
+def _distances(defect: Defect, size: tuple[int, int]) -> NDArray[np.float64]:
+    """(H, W), how many pixels each one is away from those that a defect's box touches."""
+    width, height = size
+    x0, y0, x1, y1 = defect.box
+    dx = _distance(width, x0 * width // BOX_SCALE, -(-x1 * width // BOX_SCALE))
+    dy = _distance(height, y0 * height // BOX_SCALE, -(-y1 * height // BOX_SCALE))
+    return np.hypot(dy[:, None], dx[None, :])
 
 
 def _distance(length: int, start: int, stop: int) -> NDArray[np.float64]:

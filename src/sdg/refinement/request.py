@@ -31,46 +31,48 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EditSettings:
-    """How edits are asked for.
+    """How edits are asked for, by what is wrong.
 
-    weakest, strongest: strength at importance 1 and 100, in between linearly; 0 to 1, the share of the
-    noise schedule that an editor of pictures goes through. feather: width of a mask's soft edge as a
-    share of the picture's shorter side. reach_artifact, reach_misalignment: how far around a box of that
-    type the strength falls to nothing, likewise, for editors that grade it: what is repaired has to fit
-    what is around it, and what is missing or in the wrong place needs room.
+    artifact, misalignment: strength at importance 1 and 100, in between linearly; 0 to 1, the share of the
+    noise schedule that an editor of pictures goes through. An artifact is a right thing drawn badly, and a
+    little noise lets it be drawn again; what contradicts the prompt has to go, and little of it may be left
+    to go by. artifact_reach, misalignment_reach: how far around a box the strength falls to nothing, as a
+    share of the picture's shorter side, for editors that grade it: what is repaired has to fit what is around
+    it, and what is missing or in the wrong place needs room. feather: width of a mask's soft edge, likewise.
     """
 
-    weakest: float = 0.5
-    strongest: float = 0.9
+    artifact: tuple[float, float] = (0.3, 0.6)
+    misalignment: tuple[float, float] = (0.8, 1.0)
+    artifact_reach: float = 0.4
+    misalignment_reach: float = 1.0
     feather: float = 0.03
-    reach_artifact: float = 0.2
-    reach_misalignment: float = 0.4
 
     def __post_init__(self) -> None:
-        if not 0 < self.weakest <= self.strongest <= 1:
+        if not all(0 < weakest <= strongest <= 1 for weakest, strongest in (self.artifact, self.misalignment)):
             raise ValueError("Strengths need 0 < weakest <= strongest <= 1.")
         if not 0 <= self.feather <= 0.5:
             raise ValueError("A feather is a share of the shorter side from 0 to 0.5.")
-        if not (0 <= self.reach_artifact <= 1 and 0 <= self.reach_misalignment <= 1):
+        if not (0 <= self.artifact_reach <= 1 and 0 <= self.misalignment_reach <= 1):
             raise ValueError("A reach is a share of the shorter side from 0 to 1.")
 
-    def strength(self, defects: Sequence[Defect]) -> float:
-        """Strength that the most important defect calls for; the weakest where there is none."""
-        worst = max((importance_of(defect) for defect in defects), default=1)
-        return self.weakest + (self.strongest - self.weakest) * (worst - 1) / 99
+    def strength(self, defect: Defect) -> float:
+        """Strength that a defect calls for."""
+        artifact = defect.type is DefectType.ARTIFACT
+        weakest, strongest = self.artifact if artifact else self.misalignment
+        return weakest + (strongest - weakest) * (importance_of(defect) - 1) / 99
+
+    def largest(self, defects: Sequence[Defect]) -> float:
+        """The largest strength that one of the defects calls for; an artifact's weakest where there is none."""
+        return max(map(self.strength, defects), default=self.artifact[0])
 
     def strengths(self, defects: Sequence[Defect], size: tuple[int, int]) -> Mask:
         """(H, W), the strength that each pixel of a picture of `size`, (width, height), calls for."""
-        side = min(size)
         reach = {
-            DefectType.ARTIFACT: round(self.reach_artifact * side),
-            DefectType.MISALIGNMENT: round(self.reach_misalignment * side),
+            DefectType.ARTIFACT: round(self.artifact_reach * min(size)),
+            DefectType.MISALIGNMENT: round(self.misalignment_reach * min(size)),
         }
         return strength_map(
-            defects,
-            size,
-            [self.strength([defect]) for defect in defects],
-            [reach[defect.type] for defect in defects],
+            defects, size, [*map(self.strength, defects)], [reach[defect.type] for defect in defects]
         )
 
 
@@ -132,7 +134,7 @@ def build_request(
     picture = picture.convert("RGB")
     defects = by_importance(diagnosis.defects)
     shown: tuple[Image.Image, ...] = ()
-    strength = settings.strength(defects)
+    strength = settings.largest(defects)
     if mode is Mode.FIXED:
         mask: Mask = np.ones((picture.height, picture.width))
         strengths = strength * mask
