@@ -240,6 +240,9 @@ def main() -> None:
     parser.add_argument("--editor", default="testbed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=1, help="edits a round")
+    parser.add_argument(
+        "--without-heatmap", action="store_true", help="leave out the mode that is given heat maps"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs/refinement"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs/experiments/refinement")
@@ -250,7 +253,7 @@ def main() -> None:
     try:
         defective, clean = draw(options.runs, options.count, options.seed)
         detector, editor = load_detector(options.detector), load_editor(options.editor, steps=STEPS)
-        for name in ("fixed", "heatmap", "sdg", CLEAN):
+        for name in ("fixed", *([] if options.without_heatmap else ["heatmap"]), "sdg", CLEAN):
             pictures, mode = (clean, Mode.SDG) if name == CLEAN else (defective, Mode(name))
             plan = Plan(named, mode, options.rounds, options.candidates, edit, options.seed)
             refined[name] = refine_pictures(pictures, options.runs / name, detector, editor, plan)
