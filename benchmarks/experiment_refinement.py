@@ -262,8 +262,8 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     settings = (
         f"Detector {options.detector}, editor {named}, {options.rounds} rounds of {options.candidates} "
-        f"candidates, seed {options.seed}; strengths {edit.artifact} for artifacts and {edit.misalignment} for "
-        f"misalignments, reaches {edit.artifact_reach} and {edit.misalignment_reach}."
+        f"candidates, seed {options.seed}; strengths {edit.artifact} for artifacts and {edit.misalignment} "
+        f"for misalignments, reaches {edit.artifact_reach} and {edit.misalignment_reach}."
     )
     command = shlex.join(["python", "benchmarks/experiment_refinement.py", *sys.argv[1:]])
     text = f"{report(rows)}\n\n{settings}\n\n    {command}\n"

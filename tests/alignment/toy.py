@@ -102,8 +102,9 @@ def flux_pipeline(guidance_embeds: bool = True) -> FluxPipeline:
 def sd3_pipeline(channels: int = 4) -> StableDiffusion3Pipeline:
     torch.manual_seed(0)
     transformer = SD3Transformer2DModel(
-        sample_size=16, patch_size=2, in_channels=channels, out_channels=channels, num_layers=2, attention_head_dim=8,
-        num_attention_heads=2, joint_attention_dim=64, caption_projection_dim=16, pooled_projection_dim=32,
+        sample_size=16, patch_size=2, in_channels=channels, out_channels=channels, num_layers=2,
+        attention_head_dim=8, num_attention_heads=2, joint_attention_dim=64, caption_projection_dim=16,
+        pooled_projection_dim=32,
         pos_embed_max_size=16, dual_attention_layers=(0,), qk_norm="rms_norm",
     )  # fmt: skip
     return StableDiffusion3Pipeline(

@@ -14,6 +14,9 @@ from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline, StableDiffusion3
 from PIL import Image
 
 from sdg import Defect, Diagnosis
+from sdg.alignment.policies import load_policy
+from sdg.alignment.policies.lora import lora_parameters, save_lora
+from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
 from sdg.errors import SdgError
 from sdg.refinement import DiffusersEditor, build_request, editors, load_editor
 from sdg.refinement.masks import composite
@@ -150,6 +153,39 @@ def test_a_saved_pipeline_loads_as_an_inpainting_editor(saved: Path, scheme: str
     editor = load_editor(f"{scheme}:{saved}", steps=2, **options)
     request = build_request(picture(), "a red cup", DIAGNOSIS)
     assert editor.edit([request])[0].picture is not None
+
+
+def adapter(folder: Path) -> Path:
+    """An adapter of the toy pipeline whose second matrices are not zero, as they are before training."""
+    recipe = PolicyRecipe(
+        family="flux",
+        model=str(folder),
+        height=16,
+        width=16,
+        lora=LoraRecipe(r=2, alpha=4, targets=("attn.to_q",)),
+    )
+    policy = load_policy(recipe)
+    with torch.no_grad():
+        for parameter in lora_parameters(policy.transformer).values():
+            parameter.fill_(0.5)
+    return save_lora(policy, folder / "adapter").parent
+
+
+@pytest.mark.parametrize("scheme", ["diffusers", "testbed"])
+def test_an_editor_takes_an_adapter(saved: Path, scheme: str) -> None:
+    lora = adapter(saved)
+    request = build_request(picture(), "a red cup", DIAGNOSIS)
+    plain, adapted = (
+        load_editor(f"{scheme}:{saved}{option}", steps=2).edit([request])[0].picture
+        for option in ("", f"?lora={lora}")
+    )
+    assert plain is not None
+    assert adapted is not None
+    assert plain != adapted
+    with pytest.raises(SdgError, match="holds no adapter"):
+        load_editor(f"{scheme}:{saved}?lora={saved}")
+    with pytest.raises(SdgError, match="did you mean 'lora'"):
+        load_editor(f"{scheme}:{saved}?lore={lora}")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from sdg.refinement.masks import Mask, as_picture
 from sdg.refinement.request import EditRequest
 
 STEPS: Final = 28
+ADAPTER: Final = "pytorch_lora_weights.safetensors"
+SHIPPED: Final = "shipped"
+"""In place of an adapter's folder: the one inside the package."""
 _MASK: Final = "mask"
 """What diffusers' inpainting pipelines call the mask they blend latents by."""
 
@@ -51,10 +54,10 @@ class DiffusersEditor:
     """Any inpainting or image-to-image pipeline of diffusers, told the prompt and where to work how strongly.
 
     Such a model was trained on descriptions of pictures, so it gets the prompt and not the instruction.
-    Where the pipeline lays the picture's own latents over those outside of the mask at every step, the strength is
-    graded (differential diffusion, arXiv 2306.00950): a pixel of strength s takes part in the last s of the
-    steps, so an object that a box cuts through is redrawn whole. A model that was given the mask in training gets
-    it as it is, and image-to-image the strength alone.
+    Where the pipeline lays the picture's own latents over those outside of the mask at every step, the
+    strength is graded (differential diffusion, arXiv 2306.00950): a pixel of strength s takes part in the
+    last s of the steps, so an object that a box cuts through is redrawn whole. A model that was given the
+    mask in training gets it as it is, and image-to-image the strength alone.
     The same request gives the same picture, whatever else is in the call.
     Raises SdgError for a pipeline that takes no picture.
     """
@@ -127,9 +130,9 @@ class _Schedule:
     """A callback that lets a pipeline's mask grow from step to step, as strength is graded.
 
     The pipeline lays the picture over what lies outside of its mask after each step. Its mask, of the
-    latents' shape, comes as shares of the largest strength; a value v takes part in the last v · `steps` steps,
-    rounded, for it comes as one of 256. Nothing is lost by the first step, which blends by v itself: what is not free is laid over
-    again, with the same noise.
+    latents' shape, comes as shares of the largest strength; a value v takes part in the last v · `steps`
+    steps, rounded, for it comes as one of 256. Nothing is lost by the first step, which blends by v itself:
+    what is not free is laid over again, with the same noise.
     """
 
     def __init__(self, steps: float) -> None:
@@ -156,7 +159,7 @@ def _blends(pipeline: Any) -> bool:
 
 
 def _takes_masks(pipeline: Any) -> bool:
-    """Whether its model was given masks in training: channels for latents, the picture's latents and a mask."""
+    """Whether its model was given masks in training: latents, the picture's latents and a mask at once."""
     model = getattr(pipeline, "unet", None) or pipeline.transformer
     return bool(model.config.in_channels == 2 * pipeline.vae.config.latent_channels + 1)
 
@@ -168,28 +171,56 @@ def load_editor(
     `diffusers:FOLDER`, any pipeline that diffusers can turn into inpainting or image-to-image, or
     `openai:BASE_URL#MODEL`, an images-edit API, whose key is in the environment (OPENAI_API_KEY); its
     options are quality, concurrency, per_minute, timeout and attempts, as in `openai:…#MODEL?quality=low`.
+    The others have the option lora, the folder of an adapter that `sdg align` wrote, as in
+    `diffusers:FOLDER?lora=runs/flux/best`; `testbed?lora=shipped` is the embedded one.
 
     device and steps are for pipelines, dtype is for those of `diffusers:`; "auto" is bfloat16, on a CPU
     float32. Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
     """
-    scheme, _, place = uri.partition(":")
-    if scheme == "openai":
-        return _api(place)
+    if uri.startswith("openai:"):
+        return _api(uri.removeprefix("openai:"))
+    address, options = uris.split_address(uri)
+    scheme, _, place = address.partition(":")
     if scheme == "testbed":
         from diffusers import FluxInpaintPipeline
 
-        from sdg.testbed.weights import load_generator
+        from sdg.testbed.weights import ALIGNED, load_generator, packaged
 
-        generator = load_generator(place or None, choose_device(device))
+        lora = _adapter(scheme, place, options)
+        if lora == SHIPPED:
+            lora = str(packaged(ALIGNED))
+        generator = load_generator(place or None, choose_device(device), lora=lora)
         editor = DiffusersEditor(FluxInpaintPipeline.from_pipe(generator), steps=steps)
     elif scheme == "diffusers" and place:
-        editor = DiffusersEditor(_folder_pipeline(place, choose_device(device), dtype), steps=steps)
+        lora = _adapter(scheme, place, options)
+        pipeline = _folder_pipeline(place, choose_device(device), dtype)
+        if lora is not None:
+            _load_adapter(pipeline, lora)
+        editor = DiffusersEditor(pipeline, steps=steps)
     else:
         raise SdgError(
             f"{uri!r} is no editor; editors are testbed, testbed:FOLDER, diffusers:FOLDER "
             "and openai:BASE_URL#MODEL."
         )
     return editor
+
+
+def _adapter(scheme: str, place: str, options: dict[str, str]) -> str | None:
+    asked = uris.DetectorUri(scheme, place, options)
+    lora: str | None = uris.read_options(asked, {"lora": uris.text}, "editor").get("lora")
+    return lora
+
+
+def _load_adapter(pipeline: Any, folder: str) -> None:
+    """Put an adapter on a pipeline; SdgError where the folder holds none or one of another model."""
+    if not (Path(folder) / ADAPTER).is_file():  # diffusers would look it up on the hub
+        raise SdgError(f"{folder} holds no adapter ({ADAPTER} is missing); check the path.")
+    try:
+        pipeline.load_lora_weights(folder)
+    except (OSError, ValueError, RuntimeError, AttributeError) as error:
+        raise SdgError(
+            f"The adapter {folder} does not fit the pipeline ({str(error).splitlines()[0]})."
+        ) from error
 
 
 def _api(place: str) -> Editor:

@@ -48,7 +48,7 @@ class EditSettings:
     feather: float = 0.03
 
     def __post_init__(self) -> None:
-        if not all(0 < weakest <= strongest <= 1 for weakest, strongest in (self.artifact, self.misalignment)):
+        if not all(0 < low <= high <= 1 for low, high in (self.artifact, self.misalignment)):
             raise ValueError("Strengths need 0 < weakest <= strongest <= 1.")
         if not 0 <= self.feather <= 0.5:
             raise ValueError("A feather is a share of the shorter side from 0 to 0.5.")
@@ -62,7 +62,7 @@ class EditSettings:
         return weakest + (strongest - weakest) * (importance_of(defect) - 1) / 99
 
     def largest(self, defects: Sequence[Defect]) -> float:
-        """The largest strength that one of the defects calls for; an artifact's weakest where there is none."""
+        """The largest strength that a defect calls for; an artifact's weakest where there is none."""
         return max(map(self.strength, defects), default=self.artifact[0])
 
     def strengths(self, defects: Sequence[Defect], size: tuple[int, int]) -> Mask:
@@ -83,8 +83,8 @@ class EditRequest:
     picture, marked: the same size, the second with a red frame around every defect, unlabelled.
     instruction: what is wrong and what to do, most important first. mask: (H, W), see `sdg.refinement.masks`.
     strengths: (H, W), how strongly each pixel is to be edited, for editors that grade it; `strength` is the
-    largest of them. heat: in mode `heatmap` the maps of artifacts and of misalignments, grey, of the picture's
-    size.
+    largest of them. heat: in mode `heatmap` the maps of artifacts and of misalignments, grey, of the
+    picture's size.
     """
 
     picture: Image.Image

@@ -133,8 +133,8 @@ class FlowPolicy(ABC):
     ) -> Rollout:
         """Draw one picture a prompt: stochastic at `sde_steps` (0-based), by the plain ODE elsewhere.
 
-        All noise of a sample comes from its own seed, on the CPU: the same picture whichever process draws it.
-        So does its first latent, unless `starts` has a seed for that.
+        All noise of a sample comes from its own seed, on the CPU: the same picture whichever process
+        draws it. So does its first latent, unless `starts` has a seed for that.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         first = [
