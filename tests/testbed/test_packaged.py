@@ -17,7 +17,7 @@ from sdg.testbed import oracle
 from sdg.testbed.generator.sampling import held_out_prompts, sample_pictures
 from sdg.testbed.injection import sample as injected
 from sdg.testbed.measure import measure_scorer
-from sdg.testbed.weights import DETECTOR, GENERATOR, SCORER, WEIGHTS, load_generator
+from sdg.testbed.weights import ALIGNED, DETECTOR, GENERATOR, SCORER, WEIGHTS, load_generator
 
 LARGEST = {GENERATOR: 16_000_000, SCORER: 4_000_000, DETECTOR: 12_000_000}
 
@@ -37,6 +37,22 @@ def test_weights_are_small_bf16_safetensors_with_a_card(folder):
         with safe_open(file, "pt") as tensors:
             names = tensors.keys()
             assert {tensors.get_tensor(name).dtype for name in names} <= {torch.bfloat16, torch.int64}
+
+
+def test_the_aligned_adapter_is_small_carries_its_alpha_and_changes_the_pictures():
+    assert size(ALIGNED) <= 4_000_000
+    card = (ALIGNED / "README.md").read_text("utf-8")
+    for part in ("Seed", "Command", "Time", "Measured", "Limits"):
+        assert part in card
+    with safe_open(ALIGNED / "pytorch_lora_weights.safetensors", "pt") as tensors:
+        metadata = json.loads(tensors.metadata()["lora_adapter_metadata"])
+    assert (metadata["transformer.r"], metadata["transformer.lora_alpha"]) == (16, 32)
+    prompts = held_out_prompts(2, 0)
+    base, aligned = (
+        sample_pictures(generator, prompts, steps=4, numbers=[0, 1])
+        for generator in (load_generator(), load_generator(lora=ALIGNED))
+    )
+    assert all(one != other for one, other in zip(base, aligned, strict=True))
 
 
 def test_all_weights_together_stay_within_the_repositorys_budget():

@@ -155,7 +155,8 @@ def _blends(pipeline: Any) -> bool:
     reachable = known <= set(inspect.signature(call).parameters) and {_MASK, "init_mask"} <= set(
         call.__code__.co_varnames
     )
-    return reachable and hasattr(pipeline, "mask_processor") and not _takes_masks(pipeline)
+    counted = hasattr(type(pipeline), "num_timesteps") and hasattr(pipeline, "mask_processor")
+    return reachable and counted and not _takes_masks(pipeline)
 
 
 def _takes_masks(pipeline: Any) -> bool:
