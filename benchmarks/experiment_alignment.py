@@ -1,6 +1,7 @@
 """The testbed's alignment experiment: base, Flow-GRPO, DenseFlow-GRPO, BoxFlow-GRPO, the oracle as judge.
 
     python benchmarks/experiment_alignment.py             # everything; the same again goes on after a stop
+    python benchmarks/experiment_alignment.py --set optimiser.steps=600 --out longer   # on from there
     python benchmarks/experiment_alignment.py --trial 2   # two epochs a method: what all of it will take
     python benchmarks/plot_alignment.py                   # the learning curves, at any time
 
@@ -66,13 +67,14 @@ def settings(overrides: Sequence[str]) -> list[str]:
 
 
 def align_once(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> None:
-    """One run, begun or gone on with; nothing where it is done."""
+    """One run, begun or gone on with; nothing where it has had all its steps."""
     folder = runs / run_name(method, seed)
-    if (folder / ADAPTER).is_file():
+    chosen = ["monitor.patience=null", *overrides, f"seed={seed}"]
+    steps = load_recipe(AlignRecipe, RECIPES[method], chosen).optimiser.steps
+    if (folder / ADAPTER).is_file() and read_log(folder)[-1]["step"] >= steps:
         print(f"{folder.name}: done before", flush=True)
         return
     began = time.monotonic()
-    chosen = ["monitor.patience=null", *overrides, f"seed={seed}"]
     arguments = ["align", str(RECIPES[method]), *settings(chosen), "--out", str(folder), "--resume"]
     sdg(arguments, runs / f"{folder.name}.txt")
     print(f"{folder.name}: {(time.monotonic() - began) / 60:.0f} minutes", flush=True)

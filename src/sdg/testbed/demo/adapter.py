@@ -18,6 +18,7 @@ from sdg.testbed.demo.pictures import Drawn, Found, draw_pictures
 from sdg.testbed.demo.settings import Settings, demo_recipe
 from sdg.testbed.demo.stages import LeftOut, watched
 from sdg.testbed.oracle import diagnose_all
+from sdg.testbed.weights import ALIGNED
 
 NAME: Final = "aligned (shipped)"
 
@@ -34,7 +35,7 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
     """Draw with the adapter, and measure both generators; pictures go to folder/aligned.
 
     The boxes of the pairs are the oracle's, which took no part in the adapter's training. Raises LeftOut
-    where this build ships without an adapter.
+    where this build ships without an adapter, or with one of another generator.
     """
     from sdg.alignment.compare import BASE, tabulate
     from sdg.alignment.monitors import Measures, measure_pictures
@@ -43,6 +44,8 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
 
     if not settings.aligned.is_dir():
         raise LeftOut("This build ships without an aligned adapter, so there is nothing to compare.")
+    if settings.pipeline is not None and settings.aligned == ALIGNED:
+        raise LeftOut("The shipped adapter belongs to the embedded generator, and another one was named.")
     recipe = demo_recipe(settings)
     pipeline = load_generator(settings.pipeline, lora=settings.aligned)
     after = draw_pictures(pipeline, drawn.prompts, settings.seed, "drawing with the adapter")
