@@ -39,9 +39,9 @@ class Row:
     start: int | None = None
 
 
-def noise_seed(seed: int, purpose: Purpose, epoch: int, group: int, sample: int) -> int:
-    """The seed of one sample's noise."""
-    sequence = np.random.SeedSequence((seed, purpose, epoch, group, sample))
+def noise_seed(seed: int, purpose: Purpose, epoch: int, group: int, *sample: int) -> int:
+    """The seed of one sample's noise; without a sample, of the first latent that a group's samples share."""
+    sequence = np.random.SeedSequence((seed, purpose, epoch, group, *sample))
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)  # torch takes 63 bits
 
 
@@ -63,12 +63,6 @@ def sde_steps(recipe: AlignRecipe, epoch: int) -> list[int]:
     return sorted(int(step) for step in drawn)
 
 
-def start_seed(seed: int, purpose: Purpose, epoch: int, group: int) -> int:
-    """The seed of the first latent that a group's samples share."""
-    sequence = np.random.SeedSequence((seed, purpose, epoch, group))
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
-
-
 def group_rows(
     prompts: Sequence[str],
     size: int,
@@ -85,7 +79,7 @@ def group_rows(
             sample,
             prompt,
             noise_seed(seed, purpose, epoch, group, sample),
-            start_seed(seed, purpose, epoch, group) if shared_start else None,
+            noise_seed(seed, purpose, epoch, group) if shared_start else None,
         )
         for group, prompt in enumerate(prompts)
         for sample in range(size)
