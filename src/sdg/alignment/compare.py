@@ -23,7 +23,7 @@ from sdg.alignment.named import read_prompts
 from sdg.alignment.pictures import picture_grid
 from sdg.alignment.plan import Purpose, noise_seed
 from sdg.alignment.policies import FAMILIES, FlowPolicy, load_pipeline
-from sdg.alignment.policies.lora import WEIGHTS
+from sdg.alignment.policies.lora import WEIGHTS, load_lora
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rewards.weighted import load_reward, load_scaled
 from sdg.alignment.scoring import load_judge
@@ -191,10 +191,7 @@ def tabulate(
 def _generator(recipe: AlignRecipe, folder: Path | None, device: str) -> FlowPolicy:
     pipeline = load_pipeline(recipe.policy)
     if folder is not None:
-        try:
-            pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
-        except (ValueError, RuntimeError, KeyError) as error:
-            raise SdgError(f"{folder} does not fit {recipe.policy.model} ({error}).") from error
+        load_lora(pipeline, folder, recipe.policy.model)
     pipeline.to(device)
     return FAMILIES[recipe.policy.family](pipeline, recipe.policy, recipe.precision)
 

@@ -18,7 +18,6 @@ from sdg.refinement.masks import Mask, as_picture
 from sdg.refinement.request import EditRequest
 
 STEPS: Final = 28
-ADAPTER: Final = "pytorch_lora_weights.safetensors"
 SHIPPED: Final = "shipped"
 """In place of an adapter's folder: the one inside the package."""
 _MASK: Final = "mask"
@@ -196,7 +195,9 @@ def load_editor(
         lora = _adapter(scheme, place, options)
         pipeline = _folder_pipeline(place, choose_device(device), dtype)
         if lora is not None:
-            _load_adapter(pipeline, lora)
+            from sdg.alignment.policies.lora import load_lora
+
+            load_lora(pipeline, lora, f"the pipeline {place}")
         editor = DiffusersEditor(pipeline, steps=steps)
     else:
         raise SdgError(
@@ -210,18 +211,6 @@ def _adapter(scheme: str, place: str, options: dict[str, str]) -> str | None:
     asked = uris.DetectorUri(scheme, place, options)
     lora: str | None = uris.read_options(asked, {"lora": uris.text}, "editor").get("lora")
     return lora
-
-
-def _load_adapter(pipeline: Any, folder: str) -> None:
-    """Put an adapter on a pipeline; SdgError where the folder holds none or one of another model."""
-    if not (Path(folder) / ADAPTER).is_file():  # diffusers would look it up on the hub
-        raise SdgError(f"{folder} holds no adapter ({ADAPTER} is missing); check the path.")
-    try:
-        pipeline.load_lora_weights(folder)
-    except (OSError, ValueError, RuntimeError, AttributeError) as error:
-        raise SdgError(
-            f"The adapter {folder} does not fit the pipeline ({str(error).splitlines()[0]})."
-        ) from error
 
 
 def _api(place: str) -> Editor:

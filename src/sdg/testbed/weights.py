@@ -42,11 +42,9 @@ def load_generator(
     except (OSError, ValueError, AttributeError) as error:
         raise SdgError(f"{folder} cannot be loaded as a FluxPipeline ({_first_line(error)}).") from error
     if lora is not None:
-        lora = _holding("pytorch_lora_weights.safetensors", "adapter", lora)
-        try:
-            pipeline.load_lora_weights(lora)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SdgError(f"{lora} does not fit the pipeline {folder} ({_first_line(error)}).") from error
+        from sdg.alignment.policies.lora import load_lora
+
+        load_lora(pipeline, lora, f"the pipeline {folder}")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

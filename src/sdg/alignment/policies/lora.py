@@ -64,6 +64,20 @@ def save_lora(policy: Any, folder: Path) -> Path:
         return (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
 
 
+def load_lora(pipeline: Any, folder: Path | str, named: str) -> None:
+    """Put an adapter that `save_lora` wrote on a pipeline, which errors call `named`.
+
+    Raises SdgError where the folder holds none, or one of another model.
+    """
+    if not (Path(folder) / WEIGHTS).is_file():  # diffusers would look it up on the hub
+        raise SdgError(f"{folder} holds no adapter ({WEIGHTS} is missing); check the path.")
+    try:
+        pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise SdgError(f"{folder} does not fit {named} ({why}).") from error
+
+
 class Ema:
     """An exponential moving average of the adapter, kept in float32 beside it."""
 
