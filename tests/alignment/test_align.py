@@ -126,6 +126,12 @@ def test_the_flux_recipe_holds_the_papers_settings() -> None:
     assert (recipe.reward.c_artifact, recipe.reward.c_misalignment) == (0.5, 0.05)
 
 
+def test_mirrored_samples_need_groups_of_even_size() -> None:
+    changes = ["groups.size=5", "groups.prompts=16", "sampling.batch_size=5", "sampling.mirrored=true"]
+    with pytest.raises(SdgError, match="even where sampling is mirrored, not 5"):
+        load_recipe(AlignRecipe, RECIPES / "boxflow-testbed.yaml", changes)
+
+
 @pytest.mark.parametrize("recipe", ["boxflow-flux1-dev.yaml", "boxflow-sd35-medium.yaml"])
 def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
     checkpoints: Path, tmp_path: Path, recipe: str

@@ -141,6 +141,48 @@ def test_samples_of_one_start_differ_by_their_sde_noise_alone(checkpoints: Path,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_signs_turn_the_noise_of_stochastic_steps_alone(checkpoints: Path, family: str) -> None:
+    ours = policy(checkpoints, family)
+    t = ours.sample(
+        PROMPTS[:1] * 2, [1, 1], starts=[7, 7], signs=[1, -1], steps=3, sde_steps=(1,)
+    ).transitions
+    calm = ours.sample(
+        PROMPTS[:1], [1], starts=[7], steps=3, sde_steps=(1,), noise_level=1e-6
+    ).transitions  # fmt: skip
+    assert torch.equal(t.x[0][0], t.x[0][1])
+    assert torch.equal(t.x[0][0], calm.x[0][0])
+    assert not torch.allclose(t.next_x[0][0], t.next_x[0][1])
+    assert torch.allclose(t.old_log_prob[0][0], t.old_log_prob[0][1], atol=1e-4)
+
+
+@pytest.mark.parametrize("sde_steps", [(), (0,), (2,), (1, 3)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_samples_share_is_drawn_once_and_changes_nothing(
+    checkpoints: Path, family: str, sde_steps: tuple[int, ...]
+) -> None:
+    ours = policy(checkpoints, family)
+    prompts, seeds, starts = [PROMPTS[0], *PROMPTS, PROMPTS[0]], [1, 2, 3, 4, 5], [7, 7, 7, None, 8]
+    passes = []
+    hook = ours.transformer.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+    together = ours.sample(prompts, seeds, starts=starts, steps=4, sde_steps=sde_steps)
+    hook.remove()
+    guided = 2 if family == "sd3" else 1
+    forks = min(sde_steps, default=4)
+    assert passes == [4 * guided] * forks + [5 * guided] * (4 - forks)
+    for index in range(5):
+        alone = ours.sample(
+            prompts[index : index + 1],
+            seeds[index : index + 1],
+            starts=starts[index : index + 1],
+            steps=4,
+            sde_steps=sde_steps,
+        )
+        assert np.abs(pixels(together.pictures[index : index + 1]) - pixels(alone.pictures)).max() <= 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_sample_depends_on_its_own_seed_only(checkpoints: Path, family: str) -> None:
     ours = policy(checkpoints, family)
     together = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,))

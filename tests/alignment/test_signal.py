@@ -92,6 +92,15 @@ def test_a_shared_start_is_one_for_a_group_and_no_other() -> None:
     assert {row.start for row in plain} == {None}
 
 
+def test_mirrored_samples_are_pairs_of_one_seed_and_opposite_signs() -> None:
+    options = {"seed": 0, "purpose": Purpose.TRAINING, "epoch": 0}
+    plain, rows = group_rows(["a", "b"], 4, **options), group_rows(["a", "b"], 4, **options, mirrored=True)
+    assert [row.sign for row in rows] == [1, -1] * 4
+    assert [row.seed for row in rows[::2]] == [row.seed for row in rows[1::2]]
+    assert [row.seed for row in rows[::2]] == [row.seed for row in plain[::2]]
+    assert {row.sign for row in plain} == {1}
+
+
 def test_stochastic_steps_are_drawn_from_those_allowed() -> None:
     drawn = [sde_steps(RECIPE, epoch) for epoch in range(60)]
     assert {step for steps in drawn for step in steps} == {1, 2, 3}

@@ -46,6 +46,7 @@ def roll_out(
             prompts,
             [row.seed for row in part],
             starts=[row.start for row in part],
+            signs=[row.sign for row in part],
             steps=recipe.sampling.steps,
             sde_steps=noisy,
             noise_level=recipe.sampling.noise_level,
@@ -74,6 +75,7 @@ def draw_figure(
         Purpose.FIGURE,
         0,
         shared_start=recipe.sampling.shared_start,
+        mirrored=recipe.sampling.mirrored,
     )
     rank, processes = accelerator.process_index, accelerator.num_processes
     mine = list(range(rank, len(rows), processes))

@@ -30,6 +30,7 @@ class Row:
     """One sample of an epoch: `group` is its prompt's place in the epoch, and its group's id.
 
     start: the seed of its first latent, where that is not drawn by `seed` as all other noise is.
+    sign: of its SDE noise, −1 in the second sample of a mirrored pair.
     """
 
     group: int
@@ -37,6 +38,7 @@ class Row:
     prompt: str
     seed: int
     start: int | None = None
+    sign: int = 1
 
 
 def noise_seed(seed: int, purpose: Purpose, epoch: int, group: int, *sample: int) -> int:
@@ -71,15 +73,21 @@ def group_rows(
     epoch: int,
     *,
     shared_start: bool = False,
+    mirrored: bool = False,
 ) -> list[Row]:
-    """`size` samples of each prompt, one group after the other; with `shared_start` all from one latent."""
+    """`size` samples of each prompt, one group after the other; with `shared_start` all from one latent.
+
+    mirrored: every second sample has the seed of the one before it, and the other sign. The parts of the
+    reward that are even in the noise, such as what any noise costs, then cancel in the gradient.
+    """
     return [
         Row(
             group,
             sample,
             prompt,
-            noise_seed(seed, purpose, epoch, group, sample),
+            noise_seed(seed, purpose, epoch, group, sample - sample % 2 if mirrored else sample),
             noise_seed(seed, purpose, epoch, group) if shared_start else None,
+            -1 if mirrored and sample % 2 else 1,
         )
         for group, prompt in enumerate(prompts)
         for sample in range(size)

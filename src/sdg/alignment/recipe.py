@@ -58,6 +58,7 @@ class SamplingRecipe:
     sde_steps_per_epoch: int = 1
     noise_level: float = 0.7
     shared_start: bool = False  # a group's samples begin with one latent and differ by their SDE noise alone
+    mirrored: bool = False  # samples in pairs, whose second has the first's SDE noise with the other sign
     batch_size: int = 8  # pictures at a time on each process, in roll-out and training alike
 
     def __post_init__(self) -> None:
@@ -151,6 +152,7 @@ class OptimiserRecipe:
     clip: float = 1e-4
     kl: float = 0.0
     advantage_eps: float = 1e-6
+    advantage_spread: Literal["location", "group"] = "location"  # whose std divides spatial advantages
     advantage_limit: float = 5.0  # of scalar advantages; spatial ones are not clamped
     ema_every: int = 4  # epochs
     ema_decay: float = 0.9
@@ -249,6 +251,8 @@ class AlignRecipe:
             raise ValueError("seed is not negative.")
         if self.needs_detector and self.reward.detector is None:
             raise ValueError(f"reward.detector is missing, which method {self.method} needs.")
+        if self.sampling.mirrored and self.groups.size % 2:
+            raise ValueError(f"groups.size is even where sampling is mirrored, not {self.groups.size}.")
         if self.groups.prompts % self.optimiser.steps_per_epoch:
             raise ValueError(
                 f"groups.prompts ({self.groups.prompts}) is a multiple of optimiser.steps_per_epoch "

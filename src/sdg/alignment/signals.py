@@ -58,7 +58,8 @@ def training_signal(
 
     weights = alphas(rewards, groups, valid, reward.c_artifact, reward.c_misalignment)
     maps = spatial_rewards(defects, rewards, grid, *weights, reward.raster)
-    return Signal(valid, rewards, spatial_advantages(maps, groups, valid, eps).float(), maps.float(), None)
+    spatial = spatial_advantages(maps, groups, valid, eps, optimiser.advantage_spread)
+    return Signal(valid, rewards, spatial.float(), maps.float(), None)
 
 
 def epoch_values(signal: Signal, scores: Sequence[Score]) -> dict[str, float | int | None]:

@@ -106,6 +106,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                 Purpose.TRAINING,
                 epoch,
                 shared_start=recipe.sampling.shared_start,
+                mirrored=recipe.sampling.mirrored,
             )
             noisy = sde_steps(recipe, epoch)
             mine = [index for step in own_rows for index in step]

@@ -127,6 +127,7 @@ class FlowPolicy(ABC):
         seeds: Sequence[int],
         *,
         starts: Sequence[int | None] | None = None,
+        signs: Sequence[int] | None = None,
         steps: int,
         sde_steps: Sequence[int] = (),
         noise_level: float = 0.7,
@@ -134,7 +135,9 @@ class FlowPolicy(ABC):
         """Draw one picture a prompt: stochastic at `sde_steps` (0-based), by the plain ODE elsewhere.
 
         All noise of a sample comes from its own seed, on the CPU: the same picture whichever process
-        draws it. So does its first latent, unless `starts` has a seed for that.
+        draws it. So does its first latent, unless `starts` has a seed for that. `signs`, 1 or −1, are those
+        of the noise at stochastic steps. Samples of one prompt and one start are the same before the first
+        of these, and go there as one.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         first = [
@@ -142,10 +145,15 @@ class FlowPolicy(ABC):
             for generator, start in zip(generators, starts or [None] * len(generators), strict=True)
         ]
         sigmas = self.sigmas(steps).tolist()
-        text = self.encode(prompts)
-        x = self._noise(first)
+        sign = torch.tensor(signs or [1] * len(seeds), dtype=LATENT_DTYPE, device=self.device)
+        alone, copies = _distinct(prompts, starts)  # sample number, unless it begins as an earlier one does
+        forks = min(sde_steps, default=steps)
+        text = self.encode([prompts[index] for index in alone])
+        x = self._noise([first[index] for index in alone])
         before, after, log_probs = [], [], []
         for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+            if step == forks:
+                x, text = x[copies], self.encode(prompts)
             velocity = self._velocity(self.transformer, x, sigma, text)
             if step in sde_steps:
                 drawn = sde_step(
@@ -154,7 +162,7 @@ class FlowPolicy(ABC):
                     sigma,
                     sigma_next,
                     noise_level,
-                    noise=self._noise(generators),
+                    noise=self._noise(generators) * sign.view(-1, *[1] * (x.ndim - 1)),
                     channel_dim=self.channel_dim,
                     store_dtype=LATENT_DTYPE,
                 )
@@ -164,6 +172,8 @@ class FlowPolicy(ABC):
                 x = drawn.next_x
             else:
                 x = ode_step(x, velocity, sigma, sigma_next, store_dtype=LATENT_DTYPE)
+        if forks == steps:
+            x = x[copies]
         at = sorted(set(sde_steps))
         return Rollout(
             self._decode(x),
@@ -260,3 +270,16 @@ class FlowPolicy(ABC):
 
     def _image_sigmas(self, steps: int, tokens: int, uniform: bool) -> Tensor:
         return sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=uniform)
+
+
+def _distinct(prompts: Sequence[str], starts: Sequence[int | None] | None) -> tuple[list[int], list[int]]:
+    """The samples that begin as no earlier one does, and for each sample which of these it begins as."""
+    known: dict[tuple[str, int], int] = {}
+    alone: list[int] = []
+    copies: list[int] = []
+    for index, (prompt, start) in enumerate(zip(prompts, starts or [None] * len(prompts), strict=True)):
+        place = len(alone) if start is None else known.setdefault((prompt, start), len(alone))
+        if place == len(alone):
+            alone.append(index)
+        copies.append(place)
+    return alone, copies
