@@ -76,6 +76,22 @@ def test_a_picture_that_only_gets_worse_is_returned_as_it_was() -> None:
     assert result.picture.tobytes() == grey(50).tobytes()
 
 
+def test_after_a_round_without_gain_edits_are_stronger_and_wider_until_one_gains() -> None:
+    settings = EditSettings((0.4, 0.4), (0.8, 0.8), 0.0625, 0.25)
+    _, painter = run(80, 90, 90, 50, 40, rounds=4, settings=settings)
+    assert [request.strength for request in painter.requests] == pytest.approx([0.4, 0.7, 0.85, 0.4])
+    widths = [int((request.strengths[16] > 0).sum()) for request in painter.requests]
+    assert widths[0] == widths[3] < widths[1] < widths[2]
+
+
+def test_escalation_ends_at_all_of_the_schedule_and_the_whole_shorter_side() -> None:
+    settings = EditSettings((0.5, 0.75), (0.75, 1.0), 0.4, 1.0)
+    assert settings.escalated(0) == settings
+    twice = settings.escalated(2)
+    assert (twice.artifact, twice.misalignment) == ((0.875, 0.9375), (0.9375, 1.0))
+    assert (twice.artifact_reach, twice.misalignment_reach) == (1.0, 1.0)
+
+
 def test_of_several_candidates_the_best_is_kept() -> None:
     result, _ = run(80, 70, 30, 255, None, rounds=1, candidates=4)
     assert severity(result.diagnosis) == 30

@@ -56,6 +56,18 @@ def test_half_is_injected_and_the_variants_share_the_other_half(written):
     assert max(variants.values()) - min(variants.values()) <= 1
 
 
+def test_without_the_injected_half_the_variants_share_all(tmp_path, pipeline):
+    result = CliRunner().invoke(
+        cli,
+        ["testbed", "corpus", "--count", "24", "--generated-only", "--seed", "3", "--pipeline", str(pipeline),
+         "--out", str(tmp_path / "out")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    records = [r for file in (tmp_path / "out").glob("*.jsonl") for r in read_annotations(file)]
+    counts = Counter(record.generator for record in records)
+    assert counts == {"testbed-4": 6, "testbed-8": 6, "testbed-12": 6, "testbed-20": 6}
+
+
 def test_splits_share_no_prompt_and_hold_both_halves(written):
     folder, counts, _ = written
     assert sum(counts.values()) == COUNT

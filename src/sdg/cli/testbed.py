@@ -148,10 +148,13 @@ def sample(
 @testbed.command()
 @click.option("--count", required=True, type=click.IntRange(min=1), help="Number of pictures.")
 @click.option("--out", required=True, type=FOLDER, metavar="DIR", help="New folder to write to.")
+@click.option("--generated-only", is_flag=True, help="Leave out the injected half.")
 @_PIPELINE
 @SEED
 @MINUTES
-def corpus(count: int, out: Path, pipeline: Path | None, seed: int, max_minutes: float) -> None:
+def corpus(
+    count: int, out: Path, generated_only: bool, pipeline: Path | None, seed: int, max_minutes: float
+) -> None:
     """Write the small analogue of SDG-30K: half injected pictures, half the generator's.
 
     Four variants of the generator (4, 8, 12 and 20 sampling steps) draw; the oracle annotates. Interrupted,
@@ -166,7 +169,13 @@ def corpus(count: int, out: Path, pipeline: Path | None, seed: int, max_minutes:
 
     with _progress(count) as on_progress:
         splits = generate_corpus(
-            out, count, pipeline=pipeline, seed=seed, max_minutes=max_minutes, on_progress=on_progress
+            out,
+            count,
+            pipeline=pipeline,
+            injected=not generated_only,
+            seed=seed,
+            max_minutes=max_minutes,
+            on_progress=on_progress,
         )
     if splits is None:
         click.echo("Time is up; the same command goes on.", err=True)

@@ -93,8 +93,9 @@ def refine(
 
     Each round edits the best picture so far, `candidates` times with seeds of their own, and goes on from
     the one with the least `severity`, if that is less than before. Whatever an editor returns is laid into
-    the picture through the mask. A clean picture, and one the detector has no answer for, is returned as
-    it is; a round in which nothing could be edited or judged is the last one. `heat` is for mode `heatmap`,
+    the picture through the mask. While rounds bring nothing better, edits become stronger and wider
+    (`EditSettings.escalated`). A clean picture, and one the detector has no answer for, is returned as it
+    is; a round in which nothing could be edited or judged is the last one. `heat` is for mode `heatmap`,
     `before` the picture's diagnosis where it is known already.
     Raises SdgError for a picture without a prompt or too small, ValueError for rounds or candidates below 1.
     """
@@ -108,6 +109,7 @@ def refine(
         why = f"The input could not be diagnosed ({before.status.value})."
         return Refinement(picture, before, before, Outcome.FAILED, 0.0, (), why)
     best, known, tried, stopped = picture, before, [], ""
+    settings, idle = settings or EditSettings(), 0
     for turn in range(rounds):
         maps = heat(best, prompt, known) if heat is not None else None
         requests = [
@@ -116,7 +118,7 @@ def refine(
                 prompt,
                 known,
                 mode=mode,
-                settings=settings,
+                settings=settings.escalated(idle),
                 heat=maps,
                 seed=seed + turn * candidates + number,
             )
@@ -146,7 +148,9 @@ def refine(
         assert winner.diagnosis is not None
         assert winner.severity is not None
         if winner.severity < least:
-            best, known, least = winner.picture, winner.diagnosis, winner.severity
+            best, known, least, idle = winner.picture, winner.diagnosis, winner.severity, 0
+        else:
+            idle += 1
         if known.is_clean:
             break
     if known.is_clean:

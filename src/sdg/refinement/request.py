@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -54,6 +54,19 @@ class EditSettings:
             raise ValueError("A feather is a share of the shorter side from 0 to 0.5.")
         if not (0 <= self.artifact_reach <= 1 and 0 <= self.misalignment_reach <= 1):
             raise ValueError("A reach is a share of the shorter side from 0 to 1.")
+
+    def escalated(self, times: int) -> EditSettings:
+        """After `times` rounds without gain: each halves what strengths lack to 1 and doubles reaches.
+
+        Little noise in a small place comes first, as it changes least; what that cannot repair is drawn anew.
+        """
+        return replace(
+            self,
+            artifact=tuple(1 - (1 - strength) / 2**times for strength in self.artifact),
+            misalignment=tuple(1 - (1 - strength) / 2**times for strength in self.misalignment),
+            artifact_reach=min(1.0, self.artifact_reach * 2**times),
+            misalignment_reach=min(1.0, self.misalignment_reach * 2**times),
+        )
 
     def strength(self, defect: Defect) -> float:
         """Strength that a defect calls for."""

@@ -45,6 +45,7 @@ class Settings:
     seed: int
     weights: str
     variants: tuple[int, ...] = VARIANTS
+    injected: bool = True  # every second picture
     version: str = __version__
 
     def as_json(self) -> dict[str, object]:
@@ -66,23 +67,24 @@ def generate_corpus(
     count: int,
     *,
     pipeline: Path | None = None,
+    injected: bool = True,
     seed: int = 0,
     max_minutes: float | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict[Split, int] | None:
     """Write a corpus of `count` pictures to the new folder `out`; returns the pictures of each split.
 
-    pipeline: folder of the generator, by default the packaged one. on_progress is told how many pictures are
-    done. None where max_minutes ended it early; the same call then goes on where it stopped. The bytes are
-    the same for a seed on one machine with one number of threads; others may round the generator's sums
-    differently. Raises SdgError as `building` and `load_generator` do.
+    pipeline: folder of the generator, by default the packaged one; without `injected` it draws all pictures.
+    on_progress is told how many pictures are done. None where max_minutes ended it early; the same call then
+    goes on where it stopped. The bytes are the same for a seed on one machine with one number of threads;
+    others may round the generator's sums differently. Raises SdgError as `building` and `load_generator` do.
     """
     from sdg.testbed.weights import GENERATOR, load_generator
 
     if count < 1:
         raise ValueError("A corpus needs at least one picture.")
     generator = load_generator(pipeline)
-    settings = Settings(count, seed, fingerprint(pipeline or GENERATOR))
+    settings = Settings(count, seed, fingerprint(pipeline or GENERATOR), injected=injected)
     began = monotonic()
     with building(out, count, settings.as_json()) as unfinished:
         for first in unfinished.missing():
@@ -97,17 +99,19 @@ def generate_corpus(
 def draw_chunk(pipeline: FluxPipeline, settings: Settings, numbers: Iterable[int]) -> Iterator[Drawn]:
     """Pictures of these numbers, in order: even ones injected, odd ones by the generator's variants in turn.
 
-    The injected picture of a number is that of `sdg testbed generate` with the same seed.
+    Without `settings.injected` the generator draws the even ones too. The injected picture of a number is
+    that of `sdg testbed generate` with the same seed.
     """
     numbers = list(numbers)
-    wanted = [wish(settings, number) for number in numbers if number % 2]
+    by_generator = [number for number in numbers if number % 2 or not settings.injected]
+    wanted = [wish(settings, number) for number in by_generator]
     generated = draw_generated(pipeline, wanted, settings.seed, most=MOST_DEFECTS)
-    injected = dataset.Settings(settings.count, settings.seed, "core", 128)
+    recipe = dataset.Settings(settings.count, settings.seed, "core", 128)
     for number in numbers:
-        if number % 2:
+        if number % 2 or not settings.injected:
             yield next(generated)
         else:
-            drawn = dataset.draw(injected, number)
+            drawn = dataset.draw(recipe, number)
             yield drawn.picture, dataset.to_record(drawn, image_path(number))
 
 
