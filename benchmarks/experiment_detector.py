@@ -3,9 +3,10 @@
     python benchmarks/experiment_detector.py --corpus runs/corpus \\
         --model SFT=runs/sft --model "SFT without jitter"=runs/sft-no-jitter --model GRPO=runs/grpo
 
-Each model is a run's folder: its `final` answers greedily, its log.jsonl gives the learning curve. Answers
-are kept in --runs, and a run that was stopped goes on. Injected and generated pictures are reported apart and
-together, with 95 % intervals over pictures; every model is compared with the first one, picture by picture.
+Each model is a run's folder, whose `final` answers greedily and whose log.jsonl gives the learning curve, or
+a detector's own folder. Answers are kept in --runs, and what was stopped goes on. Injected and generated
+pictures are reported apart and together, with 95 % intervals over pictures; every model is compared with the
+first one, picture by picture.
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ def answers(name: str, folder: Path, test: Sequence[Record], runs: Path) -> Syst
     out = runs / f"{name.lower().replace(' ', '-')}.jsonl"
     items = [Item(record.filepath, record.prompt, Path(record.filepath)) for record in test]
     if not out.is_file():
-        detector = load_detector(f"{folder / 'final'}?device=cpu&batch_size=50")
+        final = folder / "final"
+        checkpoint = final if final.is_dir() else folder
+        detector = load_detector(f"{checkpoint}?device=cpu&batch_size=50")
         run(detector, items, out, resume=True, on_result=told(name, len(items)))
     rows = list(read_objects(out))
     if [row["filepath"] for row in rows] != [record.filepath for record in test]:
@@ -235,7 +238,7 @@ def main() -> None:
     parser.add_argument(
         "--also", type=Path, action="append", default=[], help="corpus whose test split is taken as well"
     )
-    parser.add_argument("--model", dest="models", action="append", default=[], metavar="NAME=RUN")
+    parser.add_argument("--model", dest="models", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--embedder", default="minilm", help="compares reasons for DescCos")
     parser.add_argument("--runs", type=Path, default=Path("runs/detector-experiment"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs/experiments/detector")
@@ -284,6 +287,8 @@ def main() -> None:
     )
     logs = {}
     for name, folder in folders.items():
+        if not (folder / "log.jsonl").is_file():
+            continue
         logs[name] = options.out / "logs" / f"{name.lower().replace(' ', '-')}.jsonl"
         write_text(logs[name], (folder / "log.jsonl").read_text(encoding="utf-8"))
     write_text(options.out / "scores.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
