@@ -121,7 +121,7 @@ def gaussian_velocity(x, sigma, mean, deviation):
     return -mean + slope * (x - (1 - sigma) * mean)
 
 
-def marginal_error(steps, noise_level, start=0.9, end=0.1, mean=1.5, deviation=0.4):
+def marginal_error(steps, noise_level, start=0.9, end=0.1, mean=1.5, deviation=0.4, kind="flow-sde"):
     """Distance of the SDE's mean and variance at `end` from the flow's own, without any sampling.
 
     The velocity is linear, so each step maps a Gaussian to a Gaussian: mean' = p + q·mean and
@@ -132,7 +132,8 @@ def marginal_error(steps, noise_level, start=0.9, end=0.1, mean=1.5, deviation=0
     points = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
     for sigma, sigma_next in pairwise(levels):
         velocity = gaussian_velocity(points, sigma, mean, deviation)
-        step = sde_step(points, velocity, sigma, sigma_next, noise_level, noise=torch.zeros_like(points))
+        noise = torch.zeros_like(points)
+        step = sde_step(points, velocity, sigma, sigma_next, noise_level, noise=noise, kind=kind)
         p, q = step.mean[0, 0, 0].item(), (step.mean[0, 1, 0] - step.mean[0, 0, 0]).item()
         m, variance = p + q * m, q**2 * variance + step.std.item() ** 2
     true_mean, true_variance = (1 - end) * mean, (1 - end) ** 2 * deviation**2 + end**2
@@ -146,6 +147,45 @@ def test_the_sde_has_the_marginals_of_the_ode(noise_level):
     # First-order convergence: a quarter of the step, a quarter of the error.
     for before, after in zip(coarse, fine, strict=True):
         assert after < 0.3 * before + 1e-9
+
+
+@pytest.mark.parametrize("noise_level", [0.3, 0.7, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_large_steps_keep_the_amount_of_noise_with_cps_alone(steps, noise_level):
+    # One known picture: the velocity tells it exactly, so that whatever is left over is surplus noise.
+    known = {"start": 0.9, "end": 0.3, "deviation": 0.0}
+    assert max(marginal_error(steps, noise_level, **known, kind="cps")) < 1e-12
+    assert marginal_error(steps, noise_level, **known)[1] > 0.01
+
+
+def test_worked_example_of_a_step_with_cps():
+    # σ = 0.8, σ' = 0.5, a third of a right angle: std = 0.5·sin 30°, and of the old noise 0.5·cos 30° stays.
+    x, v = torch.tensor([[[2.0]]]), torch.tensor([[[4.0]]])
+    step = sde_step(x, v, 0.8, 0.5, 1 / 3, noise=torch.tensor([[[1.0]]]), kind="cps")
+    clean, old = 2 - 0.8 * 4, 2 + 0.2 * 4
+    mean = 0.5 * clean + 0.25 * math.sqrt(3) * old
+    assert step.mean.item() == pytest.approx(mean)
+    assert step.next_x.item() == pytest.approx(mean + 0.25)
+    assert step.log_prob.item() == pytest.approx(-0.5 - math.log(0.25) - 0.5 * math.log(2 * math.pi))
+
+
+def test_cps_without_noise_is_the_ode_and_from_pure_noise_it_is_finite():
+    x, v, z = latents((2, 3, 4), dtype=torch.float64)
+    still = sde_step(x, v, 0.8, 0.5, 1e-9, noise=z, kind="cps")
+    torch.testing.assert_close(still.mean, ode_step(x, v, 0.8, 0.5))
+    assert all(part.isfinite().all() for part in sde_step(x, v, 1.0, 0.7, 0.6, noise=z, kind="cps"))
+
+
+def test_one_level_a_sample_with_cps_too():
+    x, v, z = latents((2, 4, 2, 5), dtype=torch.float64)
+    sigma, sigma_next = torch.tensor([1.0, 0.7]), torch.tensor([0.8, 0.5])
+    together = sde_step(x, v, sigma, sigma_next, 0.7, noise=z, channel_dim=1, kind="cps")
+    for i in range(2):
+        row = slice(i, i + 1)
+        levels = (sigma[i].item(), sigma_next[i].item())
+        alone = sde_step(x[row], v[row], *levels, 0.7, noise=z[row], channel_dim=1, kind="cps")
+        torch.testing.assert_close(together.next_x[row], alone.next_x)
+        torch.testing.assert_close(together.log_prob[row], alone.log_prob)
 
 
 def test_simulated_samples_have_the_marginals_of_the_flow():
@@ -236,6 +276,9 @@ def test_tokens_that_do_not_fill_the_grid_are_refused():
         ({"sigma": 1.0, "sigma_max": 1.0}, "below 1"),
         ({"velocity": torch.zeros(2, 4, 3)}, "shape"),
         ({"noise": torch.zeros(1, 3, 4)}, "shape"),
+        ({"kind": "ddim"}, "flow-sde, cps"),
+        ({"kind": "cps", "noise_level": 1.1}, "at most 1"),
+        ({"kind": "cps", "sigma_next": 0.0}, "last step"),
     ],
 )
 def test_arguments_that_make_no_step_are_refused(arguments, message):

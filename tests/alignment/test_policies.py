@@ -11,6 +11,7 @@ import pytest
 import torch
 import toy
 
+from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
 from sdg.alignment.policies.lora import Ema, lora_parameters, save_lora
 from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
@@ -76,14 +77,15 @@ def test_a_flux_without_guidance_embedding_is_guided_as_its_pipeline_is(tmp_path
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", "float32"), ("bf16", "float32"), ("bf16", "bfloat16")]
 )
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("checkpointing", "kind"), [(False, "flow-sde"), (True, "flow-sde"), (False, "cps")])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_first_ratio_is_one(
-    checkpoints: Path, family: str, checkpointing: bool, precision: str, dtype: str
+    checkpoints: Path, family: str, checkpointing: bool, kind: SdeKind, precision: str, dtype: str
 ) -> None:
     ours = policy(checkpoints, family, precision, gradient_checkpointing=checkpointing, dtype=dtype)
     train_a_little(ours)
-    transitions = ours.sample(PROMPTS, SEEDS, steps=5, sde_steps=(0, 2), noise_level=0.7).transitions
+    rollout = ours.sample(PROMPTS, SEEDS, steps=5, sde_steps=(0, 2), noise_level=0.7, kind=kind)
+    transitions = rollout.transitions
     for index in (0, 1):
         new = ours.score(transitions, index).log_prob
         assert new.shape == (3, *ours.grid)

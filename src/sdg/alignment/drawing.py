@@ -50,6 +50,7 @@ def roll_out(
             steps=recipe.sampling.steps,
             sde_steps=noisy,
             noise_level=recipe.sampling.noise_level,
+            kind=recipe.sampling.sde,
         )
         drawn.pending.append(scoring.submit(rollout.pictures, prompts))
         drawn.pictures.extend(rollout.pictures)

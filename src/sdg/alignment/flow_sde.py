@@ -1,4 +1,4 @@
-"""One denoising step of a flow-matching model: as an SDE with its log-probability, or as the plain ODE.
+"""One denoising step of a flow-matching model: with noise and its log-probability, or as the plain ODE.
 
 Symbols (Flow-GRPO, arXiv 2505.05470): x latent, v velocity, σ → σ' noise levels with dt = σ' − σ < 0,
 a noise level of the SDE, s = a·sqrt(σ/(1−σ)) its diffusion coefficient. Nothing here keeps state.
@@ -7,7 +7,7 @@ a noise level of the SDE, s = a·sqrt(σ/(1−σ)) its diffusion coefficient. No
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,12 +17,16 @@ SIGMA_FLOOR = 1e-6
 """σ and 1−σ are kept above this, so that s is positive and finite."""
 
 
+SdeKind = Literal["flow-sde", "cps"]
+"""How a stochastic step adds its noise; see `sde_step`."""
+
+
 class SdeStep(NamedTuple):
     """Outcome of `sde_step`; `log_prob` alone carries the velocity's gradient into the objective."""
 
     next_x: Tensor  # the shape of x, without gradient
     mean: Tensor  # the shape of x
-    std: Tensor  # s·sqrt(−dt): no dimensions for one σ, (B, 1, …) for one σ a sample
+    std: Tensor  # of the step's noise: no dimensions for one σ, (B, 1, …) for one σ a sample
     log_prob: Tensor  # one value a location: the shape of x without its channels
 
 
@@ -38,10 +42,17 @@ def sde_step(
     sigma_max: float | Tensor | None = None,
     channel_dim: int = -1,
     store_dtype: torch.dtype | None = None,
+    kind: SdeKind = "flow-sde",
 ) -> SdeStep:
     """Draw the next latent with given noise, or score a given one, under the flow SDE (SDG §4.2).
 
         mean = x·(1 + s²/(2σ)·dt) + v·(1 + s²(1−σ)/(2σ))·dt,    x' = mean + s·sqrt(−dt)·noise
+
+    The flow SDE has the ODE's marginals for small steps only: a large one adds more noise than σ' has room
+    for, and it is left in the picture. kind="cps" (coefficients-preserving sampling, arXiv 2509.05952) puts
+    fresh noise in the place of a part of the old, so that all of it together is σ' after a step of any size:
+
+        mean = (1−σ')·(x − σv) + sqrt(σ'² − std²)·(x + (1−σ)v),    std = σ'·sin(a·π/2),    0 < a ≤ 1
 
     x, velocity, noise, next_x: (B, L, C) packed tokens with channel_dim=-1, or (B, C, H, W) with
     channel_dim=1. sigma, sigma_next: a number, or (B,) for one a sample; 1 ≥ σ > σ' ≥ 0. Pass `noise` to
@@ -58,19 +69,16 @@ def sde_step(
         raise ValueError(
             f"The SDE's noise level is positive, not {noise_level}; without noise, use ode_step."
         )
+    if kind not in get_args(SdeKind):
+        raise ValueError(f"A stochastic step is one of {', '.join(get_args(SdeKind))}, not {kind!r}.")
     dtype = _compute_dtype(x, velocity, next_x if noise is None else noise)
     stand_in = _level(x, sigma_next if sigma_max is None else sigma_max)
     sigma, sigma_next = _check_levels(x, sigma, sigma_next)
-    dt = sigma_next - sigma
-    gap = 1 - torch.where(sigma == 1, stand_in, sigma)
-    if (gap <= 0).any():
-        raise ValueError("sigma_max stands in for σ = 1 and must be below 1.")
-    sigma = sigma.clamp(min=SIGMA_FLOOR)
-    s = noise_level * (sigma / gap.clamp(min=SIGMA_FLOOR)).sqrt()
-    pull = s.square() / (2 * sigma)  # s²/(2σ)
-    std = (s * (-dt).sqrt()).to(dtype)
-    x_weight = (1 + pull * dt).to(dtype)
-    v_weight = ((1 + pull * (1 - sigma)) * dt).to(dtype)
+    if kind == "cps":
+        weights = _cps_weights(sigma, sigma_next, noise_level)
+    else:
+        weights = _flow_sde_weights(sigma, sigma_next, noise_level, stand_in)
+    x_weight, v_weight, std = (weight.to(dtype) for weight in weights)
 
     mean = x.to(dtype) * x_weight + velocity.to(dtype) * v_weight
     if noise is not None:
@@ -82,6 +90,33 @@ def sde_step(
     log_scale = std.log() if std.ndim == 0 else std.log().select(channel_dim, 0)
     log_prob = -0.5 * z.square().mean(channel_dim) - log_scale - 0.5 * math.log(2 * math.pi)
     return SdeStep(next_x, mean, std, log_prob)
+
+
+def _flow_sde_weights(
+    sigma: Tensor, sigma_next: Tensor, noise_level: float, stand_in: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What x and v weigh in the flow SDE's mean, and its standard deviation."""
+    dt = sigma_next - sigma
+    gap = 1 - torch.where(sigma == 1, stand_in, sigma)
+    if (gap <= 0).any():
+        raise ValueError("sigma_max stands in for σ = 1 and must be below 1.")
+    sigma = sigma.clamp(min=SIGMA_FLOOR)
+    s = noise_level * (sigma / gap.clamp(min=SIGMA_FLOOR)).sqrt()
+    pull = s.square() / (2 * sigma)  # s²/(2σ)
+    return 1 + pull * dt, (1 + pull * (1 - sigma)) * dt, s * (-dt).sqrt()
+
+
+def _cps_weights(sigma: Tensor, sigma_next: Tensor, noise_level: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of coefficients-preserving sampling."""
+    if noise_level > 1:
+        raise ValueError(
+            f"The noise level of cps is the share of noise drawn anew, at most 1, not {noise_level}."
+        )
+    if (sigma_next == 0).any():
+        raise ValueError("cps has no noise in the step to σ = 0; leave the last step to ode_step.")
+    std = sigma_next * math.sin(noise_level * math.pi / 2)
+    kept = sigma_next * math.cos(noise_level * math.pi / 2)  # of the old noise: sqrt(σ'² − std²)
+    return 1 - sigma_next + kept, kept * (1 - sigma) - (1 - sigma_next) * sigma, std
 
 
 def ode_step(

@@ -56,7 +56,8 @@ class SamplingRecipe:
     steps: int = 10
     sde_steps: tuple[int, ...] = (1, 2, 3)
     sde_steps_per_epoch: int = 1
-    noise_level: float = 0.7
+    sde: Literal["flow-sde", "cps"] = "flow-sde"  # cps leaves no surplus noise, however few the steps
+    noise_level: float = 0.7  # of cps: the share of noise that is drawn anew, as an angle, at most 1
     shared_start: bool = False  # a group's samples begin with one latent and differ by their SDE noise alone
     mirrored: bool = False  # samples in pairs, whose second has the first's SDE noise with the other sign
     batch_size: int = 8  # pictures at a time on each process, in roll-out and training alike
@@ -69,6 +70,10 @@ class SamplingRecipe:
             raise ValueError(
                 f"sde_steps lie between 0 and {self.steps - 1}, as there are {self.steps} steps."
             )
+        if self.sde == "cps" and self.noise_level > 1:
+            raise ValueError(f"noise_level is at most 1 with cps, not {self.noise_level}.")
+        if self.sde == "cps" and self.steps - 1 in self.sde_steps:
+            raise ValueError("sde_steps leave out the last step with cps, which has no noise there.")
         if not 1 <= self.sde_steps_per_epoch <= len(self.sde_steps):
             raise ValueError("sde_steps_per_epoch is at least 1 and at most the number of sde_steps.")
 

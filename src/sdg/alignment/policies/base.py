@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdg.alignment.flow_sde import SdeStep, ode_step, sde_step, sigma_schedule
+from sdg.alignment.flow_sde import SdeKind, SdeStep, ode_step, sde_step, sigma_schedule
 from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
 
@@ -39,6 +39,7 @@ class Transitions:
 
     prompts: tuple[str, ...]
     noise_level: float
+    kind: SdeKind
     sigma: tuple[float, ...]
     sigma_next: tuple[float, ...]
     x: tuple[Tensor, ...]
@@ -131,6 +132,7 @@ class FlowPolicy(ABC):
         steps: int,
         sde_steps: Sequence[int] = (),
         noise_level: float = 0.7,
+        kind: SdeKind = "flow-sde",
     ) -> Rollout:
         """Draw one picture a prompt: stochastic at `sde_steps` (0-based), by the plain ODE elsewhere.
 
@@ -165,6 +167,7 @@ class FlowPolicy(ABC):
                     noise=self._noise(generators) * sign.view(-1, *[1] * (x.ndim - 1)),
                     channel_dim=self.channel_dim,
                     store_dtype=LATENT_DTYPE,
+                    kind=kind,
                 )
                 before.append(x)
                 after.append(drawn.next_x)
@@ -180,6 +183,7 @@ class FlowPolicy(ABC):
             Transitions(
                 tuple(prompts),
                 noise_level,
+                kind,
                 tuple(sigmas[step] for step in at),
                 tuple(sigmas[step + 1] for step in at),
                 tuple(before),
@@ -205,6 +209,7 @@ class FlowPolicy(ABC):
             transitions.noise_level,
             next_x=transitions.next_x[index],
             channel_dim=self.channel_dim,
+            kind=transitions.kind,
         )
         return scored._replace(log_prob=self._location_log_prob(scored.log_prob))
 
