@@ -507,6 +507,7 @@ def test_a_comparison_is_not_resumed_with_other_settings(
         ({"sampling__sde": "cps", "sampling__sde_steps": "[1, 4]"}, "leave out the last step"),
         ({"sampling__sde": "ddim"}, "cps"),
         ({"groups__size": 1}, "size is at least 2"),
+        ({"reward__reach": 2}, "reach is a share"),
         ({"prompts__train": "nowhere.txt"}, "nowhere.txt cannot be read"),
         ({"reward__scorers": "[{name: a, uri: 'clap:x'}]"}, "'clap:x' is no scorer"),
     ],

@@ -135,6 +135,15 @@ def test_spatial_advantages_by_hand() -> None:
     )
 
 
+def test_with_a_reach_neighbours_of_a_box_pay_as_well() -> None:
+    scores = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]
+    reach = replace(REWARD, reach=0.25)
+    signal = training_signal("boxflow", scores, torch.tensor([7, 7]), (1, 4), reach, OptimiserRecipe())
+    assert signal.maps is not None
+    low = 3 - 2**0.5 / 2
+    assert torch.allclose(signal.maps[:, 0], torch.tensor([[1.0, 1.0, 1.0, 1.0], [low, low, low, 3.0]]))
+
+
 @pytest.mark.parametrize("method", ["boxflow", "flow-grpo", "denseflow"])
 def test_a_sample_that_was_not_scored_takes_no_part(method: Any) -> None:
     known = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]

@@ -132,6 +132,7 @@ class RewardRecipe:
     c_artifact: float = 0.5
     c_misalignment: float = 0.05
     raster: Literal["touch", "truncate"] = "touch"
+    reach: float | None = None  # null: eq. 4; else a share of the picture by which artifacts' boxes are wider
     heat: Literal["artifact", "misalignment", "both"] = "artifact"  # which map masks in denseflow
     max_failed: float = 0.5  # a run stops when more than this share of an epoch could not be scored
 
@@ -140,6 +141,8 @@ class RewardRecipe:
             raise ValueError("scorers names at least one base reward.")
         if len({scorer.name for scorer in self.scorers}) < len(self.scorers):
             raise ValueError("scorers have different names.")
+        if self.reach is not None and not 0 <= self.reach <= 1:
+            raise ValueError(f"reach is a share of the picture, from 0 to 1, or null, not {self.reach}.")
         if not 0 <= self.max_failed < 1:
             raise ValueError("max_failed is a share, at least 0 and below 1.")
 

@@ -57,7 +57,7 @@ def training_signal(
         return Signal(valid, rewards, advantages.float(), None, heat)
 
     weights = alphas(rewards, groups, valid, reward.c_artifact, reward.c_misalignment)
-    maps = spatial_rewards(defects, rewards, grid, *weights, reward.raster)
+    maps = spatial_rewards(defects, rewards, grid, *weights, reward.raster, reward.reach)
     spatial = spatial_advantages(maps, groups, valid, eps, optimiser.advantage_spread)
     return Signal(valid, rewards, spatial.float(), maps.float(), None)
 
