@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,50 +170,51 @@ def fit(
     began, seen, reported = time.monotonic(), start, time.monotonic()
     totals: dict[str, float] = {}
     step = start
-    pool = ThreadPoolExecutor(shards, initializer=_one_thread) if shards > 1 else None
+    shared = ThreadPoolExecutor(shards, initializer=_one_thread) if shards > 1 else nullcontext()
     drawn = batches(data, start * shards, budget.steps * shards, workers)
-    for together in zip(*[drawn] * shards, strict=True):
-        factor = learning_rate_factor(step, budget)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = budget.learning_rate * factor
-        torch.manual_seed(hash((seed, step)) % 2**63)  # noise inside the step, the same after a resume
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        parts = add_gradients(loss_of, together, pool)
-        nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
-        for optimizer in optimizers:
-            optimizer.step()
-        step += 1
-        decay = min(budget.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in model.state_dict().items():
-                if value.is_floating_point():
-                    average[name].lerp_(value, 1 - decay)
-        for name, part in parts.items():
-            totals[name] = totals.get(name, 0.0) + part
-        if step % budget.report_every == 0 or step == budget.steps:
-            count, now = step - seen, time.monotonic()
-            line = {name: round(total / count, 5) for name, total in totals.items()}
-            if not math.isfinite(line["loss"]):
-                raise SdgError(f"The loss is no longer a number at step {step}; lower the learning rate.")
-            line |= {"step": step, "seconds_per_step": round((now - reported) / count, 3)}
-            with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            left = (now - began) / (step - start) * (budget.steps - step) / 60
-            console.print(f"step {step}/{budget.steps}  {line}  {left:.0f} min left", highlight=False)
-            seen, reported, totals = step, now, {}
-        minutes = (time.monotonic() - began) / 60
-        out_of_time = budget.max_minutes is not None and minutes > budget.max_minutes and step < budget.steps
-        if step % budget.save_every == 0 or step == budget.steps or out_of_time:
-            save_checkpoint(folder, model, average, optimizers, step, seed)
-            if on_save is not None:
-                on_save(_averaged(model, average), step)
-        if out_of_time:
-            console.print(f"time is up at step {step}; go on with --resume")
-            break
-    if pool is not None:
-        pool.shutdown()
+    with shared as pool:
+        for together in zip(*[drawn] * shards, strict=True):
+            factor = learning_rate_factor(step, budget)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = budget.learning_rate * factor
+            torch.manual_seed(hash((seed, step)) % 2**63)  # noise inside the step, the same after a resume
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            parts = add_gradients(loss_of, together, pool)
+            nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
+            for optimizer in optimizers:
+                optimizer.step()
+            step += 1
+            decay = min(budget.ema, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for name, value in model.state_dict().items():
+                    if value.is_floating_point():
+                        average[name].lerp_(value, 1 - decay)
+            for name, part in parts.items():
+                totals[name] = totals.get(name, 0.0) + part
+            if step % budget.report_every == 0 or step == budget.steps:
+                count, now = step - seen, time.monotonic()
+                line = {name: round(total / count, 5) for name, total in totals.items()}
+                if not math.isfinite(line["loss"]):
+                    raise SdgError(f"The loss is no longer a number at step {step}; lower the learning rate.")
+                line |= {"step": step, "seconds_per_step": round((now - reported) / count, 3)}
+                with (out / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(line) + "\n")
+                left = (now - began) / (step - start) * (budget.steps - step) / 60
+                console.print(f"step {step}/{budget.steps}  {line}  {left:.0f} min left", highlight=False)
+                seen, reported, totals = step, now, {}
+            minutes = (time.monotonic() - began) / 60
+            out_of_time = (
+                budget.max_minutes is not None and minutes > budget.max_minutes and step < budget.steps
+            )
+            if step % budget.save_every == 0 or step == budget.steps or out_of_time:
+                save_checkpoint(folder, model, average, optimizers, step, seed)
+                if on_save is not None:
+                    on_save(_averaged(model, average), step)
+            if out_of_time:
+                console.print(f"time is up at step {step}; go on with --resume")
+                break
     return _averaged(model, average)
 
 
