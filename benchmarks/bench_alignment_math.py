@@ -65,7 +65,9 @@ def random_defects(rng: np.random.Generator, count: int) -> list[Defect]:
     return defects
 
 
-def spatial_costs(images: int, boxes: int, grid: tuple[int, int], repeats: int) -> tuple[list[float], float]:
+def spatial_costs(
+    images: int, boxes: int, grid: tuple[int, int], repeats: int, reach: float | None = None
+) -> tuple[list[float], float]:
     """Milliseconds for maps, advantages and loss of all images, and for Flow-GRPO's scalar counterpart."""
     rng = np.random.default_rng(0)
     sets = [random_defects(rng, boxes) for _ in range(images)]
@@ -78,7 +80,7 @@ def spatial_costs(images: int, boxes: int, grid: tuple[int, int], repeats: int) 
     spatial, scalar = spatial_advantages(maps, groups, valid), scalar_advantages(rewards, groups, valid)
 
     def build() -> object:
-        return spatial_rewards(sets, rewards, grid, *alphas(rewards, groups, valid))
+        return spatial_rewards(sets, rewards, grid, *alphas(rewards, groups, valid), reach=reach)
 
     def advantages() -> object:
         return spatial_advantages(maps, groups, valid)
@@ -104,8 +106,14 @@ def testbed_step(boxes: int, repeats: int) -> None:
     parameters = list(lora_parameters(policy.transformer).values())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.optimiser.learning_rate)
     prompts = read_prompts(recipe.prompts.train)[:images]
+    sampling = recipe.sampling
     transitions = policy.sample(
-        prompts, range(images), steps=recipe.sampling.steps, sde_steps=recipe.sampling.sde_steps[:1]
+        prompts,
+        range(images),
+        steps=sampling.steps,
+        sde_steps=sampling.sde_steps[:1],
+        noise_level=sampling.noise_level,
+        kind=sampling.sde,
     ).transitions
 
     def step() -> None:
@@ -115,7 +123,7 @@ def testbed_step(boxes: int, repeats: int) -> None:
         optimizer.step()
 
     whole = milliseconds(step, max(3, repeats // 3))  # long enough for fewer
-    costs, _ = spatial_costs(images, boxes, policy.grid, repeats)
+    costs, _ = spatial_costs(images, boxes, policy.grid, repeats, recipe.reward.reach)
     lora, size = recipe.policy.lora, f"{recipe.policy.width}×{recipe.policy.height}"
     print(f"testbed generator, LoRA r {lora.r}, {recipe.precision}, {images} × {size}, {boxes} boxes each")
     print(f"  optimiser step (forward, backward, AdamW)  {whole:8.1f} ms")

@@ -131,7 +131,9 @@ def test_with_an_adapter_both_generators_are_compared_and_it_is_called_shipped(
     assert list(cells) == ["base", "aligned (shipped)"]
     assert {"reward", "detector/defects", "oracle/defects"} <= set(cells["base"])
     [said] = [part.result for part in again.parts if part.name == "Aligned generator"]
-    assert re.search(r"counts \d+ defects in 2 pictures, without it \d+", said)
+    assert re.search(r"counts \d+ defects in 2 pictures of \d+ steps, without it \d+", said)
+    drawn = [tmp_path / "demo" / folder / "001.png" for folder in ("base", "aligned")]
+    assert drawn[0].read_bytes() != drawn[1].read_bytes()
     first = [f.parent / "pictures" / "000.png" for f in (ending.report, again.report)]
     assert first[0].read_bytes() == first[1].read_bytes(), "the same seed draws the same pictures"
 
@@ -202,7 +204,7 @@ def test_the_demo_aligns_by_the_recipe_of_sdg_align_only_shorter(tmp_path: Path)
     ours = dict(_leaves(to_document(demo_recipe(Settings(steps=6, seed=3)))))
     different = {name for name in shipped | ours if shipped.get(name) != ours.get(name)}
     shorter = {"seed", "optimiser.steps", "groups.prompts"}
-    watched = {f"monitor.{name}" for name in ("every", "prompts", "steps", "patience")}
+    watched = {f"monitor.{name}" for name in ("every", "prompts", "patience")}
     assert different == shorter | watched | {f"run.{n}" for n in ("pictures", "pictures_every", "save_every")}
     named = dict(_leaves(to_document(demo_recipe(Settings(detector="openai:http://h:1/v1#a/b", steps=6)))))
     assert named["reward.detector"] == "openai:http://h:1/v1#a/b"

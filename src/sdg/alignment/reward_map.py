@@ -6,9 +6,8 @@ W_t is the importance, 0–1, of the worst defect of type t at a latent location
 at once; a box touches every cell it overlaps, so that one thinner than a cell still counts.
 
 Beyond the paper there is a second W_t, with a reach. By eq. 4 a location gains where an object with a defect
-shrinks away from it, as the box goes with the object; and no location within the object's place gains from
-what the object was there for. With a reach each location answers for every defect that its own noise may
-have caused.
+shrinks or moves away from it, as the box goes with the object, whatever comes of that elsewhere. With a reach
+each location answers for every defect that its own noise may have caused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Part 5: what the shipped adapter changes: the same prompts and noise, with and without it."""
+"""Part 5: what the shipped adapter changes: the same prompts, noise and steps, with and without it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ class Aligned:
 
     comparison: dict[str, Any]
     pairs: Sequence[Refinement]
+    steps: int  # in which both were drawn
 
 
 def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tuple[Aligned, str]:
-    """Draw with the adapter, and measure both generators; pictures go to folder/aligned.
+    """Draw with and without the adapter, and measure both; pictures go to folder/aligned and folder/base.
 
-    The boxes of the pairs are the oracle's, which took no part in the adapter's training. Raises LeftOut
-    where this build ships without an adapter, or with one of another generator.
+    Both take the few steps that the adapter was trained for. The boxes of the pairs are the oracle's, which
+    took no part in that training. Raises LeftOut where this build ships without an adapter, or with one of
+    another generator.
     """
     from sdg.alignment.compare import BASE, tabulate
     from sdg.alignment.monitors import Measures, measure_pictures
@@ -48,27 +50,32 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
         raise LeftOut("The shipped adapter belongs to the embedded generator, and another one was named.")
     recipe = demo_recipe(settings)
     pipeline = load_generator(settings.pipeline, lora=settings.aligned)
-    after = draw_pictures(pipeline, drawn.prompts, settings.seed, "drawing with the adapter")
-    for name, picture in zip(drawn.names, after, strict=True):
-        save_image(picture, folder / "aligned" / Path(name).name)
+    steps = recipe.monitor.steps
+    pictures: dict[str, list[Image.Image]] = {}
+    for name, generator, what in ((BASE, drawn.pipeline, "without"), (NAME, pipeline, "with")):
+        told = f"drawing {what} the adapter"
+        pictures[name] = draw_pictures(generator, drawn.prompts, settings.seed, told, steps)
+        for file, picture in zip(drawn.names, pictures[name], strict=True):
+            save_image(picture, folder / ("base" if name == BASE else "aligned") / Path(file).name)
     scorers = {"reward": load_reward(recipe.reward.scorers, "cpu")}
     rows: dict[str, list[Measures]] = {}
     seen: dict[str, list[Diagnosis]] = {}
-    for generator, pictures in {BASE: drawn.pictures, NAME: after}.items():
-        seen[generator] = _by_the_oracle(pictures, drawn.prompts)
-        judges = {"detector": found.detector, "oracle": _Known(seen[generator])}
-        rows[generator] = measure_pictures(pictures, drawn.prompts, scorers, judges)
+    for name, of_name in pictures.items():
+        seen[name] = _by_the_oracle(of_name, drawn.prompts)
+        judges = {"detector": found.detector, "oracle": _Known(seen[name])}
+        rows[name] = measure_pictures(of_name, drawn.prompts, scorers, judges)
     comparison = asdict(tabulate(rows, ["reward"], seed=settings.seed))
     write_text(folder / "comparison.json", json.dumps(comparison, indent=1) + "\n")
     pairs = [
         Refinement(name, prompt, before, changed, *diagnoses)
         for name, prompt, before, changed, *diagnoses in zip(
-            drawn.names, drawn.prompts, drawn.pictures, after, seen[BASE], seen[NAME], strict=True
+            drawn.names, drawn.prompts, *pictures.values(), seen[BASE], seen[NAME], strict=True
         )
     ]
     counts = [sum(len(diagnosis.defects) for diagnosis in of) for of in seen.values()]
-    told = f"With the shipped adapter the oracle counts {counts[1]} defects in {len(after)} pictures"
-    return Aligned(comparison, pairs), f"{told}, without it {counts[0]}{_change(comparison)}."
+    told = f"With the shipped adapter the oracle counts {counts[1]} defects in {len(drawn.prompts)} pictures"
+    told += f" of {steps} steps, without it {counts[0]}{_change(comparison)}."
+    return Aligned(comparison, pairs, steps), told
 
 
 def _change(comparison: dict[str, Any]) -> str:

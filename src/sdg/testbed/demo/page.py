@@ -138,7 +138,8 @@ def _aligned(aligned: Aligned) -> list[Section]:
         comparison=aligned.comparison,
         title="Aligned generator (shipped adapter)",
         note="The shipped adapter was trained before, by the same recipe at full length; it is no result of "
-        "this run, but the pictures and measures are. Both generators had the same prompts and noise.",
+        "this run, but the pictures and measures are. Both generators had the same prompts and noise, and "
+        f"{aligned.steps} sampling steps, as in its training.",
     )
     pairs = Refinements(
         aligned.pairs,

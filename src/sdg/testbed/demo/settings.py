@@ -56,7 +56,6 @@ def demo_recipe(settings: Settings) -> AlignRecipe:
         "groups.prompts=4",
         "monitor.every=1",
         "monitor.prompts=16",
-        "monitor.steps=10",
         "monitor.patience=null",
         "run.pictures=2",
     ]

@@ -24,7 +24,7 @@ from sdg.testbed.demo.settings import Settings
 from sdg.testbed.demo.stages import Say, Stages, hush_libraries
 
 REPORT: Final = "report.html"
-FOLDERS: Final = ("pictures", "alignment", "aligned", "refined")
+FOLDERS: Final = ("pictures", "alignment", "base", "aligned", "refined")
 FILES: Final = ("pictures.jsonl", "predictions.jsonl", "truth.jsonl", "scores.json", "comparison.json")
 _MARK: Final = "demo.json"  # what a folder holds that the demo may write over
 
