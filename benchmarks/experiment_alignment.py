@@ -6,10 +6,9 @@
     python benchmarks/plot_alignment.py                   # the learning curves, at any time
 
 Every method has the same prompts, noise, roll-outs and optimiser steps; early stopping is off, so that the
-budgets stay equal. The adapters compared are those of `best/`, which each run's monitor chose by the oracle on
-validation prompts, out of equally many for every method; the table is of prompts of the test split. With
---adapter final they are those of the last step, chosen by nothing. Runs are kept in --runs; logs, tables and
-pictures go to --out. Each of --parallel runs has one thread.
+budgets stay equal. The adapters compared are those of the last step: none is chosen by the oracle. With
+--adapter best they are those that each run's monitor chose on validation prompts. Runs are kept in --runs;
+logs, tables and pictures go to --out. Each of --parallel runs has one thread.
 """
 
 from __future__ import annotations
@@ -178,7 +177,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/alignment"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs/experiments/alignment")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--adapter", choices=["best", "final"], default="best", help="what is compared")
+    parser.add_argument("--adapter", choices=["final", "best"], default="final", help="what is compared")
     parser.add_argument("--prompts", type=int, default=200, help="held-out prompts of the table")
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--trial", type=int, metavar="EPOCHS", help="only time so many epochs a method")
