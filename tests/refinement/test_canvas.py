@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -45,6 +45,7 @@ def test_the_size_that_is_filled_most_is_chosen(picture: tuple[int, int], size: 
 
 @settings(max_examples=40)
 @given(st.tuples(st.integers(16, 200), st.integers(16, 200)), st.integers(1, 3))
+@example((16, 181), 2)
 def test_a_picture_comes_back_from_its_canvas_at_any_scale(size: tuple[int, int], scale: int) -> None:
     width, height = size
     slope = np.linspace(0, 200, width)[None, :] + np.linspace(0, 50, height)[:, None]
@@ -56,7 +57,8 @@ def test_a_picture_comes_back_from_its_canvas_at_any_scale(size: tuple[int, int]
         whole.resize((scale * whole.width, scale * whole.height), Image.Resampling.NEAREST)
     )
     assert back.size == size
-    assert np.abs(np.asarray(back).astype(int) - np.asarray(picture))[2:-2, 2:-2].mean() < 6
+    half_a_pixel = (200 / (width - 1) + 50 / (height - 1)) / 2  # what a resampled slope may be off by
+    assert np.abs(np.asarray(back).astype(int) - np.asarray(picture))[2:-2, 2:-2].mean() < half_a_pixel + 4
 
 
 def test_a_canvas_in_another_shape_is_refused() -> None:
