@@ -175,7 +175,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/alignment"))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/experiments/alignment")
+    parser.add_argument(
+        "--out", type=Path, help="default: docs/experiments/alignment, with --adapter best alignment-best"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--adapter", choices=["final", "best"], default="final", help="what is compared")
     parser.add_argument("--prompts", type=int, default=200, help="held-out prompts of the table")
@@ -183,6 +185,8 @@ def main() -> None:
     parser.add_argument("--trial", type=int, metavar="EPOCHS", help="only time so many epochs a method")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
+    if options.out is None:  # one table's folder is never taken for the other's
+        options.out = ROOT / "docs/experiments" / {"final": "alignment", "best": "alignment-best"}[options.adapter]
     try:
         if options.trial:
             trial(options.trial, options.runs, options.overrides, len(options.seeds), options.parallel)
