@@ -186,7 +186,8 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     if options.out is None:  # one table's folder is never taken for the other's
-        options.out = ROOT / "docs/experiments" / {"final": "alignment", "best": "alignment-best"}[options.adapter]
+        folder = "alignment-best" if options.adapter == "best" else "alignment"
+        options.out = ROOT / "docs/experiments" / folder
     try:
         if options.trial:
             trial(options.trial, options.runs, options.overrides, len(options.seeds), options.parallel)
