@@ -216,7 +216,7 @@ def adapter(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_losses(checkpoints: Path, tmp_path: Path) -> None:
-    options = small(checkpoints, optimiser__steps=20)
+    options = small(checkpoints, optimiser__steps=20, optimiser__schedule="linear")
     whole = run(tmp_path / "whole", options)
     killed = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, *command(killed, options)], stderr=subprocess.DEVNULL)
@@ -230,6 +230,17 @@ def test_a_killed_run_goes_on_with_the_same_losses(checkpoints: Path, tmp_path: 
     assert 2 <= len(before) < 10
     again = run(killed, options, "boxflow-flux1-dev.yaml", "--resume")
     assert [line["loss"] for line in again] == [line["loss"] for line in whole]
+
+
+def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    falling = {"optimiser__learning_rate": 8e-4, "optimiser__schedule": "linear"}
+    lines = run(tmp_path, small(checkpoints, optimiser__steps=8, **falling))
+    assert [line["learning_rate"] for line in lines] == pytest.approx([8e-4, 6e-4, 4e-4, 2e-4])
+    options = small(checkpoints, optimiser__steps=12, **falling)
+    with pytest.raises(SdgError, match=r"optimiser\.steps was 8 when this run began and is 12 now"):
+        run(tmp_path, options, "boxflow-flux1-dev.yaml", "--resume")
 
 
 def test_failed_detections_are_left_out_and_counted(checkpoints: Path, tmp_path: Path) -> None:

@@ -39,6 +39,21 @@ def pipeline():
     return made
 
 
+def test_gradient_reaches_what_the_modulation_is_made_from():
+    transformer = new_pipeline(calibrated_vae(), seed=0).transformer
+    torch.nn.init.normal_(transformer.proj_out.weight)  # it starts at zero, and is the first to move
+    noise_levels, pooled = torch.tensor([0.2, 0.8]), torch.randn(2, 128)
+    places, text = torch.zeros(4, 3), torch.randn(2, TEXT_LENGTH, 128)
+    velocity = transformer(
+        torch.randn(2, 4, 32), text, pooled, noise_levels, places, torch.zeros(TEXT_LENGTH, 3)
+    ).sample
+    velocity.square().mean().backward()
+    gate = transformer.transformer_blocks[0].norm1.linear
+    assert not gate.weight.any()
+    torch.optim.SGD(transformer.parameters(), lr=0.1).step()
+    assert gate.weight.abs().sum(0).all()  # each feature of noise level and pooled text has a part in it
+
+
 def test_tokens_hold_the_two_by_two_latents_of_their_place():
     latents = torch.arange(2 * 3 * 4 * 6, dtype=torch.float32).reshape(2, 3, 4, 6)
     tokens = pack(latents)

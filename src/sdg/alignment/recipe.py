@@ -154,6 +154,7 @@ class OptimiserRecipe:
     steps: int = 500
     steps_per_epoch: int = 2
     learning_rate: float = 3e-4
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # the last two fall to 0 over `steps`
     weight_decay: float = 1e-4
     betas: tuple[float, ...] = (0.9, 0.999)
     grad_norm: float = 1.0

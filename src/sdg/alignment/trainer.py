@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from sdg.alignment.checkpoint import (
     latest_checkpoint,
@@ -32,7 +33,7 @@ from sdg.alignment.policies import FlowPolicy, load_policy
 from sdg.alignment.policies.lora import Ema, lora_parameters, save_lora
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rewards.weighted import load_reward
-from sdg.alignment.runlog import RunLog, refuse_changes
+from sdg.alignment.runlog import FREE, RunLog, refuse_changes
 from sdg.alignment.scoring import Scoring, check_failures, load_judge
 from sdg.alignment.signals import epoch_values, training_signal
 from sdg.errors import SdgError
@@ -76,9 +77,12 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     start, history = 0, []
     if checkpoint is not None:
         tensors, progress = load_checkpoint(checkpoint)
-        refuse_changes(progress["recipe"], to_document(recipe))
+        # A learning rate that falls over all steps was another with fewer of them.
+        fixed = () if recipe.optimiser.schedule == "constant" else ("optimiser.steps",)
+        refuse_changes(progress["recipe"], to_document(recipe), set(FREE) - set(fixed))
         _restore(parameters, ema, optimizer, tensors)
         start, history = progress["epoch"], progress["history"]
+    schedule = _schedule(recipe, optimizer, start * recipe.optimiser.steps_per_epoch)
 
     log = RunLog(out, accelerator, start)
     with Scoring(reward, detector) as scoring:
@@ -130,6 +134,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             size = recipe.sampling.batch_size
             values: dict[str, Any] = epoch_values(signal, scores)
             losses, first_ratio_error = [], 0.0
+            rate = schedule.get_last_lr()[0]
             for step, indices in enumerate(own_rows):
                 batches = drawn.transitions[step * len(indices) // size : (step + 1) * len(indices) // size]
                 everyone = range(step * len(rows) // len(own_rows), (step + 1) * len(rows) // len(own_rows))
@@ -137,6 +142,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                     recipe, accelerator, policy, model, optimizer, batches, indices, everyone, signal
                 )
                 losses.append(outcome.pop("loss"))
+                schedule.step()
                 if step == 0:
                     first_ratio_error = outcome["ratio_error"]
                 values |= outcome
@@ -145,6 +151,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
 
             ended = time.monotonic()
             values |= {"loss": losses, "first_ratio_error": first_ratio_error, "sde_steps": noisy}
+            values |= {"learning_rate": rate}
             values |= {"sampling_seconds": sampled - began, "scoring_seconds": scored - sampled}
             values |= {"optimising_seconds": ended - scored}
             log.trained(epoch, (epoch + 1) * recipe.optimiser.steps_per_epoch, values)
@@ -184,6 +191,22 @@ def _accelerator(recipe: AlignRecipe, out: Path) -> Accelerator:
             "accelerate configuration without DeepSpeed and FSDP."
         )
     return accelerator
+
+
+def _schedule(recipe: AlignRecipe, optimizer: torch.optim.Optimizer, done: int) -> LRScheduler:
+    """The learning rate's course, from after `done` steps on."""
+    from diffusers.optimization import get_scheduler
+
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # what a schedule that does not begin at 0 asks for
+    steps = recipe.epochs * recipe.optimiser.steps_per_epoch
+    return get_scheduler(
+        recipe.optimiser.schedule,
+        optimizer,
+        num_warmup_steps=0,
+        num_training_steps=steps,
+        last_epoch=done - 1,
+    )
 
 
 def _state(parameters: dict[str, Any], ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -96,9 +96,10 @@ def new_pipeline(vae: AutoencoderKL, seed: int = 0) -> FluxPipeline:
 
 
 def _start_as_identity(transformer: FluxTransformer2DModel) -> None:
-    # Zero modulation and output (adaLN-Zero): each block begins as the identity, which trains faster.
+    # Zero modulation and output (adaLN-Zero): each block begins as the identity, which trains faster. What
+    # modulation is made from, noise level and pooled text, does not: no gradient would ever reach the two.
     for name, module in transformer.named_modules():
-        if isinstance(module, nn.Linear) and (name == "proj_out" or ".linear" in name):
+        if isinstance(module, nn.Linear) and (name == "proj_out" or name.endswith(".linear")):
             nn.init.zeros_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

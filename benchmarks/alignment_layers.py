@@ -1,0 +1,177 @@
+"""Which of a generator's layers can learn from its samples? A measurement to choose `policy.lora.targets` by.
+
+    python benchmarks/alignment_layers.py recipes/align/boxflow-testbed.yaml --epochs 24
+
+Draws epochs of the recipe's roll-outs with the untrained generator, and takes the policy gradient of each
+optimiser step for an adapter on every linear layer. For each layer it prints:
+
+- own: how alike the gradients of two independent steps are, E⟨g, g'⟩ / E|g|². What they share is signal, all
+  else is noise that training follows as well: a layer near 0 only adds to it.
+- judge: how alike a step's gradient is to that of another step whose reward is minus the number of defects
+  that the recipe's first judge finds. Below 0, the recipe's reward teaches this layer the wrong thing.
+
+Both are in percent, with the standard error they would have if there were no signal at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+
+from sdg.alignment.drawing import Drawn, roll_out
+from sdg.alignment.named import read_prompts
+from sdg.alignment.plan import Purpose, epoch_prompts, group_rows, sde_steps, share
+from sdg.alignment.policies import FlowPolicy, load_policy
+from sdg.alignment.policies.lora import lora_parameters
+from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.rewards.weighted import load_reward
+from sdg.alignment.scoring import Score, Scoring, load_judge
+from sdg.alignment.signals import training_signal
+from sdg.detectors.base import Pair
+from sdg.errors import SdgError
+from sdg.recipes import load_recipe
+
+UP: Final = ".lora_B."  # the half of an adapter that starts at zero, and alone has a gradient then
+
+
+class Likeness(NamedTuple):
+    """What independent steps' gradients of one layer share."""
+
+    layer: str
+    own: float
+    own_error: float
+    judge: float
+    judge_error: float
+
+
+def linear_layers(recipe: AlignRecipe) -> tuple[str, ...]:
+    """Every linear layer of the recipe's transformer, by name."""
+    policy = load_policy(recipe.policy, torch.device("cpu"), recipe.precision, recipe.seed)
+    layers = [name for name, module in policy.transformer.named_modules() if isinstance(module, nn.Linear)]
+    return tuple(name.removesuffix(".base_layer") for name in layers if ".lora_" not in name)
+
+
+def step_gradients(
+    policy: FlowPolicy, drawn: Drawn, advantages: Sequence[Tensor], own_rows: list[list[int]], size: int
+) -> list[list[dict[str, Tensor]]]:
+    """For each optimiser step, each of the signals' gradients, by parameter."""
+    parameters = {name: p for name, p in lora_parameters(policy.transformer).items() if UP in name}
+    steps = []
+    for number, rows in enumerate(own_rows):
+        sums = [[torch.zeros_like(p) for p in parameters.values()] for _ in advantages]
+        first = number * len(rows) // size
+        for batch, transitions in enumerate(drawn.transitions[first : first + len(rows) // size]):
+            chosen = rows[batch * size : (batch + 1) * size]
+            for step in range(len(transitions.x)):
+                log_prob = policy.score(transitions, step).log_prob
+                for signal, total in enumerate(sums):
+                    weight = advantages[signal][chosen]
+                    weight = weight if weight.ndim == 3 else weight[:, None, None]
+                    objective = (weight * log_prob).mean((1, 2)).sum()
+                    last = signal == len(sums) - 1
+                    gradients = torch.autograd.grad(
+                        objective, list(parameters.values()), retain_graph=not last
+                    )
+                    torch._foreach_add_(total, gradients)
+        steps.append([dict(zip(parameters, total, strict=True)) for total in sums])
+    return steps
+
+
+def likeness(layer: str, own: Tensor, judged: Tensor) -> Likeness:
+    """Of one layer's gradients (steps, numbers), by the recipe's reward and by the judge's."""
+    different = ~torch.eye(len(own), dtype=torch.bool)
+    own_size, judged_size = own.square().sum(1).mean().sqrt(), judged.square().sum(1).mean().sqrt()
+
+    def mean(products: Tensor, scale: Tensor, pairs: int) -> tuple[float, float]:
+        values = products[different] / scale.clamp(min=1e-30)
+        return float(values.mean()), float(values.std()) / pairs**0.5
+
+    pairs = len(own) * (len(own) - 1)
+    ours = mean(own @ own.T, own_size.square(), pairs // 2)  # a product stands there twice
+    theirs = mean(own @ judged.T, own_size * judged_size, pairs)
+    return Likeness(layer, *ours, *theirs)
+
+
+def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
+    """Every layer's likeness over `epochs` epochs, the best for the judge first."""
+    if not recipe.monitor.judges:
+        raise SdgError("monitor.judges is empty; name the judge that layers are measured by.")
+    recipe = replace(
+        recipe, policy=replace(recipe.policy, lora=replace(recipe.policy.lora, targets=linear_layers(recipe)))
+    )
+    own_rows = share(recipe, 0, 1)
+    prompts = read_prompts(recipe.prompts.train)
+    detector = load_judge(recipe.reward.detector or "") if recipe.needs_detector else None
+    judge = load_judge(recipe.monitor.judges[0].uri)
+    reward = load_reward(recipe.reward.scorers, "cpu")
+    policy = load_policy(recipe.policy, torch.device("cpu"), recipe.precision, recipe.seed)
+    steps: list[list[dict[str, Tensor]]] = []
+    with Scoring(reward, detector) as scoring:
+        for epoch in track(range(epochs), "epochs", console=Console(stderr=True)):
+            chosen = epoch_prompts(prompts, recipe.groups.prompts, epoch, recipe.seed)
+            rows = group_rows(
+                chosen,
+                recipe.groups.size,
+                recipe.seed,
+                Purpose.TRAINING,
+                epoch,
+                shared_start=recipe.sampling.shared_start,
+                mirrored=recipe.sampling.mirrored,
+            )
+            drawn = roll_out(recipe, policy, scoring, rows, sde_steps(recipe, epoch))
+            scores = drawn.scores()
+            pairs: list[Pair] = [(p, row.prompt) for p, row in zip(drawn.pictures, rows, strict=True)]
+            judged = [
+                Score(-float(len(found.defects)) if found.is_informative else None, None)
+                for found in judge.diagnose(pairs)
+            ]
+            groups = torch.tensor([row.group for row in rows])
+            rules = policy.grid, recipe.reward, recipe.optimiser
+            signals = [
+                training_signal(recipe.method, scores, groups, *rules).advantages,
+                training_signal("flow-grpo", judged, groups, *rules).advantages,
+            ]
+            steps += step_gradients(policy, drawn, signals, own_rows, recipe.sampling.batch_size)
+    found = []
+    for name in steps[0][0]:
+        own, judged_ = (torch.stack([step[k][name].flatten() for step in steps]) for k in (0, 1))
+        found.append(likeness(name.split(UP)[0], own, judged_))
+    return sorted(found, key=lambda item: -item.judge)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--epochs", type=int, default=24, help="of the recipe's roll-outs, at least 2")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    try:
+        if options.epochs < 2:
+            raise SdgError("--epochs is at least 2.")
+        found = measure(load_recipe(AlignRecipe, options.recipe, options.overrides), options.epochs)
+    except SdgError as error:
+        sys.exit(f"Error: {error}")
+    table = Table("layer", "own, %", "judge, %", box=None)
+    for item in found:
+        table.add_row(
+            item.layer,
+            f"{100 * item.own:+.2f} ± {100 * item.own_error:.2f}",
+            f"{100 * item.judge:+.2f} ± {100 * item.judge_error:.2f}",
+        )
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
