@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,10 +23,12 @@ from sdg.alignment.checkpoint import (
     save_checkpoint,
 )
 from sdg.alignment.compare import parse_adapters, tabulate
+from sdg.alignment.drawing import roll_out
 from sdg.alignment.monitors import best_entry, defect_measures, hacking, mean_measures
 from sdg.alignment.named import read_prompts
 from sdg.alignment.pictures import picture_grid, signal_figure
-from sdg.alignment.plan import Purpose, epoch_prompts, group_rows, noise_seed, sde_steps, share
+from sdg.alignment.plan import Purpose, Row, epoch_prompts, group_rows, noise_seed, sde_steps, share
+from sdg.alignment.policies import FlowPolicy, Rollout, Transitions
 from sdg.alignment.recipe import (
     AlignRecipe,
     GroupsRecipe,
@@ -203,6 +205,38 @@ def test_scoring_overlaps_with_whoever_submits_and_keeps_order() -> None:
         scores = first.result() + second.result()
     assert [score.reward for score in scores] == [0.0, 1.0, 2.0, 3.0]
     assert [score.diagnosis is None for score in scores] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("together", "chunks"), [(None, [4, 4, 2]), (3, [3, 3, 3, 1]), (5, [5, 5]), (100, [10])]
+)
+def test_pictures_are_scored_so_many_at_a_time_each_with_its_own_prompt(
+    together: int | None, chunks: list[int]
+) -> None:
+    asked: list[list[str]] = []
+
+    class Recorder:
+        def score(self, pictures: Any, prompts: Any) -> list[float | None]:
+            asked.append(list(prompts))
+            assert [picture.info["prompt"] for picture in pictures] == list(prompts)
+            return [float(prompt) for prompt in prompts]
+
+    class Painter:
+        def sample(self, prompts: Any, seeds: Any, **options: Any) -> Rollout:
+            pictures = [Image.new("RGB", (2, 2)) for _ in prompts]
+            for picture, prompt in zip(pictures, prompts, strict=True):
+                picture.info["prompt"] = prompt
+            return Rollout(pictures, Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 5))
+
+    recipe = replace(
+        RECIPE, sampling=SamplingRecipe(batch_size=4), reward=replace(REWARD, batch_size=together)
+    )
+    rows = [Row(number, 0, str(number), number) for number in range(10)]
+    with Scoring(Recorder(), None) as scoring:
+        drawn = roll_out(recipe, cast(FlowPolicy, Painter()), scoring, rows, [])
+        assert [score.reward for score in drawn.scores()] == list(range(10))
+    assert [len(prompts) for prompts in asked] == chunks
+    assert [len(transitions.prompts) for transitions in drawn.transitions] == [4, 4, 2]
 
 
 def test_what_a_scorer_raises_reaches_the_run() -> None:

@@ -36,9 +36,10 @@ class Drawn:
 def roll_out(
     recipe: AlignRecipe, policy: FlowPolicy, scoring: Scoring, rows: Sequence[Row], noisy: Sequence[int]
 ) -> Drawn:
-    """Draw the rows batch by batch; each batch is scored while the next is drawn."""
+    """Draw the rows batch by batch; what is drawn is scored while the next is."""
     drawn = Drawn([], [], [])
     size = recipe.sampling.batch_size
+    scored, together = 0, recipe.reward.batch_size or size
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         prompts = [row.prompt for row in part]
@@ -52,9 +53,14 @@ def roll_out(
             noise_level=recipe.sampling.noise_level,
             kind=recipe.sampling.sde,
         )
-        drawn.pending.append(scoring.submit(rollout.pictures, prompts))
         drawn.pictures.extend(rollout.pictures)
         drawn.transitions.append(rollout.transitions)
+        ended = len(drawn.pictures) == len(rows)
+        while scored < len(drawn.pictures) and (ended or scored + together <= len(drawn.pictures)):
+            chunk = slice(scored, scored + together)
+            asked = [row.prompt for row in rows[chunk]]
+            drawn.pending.append(scoring.submit(drawn.pictures[chunk], asked))
+            scored += len(asked)
     return drawn
 
 

@@ -134,6 +134,7 @@ class RewardRecipe:
     raster: Literal["touch", "truncate"] = "touch"
     reach: float | None = None  # null: eq. 4; else a share of the picture by which artifacts' boxes are wider
     heat: Literal["artifact", "misalignment", "both"] = "artifact"  # which map masks in denseflow
+    batch_size: int | None = None  # pictures scored at a time; null: as they are drawn, sampling.batch_size
     max_failed: float = 0.5  # a run stops when more than this share of an epoch could not be scored
 
     def __post_init__(self) -> None:
@@ -143,6 +144,8 @@ class RewardRecipe:
             raise ValueError("scorers have different names.")
         if self.reach is not None and not 0 <= self.reach <= 1:
             raise ValueError(f"reach is a share of the picture, from 0 to 1, or null, not {self.reach}.")
+        if self.batch_size is not None:
+            _positive(batch_size=self.batch_size)
         if not 0 <= self.max_failed < 1:
             raise ValueError("max_failed is a share, at least 0 and below 1.")
 
