@@ -1,7 +1,7 @@
 """The testbed's alignment experiment: base, Flow-GRPO, DenseFlow-GRPO, BoxFlow-GRPO, the oracle as judge.
 
     python benchmarks/experiment_alignment.py             # everything; the same again goes on after a stop
-    python benchmarks/experiment_alignment.py --set optimiser.steps=600 --out longer   # on from there
+    python benchmarks/experiment_alignment.py --set optimiser.steps=600 --runs runs/longer --out longer
     python benchmarks/experiment_alignment.py --trial 2   # two epochs a method: what all of it will take
     python benchmarks/plot_alignment.py                   # the learning curves, at any time
 
