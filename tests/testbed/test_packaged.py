@@ -46,7 +46,7 @@ def test_the_aligned_adapter_is_small_carries_its_alpha_and_changes_the_pictures
         assert part in card
     with safe_open(ALIGNED / "pytorch_lora_weights.safetensors", "pt") as tensors:
         metadata = json.loads(tensors.metadata()["lora_adapter_metadata"])
-    assert (metadata["transformer.r"], metadata["transformer.lora_alpha"]) == (16, 32)
+    assert (metadata["transformer.r"], metadata["transformer.lora_alpha"]) == (192, 384)
     prompts = held_out_prompts(2, 0)
     base, aligned = (
         sample_pictures(generator, prompts, steps=4, numbers=[0, 1])
