@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from sdg.alignment.drawing import Drawn, roll_out
 from sdg.alignment.named import read_prompts
-from sdg.alignment.plan import Purpose, epoch_prompts, group_rows, sde_steps, share
+from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
 from sdg.alignment.policies.lora import lora_parameters
 from sdg.alignment.recipe import AlignRecipe
@@ -119,15 +119,7 @@ def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
     with Scoring(reward, detector) as scoring:
         for epoch in track(range(epochs), "epochs", console=Console(stderr=True)):
             chosen = epoch_prompts(prompts, recipe.groups.prompts, epoch, recipe.seed)
-            rows = group_rows(
-                chosen,
-                recipe.groups.size,
-                recipe.seed,
-                Purpose.TRAINING,
-                epoch,
-                shared_start=recipe.sampling.shared_start,
-                mirrored=recipe.sampling.mirrored,
-            )
+            rows = recipe_rows(recipe, chosen, Purpose.TRAINING, epoch)
             drawn = roll_out(recipe, policy, scoring, rows, sde_steps(recipe, epoch))
             scores = drawn.scores()
             pairs: list[Pair] = [(p, row.prompt) for p, row in zip(drawn.pictures, rows, strict=True)]

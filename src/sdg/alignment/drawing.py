@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from PIL import Image
 
 from sdg.alignment.pictures import signal_figure
-from sdg.alignment.plan import Purpose, Row, group_rows, sde_steps
+from sdg.alignment.plan import Purpose, Row, recipe_rows, sde_steps
 from sdg.alignment.policies import FlowPolicy, Transitions
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.scoring import PendingScores, Score, Scoring
@@ -75,15 +75,7 @@ def draw_figure(
 ) -> None:
     """Groups of fixed prompts and noise, with what the method would learn from them, as one figure."""
     chosen = list(prompts[: recipe.run.pictures])
-    rows = group_rows(
-        chosen,
-        recipe.groups.size,
-        recipe.seed,
-        Purpose.FIGURE,
-        0,
-        shared_start=recipe.sampling.shared_start,
-        mirrored=recipe.sampling.mirrored,
-    )
+    rows = recipe_rows(recipe, chosen, Purpose.FIGURE, 0)
     rank, processes = accelerator.process_index, accelerator.num_processes
     mine = list(range(rank, len(rows), processes))
     drawn = roll_out(recipe, policy, scoring, [rows[i] for i in mine], sde_steps(recipe, 0))

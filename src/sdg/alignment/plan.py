@@ -94,6 +94,19 @@ def group_rows(
     ]
 
 
+def recipe_rows(recipe: AlignRecipe, prompts: Sequence[str], purpose: Purpose, epoch: int) -> list[Row]:
+    """`group_rows` of these prompts as the recipe groups and samples them."""
+    return group_rows(
+        prompts,
+        recipe.groups.size,
+        recipe.seed,
+        purpose,
+        epoch,
+        shared_start=recipe.sampling.shared_start,
+        mirrored=recipe.sampling.mirrored,
+    )
+
+
 def share(recipe: AlignRecipe, rank: int, processes: int) -> list[list[int]]:
     """One process's rows of an epoch, by optimiser step: equal numbers, in whole batches.
 

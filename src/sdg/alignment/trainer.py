@@ -28,7 +28,7 @@ from sdg.alignment.drawing import draw_figure, roll_out
 from sdg.alignment.monitors import Measures, Monitor, best_entry, hacking
 from sdg.alignment.named import read_prompts
 from sdg.alignment.optimising import optimise
-from sdg.alignment.plan import Purpose, epoch_prompts, group_rows, sde_steps, share
+from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
 from sdg.alignment.policies.lora import Ema, lora_parameters, save_lora
 from sdg.alignment.recipe import AlignRecipe
@@ -103,15 +103,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             # 1. Sample groups, and score them while the next are drawn.
             began = time.monotonic()
             prompts = epoch_prompts(train_prompts, recipe.groups.prompts, epoch, recipe.seed)
-            rows = group_rows(
-                prompts,
-                recipe.groups.size,
-                recipe.seed,
-                Purpose.TRAINING,
-                epoch,
-                shared_start=recipe.sampling.shared_start,
-                mirrored=recipe.sampling.mirrored,
-            )
+            rows = recipe_rows(recipe, prompts, Purpose.TRAINING, epoch)
             noisy = sde_steps(recipe, epoch)
             mine = [index for step in own_rows for index in step]
             drawn = roll_out(recipe, policy, scoring, [rows[index] for index in mine], noisy)
