@@ -77,9 +77,12 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     start, history = 0, []
     if checkpoint is not None:
         tensors, progress = load_checkpoint(checkpoint)
-        # A learning rate that falls over all steps was another with fewer of them.
-        fixed = () if recipe.optimiser.schedule == "constant" else ("optimiser.steps",)
-        refuse_changes(progress["recipe"], to_document(recipe), set(FREE) - set(fixed))
+        free = set(FREE)
+        if (
+            recipe.optimiser.schedule != "constant"
+        ):  # falls over all steps, so with their number
+            free.remove("optimiser.steps")
+        refuse_changes(progress["recipe"], to_document(recipe), free)
         _restore(parameters, ema, optimizer, tensors)
         start, history = progress["epoch"], progress["history"]
     schedule = _schedule(recipe, optimizer, start * recipe.optimiser.steps_per_epoch)
