@@ -32,7 +32,7 @@ from sdg.alignment.drawing import Drawn, roll_out
 from sdg.alignment.named import read_prompts
 from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
-from sdg.alignment.policies.lora import lora_parameters
+from sdg.alignment.policies.lora import add_lora, lora_parameters
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rewards.weighted import load_reward
 from sdg.alignment.scoring import Score, Scoring, load_judge
@@ -54,11 +54,11 @@ class Likeness(NamedTuple):
     judge_error: float
 
 
-def linear_layers(recipe: AlignRecipe) -> tuple[str, ...]:
-    """Every linear layer of the recipe's transformer, by name."""
-    policy = load_policy(recipe.policy, torch.device("cpu"), recipe.precision, recipe.seed)
+def adapt_every_layer(policy: FlowPolicy, recipe: AlignRecipe) -> None:
+    """Put an adapter on every linear layer of the policy, in the place of the recipe's."""
+    policy.transformer.unload_lora()
     layers = [name for name, module in policy.transformer.named_modules() if isinstance(module, nn.Linear)]
-    return tuple(name.removesuffix(".base_layer") for name in layers if ".lora_" not in name)
+    add_lora(policy.transformer, replace(recipe.policy.lora, targets=tuple(layers)), recipe.seed)
 
 
 def step_gradients(
@@ -106,15 +106,13 @@ def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
     """Every layer's likeness over `epochs` epochs, the best for the judge first."""
     if not recipe.monitor.judges:
         raise SdgError("monitor.judges is empty; name the judge that layers are measured by.")
-    recipe = replace(
-        recipe, policy=replace(recipe.policy, lora=replace(recipe.policy.lora, targets=linear_layers(recipe)))
-    )
     own_rows = share(recipe, 0, 1)
     prompts = read_prompts(recipe.prompts.train)
     detector = load_judge(recipe.reward.detector or "") if recipe.needs_detector else None
     judge = load_judge(recipe.monitor.judges[0].uri)
     reward = load_reward(recipe.reward.scorers, "cpu")
     policy = load_policy(recipe.policy, torch.device("cpu"), recipe.precision, recipe.seed)
+    adapt_every_layer(policy, recipe)
     steps: list[list[dict[str, Tensor]]] = []
     with Scoring(reward, detector) as scoring:
         for epoch in track(range(epochs), "epochs", console=Console(stderr=True)):
