@@ -78,9 +78,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     if checkpoint is not None:
         tensors, progress = load_checkpoint(checkpoint)
         free = set(FREE)
-        if (
-            recipe.optimiser.schedule != "constant"
-        ):  # falls over all steps, so with their number
+        if recipe.optimiser.schedule != "constant":  # falls over all steps, so with their number
             free.remove("optimiser.steps")
         refuse_changes(progress["recipe"], to_document(recipe), free)
         _restore(parameters, ema, optimizer, tensors)
