@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import toy
@@ -241,6 +242,19 @@ def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(
     options = small(checkpoints, optimiser__steps=12, **falling)
     with pytest.raises(SdgError, match=r"optimiser\.steps was 8 when this run began and is 12 now"):
         run(tmp_path, options, "boxflow-flux1-dev.yaml", "--resume")
+
+
+def test_with_a_large_epsilon_a_clipped_step_has_the_gradients_direction_and_a_set_length(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    length = {"optimiser__grad_norm": 1e-6, "optimiser__epsilon": 1e-2, "optimiser__learning_rate": 200}
+    once = {"optimiser__steps": 1, "optimiser__steps_per_epoch": 1, "optimiser__ema_decay": 0}
+    plain = small(checkpoints, **length, **once, optimiser__ema_every=1, optimiser__weight_decay=0)
+    (line,) = run(tmp_path, plain)
+    assert line["grad_norm"] > 1e-5  # so it was clipped
+    _, weights = adapter(tmp_path)
+    ups = [np.frombuffer(data, np.float32) for name, data in weights.items() if ".lora_B." in name]
+    assert float(np.linalg.norm(np.concatenate(ups))) == pytest.approx(200 * 1e-6 / 1e-2, rel=1e-3)
 
 
 def test_failed_detections_are_left_out_and_counted(checkpoints: Path, tmp_path: Path) -> None:

@@ -195,6 +195,19 @@ def test_a_sample_depends_on_its_own_seed_only(checkpoints: Path, family: str) -
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_an_orthonormal_adapter_keeps_lengths_and_begins_as_nothing(checkpoints: Path, family: str) -> None:
+    lora = LoraRecipe(r=4, alpha=16, targets=("to_q", "to_out.0"), init="orthonormal")
+    ours, again = policy(checkpoints, family, lora=lora), policy(checkpoints, family, lora=lora)
+    others = lora_parameters(again.transformer)
+    for name, parameter in lora_parameters(ours.transformer).items():
+        assert torch.equal(parameter, others[name])
+        if ".lora_A." in name:
+            assert torch.allclose(parameter @ parameter.T, torch.eye(4), atol=1e-5)
+        else:
+            assert not parameter.any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, tmp_path: Path) -> None:
     ours = policy(checkpoints, family)
     base = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]

@@ -18,6 +18,7 @@ class LoraRecipe:
     r: int = 64
     alpha: int = 128
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    init: Literal["uniform", "orthonormal"] = "uniform"  # of the down projection; the up projection is 0
 
     def __post_init__(self) -> None:
         _positive(r=self.r, alpha=self.alpha)
@@ -160,6 +161,7 @@ class OptimiserRecipe:
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # the last two fall to 0 over `steps`
     weight_decay: float = 1e-4
     betas: tuple[float, ...] = (0.9, 0.999)
+    epsilon: float = 1e-8  # AdamW's; far above the gradient's elements, AdamW is SGD with momentum
     grad_norm: float = 1.0
     clip: float = 1e-4
     kl: float = 0.0
@@ -174,6 +176,7 @@ class OptimiserRecipe:
             steps=self.steps,
             steps_per_epoch=self.steps_per_epoch,
             learning_rate=self.learning_rate,
+            epsilon=self.epsilon,
             grad_norm=self.grad_norm,
             clip=self.clip,
             advantage_eps=self.advantage_eps,

@@ -71,6 +71,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
         list(parameters.values()),
         lr=recipe.optimiser.learning_rate,
         betas=(recipe.optimiser.betas[0], recipe.optimiser.betas[1]),
+        eps=recipe.optimiser.epsilon,
         weight_decay=recipe.optimiser.weight_decay,
     )
     ema = Ema(parameters, recipe.optimiser.ema_decay)

@@ -36,8 +36,10 @@ def add_lora(transformer: Any, recipe: LoraRecipe, seed: int) -> None:
     transformer.add_adapter(
         LoraConfig(r=recipe.r, lora_alpha=recipe.alpha, target_modules=list(recipe.targets))
     )
-    for parameter in lora_parameters(transformer).values():
+    for name, parameter in lora_parameters(transformer).items():
         parameter.data = parameter.data.float()
+        if recipe.init == "orthonormal" and ".lora_A." in name:
+            nn.init.orthogonal_(parameter)
 
 
 def lora_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
