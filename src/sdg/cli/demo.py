@@ -25,7 +25,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="As `sdg diagnose --detector`, or python:MODULE.FUNCTION of a picture and its prompt.",
 )
-@click.option("--steps", type=click.IntRange(1), default=8, show_default=True, help="Steps of BoxFlow-GRPO.")
+@click.option("--steps", type=click.IntRange(1), default=4, show_default=True, help="Steps of BoxFlow-GRPO.")
 @click.option(
     "--refine",
     "refined",

@@ -29,7 +29,7 @@ class Settings:
     prompts: int = 24
     seed: int = 0
     detector: str = EMBEDDED
-    steps: int = 8
+    steps: int = 4
     refined: int = 6
     pipeline: Path | None = None
     aligned: Path = ALIGNED
@@ -53,7 +53,7 @@ def demo_recipe(settings: Settings) -> AlignRecipe:
     changes = [
         f"seed={settings.seed}",
         f"optimiser.steps={settings.steps}",
-        "groups.prompts=4",
+        "groups.prompts=8",
         "monitor.every=1",
         "monitor.prompts=16",
         "monitor.patience=null",
