@@ -330,7 +330,7 @@ def test_a_run_stops_with_a_sentence_when_a_server_is_too_late_for_every_picture
 
 def test_the_reward_rises(checkpoints: Path, tmp_path: Path) -> None:
     options = small(
-        checkpoints, optimiser__steps=24, optimiser__learning_rate=3e-2, optimiser__ema_every=1,
+        checkpoints, optimiser__steps=24, optimiser__learning_rate=1.0, optimiser__ema_every=1,
         optimiser__clip=0.2, monitor__every=12, groups__size=8, sampling__batch_size=16, monitor__prompts=4,
     )  # fmt: skip
     run(
