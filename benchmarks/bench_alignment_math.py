@@ -23,6 +23,7 @@ from sdg import Defect
 from sdg.alignment.advantages import scalar_advantages, spatial_advantages
 from sdg.alignment.losses import boxflow_loss, flow_grpo_loss
 from sdg.alignment.named import read_prompts
+from sdg.alignment.optimising import adapter_optimizer
 from sdg.alignment.policies import load_policy
 from sdg.alignment.policies.lora import lora_parameters
 from sdg.alignment.recipe import AlignRecipe
@@ -104,7 +105,7 @@ def testbed_step(boxes: int, repeats: int) -> None:
     images = recipe.sampling.batch_size
     policy = load_policy(recipe.policy, precision=recipe.precision, seed=recipe.seed)
     parameters = list(lora_parameters(policy.transformer).values())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.optimiser.learning_rate)
+    optimizer = adapter_optimizer(parameters, recipe.optimiser)
     prompts = read_prompts(recipe.prompts.train)[:images]
     sampling = recipe.sampling
     transitions = policy.sample(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from sdg.alignment.losses import (
     boxflow_loss,
@@ -20,9 +21,20 @@ from sdg.alignment.losses import (
 )
 from sdg.alignment.policies import FlowPolicy, Transitions
 from sdg.alignment.policies.lora import lora_parameters
-from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.recipe import AlignRecipe, OptimiserRecipe
 from sdg.alignment.signals import Signal
 from sdg.errors import SdgError
+
+
+def adapter_optimizer(parameters: Iterable[nn.Parameter], settings: OptimiserRecipe) -> torch.optim.AdamW:
+    """The recipe's AdamW on an adapter's parameters."""
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=(settings.betas[0], settings.betas[1]),
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
 
 
 def optimise(

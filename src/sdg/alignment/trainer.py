@@ -27,7 +27,7 @@ from sdg.alignment.checkpoint import (
 from sdg.alignment.drawing import draw_figure, roll_out
 from sdg.alignment.monitors import Measures, Monitor, best_entry, hacking
 from sdg.alignment.named import read_prompts
-from sdg.alignment.optimising import optimise
+from sdg.alignment.optimising import adapter_optimizer, optimise
 from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
 from sdg.alignment.policies.lora import Ema, lora_parameters, save_lora
@@ -67,13 +67,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
 
     parameters = lora_parameters(policy.transformer)
     model = accelerator.prepare_model(policy.transformer)
-    optimizer = torch.optim.AdamW(
-        list(parameters.values()),
-        lr=recipe.optimiser.learning_rate,
-        betas=(recipe.optimiser.betas[0], recipe.optimiser.betas[1]),
-        eps=recipe.optimiser.epsilon,
-        weight_decay=recipe.optimiser.weight_decay,
-    )
+    optimizer = adapter_optimizer(parameters.values(), recipe.optimiser)
     ema = Ema(parameters, recipe.optimiser.ema_decay)
     start, history = 0, []
     if checkpoint is not None:
