@@ -244,9 +244,7 @@ def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(
         run(tmp_path, options, "boxflow-flux1-dev.yaml", "--resume")
 
 
-def test_with_a_large_epsilon_a_clipped_step_has_the_gradients_direction_and_a_set_length(
-    checkpoints: Path, tmp_path: Path
-) -> None:
+def test_with_a_large_epsilon_a_clipped_step_has_a_set_length(checkpoints: Path, tmp_path: Path) -> None:
     length = {"optimiser__grad_norm": 1e-6, "optimiser__epsilon": 1e-2, "optimiser__learning_rate": 200}
     once = {"optimiser__steps": 1, "optimiser__steps_per_epoch": 1, "optimiser__ema_decay": 0}
     plain = small(checkpoints, **length, **once, optimiser__ema_every=1, optimiser__weight_decay=0)
