@@ -237,6 +237,7 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, default=100, help="defective pictures, and as many clean ones")
     parser.add_argument("--detector", default="testbed")
+    parser.add_argument("--from-severity", type=int, default=1, help="as of `sdg refine`")
     parser.add_argument("--editor", default="testbed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=1, help="edits a round")
@@ -255,15 +256,24 @@ def main() -> None:
         detector, editor = load_detector(options.detector), load_editor(options.editor, steps=STEPS)
         for name in ("fixed", *([] if options.without_heatmap else ["heatmap"]), "sdg", CLEAN):
             pictures, mode = (clean, Mode.SDG) if name == CLEAN else (defective, Mode(name))
-            plan = Plan(named, mode, options.rounds, options.candidates, edit, options.seed)
+            plan = Plan(
+                named,
+                mode,
+                options.rounds,
+                options.candidates,
+                edit,
+                options.seed,
+                from_severity=options.from_severity,
+            )
             refined[name] = refine_pictures(pictures, options.runs / name, detector, editor, plan)
             rows[name] = measure(name, pictures, refined[name])
     except SdgError as error:
         sys.exit(f"Error: {error}")
     settings = (
         f"Detector {options.detector}, editor {named}, {options.rounds} rounds of {options.candidates} "
-        f"candidates, seed {options.seed}; strengths {edit.artifact} for artifacts and {edit.misalignment} "
-        f"for misalignments, reaches {edit.artifact_reach} and {edit.misalignment_reach}."
+        f"candidates, from severity {options.from_severity}, seed {options.seed}; strengths {edit.artifact} "
+        f"for artifacts and {edit.misalignment} for misalignments, reaches {edit.artifact_reach} and "
+        f"{edit.misalignment_reach}."
     )
     command = shlex.join(["python", "benchmarks/experiment_refinement.py", *sys.argv[1:]])
     text = f"{report(rows)}\n\n{settings}\n\n    {command}\n"

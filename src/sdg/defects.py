@@ -63,6 +63,9 @@ SUBTYPES: Final[dict[DefectType, tuple[str, ...]]] = {
 }
 """The paper's taxonomy (SDG App. A.2). A data set may use finer names, such as "wrong colour"."""
 
+UNKNOWN_IMPORTANCE: Final = 50
+"""Stands in where an importance is asked for and a detector gives none: the middle of the scale."""
+
 DROPPED_ITEM: Final = "dropped-item"
 """The repair that loses content: an item of the answer was left out because it could not be read."""
 
@@ -185,5 +188,13 @@ class Diagnosis:
         """
         if self.status in (Status.FAILED, Status.UNPARSEABLE):
             return False
-        lost = self.status is Status.TRUNCATED or DROPPED_ITEM in self.repairs
-        return bool(self.defects) or not lost
+        return bool(self.defects) or not self._lost
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all that the detector said, so that what it does not name it did not see."""
+        return self.is_informative and not self._lost
+
+    @property
+    def _lost(self) -> bool:
+        return self.status is Status.TRUNCATED or DROPPED_ITEM in self.repairs

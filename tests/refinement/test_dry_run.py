@@ -33,7 +33,7 @@ def test_requests_are_built_and_what_has_none_says_why(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", a=80, b=0, c=255)
     (source / "d.png").write_bytes(b"no picture")
     found = written(source, tmp_path / "out")
-    assert (found["b.png"].folder, found["b.png"].error) == (None, "")
+    assert (found["b.png"].folder, found["b.png"].error, found["b.png"].left) == (None, "", "It is clean.")
     assert found["c.png"].error == "The input could not be diagnosed: Too bright to look at."
     assert "d.png" in found["d.png"].error
     folder = found["a.png"].folder
@@ -43,6 +43,13 @@ def test_requests_are_built_and_what_has_none_says_why(tmp_path: Path) -> None:
     mask = np.asarray(Image.open(folder / "mask.png"))
     assert mask[16, 16] == 255
     assert mask[0, 0] == 0
+
+
+def test_what_a_run_would_leave_alone_gets_no_request(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", a=80, b=79)
+    found = written(source, tmp_path / "out", Plan("halver", from_severity=80))
+    assert found["a.png"].folder is not None
+    assert (found["b.png"].folder, found["b.png"].left) == (None, "Its severity is 79, below 80.")
 
 
 def test_in_mode_heatmap_both_maps_are_written(tmp_path: Path) -> None:

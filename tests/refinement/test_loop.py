@@ -54,6 +54,14 @@ def test_a_clean_picture_is_left_alone() -> None:
     assert (result.outcome, result.changed, painter.requests) == (Outcome.ALREADY_CLEAN, 0, [])
 
 
+def test_a_picture_with_too_little_wrong_is_left_alone() -> None:
+    result, painter = run(40, from_severity=41)
+    assert (result.outcome, result.changed, painter.requests) == (Outcome.LEFT_ALONE, 0, [])
+    assert severity(result.diagnosis) == 40
+    assert run(40, 0, from_severity=40)[0].outcome is Outcome.CLEAN
+    assert run(255, from_severity=41)[0].outcome is Outcome.FAILED
+
+
 def test_it_ends_once_the_picture_is_clean_and_changes_nothing_outside() -> None:
     result, painter = run(80, 40, 0, 0)
     assert result.outcome is Outcome.CLEAN

@@ -44,6 +44,14 @@ if TYPE_CHECKING:
 @click.option(
     "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Edits one upon another."
 )
+@click.option(
+    "--from-severity",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Leave images alone whose importances sum to less.",
+)
 @click.option("--candidates", type=click.IntRange(1), default=1, show_default=True, help="Edits a round.")
 @click.option(
     "--artifact",
@@ -95,6 +103,7 @@ def refine(
     mode: str,
     heat: Path | None,
     rounds: int,
+    from_severity: int,
     candidates: int,
     artifact: tuple[float, float],
     misalignment: tuple[float, float],
@@ -135,7 +144,8 @@ def refine(
         raise click.UsageError(str(error)) from None
     maps = _heat(mode, heat, items)
     named = f"{editor}, {steps} steps, {dtype}"
-    plan = Plan(named, Mode(mode), rounds, candidates, settings, seed, str(heat.absolute()) if heat else "")
+    maps_from = str(heat.absolute()) if heat else ""
+    plan = Plan(named, Mode(mode), rounds, candidates, settings, seed, maps_from, from_severity)
     require_writable(out)
     model = load_detector(detector, profile=profile)
     if dry_run:
@@ -203,7 +213,7 @@ def _write_requests(
 
     written, failed = 0, []
     for one in write_requests(items, out, detector=detector, plan=plan, heat=heat):
-        said = one.folder or f"no request. {one.error or 'It is clean.'}"
+        said = one.folder or f"no request. {one.error or one.left}"
         click.echo(f"{one.item.filepath}: {said}", err=True)
         written += one.folder is not None
         failed += [one] if one.error else []

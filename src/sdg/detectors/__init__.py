@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from sdg.errors import SdgError
 
 if TYPE_CHECKING:
     from sdg.detectors.transformers_ import TransformersDetector
+    from sdg.prompting import PromptProfile
 
 __all__ = ["Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_detector"]
 
@@ -29,6 +32,7 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     testbed                    the embedded weights, which know the testbed's world only
     hf:ORG/NAME, or a folder   batch_size, device, dtype, profile, revision
     openai:BASE_URL#MODEL      concurrency, timeout, attempts, key (name of an environment variable), profile
+    these three also           temperature, looks, agree: see `sdg.detectors.consensus`
     heatmap:FOLDER             threshold, min_area
     replay:FILE.jsonl          profile
 
@@ -71,9 +75,10 @@ def _checkpoint(uri: DetectorUri, kind: type[TransformersDetector]) -> Streaming
         raise SdgError(
             f"There is no folder {uri.place}; check the path, or name a model on a hub as hf:ORG/NAME."
         )
-    values = _with_profile(uri, known)
+    values = _with_profile(uri, known | _LOOKS)
+    looks = {name: values.pop(name) for name in _LOOKS if name in values}
     profile = values.pop("profile") or checkpoint_profile(uri.place, values.get("revision"))
-    return kind(uri.place, profile, **values)
+    return _looking(looks, profile, lambda sampled: kind(uri.place, sampled, **values))
 
 
 def _openai(uri: DetectorUri) -> StreamingDetector:
@@ -90,11 +95,16 @@ def _openai(uri: DetectorUri) -> StreamingDetector:
     base_url, _, model = uri.place.partition("#")
     if not (base_url and model):
         raise SdgError("Write openai:BASE_URL#MODEL, such as openai:http://localhost:8000/v1#ORG/NAME.")
-    values = _with_profile(uri, known)
+    values = _with_profile(uri, known | _LOOKS)
+    looks = {name: values.pop(name) for name in _LOOKS if name in values}
     profile = values.pop("profile")
     if "key" in values:
         values["key_name"] = values.pop("key")
-    detector = OpenAIDetector(base_url, model, profile or PromptProfile(), **values)
+    detector = _looking(
+        looks,
+        profile or PromptProfile(),
+        lambda sampled: OpenAIDetector(base_url, model, sampled, **values),
+    )
     if profile is None:
         _say_our_wording(model)
     return detector
@@ -121,6 +131,30 @@ def _replay(uri: DetectorUri) -> StreamingDetector:
 
     profile = _with_profile(uri, {"profile": _uri.text})["profile"]
     return ReplayDetector(uri.place, require_think=profile is None or profile.answer.think)
+
+
+_LOOKS = {"looks": _uri.count, "temperature": _uri.temperature, "agree": _uri.positive_share}
+
+
+def _looking(
+    options: dict[str, Any],
+    profile: PromptProfile,
+    detector: Callable[[PromptProfile], StreamingDetector],
+) -> StreamingDetector:
+    """The detector of a profile that samples as the options say, asked as often as they say."""
+    looks = options.get("looks", 1)
+    if looks == 1 and "agree" in options:
+        raise SdgError("`agree` is a share of several looks; add looks=8, or leave it out.")
+    # Greedy looks would all be the same one.
+    temperature = options.get("temperature", profile.generation.temperature or float(looks > 1))
+    if looks > 1 and temperature == 0:
+        raise SdgError("At temperature 0 all looks are the same; leave one of the two options out.")
+    sampled = replace(profile, generation=replace(profile.generation, temperature=temperature))
+    if looks == 1:
+        return detector(sampled)
+    from sdg.detectors.consensus import AGREE, ConsensusDetector
+
+    return ConsensusDetector(detector(sampled), looks, options.get("agree", AGREE))
 
 
 def _with_profile(uri: DetectorUri, known: dict[str, Any]) -> dict[str, Any]:

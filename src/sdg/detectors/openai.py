@@ -106,7 +106,7 @@ class OpenAIDetector(StreamingDetector):
                     outcome = failed(f"Not asked, as {unanswered} images in a row got no answer: {last}")
                 else:
                     try:
-                        outcome = await self._ask(*pairs[index])
+                        outcome = await self._ask(*pairs[index], index)
                         unanswered = 0 if not outcome.error else unanswered
                     except Unanswered as error:
                         unanswered, last = unanswered + 1, str(error)
@@ -127,11 +127,11 @@ class OpenAIDetector(StreamingDetector):
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _ask(self, image: Source, prompt: str) -> Outcome:
+    async def _ask(self, image: Source, prompt: str, index: int) -> Outcome:
         """The outcome of one pair; raises Unanswered where the server is to blame."""
         try:
             turns = await asyncio.to_thread(self._turns, image, prompt)
-            answer = await self._server.ask(self._body(turns))
+            answer = await self._server.ask(self._body(turns, index))
         except (SdgError, Refused) as error:
             return failed(str(error))
         diagnosis = parse_response(answer.text, require_think=self._profile.answer.think)
@@ -141,11 +141,11 @@ class OpenAIDetector(StreamingDetector):
         url = as_data_url(fitted_picture(image, self._profile))
         return chat_turns(self._profile, prompt, {"type": "image_url", "image_url": {"url": url}})
 
-    def _body(self, turns: list[dict[str, Any]]) -> dict[str, Any]:
+    def _body(self, turns: list[dict[str, Any]], index: int) -> dict[str, Any]:
         generation = self._profile.generation
         body: dict[str, Any] = {"model": self._model, "messages": turns}
         body["max_completion_tokens"] = generation.max_new_tokens
         body["temperature"] = generation.temperature
-        if generation.temperature > 0:
-            body |= {"top_p": generation.top_p, "seed": generation.seed}
+        if generation.temperature > 0:  # a seed for each pair: one asked twice may get two answers
+            body |= {"top_p": generation.top_p, "seed": generation.seed + index}
         return body

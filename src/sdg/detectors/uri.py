@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,24 +108,38 @@ def count(text: str) -> int:
 
 def seconds(text: str) -> float:
     """A time of more than 0 seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+    if not 0 < (value := _number(text)) < math.inf:
         raise ValueError("a number of seconds above 0")
     return value
 
 
 def share(text: str) -> float:
     """A number from 0 up to, not including, 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
+    if not 0 <= (value := _number(text)) < 1:
         raise ValueError("a number from 0 to below 1")
     return value
+
+
+def positive_share(text: str) -> float:
+    """A number above 0, up to 1."""
+    if not 0 < (value := _number(text)) <= 1:
+        raise ValueError("a number above 0, at most 1")
+    return value
+
+
+def temperature(text: str) -> float:
+    """A number of at least 0."""
+    if not 0 <= (value := _number(text)) < math.inf:
+        raise ValueError("a number of at least 0")
+    return value
+
+
+def _number(text: str) -> float:
+    """What a text says, NaN where that is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def text(value: str) -> str:

@@ -47,6 +47,7 @@ class Plan:
     edit: EditSettings = field(default_factory=EditSettings)
     seed: int = 0
     heat: str = ""
+    from_severity: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """JSON values, equal to what is read back from a file: a pair is a list there."""
@@ -180,6 +181,7 @@ def _refined(
                 settings=plan.edit,
                 heat=heat.of(looked.item) if isinstance(heat, StoredHeat) else heat,
                 before=looked.found,
+                from_severity=plan.from_severity,
                 seed=plan.seed,
             )
         except SdgError as error:

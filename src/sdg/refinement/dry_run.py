@@ -28,11 +28,12 @@ REQUESTS: Final = "requests"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The folder of an item's request, or why there is none: "" where the picture is clean."""
+    """The folder of an item's request, or why there is none: left where it needs none, error otherwise."""
 
     item: Item
     folder: Path | None
     error: str = ""
+    left: str = ""
 
 
 def write_requests(
@@ -64,9 +65,11 @@ def _written(looked: Looked, out: Path, plan: Plan, heat: HeatSource | StoredHea
     if picture is None or looked.error:
         return Written(item, None, looked.error)
     if found.is_clean:
-        return Written(item, None)
-    if severity(found) is None:
+        return Written(item, None, left="It is clean.")
+    if (least := severity(found)) is None:
         return Written(item, None, f"The input could not be diagnosed ({found.status.value}).")
+    if least < plan.from_severity:
+        return Written(item, None, left=f"Its severity is {least}, below {plan.from_severity}.")
     source = heat.of(item) if isinstance(heat, StoredHeat) else heat
     try:
         maps = None if source is None else source(picture, item.prompt, found)

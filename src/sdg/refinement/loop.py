@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdg.defects import DROPPED_ITEM, Diagnosis, Status
+from sdg.defects import Diagnosis
 from sdg.detectors.base import Detector
 from sdg.refinement.editors import Editor
 from sdg.refinement.masks import changed_share, composite
@@ -24,6 +24,7 @@ class Outcome(StrEnum):
     """What refinement came to."""
 
     ALREADY_CLEAN = "already clean"  # nothing was edited
+    LEFT_ALONE = "left alone"  # nor here: too little is wrong
     CLEAN = "clean"  # an edit left no defect
     IMPROVED = "improved"
     NO_BETTER = "no better"  # no edit scored better, so the input is kept
@@ -69,8 +70,7 @@ def severity(diagnosis: Diagnosis) -> int | None:
 
     None also where items of the answer were lost: their sum would make a picture look better than it is.
     """
-    lost = diagnosis.status is Status.TRUNCATED or DROPPED_ITEM in diagnosis.repairs
-    if lost or not diagnosis.is_informative:
+    if not diagnosis.is_whole:
         return None
     return sum(importance_of(defect) for defect in diagnosis.defects)
 
@@ -87,6 +87,7 @@ def refine(
     settings: EditSettings | None = None,
     heat: HeatSource | None = None,
     before: Diagnosis | None = None,
+    from_severity: int = 1,
     seed: int = 0,
 ) -> Refinement:
     """Edit a picture for up to `rounds` rounds, or until the detector finds it clean.
@@ -94,9 +95,9 @@ def refine(
     Each round edits the best picture so far, `candidates` times with seeds of their own, and goes on from
     the one with the least `severity`, if that is less than before. Whatever an editor returns is laid into
     the picture through the mask. While rounds bring nothing better, edits become stronger and wider
-    (`EditSettings.escalated`). A clean picture, and one the detector has no answer for, is returned as it
-    is; a round in which nothing could be edited or judged is the last one. `heat` is for mode `heatmap`,
-    `before` the picture's diagnosis where it is known already.
+    (`EditSettings.escalated`). A clean picture, one whose severity is below `from_severity`, and one the
+    detector has no answer for, is returned as it is; a round in which nothing could be edited or judged is
+    the last one. `heat` is for mode `heatmap`, `before` the picture's diagnosis where it is known already.
     Raises SdgError for a picture without a prompt or too small, ValueError for rounds or candidates below 1.
     """
     if rounds < 1 or candidates < 1:
@@ -108,6 +109,8 @@ def refine(
     if (least := severity(before)) is None:
         why = f"The input could not be diagnosed ({before.status.value})."
         return Refinement(picture, before, before, Outcome.FAILED, 0.0, (), why)
+    if least < from_severity:
+        return Refinement(picture, before, before, Outcome.LEFT_ALONE, 0.0)
     best, known, tried, stopped = picture, before, [], ""
     settings, idle = settings or EditSettings(), 0
     for turn in range(rounds):

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
+from sdg.defects import BOX_SCALE, UNKNOWN_IMPORTANCE, Defect, DefectType, Diagnosis
 from sdg.errors import SdgError
 from sdg.refinement.masks import Mask, as_picture, box_mask, heat_mask, strength_map
 
-UNKNOWN_IMPORTANCE: Final = 50
-"""Stands in where a detector gives no importance: the middle of the scale, as in the composite reward."""
 SMALLEST_SIDE: Final = 16
 _BOX_COLOUR: Final = "#FF0000"
 

@@ -1,0 +1,187 @@
+"""Several looks at one picture: what they agree on, how sure it is, and what a lost look does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from sdg.defects import DROPPED_ITEM, Defect, DefectType, Diagnosis, Status
+from sdg.detectors import Outcome, Pair, StreamingDetector, load_detector
+from sdg.detectors.base import failed
+from sdg.detectors.consensus import ConsensusDetector, merged
+from sdg.errors import SdgError
+
+CLEAN = Diagnosis(reasoning="nothing")
+PICTURE = Image.new("RGB", (32, 32))
+
+
+def artifact(*box: int, importance: int | None = 80, reason: str = "torn") -> Defect:
+    return Defect((box[0], box[1], box[2], box[3]), DefectType.ARTIFACT, reason, importance)
+
+
+def look(*defects: Defect, reasoning: str = "") -> Diagnosis:
+    return Diagnosis(defects, reasoning)
+
+
+def test_a_worked_example() -> None:
+    looks = [
+        look(artifact(100, 100, 300, 300, importance=80, reason="a"), reasoning="one"),
+        look(artifact(110, 100, 310, 300, importance=60, reason="b"), reasoning="two"),
+        look(
+            artifact(120, 100, 320, 300, importance=70, reason="c"),
+            artifact(700, 700, 900, 900, importance=90, reason="seen once"),
+            reasoning="three",
+        ),
+        CLEAN,
+    ]
+    found = merged(looks, agree=0.5)
+    # 80 + 60 + 70 over four looks, of which one has none; the middle box is the most like the others.
+    assert found.defects == (artifact(110, 100, 310, 300, importance=52, reason="b"),)
+    assert (found.reasoning, found.status) == ("one", Status.OK)
+    once = artifact(700, 700, 900, 900, importance=22, reason="seen once")
+    assert merged(looks, agree=0.25).defects == (*found.defects, once)
+    assert merged(looks, agree=0.8) == Diagnosis(reasoning="nothing")
+
+
+def test_types_and_boxes_of_one_look_are_kept_apart() -> None:
+    twice = artifact(0, 0, 500, 500), artifact(0, 0, 500, 490, importance=20)
+    other = Defect((0, 0, 500, 500), DefectType.MISALIGNMENT, "not red", 40)
+    found = merged([look(*twice, other), look(*twice, other)], agree=1)
+    assert set(found.defects) == {*twice, other}
+    assert [defect.importance for defect in found.defects] == [80, 40, 20]
+
+
+def test_without_importance_there_is_none_and_where_some_lack_it_it_is_the_middle() -> None:
+    box = (0, 0, 100, 100)
+    bare = look(artifact(*box, importance=None))
+    assert merged([bare, bare]).defects[0].importance is None
+    assert merged([bare, look(artifact(*box, importance=100))]).defects[0].importance == 75
+
+
+@st.composite
+def several_looks(draw: st.DrawFn) -> list[Diagnosis]:
+    side = st.integers(0, 9)
+
+    def defect() -> Defect:
+        (x0, x1), (y0, y1) = (sorted((draw(side), draw(side))) for _ in range(2))
+        box = 100 * x0, 100 * y0, 100 * x1 + 100, 100 * y1 + 100
+        return Defect(box, draw(st.sampled_from(list(DefectType))), "", draw(st.integers(1, 100)))
+
+    return [look(*(defect() for _ in range(draw(st.integers(0, 4))))) for _ in range(draw(st.integers(1, 4)))]
+
+
+@given(several_looks())
+def test_nothing_is_invented_and_severity_is_the_mean(looks: list[Diagnosis]) -> None:
+    found = merged(looks, agree=1e-6)
+    total = sum(defect.importance or 0 for one in looks for defect in one.defects)
+    # Each merged importance is rounded, and at least 1.
+    assert abs(sum(defect.importance or 0 for defect in found.defects) - total / len(looks)) <= len(
+        found.defects
+    )
+    most = max(len(one.defects) for one in looks)
+    assert most <= len(found.defects) <= sum(len(one.defects) for one in looks)
+    given_boxes = np.array([defect.box for one in looks for defect in one.defects]).reshape(-1, 4)
+    for defect in found.defects:
+        assert (given_boxes.min(0) <= defect.box).all()
+        assert (defect.box <= given_boxes.max(0)).all()
+
+
+@given(several_looks())
+def test_looks_that_are_all_the_same_come_to_that_one(looks: list[Diagnosis]) -> None:
+    one = looks[0]
+    found = merged([one] * 3, agree=1)
+    assert sorted(found.defects, key=repr) == sorted(one.defects, key=repr)
+
+
+def test_the_order_of_the_looks_does_not_matter() -> None:
+    looks = [look(artifact(10 * n, 0, 300 + 10 * n, 300, importance=10 + n)) for n in range(4)]
+    boxes = {merged(order).defects[0].box for order in itertools.permutations(looks)}
+    assert boxes == {(15, 0, 315, 300)}
+
+
+class Scripted(StreamingDetector):
+    """Answers from a list, the last first, as a server may."""
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes = outcomes
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float]:
+        return {"detector": "scripted"}
+
+    def stream(
+        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        assert len(pairs) == len(self.outcomes)
+        for place in sorted(range(len(pairs)) if wanted is None else wanted, reverse=True):
+            yield place, self.outcomes[place]
+
+
+def test_each_pair_gets_its_own_looks_however_they_come() -> None:
+    seen = Outcome(look(artifact(0, 0, 100, 100)))
+    detector = ConsensusDetector(Scripted([seen, seen, Outcome(CLEAN), Outcome(CLEAN)]), 2)
+    pairs = [(PICTURE, "one"), (PICTURE, "two")]
+    assert [len(one.defects) for one in detector.diagnose(pairs)] == [1, 0]
+    assert [index for index, _ in detector.stream(pairs, {1})] == [1]
+    assert detector.identity == {"detector": "scripted", "looks": 2, "agree": 0.375}
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        failed("The server is down."),
+        Outcome(Diagnosis(status=Status.UNPARSEABLE)),
+        Outcome(Diagnosis((artifact(0, 0, 9, 9),), status=Status.TRUNCATED)),
+        Outcome(Diagnosis((artifact(0, 0, 9, 9),), status=Status.REPAIRED, repairs=(DROPPED_ITEM,))),
+    ],
+)
+def test_a_lost_look_never_counts_as_clean(lost: Outcome) -> None:
+    seen, pair = Outcome(look(artifact(0, 0, 100, 100))), (PICTURE, "p")
+    [found] = ConsensusDetector(Scripted([seen, lost, seen]), 3).diagnose([pair])
+    assert found.defects == seen.diagnosis.defects
+    [(_, outcome)] = ConsensusDetector(Scripted([seen, lost]), 2).stream([pair])
+    assert outcome.diagnosis.status is Status.FAILED
+    assert outcome.error.startswith("Only 1 of 2 looks gave a whole answer.")
+    assert outcome.error.endswith(lost.error)
+
+
+def test_the_embedded_detector_looks_several_times_differently() -> None:
+    picture = Image.new("RGB", (128, 128), "white")
+    ImageDraw.Draw(picture).rectangle((20, 60, 60, 100), fill="red")
+    pairs = [(picture, "a red circle and a blue square on a white background")] * 2
+    several = load_detector("testbed?looks=3&temperature=2&agree=1")
+    assert several.diagnose(pairs) == several.diagnose(pairs)
+    single = list(load_detector("testbed?temperature=2").stream(pairs * 3))
+    assert len({outcome.diagnosis.raw for _, outcome in single}) > 1
+    assert several.identity["looks"] == 3
+    greedy = load_detector("testbed").identity
+    assert load_detector("testbed?looks=1").identity == greedy
+    assert load_detector("testbed?looks=2").identity["profile"] != greedy["profile"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("looks=0", "looks is a whole number from 1"),
+        ("looks=3&temperature=0", "At temperature 0 all looks are the same"),
+        ("temperature=warm", "temperature is a number of at least 0"),
+        ("looks=3&agree=0", "agree is a number above 0, at most 1"),
+        ("agree=0.5", "`agree` is a share of several looks"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: str, sentence: str) -> None:
+    with pytest.raises(SdgError, match=sentence):
+        load_detector(f"testbed?{options}")
+
+
+def test_one_look_is_no_consensus() -> None:
+    with pytest.raises(ValueError, match="two looks or more"):
+        ConsensusDetector(Scripted([]), 1)
+    with pytest.raises(ValueError, match="at least one"):
+        merged([])
