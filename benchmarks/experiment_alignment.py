@@ -123,10 +123,12 @@ def compare(methods: Sequence[str], seeds: Sequence[int], runs: Path, out: Path,
     adapters = [part for name in names for part in ("--lora", f"{name}={runs / name / options.adapter}")]
     chosen = [*options.overrides, PROMPTS.format(count=options.prompts)]
     arguments = ["align", "compare", str(RECIPES["boxflow"]), *settings(chosen), *adapters, "--out", str(out)]
-    sdg(arguments, runs / "compare.txt")
+    sdg([*arguments, "--samples", str(options.samples), "--resume"], runs / "compare.txt")
 
 
-def pooled(measures: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Row]]:
+def pooled(
+    measures: Path, methods: Sequence[str], seeds: Sequence[int], samples: int
+) -> dict[str, list[Row]]:
     """Base and each method -> rows, prompt by prompt, a prompt's pictures of all seeds together."""
     rows: dict[str, list[Row]] = {}
     for line in measures.read_text(encoding="utf-8").splitlines():
@@ -135,18 +137,22 @@ def pooled(measures: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict
     together: dict[str, list[Row]] = {BASE: rows[BASE]}
     for method in methods:
         of_seeds = [rows[run_name(method, seed)] for seed in seeds]
-        together[method] = [row for prompt in zip(*of_seeds, strict=True) for row in prompt]
+        starts = range(0, len(rows[BASE]), samples)
+        together[method] = [
+            row for start in starts for one in of_seeds for row in one[start : start + samples]
+        ]
     return together
 
 
-def summary(rows: Mapping[str, list[Row]]) -> str:
+def summary(rows: Mapping[str, list[Row]], samples: int) -> str:
     """The table over seeds, and what it says of BoxFlow-GRPO's defects against all others."""
     plain = {name: [dict(row) for row in of_name] for name, of_name in rows.items()}
-    prompts = len(plain[BASE])
+    prompts = len(plain[BASE]) // samples
     lines = [
-        tabulate(plain, ["reward"]).table(),
+        tabulate(plain, ["reward"], samples).table(),
         "",
-        f"{prompts} held-out prompts, the seeds of a method pooled; intervals are over prompts, 95 %.",
+        f"{prompts} held-out prompts, {samples} pictures of each from every generator, the seeds of a method "
+        "pooled; intervals are over prompts, 95 %.",
         "",
     ]
     for other in rows:
@@ -181,6 +187,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--adapter", choices=["final", "best"], default="final", help="what is compared")
     parser.add_argument("--prompts", type=int, default=200, help="held-out prompts of the table")
+    parser.add_argument("--samples", type=int, default=5, help="pictures of each from every generator")
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--trial", type=int, metavar="EPOCHS", help="only time so many epochs a method")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
@@ -202,7 +209,8 @@ def main() -> None:
         compare(methods, options.seeds, options.runs, options.out, options)
     except SdgError as error:
         sys.exit(f"Error: {error}")
-    text = summary(pooled(options.out / "measures.jsonl", methods, options.seeds))
+    rows = pooled(options.out / "measures.jsonl", methods, options.seeds, options.samples)
+    text = summary(rows, options.samples)
     write_text(options.out / "summary.md", text)
     print(text)
 

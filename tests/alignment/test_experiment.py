@@ -50,20 +50,33 @@ def test_seeds_are_pooled_prompt_by_prompt_and_boxflow_is_set_against_all_others
             "flow-grpo-seed1": [2, 2],
         },
     )
-    rows = experiment.pooled(path, ["boxflow", "flow-grpo"], [0, 1])
+    rows = experiment.pooled(path, ["boxflow", "flow-grpo"], [0, 1], samples=1)
     assert [row["oracle/defects"] for row in rows["boxflow"]] == [3, 2, 1, 2]
-    text = experiment.summary(rows)
+    text = experiment.summary(rows, samples=1)
     # Resamples of the two prompts: base 4, 3 or 2, BoxFlow 2.5, 2 or 1.5.
     assert "Against base: -33.3 % defects a picture [-37.5, -25.0]; the target of −25 % is met." in text
     assert "Against flow-grpo: +0.0 % defects a picture [-25.0, +25.0]; not surely fewer." in text
-    assert "2 held-out prompts" in text
+    assert "2 held-out prompts, 1 pictures of each from every generator" in text
+
+
+def test_the_pictures_of_a_prompt_stay_together(tmp_path: Path) -> None:
+    path = measures(
+        tmp_path / "m.jsonl",
+        {"base": [4, 4, 2, 2], "boxflow-seed0": [1, 2, 3, 4], "boxflow-seed1": [5, 6, 7, 8]},
+    )
+    rows = experiment.pooled(path, ["boxflow"], [0, 1], samples=2)
+    assert [row["oracle/defects"] for row in rows["boxflow"]] == [1, 2, 5, 6, 3, 4, 7, 8]
+    text = experiment.summary(rows, samples=2)
+    # Resamples of the two prompts: base 4, 3 or 2, BoxFlow 3.5, 4.5 or 5.5.
+    assert "Against base: +50.0 % defects a picture [-12.5, +175.0]; the target of −25 % is missed." in text
+    assert "2 held-out prompts, 2 pictures of each from every generator" in text
 
 
 def test_a_missed_target_is_said_so(tmp_path: Path) -> None:
     path = measures(
         tmp_path / "m.jsonl", {"base": [5, 5], "boxflow-seed3": [4, 4], "flow-grpo-seed3": [5, 5]}
     )
-    text = experiment.summary(experiment.pooled(path, ["boxflow", "flow-grpo"], [3]))
+    text = experiment.summary(experiment.pooled(path, ["boxflow", "flow-grpo"], [3], 1), 1)
     assert "Against base: -20.0 % defects a picture [-20.0, -20.0]; the target of −25 % is missed." in text
     assert "Against flow-grpo: -20.0 % defects a picture [-20.0, -20.0]; fewer." in text
 
