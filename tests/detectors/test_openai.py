@@ -192,6 +192,24 @@ def test_a_server_that_is_not_there_fails_every_image_without_asking_for_each_in
     assert all(o.diagnosis.status == "failed" for o in found.values())
     not_asked = [o for o in found.values() if o.error.startswith("Not asked")]
     assert 40 - 2 * 2 - 8 - 2 <= len(not_asked) <= 40 - 2 * 2 - 8
+    # Nor are those of the next calls, until it has rested.
+    [again] = dict(gone.stream([(tagged(0), "a")])).values()
+    assert again.error.startswith("Not asked")
+
+
+def test_a_server_that_came_back_is_asked_again_after_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    up = False
+    monkeypatch.setattr("sdg.detectors.openai.REST", 0.5)
+    with Server(lambda index, attempt: completion(CLEAN) if up else error(503)) as server:
+        one = detector(server, attempts=1, concurrency=2)
+        pairs = [(tagged(index), "a") for index in range(20)]
+        assert all(found.status == "failed" for found in one.diagnose(pairs))
+        asked = sum(server.asked.values())
+        assert 12 <= asked < 20
+        up = True
+        time.sleep(0.6)
+        assert all(found.is_clean for found in one.diagnose(pairs))
+        assert sum(server.asked.values()) == asked + 20
 
 
 def test_images_that_cannot_be_read_are_failed_and_the_others_are_not(tmp_path: Any) -> None:

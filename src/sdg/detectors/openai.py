@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, Final
@@ -24,6 +25,8 @@ CONCURRENCY: Final = 8
 TIMEOUT: Final = 300.0
 ATTEMPTS: Final = 6
 KEY_NAME: Final = "OPENAI_API_KEY"
+REST: Final = 60.0
+"""Seconds for which a server that answers nothing is left alone."""
 
 
 class OpenAIDetector(StreamingDetector):
@@ -31,7 +34,8 @@ class OpenAIDetector(StreamingDetector):
 
     timeout: seconds that one attempt may take from first to last byte. attempts: how often an image is
     asked for in all, with growing pauses, where the server is busy, broken, late or gone. Once
-    2·concurrency + 8 images in a row got no answer, whatever is left of the call is not asked.
+    2·concurrency + 8 images in a row got no answer, in one call or several, none is asked for REST seconds
+    from the last: a server that hangs costs a run its patience once, not again in every batch.
     Pictures are brought within the profile's limits before they are sent, as for weights loaded here.
     key_name: the environment variable that holds the API key, if the server wants one.
     """
@@ -56,6 +60,7 @@ class OpenAIDetector(StreamingDetector):
         if not key and key_name != KEY_NAME:
             raise SdgError(f"The environment variable {key_name} is not set; put the API key into it.")
         self._model, self._profile, self._concurrency = model, profile, concurrency
+        self._unanswered, self._last, self._again_at = 0, "", 0.0
         self._server = ChatServer(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
 
     @property
@@ -97,20 +102,20 @@ class OpenAIDetector(StreamingDetector):
         stop: threading.Event,
     ) -> None:
         waiting = iter(indices)
-        unanswered, last = 0, ""
 
         async def ask_in_turn() -> None:
-            nonlocal unanswered, last
             for index in waiting:
-                if unanswered >= 2 * self._concurrency + 8:
-                    outcome = failed(f"Not asked, as {unanswered} images in a row got no answer: {last}")
+                if self._unanswered >= 2 * self._concurrency + 8 and time.monotonic() < self._again_at:
+                    in_a_row = f"{self._unanswered} images in a row got no answer"
+                    outcome = failed(f"Not asked, as {in_a_row}: {self._last}")
                 else:
                     try:
                         outcome = await self._ask(*pairs[index], index)
-                        unanswered = 0 if not outcome.error else unanswered
+                        self._unanswered = 0 if not outcome.error else self._unanswered
                     except Unanswered as error:
-                        unanswered, last = unanswered + 1, str(error)
-                        outcome = failed(last)
+                        self._unanswered, self._last = self._unanswered + 1, str(error)
+                        self._again_at = time.monotonic() + REST
+                        outcome = failed(self._last)
                 results.put((index, outcome))
 
         workers = [asyncio.ensure_future(ask_in_turn()) for _ in range(min(self._concurrency, len(indices)))]
