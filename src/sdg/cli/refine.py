@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reach",
     type=(float, float),
-    default=(0.2, 1.0),
+    default=(0.4, 1.0),
     show_default=True,
     metavar="A M",
     help="How far around an artifact and a misalignment the strength falls to nothing, of the side.",

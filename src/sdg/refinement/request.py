@@ -41,7 +41,7 @@ class EditSettings:
 
     artifact: tuple[float, float] = (0.3, 0.6)
     misalignment: tuple[float, float] = (0.8, 1.0)
-    artifact_reach: float = 0.2
+    artifact_reach: float = 0.4
     misalignment_reach: float = 1.0
     feather: float = 0.03
 
