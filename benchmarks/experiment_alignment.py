@@ -182,7 +182,9 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/alignment"))
     parser.add_argument(
-        "--out", type=Path, help="default: docs/experiments/alignment, with --adapter best alignment-best"
+        "--out",
+        type=Path,
+        help="default: docs/experiments/alignment, with --adapter best runs/alignment-best",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--adapter", choices=["final", "best"], default="final", help="what is compared")
@@ -193,8 +195,8 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     if options.out is None:  # one table's folder is never taken for the other's
-        folder = "alignment-best" if options.adapter == "best" else "alignment"
-        options.out = ROOT / "docs/experiments" / folder
+        best = options.adapter == "best"
+        options.out = ROOT / ("runs/alignment-best" if best else "docs/experiments/alignment")
     try:
         if options.trial:
             trial(options.trial, options.runs, options.overrides, len(options.seeds), options.parallel)
