@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +76,8 @@ def _checkpoint(uri: DetectorUri, kind: type[TransformersDetector]) -> Streaming
             f"There is no folder {uri.place}; check the path, or name a model on a hub as hf:ORG/NAME."
         )
     values = _with_profile(uri, known | _LOOKS)
-    looks = {name: values.pop(name) for name in _LOOKS if name in values}
     profile = values.pop("profile") or checkpoint_profile(uri.place, values.get("revision"))
-    return _looking(looks, profile, lambda sampled: kind(uri.place, sampled, **values))
+    return _looking(values, profile, partial(kind, uri.place))
 
 
 def _openai(uri: DetectorUri) -> StreamingDetector:
@@ -96,15 +95,10 @@ def _openai(uri: DetectorUri) -> StreamingDetector:
     if not (base_url and model):
         raise SdgError("Write openai:BASE_URL#MODEL, such as openai:http://localhost:8000/v1#ORG/NAME.")
     values = _with_profile(uri, known | _LOOKS)
-    looks = {name: values.pop(name) for name in _LOOKS if name in values}
     profile = values.pop("profile")
     if "key" in values:
         values["key_name"] = values.pop("key")
-    detector = _looking(
-        looks,
-        profile or PromptProfile(),
-        lambda sampled: OpenAIDetector(base_url, model, sampled, **values),
-    )
+    detector = _looking(values, profile or PromptProfile(), partial(OpenAIDetector, base_url, model))
     if profile is None:
         _say_our_wording(model)
     return detector
@@ -137,11 +131,13 @@ _LOOKS = {"looks": _uri.count, "temperature": _uri.temperature, "agree": _uri.po
 
 
 def _looking(
-    options: dict[str, Any],
-    profile: PromptProfile,
-    detector: Callable[[PromptProfile], StreamingDetector],
+    values: dict[str, Any], profile: PromptProfile, detector: Callable[..., StreamingDetector]
 ) -> StreamingDetector:
-    """The detector of a profile that samples as the options say, asked as often as they say."""
+    """The detector of a profile that samples as the values say, asked as often as they say.
+
+    What of the values is not about looks goes to `detector`, after the profile.
+    """
+    options = {name: values.pop(name) for name in _LOOKS if name in values}
     looks = options.get("looks", 1)
     if looks == 1 and "agree" in options:
         raise SdgError("`agree` is a share of several looks; add looks=8, or leave it out.")
@@ -151,10 +147,10 @@ def _looking(
         raise SdgError("At temperature 0 all looks are the same; leave one of the two options out.")
     sampled = replace(profile, generation=replace(profile.generation, temperature=temperature))
     if looks == 1:
-        return detector(sampled)
+        return detector(sampled, **values)
     from sdg.detectors.consensus import AGREE, ConsensusDetector
 
-    return ConsensusDetector(detector(sampled), looks, options.get("agree", AGREE))
+    return ConsensusDetector(detector(sampled, **values), looks, options.get("agree", AGREE))
 
 
 def _with_profile(uri: DetectorUri, known: dict[str, Any]) -> dict[str, Any]:
