@@ -171,8 +171,8 @@ def test_what_samples_share_is_drawn_once_and_changes_nothing(
     together = ours.sample(prompts, seeds, starts=starts, steps=4, sde_steps=sde_steps)
     hook.remove()
     guided = 2 if family == "sd3" else 1
-    forks = min(sde_steps, default=4)
-    assert passes == [4 * guided] * forks + [5 * guided] * (4 - forks)
+    shared = min(min(sde_steps, default=4) + 1, 4)
+    assert passes == [4 * guided] * shared + [5 * guided] * (4 - shared)
     for index in range(5):
         alone = ours.sample(
             prompts[index : index + 1],
@@ -182,6 +182,33 @@ def test_what_samples_share_is_drawn_once_and_changes_nothing(
             sde_steps=sde_steps,
         )
         assert np.abs(pixels(together.pictures[index : index + 1]) - pixels(alone.pictures)).max() <= 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_first_step_is_scored_once_with_the_gradient_of_all(checkpoints: Path, family: str) -> None:
+    ours = policy(checkpoints, family)
+    train_a_little(ours)
+    prompts, seeds, starts = [PROMPTS[0], *PROMPTS, PROMPTS[0]], [1, 2, 3, 4, 5], [7, 7, 7, None, 8]
+    t = ours.sample(prompts, seeds, starts=starts, steps=4, sde_steps=(1, 2)).transitions
+    assert (t.alone, t.copies) == ((0, 2, 3, 4), (0, 0, 1, 2, 3))
+    apart = replace(t, alone=tuple(range(5)), copies=tuple(range(5)))
+    advantages = torch.tensor([1.0, -0.5, 2.0, 0.3, -1.0]).view(-1, 1, 1)
+    passes: list[int] = []
+    hook = ours.transformer.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+    gradients = []
+    for transitions in (t, apart):
+        ours.transformer.zero_grad()
+        for index in (0, 1):
+            (advantages * ours.score(transitions, index).log_prob).sum().backward()
+        gradients.append([p.grad.clone() for p in lora_parameters(ours.transformer).values()])
+    hook.remove()
+    guided = 2 if family == "sd3" else 1
+    assert passes == [4 * guided, 5 * guided, 5 * guided, 5 * guided]
+    for once, all_of_them in zip(*gradients, strict=True):
+        assert all_of_them.any()
+        assert torch.allclose(once, all_of_them, rtol=1e-4, atol=1e-5 * float(all_of_them.abs().max()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

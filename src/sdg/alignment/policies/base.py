@@ -35,6 +35,8 @@ class Transitions:
 
     x, next_x: T tensors of latents, (B, L, C) or (B, C, H, W), float32; sigma, sigma_next: T noise levels;
     old_log_prob: T tensors (B, H, W) of the policy that drew them.
+    alone, copies: rows whose first `x` and prompt no earlier row has, and for each row which of these it
+    has: the model is asked for the first step of those alone.
     """
 
     prompts: tuple[str, ...]
@@ -45,6 +47,8 @@ class Transitions:
     x: tuple[Tensor, ...]
     next_x: tuple[Tensor, ...]
     old_log_prob: tuple[Tensor, ...]
+    alone: tuple[int, ...]
+    copies: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,8 @@ class FlowPolicy(ABC):
 
         All noise of a sample comes from its own seed, on the CPU: the same picture whichever process
         draws it. So does its first latent, unless `starts` has a seed for that. `signs`, 1 or −1, are those
-        of the noise at stochastic steps. Samples of one prompt and one start are the same before the first
-        of these, and go there as one.
+        of the noise at stochastic steps. Samples of one prompt and one start are the same up to the first
+        noise, and go there as one.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         first = [
@@ -154,9 +158,9 @@ class FlowPolicy(ABC):
         x = self._noise([first[index] for index in alone])
         before, after, log_probs = [], [], []
         for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-            if step == forks:
-                x, text = x[copies], self.encode(prompts)
             velocity = self._velocity(self.transformer, x, sigma, text)
+            if step == forks:
+                x, velocity, text = x[copies], velocity[copies], self.encode(prompts)
             if step in sde_steps:
                 drawn = sde_step(
                     x,
@@ -189,6 +193,8 @@ class FlowPolicy(ABC):
                 tuple(before),
                 tuple(after),
                 tuple(log_probs),
+                tuple(alone),
+                tuple(copies),
             ),
         )
 
@@ -200,7 +206,12 @@ class FlowPolicy(ABC):
         """
         model = self.transformer if transformer is None else transformer
         x, sigma = transitions.x[index], transitions.sigma[index]
-        velocity = self._velocity(model, x, sigma, self.encode(transitions.prompts))
+        if index == 0:  # as in `sample`, so that the ratio is 1
+            prompts = [transitions.prompts[row] for row in transitions.alone]
+            asked = self._velocity(model, x[list(transitions.alone)], sigma, self.encode(prompts))
+            velocity = asked[list(transitions.copies)]
+        else:
+            velocity = self._velocity(model, x, sigma, self.encode(transitions.prompts))
         scored = sde_step(
             x,
             velocity,
