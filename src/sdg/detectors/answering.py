@@ -141,21 +141,22 @@ class LoadedModel:
     def _generate(self, inputs: Any, seed: int) -> list[Answer]:
         import torch
 
-        device = self._model.device
+        from sdg.detectors.shrinking import generate
+
+        device, generation = self._model.device, self._profile.generation
         inputs = inputs.to(device, dtype=self._model.dtype)  # of what is floating point
-        seed += self._profile.generation.seed
+        seed += generation.seed
         try:
             with torch.random.fork_rng(enabled=self._samples), torch.no_grad(), self._own_sampling():
                 if self._samples:
                     torch.manual_seed(seed)
-                output = self._model.generate(**inputs)
+                written = generate(self._model, dict(inputs), self._end, generation.max_new_tokens)
         except torch.OutOfMemoryError:
             raise SdgError(
                 f"The memory of {device} is too small for {len(inputs['input_ids'])} images at a time; "
                 "make the batch size smaller."
             ) from None
-        start = inputs["input_ids"].shape[1]
-        return [self._read(row[start:].tolist()) for row in output]
+        return [self._read(tokens) for tokens in written]
 
     def _read(self, tokens: list[int]) -> Answer:
         """The answer in the tokens a model wrote, padding included."""

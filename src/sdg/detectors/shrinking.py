@@ -1,0 +1,70 @@
+"""Generation that drops answers from its batch as they end, which otherwise wait for the longest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+SMALLEST: Final = 8
+"""Smaller batches are left as they are: what a step costs hardly depends on so few rows."""
+
+_FAMILIES: Final = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""Of models whose only states of a row, between two tokens, are keys and values and `rope_deltas`."""
+
+
+def generate(model: Any, inputs: dict[str, Any], end: Collection[int], limit: int) -> list[list[int]]:
+    """The tokens that `model.generate` writes for each row of `inputs`, at most `limit`, ends included.
+
+    Each time a quarter of the rows have ended, the others go on by themselves, from the same keys and values.
+    Rows of models not known to allow that stay together. Tokens behind an end are of no meaning.
+
+    inputs: input_ids and attention_mask (B, L), left-padded, and what the processor made of the pictures.
+    """
+    rows = len(inputs["input_ids"])
+    shrinks = getattr(model.config, "model_type", "") in _FAMILIES
+    written: list[list[int]] = [[] for _ in range(rows)]
+    live, prompt = torch.arange(rows), inputs["input_ids"].shape[1]
+    sequences, mask = inputs["input_ids"], inputs["attention_mask"]
+    state = {key: value for key, value in inputs.items() if key not in ("input_ids", "attention_mask")}
+    while True:
+        watch = _QuarterEnded(end)
+        watched = shrinks and len(live) >= SMALLEST
+        output = model.generate(
+            input_ids=sequences,
+            attention_mask=mask,
+            **state,
+            max_new_tokens=limit - (sequences.shape[1] - prompt),
+            stopping_criteria=[watch] if watched else [],
+            return_dict_in_generate=True,
+        )
+        sequences = output.sequences
+        for row, tokens in zip(live.tolist(), sequences[:, prompt:].tolist(), strict=True):
+            written[row] = tokens
+        if not watched or watch.ended.all() or sequences.shape[1] - prompt >= limit:
+            return written
+        keep = (~watch.ended).nonzero()[:, 0]
+        new = torch.ones(len(live), sequences.shape[1] - mask.shape[1], dtype=mask.dtype, device=mask.device)
+        mask = torch.cat([mask, new], dim=1)[keep]
+        live, sequences = live[keep.cpu()], sequences[keep]
+        output.past_key_values.batch_select_indices(keep)
+        for module in model.modules():
+            if isinstance(deltas := getattr(module, "rope_deltas", None), Tensor):
+                module.rope_deltas = deltas[keep]
+        state = {"past_key_values": output.past_key_values}
+
+
+class _QuarterEnded:
+    """Stops a batch once a quarter of its rows have written an end token; `ended` says which."""
+
+    def __init__(self, end: Collection[int]) -> None:
+        self._end = torch.tensor(sorted(end))
+        self.ended = torch.zeros(0, dtype=torch.bool)
+
+    def __call__(self, sequences: Tensor, scores: Any, **options: Any) -> Tensor:
+        """Sequences (B, L) so far -> (B,), whether each is done."""
+        now = torch.isin(sequences[:, -1], self._end.to(sequences.device))
+        self.ended = self.ended | now if len(self.ended) else now
+        return torch.full_like(self.ended, bool(4 * self.ended.sum() >= len(self.ended)))
