@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline, StableDiffusion3InpaintPipeline
+from diffusers import (
+    DDIMScheduler,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    StableDiffusion3InpaintPipeline,
+)
 from PIL import Image
 
 from sdg import Defect, Diagnosis
@@ -58,6 +63,44 @@ def test_a_request_gives_the_same_picture_alone_and_in_company(editor: Diffusers
     alone = editor.edit(requests[1:])[0].picture
     assert together[1] == alone
     assert together[0] != alone
+
+
+def test_stochastic_sampling_repeats_itself_and_leaves_the_rest_as_it_was() -> None:
+    generator = toy.flux_pipeline()
+    request = build_request(picture(), "a red cup", DIAGNOSIS, mode="fixed", seed=4)
+    ode, fresh = (
+        DiffusersEditor(FluxInpaintPipeline.from_pipe(generator), steps=4, stochastic=stochastic)
+        for stochastic in (False, True)
+    )
+    torch.manual_seed(1)
+    first = fresh.edit([request])[0].picture
+    left = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), left)  # the global generator is where it was
+    assert fresh.edit([request])[0].picture == first
+    assert ode.edit([request])[0].picture != first
+    assert not generator.scheduler.config.stochastic_sampling
+
+
+def test_a_stochastic_step_renoises_the_clean_picture_that_the_model_sees() -> None:
+    pipeline = FluxInpaintPipeline.from_pipe(toy.flux_pipeline())
+    DiffusersEditor(pipeline, steps=4, stochastic=True)
+    scheduler = pipeline.scheduler
+    scheduler.set_timesteps(sigmas=[0.8, 0.4], mu=0.0)
+    high, low, _ = scheduler.sigmas.tolist()
+    x, velocity = torch.randn(2, 1, 3, 4)
+    torch.manual_seed(2)
+    after = scheduler.step(velocity, scheduler.timesteps[0], x).prev_sample
+    torch.manual_seed(2)
+    expected = (1 - low) * (x - high * velocity) + low * torch.randn(1, 3, 4)
+    assert torch.allclose(after, expected, atol=1e-5)
+
+
+def test_a_scheduler_without_noise_of_its_own_is_refused_in_one_sentence() -> None:
+    pipeline = FluxInpaintPipeline.from_pipe(toy.flux_pipeline())
+    pipeline.scheduler = DDIMScheduler()
+    with pytest.raises(SdgError, match="DDIMScheduler has no stochastic sampling; leave that option out"):
+        DiffusersEditor(pipeline, stochastic=True)
 
 
 BLENDING = {
@@ -169,6 +212,22 @@ def adapter(folder: Path) -> Path:
         for parameter in lora_parameters(policy.transformer).values():
             parameter.fill_(0.5)
     return save_lora(policy, folder / "adapter").parent
+
+
+def test_the_embedded_editor_alone_is_stochastic_unless_the_uri_says_otherwise(saved: Path) -> None:
+    request = build_request(picture(), "a red cup", DIAGNOSIS, mode="fixed")
+    edited = {
+        uri: load_editor(uri.replace(":", f":{saved}"), steps=4).edit([request])[0].picture
+        for uri in (
+            "testbed:", "testbed:?sampling=stochastic", "testbed:?sampling=ode",
+            "diffusers:", "diffusers:?sampling=stochastic", "diffusers:?sampling=ode",
+        )
+    }  # fmt: skip
+    fresh, again, ode, *others = edited.values()
+    assert fresh == again != ode
+    assert others == [ode, fresh, ode]
+    with pytest.raises(SdgError, match="one of ode, stochastic"):
+        load_editor(f"testbed:{saved}?sampling=sde")
 
 
 @pytest.mark.parametrize("scheme", ["diffusers", "testbed"])

@@ -57,19 +57,27 @@ class DiffusersEditor:
     strength is graded (differential diffusion, arXiv 2306.00950): a pixel of strength s takes part in the
     last s of the steps, so an object that a box cuts through is redrawn whole. A model that was given the
     mask in training gets it as it is, and image-to-image the strength alone.
+    stochastic: each step goes to the clean picture as the model sees it, and back with noise drawn anew. What
+    is redrawn can then come to fit what is kept, as a model that was never trained to inpaint needs
+    (after RePaint, arXiv 2201.09865); for flow-matching pipelines alone.
     The same request gives the same picture, whatever else is in the call.
-    Raises SdgError for a pipeline that takes no picture.
+    Raises SdgError for a pipeline that takes no picture, or whose scheduler cannot do what `stochastic` asks.
     """
 
     concurrency: Final = 1
 
-    def __init__(self, pipeline: Any, *, steps: int = STEPS, guidance: float | None = None) -> None:
+    def __init__(
+        self, pipeline: Any, *, steps: int = STEPS, guidance: float | None = None, stochastic: bool = False
+    ) -> None:
         self._known = inspect.signature(pipeline.__call__).parameters
         if "image" not in self._known:
             raise SdgError(f"{type(pipeline).__name__} edits no pictures; give an inpainting pipeline.")
         if steps < 1:
             raise ValueError(f"An edit takes at least one step, not {steps}.")
         self._pipeline, self._steps, self._guidance = pipeline, steps, guidance
+        if stochastic:
+            # One of its own: pipelines made of one another share theirs.
+            pipeline.scheduler = _stochastic(pipeline.scheduler)
         self._grades = _blends(pipeline)
         if self._grades:
             # What a callback may ask for is a list of the pipeline's; a mask of two values has no grades.
@@ -107,7 +115,9 @@ class DiffusersEditor:
         if (length := self._text_length()) is not None:
             settings["max_sequence_length"] = length
         try:
-            with torch.no_grad():
+            # A scheduler's own noise is torch's global one, for pipelines hand it no generator.
+            with torch.no_grad(), torch.random.fork_rng(range(torch.cuda.device_count())):
+                torch.manual_seed(request.seed)
                 output = self._pipeline(**{k: v for k, v in settings.items() if k in self._known})
         except torch.OutOfMemoryError:
             return EditResult(None, f"The memory is too small for an edit of {size[0]} × {size[1]} pixels.")
@@ -147,6 +157,13 @@ class _Schedule:
         return {}
 
 
+def _stochastic(scheduler: Any) -> Any:
+    """The scheduler with noise of its own at each step; SdgError where it has none."""
+    if "stochastic_sampling" not in scheduler.config:
+        raise SdgError(f"{type(scheduler).__name__} has no stochastic sampling; leave that option out.")
+    return type(scheduler).from_config(scheduler.config, stochastic_sampling=True)
+
+
 def _blends(pipeline: Any) -> bool:
     """Whether a pipeline blends latents by a mask of its own that a callback can reach."""
     call = inspect.unwrap(type(pipeline).__call__)
@@ -172,7 +189,8 @@ def load_editor(
     `openai:BASE_URL#MODEL`, an images-edit API, whose key is in the environment (OPENAI_API_KEY); its
     options are quality, concurrency, per_minute, timeout and attempts, as in `openai:…#MODEL?quality=low`.
     The others have the option lora, the folder of an adapter that `sdg align` wrote, as in
-    `diffusers:FOLDER?lora=runs/flux/best`; `testbed?lora=shipped` is the embedded one.
+    `diffusers:FOLDER?lora=runs/flux/best`; `testbed?lora=shipped` is the embedded one. Their option sampling
+    is `ode` or `stochastic` (see `DiffusersEditor`), which is what `testbed` does by default.
 
     device and steps are for pipelines, dtype is for those of `diffusers:`; "auto" is bfloat16, on a CPU
     float32. Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
@@ -186,31 +204,33 @@ def load_editor(
 
         from sdg.testbed.weights import ALIGNED, load_generator, packaged
 
-        lora = _adapter(scheme, place, options)
+        lora, sampling = _pipeline_options(scheme, place, options, "stochastic")
         if lora == SHIPPED:
             lora = str(packaged(ALIGNED))
         generator = load_generator(place or None, choose_device(device), lora=lora)
-        editor = DiffusersEditor(FluxInpaintPipeline.from_pipe(generator), steps=steps)
+        pipeline: Any = FluxInpaintPipeline.from_pipe(generator)
     elif scheme == "diffusers" and place:
-        lora = _adapter(scheme, place, options)
+        lora, sampling = _pipeline_options(scheme, place, options, "ode")
         pipeline = _folder_pipeline(place, choose_device(device), dtype)
         if lora is not None:
             from sdg.alignment.policies.lora import load_lora
 
             load_lora(pipeline, lora, f"the pipeline {place}")
-        editor = DiffusersEditor(pipeline, steps=steps)
     else:
         raise SdgError(
             f"{uri!r} is no editor; editors are testbed, testbed:FOLDER, diffusers:FOLDER "
             "and openai:BASE_URL#MODEL."
         )
-    return editor
+    return DiffusersEditor(pipeline, steps=steps, stochastic=sampling == "stochastic")
 
 
-def _adapter(scheme: str, place: str, options: dict[str, str]) -> str | None:
-    asked = uris.DetectorUri(scheme, place, options)
-    lora: str | None = uris.read_options(asked, {"lora": uris.text}, "editor").get("lora")
-    return lora
+def _pipeline_options(
+    scheme: str, place: str, options: dict[str, str], sampling: str
+) -> tuple[str | None, str]:
+    """An adapter's folder, if one is named, and how to sample, by default as `sampling` says."""
+    known = {"lora": uris.text, "sampling": uris.one_of("ode", "stochastic")}
+    values = uris.read_options(uris.DetectorUri(scheme, place, options), known, "editor")
+    return values.get("lora"), values.get("sampling", sampling)
 
 
 def _api(place: str) -> Editor:

@@ -42,7 +42,7 @@ def repair(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tupl
 
     pipeline = FluxInpaintPipeline.from_pipe(drawn.pipeline)
     pipeline.set_progress_bar_config(disable=True)
-    editor = DiffusersEditor(pipeline, steps=SAMPLING_STEPS)
+    editor = DiffusersEditor(pipeline, steps=SAMPLING_STEPS, stochastic=True)
     chosen = worst(found.diagnoses, settings.refined)
     if not chosen:
         return Repaired(), "The detector found nothing to refine."
