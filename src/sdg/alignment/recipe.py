@@ -19,9 +19,12 @@ class LoraRecipe:
     alpha: int = 128
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     init: Literal["uniform", "orthonormal"] = "uniform"  # of the down projection; the up projection is 0
+    above: float = 0.0  # the noise level σ above which the adapter acts; below, the model is as it was
 
     def __post_init__(self) -> None:
         _positive(r=self.r, alpha=self.alpha)
+        if not 0 <= self.above < 1:
+            raise ValueError("above is a noise level from 0 to below 1.")
         if not self.targets:
             raise ValueError("targets names at least one layer.")
 

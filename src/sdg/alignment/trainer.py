@@ -63,6 +63,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     detector = load_judge(recipe.reward.detector or "") if recipe.needs_detector else None
     reward = load_reward(recipe.reward.scorers, str(accelerator.device))
     policy = load_policy(recipe.policy, accelerator.device, recipe.precision, recipe.seed)
+    _check_levels(recipe, policy)
     monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
 
     parameters = lora_parameters(policy.transformer)
@@ -179,6 +180,17 @@ def _accelerator(recipe: AlignRecipe, out: Path) -> Accelerator:
             "accelerate configuration without DeepSpeed and FSDP."
         )
     return accelerator
+
+
+def _check_levels(recipe: AlignRecipe, policy: FlowPolicy) -> None:
+    """Raise SdgError where a step is to be trained at which the adapter does not act."""
+    levels = policy.sigmas(recipe.sampling.steps).tolist()
+    for step in recipe.sampling.sde_steps:
+        if levels[step] <= recipe.policy.lora.above:
+            raise SdgError(
+                f"Step {step} of sampling.sde_steps is at noise level {levels[step]:.3f}, and by "
+                f"policy.lora.above the adapter acts above {recipe.policy.lora.above}; change one of the two."
+            )
 
 
 def _schedule(recipe: AlignRecipe, optimizer: torch.optim.Optimizer, done: int) -> LRScheduler:

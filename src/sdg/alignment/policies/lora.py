@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdg.alignment.recipe import LoraRecipe
@@ -17,10 +19,17 @@ from sdg.errors import SdgError
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """The name by which `pipeline.load_lora_weights(folder)` finds an adapter."""
 
+_ABOVE = "sdg_above"
+"""Where a file's metadata say above which noise level its adapter acts."""
+
+_TIMESTEPS = {"FluxTransformer2DModel": 1.0, "SD3Transformer2DModel": 1000.0}
+"""Transformer -> the timestep it is called with at σ = 1."""
+
 
 def add_lora(transformer: Any, recipe: LoraRecipe, seed: int) -> None:
     """Add a PEFT LoRA in float32 to a diffusers transformer; it changes nothing until it is trained.
 
+    It acts at noise levels above `recipe.above`, see `limit_adapter`.
     Raises SdgError for a target the model has no layer for.
     """
     from peft import LoraConfig
@@ -40,6 +49,41 @@ def add_lora(transformer: Any, recipe: LoraRecipe, seed: int) -> None:
         parameter.data = parameter.data.float()
         if recipe.init == "orthonormal" and ".lora_A." in name:
             nn.init.orthogonal_(parameter)
+    limit_adapter(transformer, recipe.above)
+
+
+def limit_adapter(transformer: Any, above: float) -> None:
+    """From now on a model's adapters act at noise levels σ > `above` alone; 0 changes nothing.
+
+    An adapter that was trained at the first steps moves the later ones as well, unasked. The model's own
+    `timestep` tells the level, so that whatever runs it, a pipeline or a policy, needs to know nothing.
+    """
+    if above <= 0:
+        return
+    unit = _TIMESTEPS[type(transformer).__name__]
+    switched_off = False
+
+    def before(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        nonlocal switched_off
+        level = float(kwargs["timestep"].flatten()[0]) / unit
+        switched_off = level <= above and _acting(module)
+        if switched_off:
+            module.disable_adapters()
+
+    def after(module: Any, args: Any, output: Any) -> None:
+        if switched_off:
+            module.enable_adapters()
+
+    transformer.register_forward_pre_hook(before, with_kwargs=True)
+    transformer.register_forward_hook(after, always_call=True)
+
+
+def _acting(transformer: nn.Module) -> bool:
+    """Whether the model has adapters that are not switched off."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = (module for module in transformer.modules() if isinstance(module, BaseTunerLayer))
+    return any(not layer.disable_adapters for layer in layers)
 
 
 def lora_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
@@ -50,7 +94,8 @@ def lora_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 def save_lora(policy: Any, folder: Path) -> Path:
     """Write the adapter's present weights to folder/pytorch_lora_weights.safetensors, whole or not at all.
 
-    The file carries rank and alpha, so that `pipeline.load_lora_weights(folder)` gives the same pictures.
+    The file carries rank and alpha, so that `pipeline.load_lora_weights(folder)` gives the same pictures, and
+    `load_lora` also where the adapter is limited to some noise levels.
     """
     from diffusers.training_utils import _collate_lora_metadata
     from peft.utils import get_peft_model_state_dict
@@ -63,13 +108,16 @@ def save_lora(policy: Any, folder: Path) -> Path:
             transformer_lora_layers={k: v.detach().cpu().contiguous() for k, v in layers.items()},
             **_collate_lora_metadata({"transformer": policy.transformer}),
         )
+        if policy.recipe.lora.above > 0:
+            _note(Path(temporary) / WEIGHTS, {_ABOVE: str(policy.recipe.lora.above)})
         return (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
 
 
 def load_lora(pipeline: Any, folder: Path | str, named: str) -> None:
     """Put an adapter that `save_lora` wrote on a pipeline, which errors call `named`.
 
-    Raises SdgError where the folder holds none, or one of another model.
+    It acts at the noise levels it was trained for. Raises SdgError where the folder holds none, or one of
+    another model.
     """
     if not (Path(folder) / WEIGHTS).is_file():  # diffusers would look it up on the hub
         raise SdgError(f"{folder} holds no adapter ({WEIGHTS} is missing); check the path.")
@@ -78,6 +126,16 @@ def load_lora(pipeline: Any, folder: Path | str, named: str) -> None:
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise SdgError(f"{folder} does not fit {named} ({why}).") from error
+    with safe_open(Path(folder) / WEIGHTS, "pt") as file:
+        limit_adapter(pipeline.transformer, float((file.metadata() or {}).get(_ABOVE, 0)))
+
+
+def _note(path: Path, notes: Mapping[str, str]) -> None:
+    """Add to a file's metadata."""
+    with safe_open(path, "pt") as file:
+        known = {**(file.metadata() or {}), **notes}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    save_file(tensors, path, known)
 
 
 class Ema:
