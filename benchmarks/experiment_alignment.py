@@ -52,10 +52,10 @@ def run_name(method: str, seed: int) -> str:
     return f"{method}-seed{seed}"
 
 
-def sdg(arguments: Sequence[str], console: Path) -> None:
-    """Run `sdg …` on one thread, its messages into a file; raises SdgError with the last one if it fails."""
+def sdg(arguments: Sequence[str], console: Path, threads: int = 1) -> None:
+    """Run `sdg …`, its messages into a file; raises SdgError with the last one if it fails."""
     console.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     with console.open("a", encoding="utf-8") as messages:
         done = subprocess.run([sys.executable, "-m", "sdg", *arguments], stderr=messages, env=environment)
     if done.returncode:
@@ -123,7 +123,8 @@ def compare(methods: Sequence[str], seeds: Sequence[int], runs: Path, out: Path,
     adapters = [part for name in names for part in ("--lora", f"{name}={runs / name / options.adapter}")]
     chosen = [*options.overrides, PROMPTS.format(count=options.prompts)]
     arguments = ["align", "compare", str(RECIPES["boxflow"]), *settings(chosen), *adapters, "--out", str(out)]
-    sdg([*arguments, "--samples", str(options.samples), "--resume"], runs / "compare.txt")
+    arguments += ["--samples", str(options.samples), "--resume"]
+    sdg(arguments, runs / "compare.txt", threads=os.cpu_count() or 1)
 
 
 def pooled(

@@ -530,6 +530,8 @@ def test_a_comparison_is_not_resumed_with_other_settings(
         ({"sampling__sde": "cps", "sampling__noise_level": "1.2"}, "at most 1 with cps"),
         ({"sampling__sde": "cps", "sampling__sde_steps": "[1, 4]"}, "leave out the last step"),
         ({"sampling__sde": "ddim"}, "cps"),
+        ({"policy__lora__above": 1}, "above is a noise level from 0 to below 1"),
+        ({"policy__lora__above": 0.99}, r"Step 1 of sampling.sde_steps is at .* the adapter acts above 0.99"),
         ({"groups__size": 1}, "size is at least 2"),
         ({"reward__reach": 2}, "reach is a share"),
         ({"prompts__train": "nowhere.txt"}, "nowhere.txt cannot be read"),

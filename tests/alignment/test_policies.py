@@ -13,7 +13,7 @@ import toy
 
 from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
-from sdg.alignment.policies.lora import Ema, lora_parameters, save_lora
+from sdg.alignment.policies.lora import Ema, load_lora, lora_parameters, save_lora
 from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
 from sdg.errors import SdgError
 
@@ -249,6 +249,49 @@ def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, 
     reloaded = type(ours)(pipeline, ours.recipe)
     again = reloaded.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
     assert torch.allclose(again, trained, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
+    checkpoints: Path, family: str, tmp_path: Path
+) -> None:
+    options = {"r": 4, "alpha": 16, "targets": ("to_q", "to_out.0")}
+    limited = policy(checkpoints, family, lora=LoraRecipe(**options, above=0.5))
+    everywhere = policy(checkpoints, family, lora=LoraRecipe(**options))
+    train_a_little(limited)
+    train_a_little(everywhere)
+    text, x = (
+        limited.encode(PROMPTS),
+        limited.sample(PROMPTS, SEEDS, steps=1, sde_steps=(0,)).transitions.x[0],
+    )
+
+    def velocity(of: FlowPolicy, sigma: float) -> torch.Tensor:
+        with torch.no_grad():
+            return of._velocity(of.transformer, x, sigma, text)
+
+    with everywhere.reference():
+        base = velocity(everywhere, 0.4)
+    assert torch.equal(velocity(limited, 0.4), base)
+    assert not torch.equal(velocity(everywhere, 0.4), base)
+    assert torch.equal(velocity(limited, 0.6), velocity(everywhere, 0.6))
+    with limited.reference():  # what is off stays off, whatever the level before
+        velocity(limited, 0.4)
+        off = velocity(limited, 0.6)
+    assert not torch.equal(off, velocity(limited, 0.6))
+    assert all(parameter.requires_grad for parameter in lora_parameters(limited.transformer).values())
+    assert lora_parameters(limited.transformer).keys() == lora_parameters(everywhere.transformer).keys()
+
+    save_lora(limited, tmp_path)
+    pipeline = load_pipeline(limited.recipe)
+    load_lora(pipeline, tmp_path, "a toy")
+    reloaded = type(limited)(pipeline, limited.recipe)
+    for sigma in (0.4, 0.6):
+        assert torch.allclose(velocity(reloaded, sigma), velocity(limited, sigma), atol=1e-6)
+    with pytest.raises((TypeError, AttributeError)):  # a pass that fails leaves the adapter as it was
+        limited.transformer(hidden_states=None, timestep=torch.zeros(1))
+    assert torch.equal(velocity(limited, 0.6), velocity(everywhere, 0.6))
+    pipeline.unload_lora_weights()
+    assert torch.equal(velocity(reloaded, 0.4), base)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
