@@ -30,22 +30,22 @@ def generate(model: Any, inputs: dict[str, Any], end: Collection[int], limit: in
     sequences, mask = inputs["input_ids"], inputs["attention_mask"]
     state = {key: value for key, value in inputs.items() if key not in ("input_ids", "attention_mask")}
     while True:
-        watch = _QuarterEnded(end)
         watched = shrinks and len(live) >= SMALLEST
         output = model.generate(
             input_ids=sequences,
             attention_mask=mask,
             **state,
             max_new_tokens=limit - (sequences.shape[1] - prompt),
-            stopping_criteria=[watch] if watched else [],
+            stopping_criteria=[_QuarterEnded(end)] if watched else [],
             return_dict_in_generate=True,
         )
         sequences = output.sequences
         for row, tokens in zip(live.tolist(), sequences[:, prompt:].tolist(), strict=True):
             written[row] = tokens
-        if not watched or watch.ended.all() or sequences.shape[1] - prompt >= limit:
+        # By what is there: on some devices the criterion has seen a token more, which is taken back.
+        keep = (~_ends(sequences[:, prompt:], end).any(dim=1)).nonzero()[:, 0]
+        if not watched or not len(keep) or sequences.shape[1] - prompt >= limit:
             return written
-        keep = (~watch.ended).nonzero()[:, 0]
         new = torch.ones(len(live), sequences.shape[1] - mask.shape[1], dtype=mask.dtype, device=mask.device)
         mask = torch.cat([mask, new], dim=1)[keep]
         live, sequences = live[keep.cpu()], sequences[keep]
@@ -56,15 +56,19 @@ def generate(model: Any, inputs: dict[str, Any], end: Collection[int], limit: in
         state = {"past_key_values": output.past_key_values}
 
 
+def _ends(tokens: Tensor, end: Collection[int]) -> Tensor:
+    return torch.isin(tokens, torch.tensor(sorted(end), device=tokens.device))
+
+
 class _QuarterEnded:
-    """Stops a batch once a quarter of its rows have written an end token; `ended` says which."""
+    """Stops a batch once a quarter of its rows have written an end token."""
 
     def __init__(self, end: Collection[int]) -> None:
-        self._end = torch.tensor(sorted(end))
-        self.ended = torch.zeros(0, dtype=torch.bool)
+        self._end = end
+        self._ended: Tensor | None = None
 
     def __call__(self, sequences: Tensor, scores: Any, **options: Any) -> Tensor:
         """Sequences (B, L) so far -> (B,), whether each is done."""
-        now = torch.isin(sequences[:, -1], self._end.to(sequences.device))
-        self.ended = self.ended | now if len(self.ended) else now
-        return torch.full_like(self.ended, bool(4 * self.ended.sum() >= len(self.ended)))
+        now = _ends(sequences[:, -1], self._end)
+        self._ended = now if self._ended is None else self._ended | now
+        return torch.full_like(now, bool(4 * self._ended.sum() >= len(now)))

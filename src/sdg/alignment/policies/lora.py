@@ -123,11 +123,11 @@ def load_lora(pipeline: Any, folder: Path | str, named: str) -> None:
         raise SdgError(f"{folder} holds no adapter ({WEIGHTS} is missing); check the path.")
     try:
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
+        with safe_open(Path(folder) / WEIGHTS, "pt") as file:
+            limit_adapter(pipeline.transformer, float((file.metadata() or {}).get(_ABOVE, 0)))
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise SdgError(f"{folder} does not fit {named} ({why}).") from error
-    with safe_open(Path(folder) / WEIGHTS, "pt") as file:
-        limit_adapter(pipeline.transformer, float((file.metadata() or {}).get(_ABOVE, 0)))
 
 
 def _note(path: Path, notes: Mapping[str, str]) -> None:
