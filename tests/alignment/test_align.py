@@ -176,7 +176,7 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
 
 @pytest.mark.parametrize("recipe", ["boxflow", "flowgrpo", "denseflow"])
 def test_the_testbed_recipes_run_with_each_method(checkpoints: Path, tmp_path: Path, recipe: str) -> None:
-    steps = {"sampling__sde_steps": "[0, 1]", "sampling__sde_steps_per_epoch": 2}
+    steps = {"sampling__sde_steps": "[0, 1]", "sampling__sde_steps_per_epoch": 2, "policy__lora__above": 0.8}
     options = small(checkpoints, optimiser__steps=2, optimiser__steps_per_epoch=2, optimiser__kl=0.1, **steps)
     targets = "[to_q, to_k, proj_mlp]"
     (line,) = run(tmp_path, [*options, "--set", f"policy.lora.targets={targets}"], f"{recipe}-testbed.yaml")
