@@ -102,3 +102,16 @@ def test_small_batches_and_other_families_stay_together(
     monkeypatch.setattr(loaded.model.config, "model_type", "another")
     assert loaded.generate(many) == shrunk
     assert set(loaded.passes) == {len(many)}
+
+
+def test_a_model_inside_an_adapter_does_the_same(loaded: Loaded) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    indices = [0, 1, 2, 3, 4, 5] * 2
+    expected, inside = loaded.generate(indices), loaded.model
+    loaded.model = get_peft_model(inside, LoraConfig(target_modules=["q_proj"]))
+    try:
+        assert loaded.generate(indices) == expected
+        assert loaded.passes[-1] < len(indices)
+    finally:
+        loaded.model = loaded.model.unload()

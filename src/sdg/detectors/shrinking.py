@@ -51,7 +51,8 @@ def generate(model: Any, inputs: dict[str, Any], end: Collection[int], limit: in
         live, sequences = live[keep.cpu()], sequences[keep]
         output.past_key_values.batch_select_indices(keep)
         for module in model.modules():
-            if isinstance(deltas := getattr(module, "rope_deltas", None), Tensor):
+            # Of its own: wrappers, such as an adapter's, hand attributes of the model inside through.
+            if isinstance(deltas := vars(module).get("rope_deltas"), Tensor):
                 module.rope_deltas = deltas[keep]
         state = {"past_key_values": output.past_key_values}
 
