@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     "--editor",
     default="testbed",
     show_default=True,
-    help="testbed, testbed:FOLDER, diffusers:FOLDER, each with ?lora=FOLDER, or openai:BASE_URL#MODEL.",
+    help="testbed, testbed:FOLDER or diffusers:FOLDER, each with ?lora=FOLDER and ?sampling=ode or "
+    "stochastic, or openai:BASE_URL#MODEL.",
 )
 @click.option(
     "--mode",
