@@ -22,9 +22,7 @@ from PIL import Image
 import sdg
 from sdg.detectors import shrinking
 from sdg.prompting import Generation, PromptProfile
-from sdg.testbed.layout import place
-from sdg.testbed.prompts import phrase, sample_request
-from sdg.testbed.renderer import render
+from sdg.testbed.injection.sample import sample
 from sdg.testbed.weights import DETECTOR
 
 PICTURES = 64
@@ -44,14 +42,14 @@ def untrained(folder: Path) -> Path:
 
 
 def scenes(folder: Path) -> list[tuple[Path, str]]:
-    """Pictures of the testbed's world, written to a folder, and their prompts."""
+    """Pictures of the testbed's world, clean and not, written to a folder, and their prompts."""
     rng = np.random.default_rng(0)
     pairs = []
     for number in range(PICTURES):
-        request = sample_request(rng)
+        drawn = sample(rng)
         path = folder / f"{number:02}.png"
-        Image.fromarray(render(place(request, rng), 128)).save(path)
-        pairs.append((path, phrase(request, rng)))
+        Image.fromarray(drawn.picture).save(path)
+        pairs.append((path, drawn.prompt))
     rows = [json.dumps({"filepath": path.name, "caption": prompt}) for path, prompt in pairs]
     (folder / "in.jsonl").write_text("\n".join(rows))
     return pairs
