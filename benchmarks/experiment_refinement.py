@@ -2,6 +2,9 @@
 
     python benchmarks/experiment_refinement.py                       # the same again goes on after a stop
     python benchmarks/experiment_refinement.py --count 4 --runs /tmp/few --out /tmp/few/out    # a try
+    # One greedy look instead of eight:
+    python benchmarks/experiment_refinement.py --without-heatmap --detector testbed --from-severity 1 \
+        --runs runs/refinement-greedy --out docs/experiments/refinement-greedy
 
 The generator draws held-out prompts until the oracle calls --count pictures defective and as many clean. All
 modes have the same detector, editor, rounds, candidates and seeds; the oracle guides nothing and counts the
@@ -49,6 +52,9 @@ MOST_DRAWS: Final = 10
 FEWER: Final = 0.4  # defects a picture, as a share of those before
 LEFT_ALONE: Final = 0.95  # of the clean pictures
 ROWS: Final = 12  # of the grid
+DETECTOR: Final = "testbed?looks=8&agree=0.1&batch_size=16"
+FROM_SEVERITY: Final = 90
+"""Chosen with the detector, on pictures of another seed, so that clean ones are left alone."""
 KINDS: Final = ("defects", "artifacts", "misalignments")
 CLEAN: Final = "clean"
 """The run on clean pictures; the others are named by their modes."""
@@ -236,11 +242,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=100, help="defective pictures, and as many clean ones")
-    parser.add_argument("--detector", default="testbed")
-    parser.add_argument("--from-severity", type=int, default=1, help="as of `sdg refine`")
+    parser.add_argument("--detector", default=DETECTOR, help=DETECTOR)
+    parser.add_argument("--from-severity", type=int, default=FROM_SEVERITY, help="as of `sdg refine`")
     parser.add_argument("--editor", default="testbed")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--candidates", type=int, default=1, help="edits a round")
+    parser.add_argument("--candidates", type=int, default=2, help="edits a round")
     parser.add_argument(
         "--without-heatmap", action="store_true", help="leave out the mode that is given heat maps"
     )

@@ -180,7 +180,7 @@ def test_the_experiment_runs_whole_and_edits_nothing_twice(
     monkeypatch.setattr(experiment, "measure_generator", draw_pictures)
     monkeypatch.setattr(experiment, "load_detector", lambda uri: Oracle())
     monkeypatch.setattr(experiment, "load_editor", lambda uri, steps: Attentive())
-    options = ["--count", 2, "--rounds", 2, "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
+    options = ["--count", 2, "--candidates", 1, "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
     monkeypatch.setattr(sys, "argv", ["experiment_refinement.py", *map(str, options)])
     experiment.main()
     text = (tmp_path / "out" / "summary.md").read_text()
@@ -188,8 +188,8 @@ def test_the_experiment_runs_whole_and_edits_nothing_twice(
     assert "fewer beyond chance, is met." in text
     assert "100.0 [34.2, 100.0] % of 2 (Wilson's interval)" in text
     assert "| change of a picture's defects, % |" in text
-    assert "Detector testbed, editor testbed, 20 steps, 2 rounds of 1 candidates" in text
-    assert "    python benchmarks/experiment_refinement.py --count 2 --rounds 2 " in text
+    assert "Detector testbed?looks=8&agree=0.1&batch_size=16, editor testbed, 20 steps, 3 rounds of" in text
+    assert "    python benchmarks/experiment_refinement.py --count 2 --candidates 1 " in text
     lines = [json.loads(line) for line in (tmp_path / "out" / "measures.jsonl").read_text().splitlines()]
     assert [line["run"] for line in lines] == ["fixed"] * 2 + ["heatmap"] * 2 + ["sdg"] * 2 + ["clean"] * 2
     assert {line["status"] for line in lines if line["run"] == "sdg"} == {"clean"}
