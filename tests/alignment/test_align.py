@@ -592,6 +592,23 @@ def test_an_earlier_run_is_neither_overwritten_nor_resumed_with_another_recipe(
         run(tmp_path, small(checkpoints, optimiser__clip=0.5), "boxflow-flux1-dev.yaml", "--resume")
 
 
+def test_a_run_is_not_resumed_with_fewer_steps_or_other_prompts(checkpoints: Path, tmp_path: Path) -> None:
+    options = {"prompts__train": tmp_path / "train.txt", "optimiser__steps": 4}
+    lines = (checkpoints / "train.txt").read_text().splitlines()
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    run(tmp_path / "run", small(checkpoints, **options))
+    with pytest.raises(SdgError, match="holds 2 epochs already and the recipe has 1"):
+        run(
+            tmp_path / "run",
+            small(checkpoints, **options | {"optimiser__steps": 2}),
+            "boxflow-flux1-dev.yaml",
+            "--resume",
+        )
+    (tmp_path / "train.txt").write_text("\n".join(lines[::-1]))
+    with pytest.raises(SdgError, match="prompts are not those that the run in"):
+        run(tmp_path / "run", small(checkpoints, **options), "boxflow-flux1-dev.yaml", "--resume")
+
+
 def test_help_is_quick_and_names_both_commands() -> None:
     code = "import sys; from sdg.cli.align import align; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

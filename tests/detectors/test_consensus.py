@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from sdg.data.sdg30k import read_predictions
 from sdg.defects import DROPPED_ITEM, Defect, DefectType, Diagnosis, Status
 from sdg.detectors import Outcome, Pair, StreamingDetector, load_detector
 from sdg.detectors.base import failed
+from sdg.detectors.bulk import Item, run
 from sdg.detectors.consensus import ConsensusDetector, merged
 from sdg.errors import SdgError
+from sdg.response import parse_response
 
 CLEAN = Diagnosis(reasoning="nothing")
 PICTURE = Image.new("RGB", (32, 32))
@@ -185,3 +189,15 @@ def test_one_look_is_no_consensus() -> None:
         ConsensusDetector(Scripted([]), 1)
     with pytest.raises(ValueError, match="at least one"):
         merged([])
+
+
+def test_a_file_of_predictions_holds_what_the_looks_agreed_on(tmp_path: Path) -> None:
+    defect = artifact(100, 100, 300, 300, importance=80)
+    found = merged([look(defect, reasoning="Torn."), look(defect, reasoning="Torn.")])
+    assert parse_response(found.raw) == found
+    assert parse_response(merged([CLEAN, CLEAN]).raw).is_clean
+    detector = ConsensusDetector(Scripted([Outcome(look(defect)), Outcome(CLEAN)]), 2, 0.5)
+    out = tmp_path / "found.jsonl"
+    run(detector, [Item("a.png", "a cup", tmp_path / "a.png")], out)
+    (record,) = read_predictions(out)
+    assert record.diagnosis.defects == (artifact(100, 100, 300, 300, importance=40),)

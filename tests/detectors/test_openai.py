@@ -355,6 +355,7 @@ def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(monkeypatch: pyte
         (b"<html>too long</html>", "<html>too long</html>"),
         (b"", "nothing"),
         (b"x" * 900, "x" * 200 + "…"),
+        (b"[" * 100_000, "[" * 200 + "…"),
     ],
 )
 def test_the_servers_own_words_are_in_the_error(content: bytes, words: str) -> None:

@@ -13,11 +13,14 @@ import pytest
 from fakes import BOX, Brightness, Halver, items
 from PIL import Image
 
+from sdg.defects import DROPPED_ITEM, Diagnosis, Status
+from sdg.detectors.base import Outcome
 from sdg.detectors.bulk import Item
+from sdg.detectors.replay import ReplayDetector
 from sdg.errors import SdgError
 from sdg.refinement import EditResult
-from sdg.refinement.batch import OUTPUT, Plan, refine_all
-from sdg.refinement.first_look import CHUNK, HOPELESS
+from sdg.refinement.batch import OUTPUT, Plan, is_output, refine_all
+from sdg.refinement.first_look import CHUNK, HOPELESS, look
 from sdg.reporting.refinement import read_refinements
 
 SIZE = (32, 32)
@@ -273,3 +276,50 @@ def test_names_of_pictures_choose_no_path(source: Path, tmp_path: Path) -> None:
     refine_all(strange, tmp_path / "x" / "out", detector=Brightness(), editor=Halver(), plan=Plan("halver"))
     written = {file.relative_to(tmp_path).parts[:2] for file in tmp_path.rglob("*.png")}
     assert {parts[0] for parts in written} == {"in", "x"}
+
+
+def test_lost_items_are_not_forgotten_in_the_file(tmp_path: Path) -> None:
+    class Lossy(Brightness):
+        def _answer(self, image):
+            return Outcome(Diagnosis(repairs=(DROPPED_ITEM,), status=Status.REPAIRED))
+
+    run(pictures(tmp_path / "in", (80, 80, 80)), tmp_path / "out", detector=Lossy())
+    (shown,) = read_refinements(tmp_path / "out" / OUTPUT)
+    assert shown.status == "failed"
+    assert shown.found_before is not None
+    assert not shown.found_before.is_clean
+
+
+def test_the_way_to_an_input_is_right_where_out_lies_behind_a_link(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "far" / "away")
+    run(source, tmp_path / "runs" / "out")
+    for item in read_refinements(tmp_path / "runs" / "out" / OUTPUT):
+        assert Path(item.before).samefile(source / item.name)
+
+
+def test_what_a_run_wrote_is_told_from_its_inputs(tmp_path: Path) -> None:
+    for name in ("pictures/0123456789abcdef.png", "requests/0123456789abcdef/marked.png"):
+        assert is_output(tmp_path / "out" / name, tmp_path / "out")
+        assert is_output(tmp_path / "in" / ".." / "out" / name, tmp_path / "out")
+        assert not is_output(tmp_path / name, tmp_path / "out")
+    for name in ("pictures/a.png", "0123456789abcdef.png", "pictures/more/0123456789abcdef.png"):
+        assert not is_output(tmp_path / "out" / name, tmp_path / "out")
+
+
+def test_a_stored_answer_that_may_be_of_two_of_many_pictures_is_of_none(
+    tmp_path: Path,
+) -> None:
+    stored = tmp_path / "in.jsonl"
+    names = [f"{number:02}.png" for number in range(CHUNK)]
+    stored.write_text(
+        "".join(json.dumps({"filepath": name, "caption": "a cup", "response": "[]"}) + "\n" for name in names)
+    )
+    for folder in ("a", "b"):
+        pictures(tmp_path / folder, *[(9, 9, 9)] * CHUNK)
+    files = [tmp_path / folder / name for folder in ("a", "b") for name in names]
+    both = [Item(str(file), "a cup", file) for file in files]
+    errors = [one.error for chunk in look(both, ReplayDetector(stored)) for one in chunk]
+    assert len(errors) == 2 * CHUNK
+    assert all("More than one image here may be" in error for error in errors)
+    assert not any(one.error for chunk in look(both[:CHUNK], ReplayDetector(stored)) for one in chunk)

@@ -171,6 +171,26 @@ def test_a_strength_below_one_step_still_edits() -> None:
     assert DiffusersEditor(pipeline, steps=2).edit([weak])[0].picture is not None
 
 
+def test_an_edit_of_one_step_leaves_no_ghost_of_what_was_there() -> None:
+    pipeline = FluxInpaintPipeline.from_pipe(toy.flux_pipeline())
+    request = build_request(picture(), "a red cup", DIAGNOSIS)
+    assert request.strength < 0.6  # of two steps little more than one, of one step less than it
+    for steps in (1, 2):
+        mask = DiffusersEditor(pipeline, steps=steps).edit([request])[0].mask
+        assert mask is not None
+        assert (mask[request.mask == 1] == 1).all()
+
+
+def test_an_autoencoder_that_names_its_channels_otherwise_blends_latents_too() -> None:
+    class Other(FluxInpaintPipeline):
+        pass
+
+    pipeline = Other.from_pipe(toy.flux_pipeline())
+    channels = pipeline.vae.config.latent_channels
+    pipeline.vae._internal_dict = type(pipeline.vae.config)(z_dim=channels)
+    assert DiffusersEditor(pipeline, steps=2)._grades
+
+
 def test_a_pipeline_without_a_picture_is_no_editor() -> None:
     with pytest.raises(SdgError, match="FluxPipeline edits no pictures"):
         DiffusersEditor(toy.flux_pipeline())

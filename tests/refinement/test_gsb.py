@@ -37,6 +37,14 @@ def test_ratings_are_told_from_a_and_identical_pairs_are_the_same(tmp_path: Path
     assert read == Ratings("Ann", ("good", "same", "same", "bad"))
 
 
+def test_a_name_may_hold_joiners_and_none_that_turn_the_text(tmp_path: Path) -> None:
+    joined = "\u0639\u0644\u06cc\u200c\u067e\u0648\u0631"
+    assert read_ratings(downloaded(tmp_path / "r.json", annotator=joined), KEY).annotator == joined.replace(
+        "\u200c", ""
+    )
+    assert read_ratings(downloaded(tmp_path / "r.json", annotator="A\u202enn"), KEY).annotator == "Ann"
+
+
 REFUSED = {
     "another study": ({"study": "study-2"}, "holds ratings of another study, 'study-2', not of 'study-1'."),
     "a pair that is not there": ({"ratings": [*RATED, ("p9", "same")]}, "names 'same' as better of 'p9'"),

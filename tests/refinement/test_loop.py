@@ -164,6 +164,10 @@ def test_heat_maps_are_shown_to_the_editor_and_joined_they_are_the_mask() -> Non
         "",
     ]
     assert "two heat maps" in request.instruction
+    # The brightest spot has the strength of a box of that importance.
+    dim = build_request(grey(1), "a hat", found, mode="heatmap", heat=(left / 4, below / 4))
+    assert dim.strengths == pytest.approx(request.strengths, abs=0.02)
+    assert dim.strengths.max() == pytest.approx(dim.strength) == pytest.approx(0.6)
     assert not build_request(grey(1), "a hat", found).heat
     for none in (None, left):
         with pytest.raises(ValueError, match="artifacts and misalignments"):

@@ -172,6 +172,12 @@ def test_what_is_no_picture_is_an_error_in_words():
     assert "the edited picture" in result.error
 
 
+def test_an_answer_nested_without_end_is_an_error_in_words():
+    with Api((200, b"[" * 100_000)) as api:
+        (result,) = editor(api, attempts=1).edit(requests())
+    assert "holds no picture" in result.error
+
+
 def test_a_dead_server_is_not_asked_for_ever():
     with Api() as api:
         results = editor(api, concurrency=1, attempts=2).edit(requests(9))

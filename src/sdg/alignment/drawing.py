@@ -89,6 +89,7 @@ def draw_figure(
     shown = [i for i, row in enumerate(rows) if row.sample < 2]  # two samples a group
     captions = [
         f"{rows[i].prompt}   R {float(signal.rewards[i]):.3f}   A {float(signal.advantages[i].mean()):+.2f}"
+        + ("" if signal.valid[i] else "   [not scored]")
         for i in shown
     ]
     figure = signal_figure(

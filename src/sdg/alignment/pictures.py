@@ -41,8 +41,7 @@ def signal_figure(
             tiles.append(_grey(maps[i], depth).resize(size, Image.Resampling.NEAREST))
         advantage = advantages[i] if advantages.ndim == 3 else advantages[i].reshape(1, 1)
         tiles.append(_signed(advantage, reach).resize(size, Image.Resampling.NEAREST))
-        note = "" if diagnosis else "  [not scored]"
-        rows.append(_row(tiles, captions[i] + note))
+        rows.append(_row(tiles, captions[i]))
     return _stack(rows)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
         raise SdgError(f"{out} holds an earlier run; add --resume to go on with it, or name another folder.")
     train_prompts = read_prompts(recipe.prompts.train)
     held_out = read_prompts(recipe.prompts.held_out) if recipe.prompts.held_out else []
+    prompts_digest = sha256(json.dumps([train_prompts, held_out]).encode()).hexdigest()
     if shared := set(train_prompts) & set(held_out):
         raise SdgError(f"{min(shared)!r} is both trained on and held out; take it out of one of the two.")
 
@@ -79,6 +81,16 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
         refuse_changes(progress["recipe"], to_document(recipe), free)
         _restore(parameters, ema, optimizer, tensors)
         start, history = progress["epoch"], progress["history"]
+        if start > recipe.epochs:
+            raise SdgError(
+                f"{out} holds {start} epochs already and the recipe has {recipe.epochs}; "
+                "raise optimiser.steps, or name another folder."
+            )
+        if progress.get("prompts", prompts_digest) != prompts_digest:
+            raise SdgError(
+                f"The prompts are not those that the run in {out} was begun with; "
+                "go on with those, or name another folder."
+            )
     schedule = _schedule(recipe, optimizer, start * recipe.optimiser.steps_per_epoch)
 
     log = RunLog(out, accelerator, start)
@@ -149,7 +161,12 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             if (epoch + 1) % recipe.run.save_every == 0 or epoch + 1 == recipe.epochs:
                 if accelerator.is_main_process:
                     state = _state(parameters, ema, optimizer)
-                    progress = {"epoch": epoch + 1, "history": history, "recipe": to_document(recipe)}
+                    progress = {
+                        "epoch": epoch + 1,
+                        "history": history,
+                        "recipe": to_document(recipe),
+                        "prompts": prompts_digest,
+                    }
                     save_checkpoint(out, epoch + 1, state, progress, recipe.run.keep)
                 accelerator.wait_for_everyone()
     if epoch < recipe.epochs:

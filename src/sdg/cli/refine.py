@@ -134,7 +134,7 @@ def refine(
         raise click.UsageError("The maps of --heat show the inputs: they need --mode heatmap and --rounds 1.")
     from sdg.detectors import load_detector
     from sdg.detectors.inputs import gather
-    from sdg.refinement.batch import OUTPUT, Plan, refine_all, require_writable
+    from sdg.refinement.batch import OUTPUT, Plan, is_output, refine_all, require_writable
     from sdg.refinement.editors import load_editor
     from sdg.refinement.request import EditSettings, Mode
 
@@ -143,6 +143,9 @@ def refine(
         settings = EditSettings(artifact, misalignment, *reach, feather)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    items = [item for item in items if not is_output(item.file, out)]  # a folder may hold its own --out
+    if not items:
+        raise SdgError(f"All of these images were written by a run into {out}; give its inputs.")
     maps = _heat(mode, heat, items)
     named = f"{editor}, {steps} steps, {dtype}"
     maps_from = str(heat.absolute()) if heat else ""

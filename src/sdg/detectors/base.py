@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from PIL import Image
 
@@ -43,6 +43,9 @@ class Outcome:
 
 class StreamingDetector(ABC):
     """A detector that hands out each result as soon as it has it; what `load_detector` returns."""
+
+    stored: ClassVar[bool] = False
+    """Whether answers are found by their images' paths, which is only certain beside all paths of a run."""
 
     @property
     @abstractmethod

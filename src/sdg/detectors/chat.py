@@ -52,7 +52,7 @@ def read_answer(content: bytes) -> Answer:
         reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
         if not isinstance(text, str) or not isinstance(reasoning, str):
             raise TypeError
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise TryAgain("The server's answer is no whole chat completion") from None
     if finish == "content_filter" or (not text and message.get("refusal")):
         raise Refused("The server's content filter refused to answer.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.spatial.distance import squareform
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Diagnosis, Status
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
 from sdg.geometry import iou
+from sdg.response import render_response
 
 AGREE: Final = 0.375
 """Share of the looks that must find a defect, by default; what fewer find is taken for chance."""
@@ -88,12 +90,14 @@ def merged(looks: Sequence[Diagnosis], agree: float = AGREE) -> Diagnosis:
         if kept:
             defects.append(_joined([found[member][1] for member in members], len(looks)))
     mended = tuple(dict.fromkeys(name for look in looks for name in look.repairs))
-    return Diagnosis(
+    found_by_all = Diagnosis(
         defects=tuple(sorted(defects, key=lambda defect: -(defect.importance or 0))),
         reasoning=looks[int(np.argmax(support))].reasoning,
         status=Status.REPAIRED if mended else Status.OK,
         repairs=mended,
     )
+    # What files of predictions hold is the text of an answer.
+    return replace(found_by_all, raw=render_response(found_by_all))
 
 
 def _clusters(found: Sequence[tuple[int, Defect]]) -> list[list[int]]:

@@ -65,6 +65,8 @@ class HeatmapDetector(StreamingDetector):
     Raises SdgError where there is no such folder.
     """
 
+    stored = True
+
     def __init__(
         self, folder: str | os.PathLike[str], *, threshold: float = THRESHOLD, min_area: float = MIN_AREA
     ) -> None:

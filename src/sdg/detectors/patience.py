@@ -132,7 +132,7 @@ def _message(content: bytes) -> str:
         if isinstance(error, dict):
             error = error.get("message", error)
         return str(error)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content[:400].decode("utf-8", "replace") or "nothing"
 
 

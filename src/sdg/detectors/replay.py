@@ -26,6 +26,8 @@ class ReplayDetector(StreamingDetector):
     Raises SdgError, naming the line, for a file that holds no responses.
     """
 
+    stored = True
+
     def __init__(self, file: str | os.PathLike[str], *, require_think: bool = True) -> None:
         self._file, self._require_think = os.fspath(file), require_think
         self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)

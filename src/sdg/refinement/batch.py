@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -34,6 +35,9 @@ from sdg.refinement.workers import as_they_come
 
 OUTPUT: Final = "refinements.jsonl"
 PICTURES: Final = "pictures"
+REQUESTS: Final = "requests"
+"""Where a dry run writes to, in place of the other two."""
+_DIGEST: Final = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,17 @@ def require_writable(out: str | os.PathLike[str]) -> None:
         raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
+def is_output(file: Path, out: str | os.PathLike[str]) -> bool:
+    """Whether a picture was written by a run, or a dry run, into the folder `out`: by its place and name."""
+    root = Path(out).resolve()
+    try:
+        place = (file.parent.resolve() / file.name).relative_to(root).parts
+    except ValueError:
+        return False
+    kept = len(place) == 2 and place[0] == PICTURES and _DIGEST.fullmatch(file.stem)
+    return bool(kept or (len(place) == 3 and place[0] == REQUESTS and _DIGEST.fullmatch(place[1])))
+
+
 @dataclass(frozen=True, slots=True)
 class _Refined:
     """A picture with what came of it, or with why it was not even begun."""
@@ -209,7 +224,7 @@ def _evidence(one: _Refined) -> dict[str, bool]:
 
 def _row(one: _Refined, out: Path) -> Row:
     item, result = one.looked.item, one.result
-    row: Row = {"id": item.filepath, "prompt": item.prompt, "before": os.path.relpath(item.file, out)}
+    row: Row = {"id": item.filepath, "prompt": item.prompt, "before": _way(item.file, out)}
     row["after"] = None
     if result is None:
         return {**row, "status": Outcome.FAILED.value, "error": one.error}
@@ -240,8 +255,16 @@ def _row(one: _Refined, out: Path) -> Row:
     }
 
 
+def _way(file: Path, out: Path) -> str:
+    """The path from `out` to a file; of folders that are links the way leads from where they point to."""
+    return os.path.relpath(file.parent.resolve() / file.name, out.resolve())
+
+
 def _readable(diagnosis: Diagnosis) -> Row:
-    return {"status": diagnosis.status.value, "defects": write_defects(diagnosis.defects)}
+    row: Row = {"status": diagnosis.status.value, "defects": write_defects(diagnosis.defects)}
+    if diagnosis.repairs:  # they say whether items were lost
+        row["repairs"] = list(diagnosis.repairs)
+    return row
 
 
 def _failed(row: Row) -> bool:

@@ -9,21 +9,18 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from sdg.detectors.base import StreamingDetector
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.files import write_text
 from sdg.images import save_image
-from sdg.refinement.batch import Plan, digest_of
+from sdg.refinement.batch import REQUESTS, Plan, digest_of
 from sdg.refinement.first_look import HOPELESS, Looked, look
 from sdg.refinement.heat import StoredHeat
 from sdg.refinement.loop import HeatSource, severity
 from sdg.refinement.masks import as_picture
 from sdg.refinement.request import EditRequest, build_request
-
-REQUESTS: Final = "requests"
 
 
 @dataclass(frozen=True, slots=True)

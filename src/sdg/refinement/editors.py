@@ -126,7 +126,7 @@ class DiffusersEditor:
             return EditResult(None, f"The pipeline failed: {why}")
         picture = output.images[0].resize(request.picture.size, Image.Resampling.LANCZOS)
         # What took part in one step or more is the edit's, and less is a soft edge.
-        reached = np.clip(request.strengths * self._steps, 0, 1) if self._grades else None
+        reached = np.clip(grades * strength * self._steps, 0, 1) if self._grades else None
         return EditResult(picture, mask=reached)
 
     def _text_length(self) -> int | None:
@@ -178,7 +178,8 @@ def _blends(pipeline: Any) -> bool:
 def _takes_masks(pipeline: Any) -> bool:
     """Whether its model was given masks in training: latents, the picture's latents and a mask at once."""
     model = getattr(pipeline, "unet", None) or pipeline.transformer
-    return bool(model.config.in_channels == 2 * pipeline.vae.config.latent_channels + 1)
+    latents = getattr(pipeline.vae.config, "latent_channels", None)  # other autoencoders name it otherwise
+    return latents is not None and model.config.in_channels == 2 * latents + 1
 
 
 def load_editor(

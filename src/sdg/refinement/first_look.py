@@ -36,18 +36,31 @@ def look(
 ) -> Iterator[list[Looked]]:
     """Read and diagnose the items whose keys are wanted, by default all, out of CHUNK at a time, in order.
 
-    Chunks are of all items, so that a detector's batches are those of a run that was never stopped.
+    Chunks are of all items, so that a detector's batches are those of a run that was never stopped; one of
+    stored answers is asked about all items at once.
     Raises SdgError for what concerns every picture, such as memory too small for the detector's batch.
     """
+    known = _stored(items, detector, wanted) if detector.stored else {}
     for start in range(0, len(items), CHUNK):
         chunk = items[start : start + CHUNK]
         places = [place for place, item in enumerate(chunk) if wanted is None or item.key in wanted]
         read = {place: _read(chunk[place]) for place in places}
         fit = frozenset(place for place, (picture, _) in read.items() if picture is not None)
         pairs = [(item.file, item.prompt) for item in chunk]
-        outcomes = dict(detector.stream(pairs, fit)) if fit else {}
+        if detector.stored:
+            outcomes = {place: known[start + place] for place in fit}
+        else:
+            outcomes = dict(detector.stream(pairs, fit)) if fit else {}
         unread = Outcome(Diagnosis(status=Status.FAILED))
         yield [_looked(chunk[place], *read[place], outcomes.get(place, unread)) for place in places]
+
+
+def _stored(
+    items: Sequence[Item], detector: StreamingDetector, wanted: Collection[Key] | None
+) -> dict[int, Outcome]:
+    pairs = [(item.file, item.prompt) for item in items]
+    places = [place for place, item in enumerate(items) if wanted is None or item.key in wanted]
+    return dict(detector.stream(pairs, places))
 
 
 def _read(item: Item) -> tuple[Image.Image | None, str]:

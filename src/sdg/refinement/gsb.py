@@ -7,6 +7,7 @@ of its ratings, and the sign test asks for the side that most annotators of a pa
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -90,11 +91,11 @@ def read_ratings(path: str | os.PathLike[str], key: Key) -> Ratings:
         study, annotator = value["study"], value["annotator"]
         given = [(one["pair"], one["better"]) for one in value["ratings"]]
         texts = (annotator, *(text for one in given for text in one))
-        if (
-            not all(type(text) is str for text in texts)
-            or not annotator.strip()
-            or not annotator.isprintable()
-        ):
+        if not all(type(text) is str for text in texts):
+            raise TypeError
+        # Invisible joiners are part of names; they may also hide or turn text, so they are left out.
+        annotator = "".join(sign for sign in annotator if unicodedata.category(sign) != "Cf")
+        if not annotator.strip() or not annotator.isprintable():
             raise TypeError
     except (LookupError, TypeError):
         raise SdgError(f"{path} holds no ratings; give a file downloaded from the study's page.") from None

@@ -166,7 +166,7 @@ def read_picture(content: bytes) -> Image.Image:
     try:
         encoded = json.loads(content)["data"][0]["b64_json"]
         data = base64.b64decode(encoded, validate=True)
-    except (ValueError, LookupError, TypeError, binascii.Error):
+    except (ValueError, LookupError, TypeError, RecursionError, binascii.Error):
         raise TryAgain("The server's answer holds no picture") from None
     try:
         return load_image_bytes(data, "the edited picture")

@@ -159,7 +159,8 @@ def build_request(
             raise ValueError("Mode 'heatmap' needs the picture's heat maps of artifacts and misalignments.")
         maps = [heat_mask(one, picture.size) for one in heat]
         mask, shown = np.maximum(*maps), tuple(as_picture(one) for one in maps)
-        strengths = strength * mask
+        # Relative to the brightest spot, which has the full strength as a box has in `sdg`.
+        strengths = strength * mask / max(float(mask.max()), 1e-6)
         marked, text = picture.copy(), _heat_instruction(prompt, defects, diagnosis.reasoning)
     return EditRequest(picture, marked, prompt, text, mask, strength, strengths, seed, shown)
 

@@ -134,9 +134,13 @@ def _refinement(value: Mapping[str, Any], folder: Path) -> Refinement:
 
 
 def _diagnosis(value: object) -> Diagnosis | None:
-    """A diagnosis as `{"status": …, "defects": […]}`, its items under the keys of the wire format."""
+    """A diagnosis as `{"status": …, "defects": […], "repairs": […]}`, items under keys of the wire format."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
         raise ValueError(f"A diagnosis is an object with 'status' and 'defects', not {value!r}.")
-    return Diagnosis(read_defects(value.get("defects", [])), status=value.get("status", "ok"))
+    repairs = value.get("repairs", [])
+    if not isinstance(repairs, list) or not all(isinstance(name, str) for name in repairs):
+        raise ValueError(f"'repairs' is a list of texts, not {repairs!r}.")
+    defects = read_defects(value.get("defects", []))
+    return Diagnosis(defects, status=value.get("status", "ok"), repairs=tuple(repairs))
