@@ -56,6 +56,7 @@ DETECTOR: Final = "testbed?looks=8&agree=0.1&batch_size=16"
 FROM_SEVERITY: Final = 90
 """Chosen with the detector, on pictures of another seed, so that clean ones are left alone."""
 KINDS: Final = ("defects", "artifacts", "misalignments")
+MEASURES: Final = "measures.jsonl"
 CLEAN: Final = "clean"
 """The run on clean pictures; the others are named by their modes."""
 
@@ -139,6 +140,19 @@ def measure(run: str, pictures: Sequence[Picture], refinements: Sequence[Refinem
             row[f"{when}/detector"] = None if seen is None else severity(seen)
         rows.append(row)
     return rows
+
+
+def pool(rows: Mapping[str, Sequence[Row]], outs: Sequence[Path]) -> dict[str, list[Row]]:
+    """Each run with the rows that other experiments wrote of it into their folders."""
+    pooled = {name: list(run) for name, run in rows.items()}
+    for out in outs:
+        found = list(jsonl.read_objects(out / MEASURES))
+        for name, run in pooled.items():
+            more = [row for row in found if row["run"] == name]
+            if not more:
+                raise SdgError(f"{out} has no pictures of run {name!r}; leave out one of the two.")
+            run += more
+    return pooled
 
 
 def estimate(formula: Callable[..., NDArray[np.float64]], *columns: Sequence[float]) -> Estimate:
@@ -251,6 +265,15 @@ def main() -> None:
         "--without-heatmap", action="store_true", help="leave out the mode that is given heat maps"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--with",
+        dest="others",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="OUT",
+        help="pool the pictures of these, of other seeds, into the tables",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/refinement"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs/experiments/refinement")
     options = parser.parse_args()
@@ -273,6 +296,7 @@ def main() -> None:
             )
             refined[name] = refine_pictures(pictures, options.runs / name, detector, editor, plan)
             rows[name] = measure(name, pictures, refined[name])
+        pooled = pool(rows, options.others)
     except SdgError as error:
         sys.exit(f"Error: {error}")
     settings = (
@@ -282,8 +306,10 @@ def main() -> None:
         f"{edit.misalignment_reach}."
     )
     command = shlex.join(["python", "benchmarks/experiment_refinement.py", *sys.argv[1:]])
-    text = f"{report(rows)}\n\n{settings}\n\n    {command}\n"
-    jsonl.write_objects(options.out / "measures.jsonl", [row for run in rows.values() for row in run])
+    if options.others:
+        settings += f" Pooled with {', '.join(map(str, options.others))}."
+    text = f"{report(pooled)}\n\n{settings}\n\n    {command}\n"
+    jsonl.write_objects(options.out / MEASURES, [row for run in rows.values() for row in run])
     save_image(grid(defective, {name: refined[name] for name in ("fixed", "sdg")}), options.out / "grid.png")
     write_text(options.out / "summary.md", text)
     print(text)

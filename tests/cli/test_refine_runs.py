@@ -85,6 +85,9 @@ def test_a_whole_run_with_a_real_pipeline(tmp_path: Path, flux: Path) -> None:
     page = (tmp_path / "out.html").read_text()
     assert all(name in page for name in ends)
     assert page.count("data:image/webp") == 5  # b.png has no other side
+    report = [sys.executable, "-m", "sdg", "report", "--refinements", "out", "--out", "again.html"]
+    subprocess.run(report, cwd=tmp_path, check=True)
+    assert (tmp_path / "again.html").read_text().count("data:image/webp") == 5
     for name in ("a.png", "c.png"):  # an untrained pipeline paints grey, which is less bright
         assert ends[name]["status"] == "improved"
         after = Image.open(tmp_path / "out" / ends[name]["after"])

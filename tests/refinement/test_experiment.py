@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sdg import Defect, Diagnosis
+from sdg.data.jsonl import write_objects
 from sdg.data.sdg30k import write_annotations
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, picture
 from sdg.errors import SdgError
@@ -209,3 +210,12 @@ def test_the_experiment_runs_whole_and_edits_nothing_twice(
     (tmp_path / "runs" / "fixed" / "refinements.jsonl").unlink()
     with pytest.raises(AssertionError, match="edited before"):
         experiment.main()
+
+
+def test_runs_of_several_seeds_are_pooled(tmp_path: Path) -> None:
+    mine = {"sdg": [{"run": "sdg", "id": "a"}]}
+    write_objects(tmp_path / "measures.jsonl", [{"run": "fixed", "id": "b"}, {"run": "sdg", "id": "c"}])
+    assert [row["id"] for row in experiment.pool(mine, [tmp_path, tmp_path])["sdg"]] == ["a", "c", "c"]
+    assert len(mine["sdg"]) == 1
+    with pytest.raises(SdgError, match="has no pictures of run 'heatmap'"):
+        experiment.pool({"heatmap": []}, [tmp_path])

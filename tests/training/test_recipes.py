@@ -13,7 +13,7 @@ from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, ImageLimits, PromptProfile
 from sdg.recipes import load_recipe
 from sdg.training.recipe import GrpoRecipe, SftRecipe
-from sdg.training.run import load_profile
+from sdg.training.run import load_processor, load_profile
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "detector"
 
@@ -90,3 +90,9 @@ def test_every_ablation_of_table_7_is_one_setting(override):
 def test_an_unknown_metric_for_the_best_checkpoint_is_refused():
     with pytest.raises(SdgError, match=r"evaluation: best is one of"):
         load_recipe(SftRecipe, FOLDER / "sft-testbed.yaml", ["evaluation.best=loss"])
+
+
+def test_a_checkpoint_that_is_not_there_is_said_before_a_hub_is_asked():
+    recipe = load_recipe(SftRecipe, FOLDER / "sft-testbed.yaml")
+    with pytest.raises(SdgError, match=f"There is no folder {recipe.model.checkpoint} to start from"):
+        load_processor(recipe.model)

@@ -59,7 +59,7 @@ def validate(
 
     \b
     Example:
-      sdg data validate annotations.jsonl --images images/
+      sdg data validate annotations.jsonl --images .
     """
     from sdg.data.validation import validate as validate_file
 
@@ -188,13 +188,13 @@ def convert(
     blind: bool,
     restore_images: Path | None,
 ) -> None:
-    """Rewrite annotations in another format; nothing is lost on the way there and back.
+    """Rewrite annotations in another format; only `predictions` loses something on the way there and back.
 
     \b
     Examples:
       sdg data convert annotations.jsonl tasks.json --to label-studio --blind
       sdg data convert export.json annotations.jsonl --from label-studio --to sdg30k
-      sdg data convert annotations.jsonl coco.json --to coco --images images/
+      sdg data convert annotations.jsonl coco.json --to coco --images .
     """
     records = formats.read_records(source, format, box_order=box_order)
     count = formats.write_records(

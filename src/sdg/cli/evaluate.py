@@ -173,7 +173,10 @@ def _embedding(name: str | None) -> Iterator[Embedder | None]:
 def _check(joined: Joined, truth: Path, predictions: Path, allow_missing: bool) -> None:
     """Every path has one truth and one prediction, or the user knows that some have not."""
     if not joined.paths:
-        raise SdgError(f"{truth} and {predictions} share no image: {joined.mismatch()}.")
+        raise SdgError(
+            f"{truth} and {predictions} share no image: {joined.mismatch()}. "
+            "Paths pair them as they are written; `sdg diagnose` keeps those of an annotation file."
+        )
     if joined.is_complete:
         return
     found = f"{truth} and {predictions} do not match: {joined.mismatch()}"

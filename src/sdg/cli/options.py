@@ -16,7 +16,7 @@ MINUTES = click.option(
     type=click.FloatRange(min=0, min_open=True),
     default=115,
     show_default=True,
-    help="Stop then, with everything saved; --resume goes on.",
+    help="Stop then, with everything saved to go on from.",
 )
 
 

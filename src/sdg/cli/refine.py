@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     type=click.Choice(["sdg", "fixed", "heatmap"]),
     default="sdg",
     show_default=True,
-    help="sdg: edit inside the boxes; fixed: the whole picture, from the prompt alone; heatmap: where two "
-    "heat maps are bright, drawn from the detections or given by --heat.",
+    help="sdg: edit in and around the boxes; fixed: the whole picture, from the prompt alone; heatmap: where "
+    "two heat maps are bright, drawn from the detections or given by --heat.",
 )
 @click.option(
     "--heat", type=FOLDER, metavar="FOLDER", help="Heat maps of the inputs, laid out as for heatmap:FOLDER."
@@ -80,7 +80,9 @@ if TYPE_CHECKING:
     help="How far around an artifact and a misalignment the strength falls to nothing, of the side.",
 )
 @click.option("--steps", type=click.IntRange(1), default=28, show_default=True, help="The editor's steps.")
-@click.option("--device", default="cpu", show_default=True, help="Of a diffusers editor.")
+@click.option(
+    "--device", default="auto", show_default=True, help="Of a pipeline; auto takes a GPU if there is one."
+)
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

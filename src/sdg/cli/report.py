@@ -17,11 +17,12 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     multiple=True,
     metavar="FILE",
-    help="Predictions or annotations, in any known format: a gallery. May be repeated, as all of these.",
+    help="Predictions or annotations, in any known format: a gallery. May be repeated, as "
+    "--scores, --refinements and --alignment.",
 )
 @click.option("--images", type=_PATH, metavar="FOLDER", help="Folder of their images [default: the file's].")
 @click.option("--scores", type=_PATH, multiple=True, metavar="FILE", help="What `sdg evaluate --json` wrote.")
-@click.option("--refinements", type=_PATH, multiple=True, metavar="FILE", help="What `sdg refine` wrote.")
+@click.option("--refinements", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg refine` wrote.")
 @click.option("--alignment", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg align` wrote.")
 @click.option("--title", default="Structured defects", show_default=True, help="Title of the page.")
 @click.option("--note", default="", metavar="TEXT", help="A sentence under the title.")
@@ -51,7 +52,7 @@ def report(
     \b
     Examples:
       sdg report --diagnoses predictions.jsonl --images test/ --scores scores.json --out report.html
-      sdg report --alignment runs/boxflow --refinements refined.jsonl --out report.html
+      sdg report --alignment runs/boxflow --refinements refined/ --out report.html
     """
     if not (diagnoses or scores or refinements or alignment):
         raise click.UsageError(
@@ -61,6 +62,7 @@ def report(
         raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
 
     from sdg.data.formats import read_records
+    from sdg.refinement.batch import OUTPUT
     from sdg.reporting import (
         Gallery,
         Refinements,
@@ -79,7 +81,7 @@ def report(
         sections.append(Scores([read_scores(path) for path in scores]))
     for path in refinements:
         name = "Refinement" if len(refinements) == 1 else f"Refinement: {path.stem}"
-        sections.append(Refinements(read_refinements(path), name))
+        sections.append(Refinements(read_refinements(path / OUTPUT if path.is_dir() else path), name))
     sections += [read_run(folder) for folder in alignment]
     for path in diagnoses:
         folder = images or (path if path.is_dir() else path.parent)

@@ -122,7 +122,8 @@ def _known_size(record: Record) -> tuple[int, int] | None:
 
 def _refuse_unknown_size(record: Record) -> tuple[int, int]:
     raise SdgError(
-        f"The size of {record.filepath} in pixels is not known; give the folder of the images, or the size."
+        f"The size of {record.filepath} in pixels is not known; "
+        "give the folder of the images (--images), or the size (--size)."
     )
 
 

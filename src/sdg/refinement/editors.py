@@ -183,7 +183,7 @@ def _takes_masks(pipeline: Any) -> bool:
 
 
 def load_editor(
-    uri: str = "testbed", *, device: str = "cpu", dtype: str = "auto", steps: int = STEPS
+    uri: str = "testbed", *, device: str = "auto", dtype: str = "auto", steps: int = STEPS
 ) -> Editor:
     """The editor of a URI: `testbed` (embedded), `testbed:FOLDER` (weights that training wrote),
     `diffusers:FOLDER`, any pipeline that diffusers can turn into inpainting or image-to-image, or
@@ -255,7 +255,10 @@ def _folder_pipeline(folder: str, device: str, dtype: str) -> Any:
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
     if not (Path(folder) / "model_index.json").is_file():  # diffusers would look it up on the hub
-        raise SdgError(f"{folder} holds no pipeline (model_index.json is missing); check the path.")
+        raise SdgError(
+            f"{folder} holds no pipeline (model_index.json is missing); "
+            "check the path, or download the pipeline into a folder first."
+        )
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     settings = {"dtype": getattr(torch, dtype), "use_safetensors": True}

@@ -33,6 +33,7 @@ from transformers import (
 from sdg import __version__
 from sdg.data.jsonl import dump_object, read_objects
 from sdg.detectors.turns import checkpoint_profile
+from sdg.detectors.uri import is_path
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
 from sdg.files import atomic_writer, write_text
@@ -66,6 +67,11 @@ def load_profile(recipe: Recipe) -> PromptProfile:
 
 def load_processor(recipe: ModelRecipe) -> Any:
     """The processor of the checkpoint, padding on the left; raises SdgError."""
+    if is_path(recipe.checkpoint) and not Path(recipe.checkpoint).is_dir():
+        raise SdgError(
+            f"There is no folder {recipe.checkpoint} to start from; train what it comes from first, "
+            "or set model.checkpoint."
+        )
     try:
         processor = AutoProcessor.from_pretrained(recipe.checkpoint, revision=recipe.revision)
     except (OSError, ValueError, ImportError) as error:
