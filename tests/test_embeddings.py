@@ -126,6 +126,7 @@ def test_batches_pool_as_single_texts_do(toy_qwen3, pooling):
     embedder = load_embedder(f"{toy_qwen3}:{pooling}")
     assert embedder.embed(TEXTS) == pytest.approx(np.stack(expected), abs=1e-4)
     assert f"{pooling} pooling" in embedder.name
+    assert np.isfinite(embedder.embed(["a \ud83d hand"])).all()
 
 
 def test_mean_is_the_default_pooling_and_texts_are_cut_at_256_tokens(toy_qwen3):

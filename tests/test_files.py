@@ -106,3 +106,8 @@ def test_text_that_is_none_is_one_sentence(tmp_path, content, message):
 def test_a_byte_order_mark_is_no_text(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfx")
     assert read_text(tmp_path / "a.txt") == "x"
+
+
+def test_half_a_surrogate_pair_costs_no_file(tmp_path):
+    write_text(tmp_path / "a.txt", "a \ud83d hand")
+    assert (tmp_path / "a.txt").read_text() == "a ? hand"

@@ -64,6 +64,11 @@ def test_a_box_with_itself_is_one_and_pairs_are_the_diagonal(a):
     assert (paired_diou(a, a[::-1]) == np.diag(diou(a, a[::-1]))).all()
 
 
+def test_unsigned_boxes_do_not_wrap():
+    far, near = np.array([[600, 600, 700, 700]], np.uint16), np.array([[0, 0, 100, 100]], np.uint16)
+    assert paired_iou(far, near) == iou(far, near)[0] == 0
+
+
 def test_floats_are_accepted_and_boxes_without_area_are_zero():
     assert iou([[0.0, 0.0, 0.5, 1.0]], [[0.0, 0.0, 1.0, 1.0]])[0, 0] == 0.5
     assert iou([[5, 5, 5, 5]], [[5, 5, 5, 5]])[0, 0] == 0

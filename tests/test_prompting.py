@@ -94,6 +94,8 @@ def test_another_placeholder():
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match=r"no \{caption\}"):
         PromptProfile(template="Look!")
+    with pytest.raises(ValueError, match=r"no \{caption\}"):
+        PromptProfile(template="Q: {{caption}}", doubled_braces=True)
     with pytest.raises(ValueError, match="cannot be empty"):
         PromptProfile(template="Look!", placeholder="")
     with pytest.raises(ValueError, match="caption is text"):

@@ -104,6 +104,9 @@ def test_every_fault_is_named_at_once_with_the_nearest_key(tmp_path: Path) -> No
         ("learning_rate: true\nlora: {r: 1}", [], "learning_rate is a number"),
         ("a: 1\na: 2", [], "'a' stands twice"),
         ("a: [", [], "not valid YAML at line 1"),
+        ("a: 2024-99-99", [], "not valid YAML: month must be in 1..12"),
+        ("[" * 5000, [], "nested too deeply"),
+        ("learning_rate: " + "9" * 400 + "\nlora: {r: 1}", [], "learning_rate is a number"),
         ("- 1", [], "is no recipe"),
         ("lora: 3\nlearning_rate: 1", [], "lora holds keys with values, not 3"),
         (TEXT, ["lora.r"], "write --set section.key=value"),
@@ -136,3 +139,12 @@ def test_a_recipe_survives_being_written_out(tmp_path: Path) -> None:
 def test_reading_a_recipe_does_not_load_torch() -> None:
     code = "import sys, sdg.recipes; assert 'torch' not in sys.modules and 'yaml' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_override_leaves_what_shares_an_alias_as_it_is(tmp_path: Path) -> None:
+    text = "learning_rate: 1\nlora: {r: 1}\nitems: [&one {name: a, weight: 1}, *one]\n"
+    found = recipe(tmp_path, text, "items.0.weight=5")
+    assert [item.weight for item in found.items] == [5, 1]
+    merged = "base: &base {r: 3}\nlearning_rate: 1\nlora:\n  <<: *base\n"
+    with pytest.raises(SdgError, match="'base' is no key"):
+        recipe(tmp_path, merged)

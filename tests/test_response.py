@@ -449,6 +449,16 @@ def test_keys_under_another_name(alias):
     check(answer(item), [HAND_DEFECT], grammar.KEY_ALIAS)
 
 
+def test_another_spelling_of_a_key_does_not_hide_it():
+    item = {**HAND, "Label": "none", "IMPORTANCE": 3}
+    assert parse_response(answer(item)).defects == (HAND_DEFECT,)
+
+
+def test_a_number_followed_by_many_blanks_is_read_in_a_moment():
+    item = {**HAND, "importance": "1" + " " * 200_000 + "x"}
+    assert parse_response(answer(item)).defects[0].importance is None
+
+
 def test_a_well_named_key_counts_before_its_alias():
     check(answer({**HAND, "desc": "Something else."}), [HAND_DEFECT], status=Status.OK)
 

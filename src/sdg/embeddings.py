@@ -163,7 +163,12 @@ class TransformerEmbedder:
 
         self.tokenizer.padding_side = "left" if self.pooling == "last" else "right"
         inputs = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            # Half a surrogate pair, as models write some, is text that no tokenizer takes.
+            [text.encode("utf-8", "replace").decode() for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
         )
         width = int(self.model.config.hidden_size)
         vectors = np.zeros((len(texts), width), np.float32)

@@ -78,6 +78,6 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text, all of it or nothing."""
+    """Write UTF-8 text, all of it or nothing; half a surrogate pair, as models write some, becomes "?"."""
     with atomic_writer(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "replace"))

@@ -89,7 +89,7 @@ def _last_four(boxes: ArrayLike) -> NDArray[np.number]:
         return as_boxes(array)
     if array.shape[-1] != 4:
         raise ValueError(f"Boxes are an array of shape (…, 4), not {array.shape}.")
-    return array
+    return array.astype(np.float64 if array.dtype.kind == "f" else np.int64, copy=False)
 
 
 def _iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -86,7 +87,11 @@ def _yaml(text: str, name: str) -> Any:
         """Refuses a key that stands twice; YAML's own reader keeps the last and says nothing."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            keys = [
+                self.construct_object(key, deep=True)
+                for key, _ in node.value
+                if key.tag != "tag:yaml.org,2002:merge"
+            ]
             for key in keys:
                 if keys.count(key) > 1:
                     raise yaml.constructor.ConstructorError(
@@ -97,6 +102,10 @@ def _yaml(text: str, name: str) -> Any:
 
     try:
         return yaml.load(text, Loader)
+    except RecursionError:
+        raise SdgError(f"{name} is not valid YAML: it is nested too deeply.") from None
+    except ValueError as error:  # a date that is none
+        raise SdgError(f"{name} is not valid YAML: {error}.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -130,6 +139,8 @@ def _apply(document: dict[str, Any], override: str) -> None:
         if last:
             place[index] = value
         else:
+            # A copy: what an alias of YAML's names elsewhere stays as it is.
+            place[index] = copy(place[index])
             place = place[index]
 
 
@@ -232,9 +243,12 @@ def _number(value: Any, where: str, faults: list[str]) -> Any:
             value = float(value)
         except ValueError:
             return _fault(where, "a number", value, faults)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    try:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return _fault(where, "a number", value, faults)
+        return float(value)
+    except OverflowError:
         return _fault(where, "a number", value, faults)
-    return float(value)
 
 
 def _fault(where: str, wanted: str, value: Any, faults: list[str]) -> Any:

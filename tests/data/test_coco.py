@@ -134,6 +134,14 @@ def test_an_image_without_annotations_is_clean_unless_it_says_otherwise(tmp_path
             ", image 1: Annotation 1: An importance is an integer from 1 to 100, not 0.",
         ),
         (
+            {"annotations": [ANNOTATION | {"attributes": ["x"]}]},
+            ", image 1: Annotation 1: 'attributes' is an object, not ['x'].",
+        ),
+        (
+            {"annotations": [ANNOTATION | {"bbox": [0, 0, 1e308, 10]}]},
+            ", image 1: Annotation 1: The box [0, 0, 1e+308, 10] leaves the image, which is 1000 by 500.",
+        ),
+        (
             {"images": [{"id": 1, "file_name": "a.png"}]},
             ", image 1: Annotation 1: Its image needs a 'width' and a 'height' in pixels.",
         ),
@@ -152,6 +160,7 @@ def test_a_fault_names_the_file_the_place_and_the_reason(tmp_path, document, rea
     [
         ("[]", " is not a COCO file: it has no list of 'images'."),
         ('{\n"images": [}', " is not JSON: Expecting value at line 2, column 12."),
+        ('{"images": [], "annotations": 3}', " is not a COCO file: its 'annotations' are no list."),
         ('{"images": [NaN]}', " is not JSON: NaN is not a JSON number; write null."),
         ("", " is empty."),
     ],

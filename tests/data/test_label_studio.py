@@ -182,6 +182,8 @@ def test_controls_of_other_names_are_known_by_their_type(tmp_path):
     ]
     [record] = read(tmp_path, {"result": result})
     assert record.diagnosis.defects[0].reason == "One.\nTwo."
+    empty = [rectangle("r"), control("r", "reason", "textarea", text=None)]
+    assert read(tmp_path, {"result": empty})[0].diagnosis.defects[0].reason == ""
     assert record.diagnosis.defects[0].importance == 9
 
 
@@ -201,6 +203,7 @@ def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
             "Region 1: A box is labelled 'artifact', 'misalignment' or 'no problem', not [].",
         ),
         ([rectangle(labels=["blur"])], "not ['blur']."),
+        ([{"id": "r", "value": {"rectanglelabels": 3}}], "The labels of a region are a list, not 3."),
         ([rectangle(), rectangle("r2", width=0)], "Region 2: A box needs a width and a height above 0"),
         ([rectangle(x=90)], "leaves the image, which is 100 by 100."),
         ([rectangle(rotation=12)], "Region 1: The box is turned; draw it upright."),
@@ -223,6 +226,7 @@ def test_a_fault_names_task_annotation_and_reason(tmp_path, result, reason):
             '[{"image": "a.png", "label": []}]',
             "task 1: A task is a JSON object with 'data'; export as JSON, not as",
         ),
+        ('[{"data": {"image": "a"}, "annotations": 3}]', "task 1: 'annotations' is a list, not 3."),
         ('[{"data": {"prompt": "a"}}]', "task 1: 'image' is missing."),
     ],
 )

@@ -145,3 +145,16 @@ def test_a_file_is_not_overwritten_by_its_own_split(tmp_path):
     path = write_lines(tmp_path / "train.jsonl", [line(str(n), "A") for n in range(20)])
     with pytest.raises(SdgError, match="would be overwritten"):
         split(path, tmp_path)
+
+
+def test_a_released_line_is_split_by_its_caption_whatever_stands_beside_it(tmp_path):
+    lines = [
+        {"filepath": f"{n}-{m}", "caption": f"cup {n}", "prompt": f"{n}-{m}", "ann_translated_bboxes": []}
+        for n in range(20)
+        for m in range(3)
+    ]
+    assignment = assign_prompts(write_lines(tmp_path / "a.jsonl", lines), {"a": 1, "b": 1})
+    assert [sum(counts.values()) for counts in assignment.counts.values()] == [30, 30]
+    assert assignment.split_of("cup 0") in ("a", "b")
+    with pytest.raises(KeyError):
+        assignment.split_of("0-0")

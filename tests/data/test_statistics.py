@@ -1,8 +1,13 @@
-import pytest
+from io import StringIO
 
+import pytest
+from rich.console import Console
+
+from sdg.data import native
 from sdg.data.plots import plot_statistics
+from sdg.data.splits import assign_prompts
 from sdg.data.statistics import NO_GENERATOR, statistics
-from sdg.data.tables import statistics_tables
+from sdg.data.tables import split_table, statistics_tables
 from sdg.defects import Defect, Diagnosis
 from sdg.errors import SdgError
 from sdg.records import Record
@@ -100,3 +105,18 @@ def test_the_bars_of_the_plot_are_the_numbers(tmp_path, monkeypatch):
 def test_a_plot_of_another_kind_is_refused(tmp_path):
     with pytest.raises(SdgError, match=r"^A plot is a \.png, \.svg or \.pdf file, not .*a\.jpg\.$"):
         plot_statistics(statistics([]), tmp_path / "a.jpg")
+
+
+def test_names_of_generators_are_text_in_the_tables(tmp_path):
+    names = ("[/bold]", "[red]x", "all")
+    records = [Record(f"{n}.png", f"cup {n}", Diagnosis(), generator=names[n % 3]) for n in range(6)]
+    native.write(tmp_path / "a.jsonl", records)
+    console = Console(width=120, file=StringIO())
+    for table in statistics_tables(statistics(records)):
+        console.print(table)
+    console.print(split_table(assign_prompts(tmp_path / "a.jsonl", {"a": 1, "b": 1})))
+    shown = console.file.getvalue()
+    assert [shown.count(name) for name in names[:2]] == [4, 4]
+    rows = [line.split("│")[1:3] for line in shown.splitlines() if line.startswith("│ all")]
+    # The generator of that name, then the sum.
+    assert [[cell.strip() for cell in row] for row in rows[:2]] == [["all", "2"], ["all", "6"]]

@@ -109,3 +109,13 @@ def test_our_own_format_names_every_fault_too(tmp_path):
 def test_a_file_that_cannot_be_read_at_all_is_an_error(tmp_path):
     with pytest.raises(SdgError, match="does not exist"):
         faults_of(tmp_path / "none.jsonl")
+
+
+def test_a_fault_in_the_first_line_hides_no_other(tmp_path):
+    fine = '{"filepath": "a.png", "prompt": "a", "diagnosis": null}'
+    (tmp_path / "a.jsonl").write_text("{\n" + fine + '\n{"filepath": 3, "prompt": "b"}\n')
+    found = faults_of(tmp_path / "a.jsonl")
+    assert len(found) == 2
+    (tmp_path / "b.jsonl").write_text("{\n[]\n")
+    with pytest.raises(SdgError, match="line 1"):
+        faults_of(tmp_path / "b.jsonl")

@@ -10,8 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerState
 
+from sdg import Defect, Diagnosis, render_response
+from sdg.detectors.answering import Answer
+from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
-from sdg.training.evaluate import Outcome
+from sdg.training.dataset import pack_truth
+from sdg.training.evaluate import Outcome, Validation, score
 from sdg.training.grpo import grpo
 from sdg.training.sft import sft
 
@@ -103,3 +107,43 @@ def test_a_run_that_only_got_worse_ends_with_the_weights_it_began_with(
     (out / "final" / "model.safetensors").unlink()
     train(recipe, out, resume=True)
     check()
+
+
+BOX = (100, 100, 300, 300)
+TRUTH = (Diagnosis((Defect(BOX, "artifact", "torn", 80),), "Torn."), Diagnosis((), "Fine."))
+
+
+def answers(*found: Diagnosis | str) -> list[Answer]:
+    return [
+        Answer("", error=one) if isinstance(one, str) else Answer(render_response(one), whole=True)
+        for one in found
+    ]
+
+
+def test_a_row_that_could_not_be_asked_counts_for_nothing(profile):
+    perfect = score(answers(*TRUTH), TRUTH, profile, None)
+    refused = score(answers(TRUTH[0], TRUTH[1], "It is gone."), (*TRUTH, TRUTH[0]), profile, None)
+    assert refused == perfect
+    assert perfect["BoxF1@0.5"] == perfect["well_formed"] == 1
+    assert "reward" not in score(answers("It is gone."), TRUTH[:1], profile, None)
+
+
+def test_a_mean_is_over_the_types_of_the_truth_whatever_is_invented(profile):
+    invented = Diagnosis((*TRUTH[0].defects, Defect(BOX, "misalignment", "not red", 50)), "Torn.")
+    more, fewer = (score(answers(one, TRUTH[1]), TRUTH, profile, None) for one in (invented, TRUTH[0]))
+    assert more["BoxF1@0.5"] == fewer["BoxF1@0.5"] == 1
+    assert more["misalignment_BoxF1@0.5"] == 0
+    assert more["ClnAcc"] < fewer["ClnAcc"]
+
+
+@pytest.mark.parametrize("best", ["misalignment_BoxF1@0.5", "artifact_ClnAcc", "BoxF1@0.5", "reward"])
+def test_a_metric_that_the_truth_leaves_undefined_is_refused_at_once(best, profile):
+    rows = tuple({"truth": pack_truth(one)} for one in TRUTH)
+    if best.startswith("misalignment"):
+        with pytest.raises(SdgError, match=r"is misalignment_BoxF1@0\.5, which is undefined"):
+            Validation(rows, profile, 1, best)
+    else:
+        Validation(rows, profile, 1, best)
+    if best == "BoxF1@0.5":
+        with pytest.raises(SdgError, match="undefined"):
+            Validation(rows[1:], profile, 1, best)

@@ -100,6 +100,9 @@ def test_ablated_targets_lack_just_the_part(rows, answer, gone):
     assert [defect.box for defect in kept.defects] == [defect.box for defect in truth.defects]
 
 
+MADE = [{"box_2d": [0, 0, 9, 9], "label": "artifact", "description": "", "importance": 5}]
+
+
 def test_rows_that_cannot_be_used_are_counted_by_reason(toy, profile, processor, tmp_path):
     lines = (toy / "train.jsonl").read_text().splitlines()
     no_picture = {**json.loads(lines[1]), "filepath": "gone.png"}
@@ -108,6 +111,17 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(toy, profile, processor,
     found = read_rows(tmp_path / "a.jsonl", toy, profile, processor, max_length=900, targets=True)
     assert len(found) == 1
     assert sorted(found.left_out.values()) == [1, 1]
+    own, half = (
+        json.dumps({**json.loads(lines[0]), "caption": text}) for text in ("<|image_pad|>", "\ud83d")
+    )
+    said = json.loads(lines[0])
+    said["ann_translated_bboxes"] = [{**defect, "description": "a \ud83d"} for defect in MADE]
+    (tmp_path / "b.jsonl").write_text("\n".join([lines[0], own, half, json.dumps(said)]))
+    found = read_rows(tmp_path / "b.jsonl", toy, profile, processor, max_length=900, targets=True)
+    assert found.left_out == {
+        "prompt with one of the model's own tokens, or no whole text": 2,
+        "answer with one of the model's own tokens, or no whole text": 1,
+    }
     with pytest.raises(SdgError, match="more than 10 tokens"):
         read_rows(tmp_path / "a.jsonl", toy, profile, processor, max_length=10, targets=True)
 
@@ -166,6 +180,12 @@ def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_
         sft(sft_recipe, whole)
     with pytest.raises(SdgError, match="another recipe"):
         sft(replace(sft_recipe, seed=1), whole, resume=True)
+    manifest = json.loads((whole / "manifest.json").read_text())
+    (whole / "manifest.json").write_text(json.dumps(manifest | {"processes": 8}))
+    with pytest.raises(SdgError, match="another number of processes"):
+        sft(sft_recipe, whole, resume=True)
+    with pytest.raises(SdgError, match="is a file; name a folder"):
+        sft(sft_recipe, whole / "manifest.json")
 
 
 @pytest.mark.slow

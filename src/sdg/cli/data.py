@@ -211,7 +211,9 @@ def convert(
 @click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE [AGAIN]")
 @click.option("--embedder", help="Also compare reasons, with this embedder (see sdg evaluate).")
 @click.option("--bootstrap", type=click.IntRange(0), default=0, help="Resamples for 95 % intervals.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resamples.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples."
+)
 @click.option(
     "--json", "json_path", type=_WRITABLE, help="Also write the numbers as JSON; - for stdout, no tables."
 )

@@ -55,7 +55,9 @@ _FILE = click.Path(path_type=Path)
     metavar="N",
     help="Resamples of images for the 95 % intervals; 0 for none.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resampling.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resampling."
+)
 @click.option(
     "--compare",
     "other",

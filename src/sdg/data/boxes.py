@@ -35,6 +35,8 @@ def from_scale(box: object, scale: tuple[float, float]) -> Box:
     if not isinstance(box, Sequence) or len(box) != 4 or not all(map(_is_finite, box)):
         raise ValueError(f"A box is four numbers [x, y, width, height], not {box!r}.")
     x, y, width, height = box
+    if max(map(abs, box)) > 1e9:  # so far outside that the grid's numbers overflow
+        raise ValueError(f"The box {list(box)!r} leaves the image, which is {scale[0]:g} by {scale[1]:g}.")
     if not (width > 0 and height > 0):
         raise ValueError(f"A box needs a width and a height above 0, not {list(box)!r}.")
     (x0, x1), (y0, y1) = _interval(x, width, scale[0]), _interval(y, height, scale[1])

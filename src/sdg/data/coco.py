@@ -56,6 +56,9 @@ def parts(path: Path) -> Iterator[Part]:
     document = load_document(path)
     if not isinstance(document, dict) or not isinstance(document.get("images"), list):
         raise SdgError(f"{path} is not a COCO file: it has no list of 'images'.")
+    for key in ("categories", "annotations"):
+        if not isinstance(document.get(key) or [], list):
+            raise SdgError(f"{path} is not a COCO file: its {key!r} are no list.")
     names: dict[str, object] = {}
     annotations: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for number, image in enumerate(document["images"], start=1):
@@ -195,7 +198,10 @@ def _defects(
     if not isinstance(name, str) or name not in LABELS:
         raise ValueError(f"The category is 'artifact', 'misalignment' or 'both', not {name!r}.")
     # CVAT keeps further values in `attributes`, FiftyOne beside the standard keys.
-    values = {**annotation, **(annotation.get("attributes") or {})}
+    attributes = annotation.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise ValueError(f"'attributes' is an object, not {attributes!r}.")
+    values = {**annotation, **attributes}
     subtype = optional_text(values, "subtype")
     importance: Any = as_integer(values.get("importance"))
     for kind in LABELS[name]:

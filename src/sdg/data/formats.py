@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from sdg.data import coco, hf, jsonl, label_studio, native, sdg30k
 from sdg.data.document import load_document
@@ -98,7 +98,7 @@ def guess_format(path: Path) -> Format:
         return "hf"
     if pathlib.Path(path).suffix.lower() == ".json":
         return "label-studio" if isinstance(load_document(path), list) else "coco"
-    keys = next(jsonl.read_objects(path)).keys()
+    keys = _first_object(path).keys()
     if "ann_translated_bboxes" in keys:
         return "sdg30k"
     if keys & {"response", "error"}:
@@ -106,6 +106,16 @@ def guess_format(path: Path) -> Format:
     if "filepath" in keys and "prompt" in keys:
         return "sdg"
     raise SdgError(f"The format of {path} is not plain from its first line; name it: {', '.join(FORMATS)}.")
+
+
+def _first_object(path: Path) -> dict[str, Any]:
+    """The first line that is one, so that a fault in an earlier one is listed among the others."""
+    for _, line in jsonl.read_lines(path):
+        try:
+            return jsonl.parse_object(line)
+        except ValueError:
+            continue
+    return next(jsonl.read_objects(path))  # says what is wrong with the first
 
 
 def _readable(path: Path, format: Format | None, box_order: BoxOrder) -> Format:

@@ -197,7 +197,10 @@ def _records(task: object) -> list[Record]:
     fields = from_extras(data, known=_DATA_KEYS | {prompt_key})
     records: list[Record] = []
     faults: list[str] = []
-    for number, annotation in enumerate(task.get("annotations") or [], start=1):
+    annotations = task.get("annotations") or []
+    if not isinstance(annotations, list):
+        raise ValueError(f"'annotations' is a list, not {annotations!r}.")
+    for number, annotation in enumerate(annotations, start=1):
         try:
             if isinstance(annotation, dict) and annotation.get("was_cancelled"):
                 continue
@@ -248,6 +251,8 @@ def _regions(results: list[Any]) -> list[dict[str, Any]]:
         value, key = result["value"], str(result.get("id"))
         labels = value.get("rectanglelabels", value.get("labels"))
         if labels is not None:
+            if not isinstance(labels, list):
+                raise ValueError(f"The labels of a region are a list, not {labels!r}.")
             regions[key] = {"box": value, "label": [_tag(label) for label in labels]}
         else:
             name = str(result.get("from_name"))
@@ -284,4 +289,4 @@ def _text(value: Mapping[str, Any]) -> str | None:
     content = value.get("text", value.get("choices", []))
     if isinstance(content, list):
         return "\n".join(map(str, content)) if content else None
-    return str(content)
+    return None if content is None else str(content)

@@ -136,7 +136,9 @@ def _deal(
 
 
 def _prompt_and_generator(value: Mapping[str, Any]) -> tuple[str, str | None]:
-    prompt = text_of(value, "prompt" if "prompt" in value else "caption")
+    # As readers take it: what is released has captions, and may have prompts of another kind beside them.
+    released = not value.keys().isdisjoint(("ann_translated_bboxes", "response"))
+    prompt = text_of(value, "caption" if released or "prompt" not in value else "prompt")
     return prompt, as_name("generator", value.get("generator"))
 
 

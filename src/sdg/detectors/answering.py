@@ -57,7 +57,7 @@ class LoadedModel:
         self._profile, self._batch_size = profile, batch_size
         self._end = _end_tokens(model, processor)
         self._samples = profile.generation.temperature > 0
-        self._special = _special_tokens(processor.tokenizer)
+        self._special = special_tokens(processor.tokenizer)
 
     def answers(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
@@ -204,6 +204,7 @@ def _end_tokens(model: Any, processor: Any) -> frozenset[int]:
     return known
 
 
-def _special_tokens(tokenizer: Any) -> tuple[str, ...]:
+def special_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """Texts that a tokenizer reads as one of its model's own tokens, wherever they stand."""
     added = tokenizer.added_tokens_decoder.values()
     return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *(t.content for t in added if t.special)]))

@@ -18,6 +18,9 @@ from sdg.prompting.constants import read_constant
 from sdg.prompting.wording import STEPS, default_template
 from sdg.recipes import parse_recipe, to_document
 
+_CAPTION: Final = "\0caption\0"
+"""What no template holds: where it is put in, any caption is."""
+
 PROFILE_FILE: Final = "sdg_profile.toml"
 """Name of the profile in a checkpoint's folder."""
 
@@ -147,7 +150,7 @@ class PromptProfile:
             )
             for name, value in (("template", text), ("placeholder", "{caption}"), ("doubled_braces", False)):
                 object.__setattr__(self, name, value)
-        elif self.placeholder not in self.template:
+        elif _CAPTION not in self.user_text(_CAPTION):  # in braces that are undone, it is not put in
             raise ValueError(
                 f"the template does not say where the caption goes: it has no {self.placeholder}."
             )

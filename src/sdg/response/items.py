@@ -13,7 +13,8 @@ MAX_WRAPPERS: Final = 8
 """Lists and dicts around the items are looked through to this depth."""
 
 _NUMBER: Final = re.compile(
-    r"\s*([-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*(?:%|/\s*100)?\s*"
+    # Without optional blanks next to one another, which take quadratic time where there are many.
+    r"([-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)(?:\s*(?:%|/\s*100))?"
 )
 _KEYS: Final = g.ALIASES.keys()
 _NAMES: Final = frozenset(g.ALIASES).union(*g.ALIASES.values())
@@ -131,6 +132,7 @@ def _plain(key: str) -> str:
 def _fields(item: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """The item under the keys of the wire format; a well-named key counts before its aliases."""
     plain = {_plain(key): value for key, value in item.items()}
+    plain |= {name: item[name] for name in g.ALIASES if name in item}  # another spelling does not hide it
     fields: dict[str, Any] = {}
     for name, aliases in g.ALIASES.items():
         found = next((key for key in (name, *aliases) if plain.get(key) is not None), None)
@@ -202,7 +204,7 @@ def _importance(value: Any, notes: list[str]) -> int | None:
 
 def _number(value: Any) -> int | float | None:
     """The number a JSON value or a text stands for, possibly infinite; None for anything else, NaN too."""
-    if isinstance(value, str) and (found := _NUMBER.fullmatch(value)):
+    if isinstance(value, str) and (found := _NUMBER.fullmatch(value.strip())):
         number = float(found[1])
         return int(number) if number.is_integer() else number
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:

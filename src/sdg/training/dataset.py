@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from PIL import Image
 from sdg.data.formats import read_records
 from sdg.data.sdg30k import read_defects, write_defects
 from sdg.defects import Diagnosis
+from sdg.detectors.answering import special_tokens
 from sdg.detectors.turns import chat_turns, fitted_picture
 from sdg.errors import SdgError
 from sdg.files import open_binary
@@ -95,10 +96,11 @@ def read_rows(
         digest = hashlib.sha256(file.read()).hexdigest()
     rows: list[Row] = []
     left_out: Counter[str] = Counter()
+    special = special_tokens(processor.tokenizer)
     for number, record in enumerate(read_records(path)):
         if limit is not None and number == limit:
             break
-        found = _row(record, number, folder, profile, processor, max_length, targets)
+        found = _row(record, number, folder, profile, processor, max_length, targets, special)
         if isinstance(found, str):
             left_out[found] += 1
         else:
@@ -117,6 +119,7 @@ def _row(
     processor: Any,
     max_length: int,
     targets: bool,
+    special: Sequence[str],
 ) -> Row | str:
     """The row of a record, or why it cannot be used."""
     diagnosis = record.diagnosis
@@ -128,12 +131,16 @@ def _row(
     except SdgError:
         return "picture missing or unreadable"
     response = ""
+    if not _is_text(record.prompt) or any(token in record.prompt for token in special):
+        return "prompt with one of the model's own tokens, or no whole text"
     if targets:
         if profile.answer.think and not diagnosis.reasoning.strip():
             return "no reasoning to learn the think block from"
         response = target(diagnosis, profile.answer)
         if format_fault(response, **profile.answer.gate()) is not None:
             return "defects without what the profile asks for"
+        if not _is_text(response) or any(token in response for token in special):
+            return "answer with one of the model's own tokens, or no whole text"
     length = _text_tokens(processor, profile, record.prompt, response) + _image_tokens(
         processor, profile, size
     )
@@ -146,6 +153,15 @@ def _row(
         "truth": pack_truth(diagnosis),
         "length": length,
     }
+
+
+def _is_text(text: str) -> bool:
+    """Whether a tokenizer takes it; half a surrogate pair, which JSON can hold, is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text_tokens(processor: Any, profile: PromptProfile, caption: str, response: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -24,6 +24,11 @@ from sdg.prompting import PromptProfile
 from sdg.response import cut_off, format_fault, parse_response
 from sdg.training.dataset import Row, truths
 from sdg.training.reward import composite_rewards
+
+_UNDEFINED: Final = (
+    "evaluation.best is {}, which is undefined on the validation rows: they have no such defects; "
+    "take more rows or another metric."
+)
 
 
 def answer_rows(
@@ -44,18 +49,27 @@ def score(
 ) -> dict[str, float]:
     """SDG-Eval and the state of the answers, under the names the log has.
 
-    "artifact_BoxF1@0.5", … and without a type the mean over the types for which it is defined; what is
-    undefined is left out. well_formed, truncated: shares of the answers; reward: mean composite reward;
-    length: mean number of characters. Without an embedder, rewards compare reasons by common words.
+    "artifact_BoxF1@0.5", … and without a type the mean over the types that the truth holds; what is undefined
+    is left out, and so are rows that could not be asked. well_formed, truncated: shares of the answers;
+    reward: mean composite reward; length: mean number of characters. Without an embedder, rewards compare
+    reasons by common words.
     """
     predicted = [_diagnosis(answer, profile) for answer in answers]
     table = evaluate(truth, predicted, embedder=embedder).to_dict()
+    present = present_types(truth)
     values: dict[str, float] = {}
     for name in PAPER_METRICS:
         defined = {kind.value: value for kind in DefectType if (value := table[kind.value][name]) is not None}
         values |= {f"{kind}_{name}": value for kind, value in defined.items()}
-        if defined:
-            values[name] = float(np.mean(list(defined.values())))
+        # Always over the same types, or a model that invents no more defects could fall in the mean.
+        counted = [value for kind, value in defined.items() if kind in present or name == "ClnAcc"]
+        if counted:
+            values[name] = float(np.mean(counted))
+    asked = [place for place, answer in enumerate(answers) if not answer.error]
+    if not asked:
+        return values
+    answers, truth = [answers[place] for place in asked], [truth[place] for place in asked]
+    predicted = [predicted[place] for place in asked]
     gate = profile.answer.gate()
     texts = [answer.text for answer in answers]
     rewards = composite_rewards(texts, truth, (embedder or TokenF1()).similarity, **gate)
@@ -68,7 +82,14 @@ def score(
     }
 
 
+def present_types(truth: Sequence[Diagnosis]) -> set[str]:
+    """The types of which there is a defect."""
+    return {defect.type.value for diagnosis in truth for defect in diagnosis.defects}
+
+
 def _diagnosis(answer: Answer, profile: PromptProfile) -> Diagnosis:
+    if answer.error:
+        return Diagnosis(status=Status.FAILED)
     diagnosis = parse_response(answer.text, require_think=profile.answer.think)
     if answer.whole or diagnosis.status is Status.UNPARSEABLE:
         return diagnosis
@@ -131,6 +152,13 @@ class Validation:
     best: str
     embedder: Embedder | None = None
 
+    def __post_init__(self) -> None:
+        """Raises SdgError where the truth leaves `best` undefined, whatever is answered."""
+        kind, _, name = self.best.rpartition("_")
+        present = present_types(truths(self.rows))
+        if name in PAPER_METRICS and name != "ClnAcc" and not (kind in present if kind else present):
+            raise SdgError(_UNDEFINED.format(self.best))
+
 
 class SdgEvalMixin:
     """Mixed into a trainer: its evaluation is SDG-Eval of `validation`, shared out over the processes."""
@@ -165,9 +193,6 @@ class SdgEvalMixin:
         answers = [numbered[index] for index in range(len(todo.rows))]
         metrics = score(answers, truths(todo.rows), todo.profile, todo.embedder)
         if todo.best not in metrics:
-            raise SdgError(
-                f"evaluation.best is {todo.best}, which is undefined on the validation rows: they have no "
-                "such defects; take more rows or another metric."
-            )
+            raise SdgError(_UNDEFINED.format(todo.best))
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(todo.rows))

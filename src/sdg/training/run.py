@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from sdg import __version__
-from sdg.data.jsonl import dump_object, read_objects
+from sdg.data.jsonl import dump_object
 from sdg.detectors.turns import checkpoint_profile
 from sdg.detectors.uri import is_path
 from sdg.embeddings import load_embedder
@@ -252,13 +252,16 @@ def open_run(
                 f"{out} holds a run already; add --resume to go on with it, or name another folder."
             )
         known = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("kind", "recipe", "profile", "data"):
+        for key in ("kind", "recipe", "profile", "data", "processes"):
             if known.get(key) != json.loads(json.dumps(manifest[key])):
+                what = "number of processes" if key == "processes" else key
                 raise SdgError(
-                    f"{out} holds a run with another {key}; resume it with what it was started with, "
+                    f"{out} holds a run with another {what}; resume it with what it was started with, "
                     "or name another folder."
                 )
         return last_checkpoint(out)
+    if out.exists() and not out.is_dir():
+        raise SdgError(f"{out} is a file; name a folder for the run.")
     if out.exists() and any(out.iterdir()):
         raise SdgError(f"{out} is not empty and holds no run; name another folder.")
     # Every process has looked before one writes, or a slow one would find the folder taken.
@@ -293,10 +296,10 @@ class RunLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # What was logged after the checkpoint that a run resumes from will be logged again.
         if state.is_world_process_zero and self.path.exists():
+            # A run that begins anew measures its start anew, too.
             kept = [entry for entry in state.log_history if entry.get("step", 0) <= state.global_step]
-            known = [entry for entry in _entries(self.path) if entry.get("step", 0) <= state.global_step]
             with atomic_writer(self.path) as file:
-                for entry in known if state.global_step == 0 else kept:
+                for entry in kept if state.global_step else []:
                     file.write(dump_object(entry))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -307,10 +310,6 @@ class RunLog(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.profile.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    return list(read_objects(path)) if path.stat().st_size else []
 
 
 def save_final(trainer: Any, recipe: Recipe, processor: Any, profile: PromptProfile, out: Path) -> Path:
