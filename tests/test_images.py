@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdg.errors import SdgError
-from sdg.images import image_size, load_image, load_image_bytes, save_image
+from sdg.images import as_rgb, image_size, load_image, load_image_bytes, save_image
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: list[bytes], extra: bytes = b"") -> bytes:
@@ -365,3 +365,13 @@ def test_only_png_is_written_and_a_blocked_folder_is_named(tmp_path: Path) -> No
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SdgError, match="choose a folder"):
         save_image(Image.new("RGB", (2, 2)), tmp_path / "file" / "a.png")
+
+
+def test_pictures_in_memory_are_as_those_of_files() -> None:
+    half = Image.fromarray(np.full((2, 2), 0.5, np.float32))
+    assert as_rgb(half, "it").getpixel((0, 0)) == (128, 128, 128)
+    deep = Image.fromarray(np.full((2, 2), 32768, np.uint16))
+    assert as_rgb(deep, "it").getpixel((0, 0)) == (128, 128, 128)
+    assert as_rgb(Image.new("RGBA", (2, 2), (0, 0, 0, 0)), "it").getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(SdgError, match="it has no pixels"):
+        as_rgb(Image.new("L", (0, 3)), "it")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args, runti
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, loading_errors
 
 if TYPE_CHECKING:
     import torch
@@ -220,8 +220,8 @@ def _load_transformer(source: str, label: str, pooling: Pooling) -> TransformerE
     dtype: Any = "auto" if device == "cuda" else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, dtype=dtype).to(device).eval()
-    except (OSError, ValueError) as error:
+        model = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True).to(device).eval()
+    except loading_errors() as error:
         where = "is not a readable model folder" if Path(source).exists() else "could not be fetched"
         raise SdgError(
             f"The embedding model {source} {where} ({str(error).splitlines()[0]}); give the folder of a "

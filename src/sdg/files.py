@@ -57,9 +57,9 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises SdgError where the file cannot be written.
     """
     path = Path(path)
-    if path.is_dir():
-        raise SdgError(f"{path} is a folder; give the name of a file to write.")
     try:
+        if path.is_dir():
+            raise SdgError(f"{path} is a folder; give the name of a file to write.")
         if path.exists() and not path.is_file():
             with path.open("wb") as file:
                 yield file

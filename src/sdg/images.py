@@ -191,6 +191,23 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def as_rgb(image: Image.Image, name: str) -> Image.Image:
+    """A picture in memory as `load_image` gives a file: 8-bit RGB, transparency laid on white.
+
+    It stands as it is: where a file was turned is for who opened it. name: what to call it in messages.
+    Raises SdgError where it has no pixels, its file is damaged or closed, or its values have no known white.
+    """
+    if not (image.width and image.height):
+        raise SdgError(f"{name} has no pixels.")
+    try:
+        image.load()
+        return _to_rgb(image, name)
+    except SdgError:
+        raise
+    except Exception as error:  # of a file that is damaged, gone or closed
+        raise _damaged(name) from error
+
+
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_wide_to_grey(image, name)).convert("RGB")

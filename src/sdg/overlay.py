@@ -5,6 +5,7 @@ The two types differ in colour (safe for colour-blind readers), in line style an
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -338,8 +339,12 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
             line = word
         else:
             line = f"{line} {word}" if line else word
-        while font.getlength(line) > width and len(line) > 1:
-            cut = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
+        while len(lines) < _MAX_REASON_LINES and len(line) > 1 and font.getlength(line) > width:
+            # The first prefix that is too long; a letter more makes none shorter.
+            too_long = (
+                bisect_right(range(1, len(line)), float(width), key=lambda n: font.getlength(line[:n])) + 1
+            )
+            cut = max(1, too_long - 1)
             lines.append(line[:cut])
             line = line[cut:]
         if len(lines) >= _MAX_REASON_LINES:

@@ -496,8 +496,9 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
         assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     compare(checkpoints, moved, parts, "--resume")
     assert len(batches) == 12  # nothing was lacking
-    compare(checkpoints, moved, parts)
-    assert len(batches) == 12 + 6
+    refused = compare(checkpoints, moved, parts)
+    assert "holds a comparison; go on with --resume" in str(refused.exception)
+    assert (parts / "measures.jsonl").read_bytes() == (tmp_path / "whole" / "measures.jsonl").read_bytes()
 
 
 @pytest.mark.slow
@@ -515,7 +516,7 @@ def test_a_comparison_is_not_resumed_with_other_settings(
     with pytest.raises(SdgError, match=r"adapters\.0\.1 was"):
         raise compare(checkpoints, retrained, tmp_path, "--resume").exception
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(SdgError, match=r"settings\.json is damaged; compare again without --resume"):
+    with pytest.raises(SdgError, match=r"settings\.json is damaged; name another folder"):
         raise compare(checkpoints, moved, tmp_path, "--resume").exception
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import sdg
 from sdg import Defect, Diagnosis
 from sdg.detectors.bulk import Item
 from sdg.detectors.drawing import draw_overlays
+from sdg.errors import SdgError
 
 FOUND = sdg.render_response(Diagnosis((Defect((100, 100, 800, 800), "artifact", "torn", 50),)))
 
@@ -44,3 +46,20 @@ def test_every_image_with_an_answer_is_drawn_inside_of_the_folder(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "in"]
     clean = Image.open(folder / "a.png").convert("RGB")
     assert len(np.unique(np.asarray(clean).reshape(-1, 3), axis=0)) > 3
+
+
+def test_no_image_is_drawn_over(tmp_path: Path) -> None:
+    for name in ("a.png", "in/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (60, 40), "green").save(tmp_path / name)
+    before = (tmp_path / "in" / "b.png").read_bytes()
+    items = [Item(name, "p", tmp_path / name) for name in ("a.png", "in/b.png")]
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "in" / "..", tmp_path / "link"):
+        with pytest.raises(SdgError, match=r"overlay of a\.png in .* would replace an image; name another"):
+            draw_overlays(items, map(row, items), folder)
+    assert (tmp_path / "in" / "b.png").read_bytes() == before
+    # Of another type it lies beside its image.
+    Image.new("RGB", (60, 40), "green").save(tmp_path / "c.jpg")
+    beside = [Item("c.jpg", "p", tmp_path / "c.jpg")]
+    assert draw_overlays(beside, map(row, beside), tmp_path) == 1

@@ -15,7 +15,7 @@ from PIL import Image
 
 import sdg
 from sdg import DefectType
-from sdg.detectors.heatmap import HeatmapDetector, heat_defects, read_heat
+from sdg.detectors.heatmap import HeatFolder, HeatmapDetector, heat_defects, read_heat
 from sdg.errors import SdgError
 
 ART, MIS = DefectType.ARTIFACT, DefectType.MISALIGNMENT
@@ -148,6 +148,7 @@ def test_a_missing_map_is_a_failure_and_never_clean(tmp_path: Path) -> None:
     [
         np.array([[0, 51], [102, 255]], np.uint8),
         np.array([[0, 13107], [26214, 65535]], np.uint16),
+        np.array([[0, 13107], [26214, 65535]], ">u2"),
         np.array([[0, 0.2], [0.4, 1]], np.float32),
         np.array([[[0, 0.2], [0.4, 1]]], np.float64),
         np.array([[0, 0.2], [0.4, 1]], np.float16),
@@ -156,7 +157,7 @@ def test_a_missing_map_is_a_failure_and_never_clean(tmp_path: Path) -> None:
 def test_every_depth_is_scaled_to_one(tmp_path: Path, values: np.ndarray) -> None:
     np.save(tmp_path / "m.npy", values)
     assert read_heat(tmp_path / "m.npy") == pytest.approx(np.array([[0, 0.2], [0.4, 1]]), abs=1e-3)
-    if values.dtype.kind == "u":
+    if values.dtype.kind == "u" and values.dtype.isnative:
         Image.fromarray(values).save(tmp_path / "m.png")
         assert read_heat(tmp_path / "m.png") == pytest.approx(np.array([[0, 0.2], [0.4, 1]]), abs=1e-6)
 
@@ -185,11 +186,13 @@ def test_what_is_no_heat_map_is_refused_and_pickles_are_never_opened(tmp_path: P
     (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
     whole = (tmp_path / "cube.npy").read_bytes()
     (tmp_path / "short.npy").write_bytes(whole[:-3])
+    (tmp_path / "head.npy").write_bytes(whole[:30])
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04")
     Image.fromarray(np.dstack([BLOB * 255, NONE, NONE]).astype(np.uint8)).save(tmp_path / "colour.png")
     Image.new("RGBA", (4, 4)).save(tmp_path / "alpha.png")
     (tmp_path / "junk.png").write_bytes(b"no picture")
     files = [path for path in tmp_path.iterdir() if path.suffix in (".npy", ".png")]
-    assert len(files) == 14
+    assert len(files) == 16
     for file in files:
         with pytest.raises(SdgError, match=file.name):
             read_heat(file)
@@ -200,3 +203,7 @@ def test_a_grey_map_saved_in_colour_is_grey(tmp_path: Path) -> None:
     grey = np.dstack([BLOB * 255] * 3).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "m.png")
     assert read_heat(tmp_path / "m.png").max() == pytest.approx(0.8)
+
+
+def test_a_path_longer_than_names_may_be_costs_its_image_alone(tmp_path: Path) -> None:
+    assert HeatFolder(tmp_path, ["a" * 300 + ".png"])

@@ -37,6 +37,15 @@ def test_a_folder_gives_its_images_in_order_and_each_only_once(folder: Path) -> 
     assert all(item.file.exists() for item in items)
 
 
+def test_drawings_inside_of_a_folder_and_folders_named_as_images_are_no_inputs(folder: Path) -> None:
+    (folder / "pics" / "x.png").mkdir()
+    assert [item.filepath for item in gather(["pics"], prompt="a", leave_out="pics/deep")] == [
+        "pics/a.JPG",
+        "pics/b.png",
+    ]
+    assert len(gather(["pics/deep"], prompt="a", leave_out="pics/deep")) == 1
+
+
 def test_json_lines_name_images_relative_to_their_own_folder_or_another(folder: Path) -> None:
     listed = lines(
         folder / "pics" / "in.jsonl",

@@ -299,6 +299,39 @@ def test_a_named_key_that_is_not_set_is_an_error(monkeypatch: pytest.MonkeyPatch
         sdg.load_detector("openai:http://127.0.0.1:9/v1#m?key=NO_SUCH_KEY")
 
 
+@pytest.mark.parametrize("host", ["localhost:99999", "localhost:abc", "[::1", "", "localhost:0"])
+def test_an_address_that_is_none_is_said_at_once(host: str) -> None:
+    with pytest.raises(SdgError, match="is no address of a server"):
+        OpenAIDetector(f"http://{host}/v1", "m", PromptProfile())
+
+
+def test_a_key_that_fits_no_header_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("schlüssel", "two\nlines"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(SdgError, match="API key holds what no header can"):
+            OpenAIDetector("http://localhost:9/v1", "m", PromptProfile())
+
+
+def test_one_opened_file_in_many_pairs_is_read_once(tmp_path: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    with Server(lambda index, attempt: completion(CLEAN)) as server, Image.open(tmp_path / "a.png") as image:
+        found = detector(server, concurrency=8).diagnose([(image, "a")] * 16)
+    assert [one.status for one in found] == ["ok"] * 16
+
+
+def test_a_picture_in_memory_that_cannot_be_read_fails_alone(tmp_path: Any) -> None:
+    Image.new("RGB", (90, 90), "red").save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    closed = Image.open(tmp_path / "a.png")
+    closed.close()
+    bad = [Image.open(tmp_path / "cut.png"), closed, Image.new("RGB", (0, 0))]
+    with Server(lambda index, attempt: completion(CLEAN)) as server:
+        found = detector(server).diagnose([(image, "a") for image in [*bad, tagged(3)]])
+    assert [one.status for one in found] == ["failed"] * 3 + ["ok"]
+
+
 def test_it_works_inside_of_a_running_event_loop() -> None:
     async def notebook() -> list[Diagnosis]:
         with Server(lambda index, attempt: completion(CLEAN)) as server:

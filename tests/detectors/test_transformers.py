@@ -136,6 +136,9 @@ def test_wanted_pairs_are_run_in_the_batches_of_the_full_run(untaught: Path) -> 
     assert seen == [2]
 
 
+WEIGHTS = "model.safetensors"
+
+
 def test_loading_says_in_one_sentence_what_is_wrong(untaught: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -151,6 +154,11 @@ def test_loading_says_in_one_sentence_what_is_wrong(untaught: Path, tmp_path: Pa
     torch.save({}, pickled / "pytorch_model.bin")
     with pytest.raises(SdgError, match="pickled cannot be loaded"):
         sdg.load_detector(str(pickled))
+    for content in (b"version https://git-lfs.github.com/spec/v1", (untaught / WEIGHTS).read_bytes()[:5000]):
+        shutil.copytree(untaught, tmp_path / "cut", dirs_exist_ok=True)
+        (tmp_path / "cut" / WEIGHTS).write_bytes(content)
+        with pytest.raises(SdgError, match="cut cannot be loaded as a detector"):
+            sdg.load_detector(str(tmp_path / "cut"))
 
 
 @pytest.mark.parametrize("adapter", [False, True])

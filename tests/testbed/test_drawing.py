@@ -65,6 +65,8 @@ def test_pictures_of_another_seed_are_not_mixed_in(tmp_path, asked):
     draw_folder(None, PROMPTS, tmp_path, steps=3, seed=9)
     with pytest.raises(SdgError, match="other prompts or settings"):
         draw_folder(None, PROMPTS, tmp_path, steps=3, seed=8, resume=True)
+    with pytest.raises(SdgError, match="other prompts or settings"):
+        draw_folder(None, PROMPTS, tmp_path, steps=3, seed=9, weights={"lora": "12ab"}, resume=True)
 
 
 def test_prompts_of_another_world_are_a_sentence():

@@ -41,11 +41,13 @@ class MeasureJournal:
         self.rows: dict[str, list[Measures]] = {name: [] for name in generators}
         self._number = {name: number for number, name in enumerate(self.rows)}
         description = out / "settings.json"
+        if not resume and self._file.is_file() and self._file.stat().st_size:
+            raise SdgError(f"{out} holds a comparison; go on with --resume, or name another folder.")
         if resume and description.is_file():
             try:
                 before = json.loads(read_text(description))
             except ValueError:
-                raise SdgError(f"{description} is damaged; compare again without --resume.") from None
+                raise SdgError(f"{description} is damaged; name another folder.") from None
             refuse_changes(before, settings, free=())
             self._read(total, batch)
         write_text(description, json.dumps(settings, indent=1) + "\n")

@@ -5,6 +5,7 @@ A recipe may name one wherever it names a model, a set of prompts, a scorer or a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -30,7 +31,7 @@ def named_function(uri: str) -> Callable[..., Any]:
         raise SdgError(f"{uri} names no function ({error}); write python:MODULE.FUNCTION.") from None
     if not callable(function):
         raise SdgError(f"{uri} names {type(function).__name__}, not a function.")
-    arguments = {k: int(v) if v.lstrip("-").isdigit() else v for k, v in parse_qsl(query)}
+    arguments = {k: int(v) if re.fullmatch(r"-?[0-9]+", v) else v for k, v in parse_qsl(query)}
     return partial(function, **arguments) if arguments else function
 
 
@@ -40,7 +41,7 @@ def read_prompts(source: str) -> list[str]:
         prompts = list(named_function(source)())
     else:
         try:
-            lines = Path(source).read_text(encoding="utf-8").splitlines()
+            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise SdgError(

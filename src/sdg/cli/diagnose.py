@@ -66,20 +66,23 @@ def diagnose(
         raise click.UsageError("--resume needs the --out that it is to go on with.")
     from sdg.detectors.inputs import gather
 
-    items = gather(sources, prompt=prompt, prompts=prompts, images=images)
+    items = gather(sources, prompt=prompt, prompts=prompts, images=images, leave_out=overlays)
     if out is None and len(items) != 1:
         raise click.UsageError(f"These are {len(items):,} images; name the file to write with --out.")
 
     from sdg.data import jsonl
     from sdg.detectors import bulk, load_detector
-    from sdg.detectors.drawing import draw_overlays
+    from sdg.detectors.drawing import draw_overlays, spare_images
 
+    if overlays is not None:
+        spare_images(items, overlays)
     model = load_detector(detector, **options)
     if out is None:
         outcome = bulk.ask(model, items[0])
         if outcome.error:
             raise SdgError(f"{items[0].filepath} could not be diagnosed: {outcome.error}")
-        click.echo(json.dumps(bulk.readable(items[0], outcome.diagnosis), indent=2, ensure_ascii=False))
+        text = json.dumps(bulk.readable(items[0], outcome.diagnosis), indent=2, ensure_ascii=False)
+        click.echo(text.encode("utf-8", "replace").decode())  # answers may hold half a surrogate pair
         rows, failed = [bulk.to_row(items[0], outcome)], []
     else:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from PIL import Image
 
 from sdg.defects import Diagnosis, Status
 from sdg.errors import SdgError
-from sdg.images import load_image, load_image_bytes, png_bytes
+from sdg.images import as_rgb, load_image
 
 Source = str | os.PathLike[str] | Image.Image
 """An image: its file, or a picture in memory."""
@@ -21,8 +22,7 @@ Pair = tuple[Source, str]
 """An image and the prompt it was generated from."""
 
 _LOG = logging.getLogger("sdg.detectors")
-# Modes that PNG holds without loss; anything else Pillow converts itself.
-_PNG_MODES: Final = ("1", "L", "LA", "P", "RGBA", "I;16")
+_LOADING: Final = threading.Lock()
 
 
 class Detector(Protocol):
@@ -89,11 +89,13 @@ def picture(image: Source) -> Image.Image:
         return load_image(image)
     if not isinstance(image, Image.Image):
         raise SdgError(f"An image is a path or a PIL image, not {type(image).__name__}.")
-    if image.mode == "RGB":
-        return image
-    if image.mode not in _PNG_MODES:
-        return image.convert("RGB")
-    return load_image_bytes(png_bytes(image), "the image")
+    with _LOADING:  # a file that is opened only is read here, which no two threads may do at once
+        return image if image.mode == "RGB" and _is_loaded(image) else as_rgb(image, "The image")
+
+
+def _is_loaded(image: Image.Image) -> bool:
+    """Whether the pixels are in memory already, and some are there."""
+    return type(image) is Image.Image and image.width > 0 and image.height > 0
 
 
 def path_of(image: Source) -> str | None:

@@ -20,8 +20,11 @@ def draw_overlays(
     """Draw each image that has an answer into `folder`, under its own path, as PNG; returns how many.
 
     items and rows belong together one by one. A path leads nowhere outside of the folder; of two images
-    that would get the same name the second gets a number. Raises SdgError where a file cannot be written.
+    that would get the same name the second gets a number. Raises SdgError where a file cannot be written,
+    and as `spare_images` does.
     """
+    items = list(items)
+    spare_images(items, folder)
     taken: set[Path] = set()
     for item, row in zip(items, rows, strict=True):
         diagnosis = from_prediction(row).diagnosis
@@ -35,6 +38,17 @@ def draw_overlays(
         taken.add(target)
         save_image(draw_overlay(image, diagnosis.defects, legend="right", caption=item.prompt), target)
     return len(taken)
+
+
+def spare_images(items: Iterable[Item], folder: str | os.PathLike[str]) -> None:
+    """Raise SdgError where an overlay in `folder` would be written over one of the images."""
+    items = list(items)
+    images = {item.file.resolve() for item in items}
+    for item in items:
+        if Path(folder, *_inside(item.filepath)).with_suffix(".png").resolve() in images:
+            raise SdgError(
+                f"The overlay of {item.filepath} in {folder} would replace an image; name another folder."
+            )
 
 
 def _inside(filepath: str) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ def _box(start: int, stop: int, size: int) -> tuple[int, int]:
 def read_heat(file: Path) -> Heat:
     """A map as (H, W) in 0 to 1, from a grey PNG or a NPY array; raises SdgError, naming the file."""
     values = _read_npy(file) if file.suffix == ".npy" else _read_png(file)
-    if values.dtype == np.uint8 or values.dtype == np.uint16:
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:  # in either order of bytes
         return (values / np.float32(np.iinfo(values.dtype).max)).astype(np.float32)
     heat = values.astype(np.float32)
     if not (heat.min() >= 0 and heat.max() <= 1):  # written so that NaN is refused too
@@ -172,13 +172,20 @@ def _read_npy(file: Path) -> NDArray[Any]:
         # Mapped, so that a wrong shape is refused before it fills the memory; pickles may run code.
         values = np.load(file, mmap_mode="r", allow_pickle=False)
         shape = [length for length in values.shape if length != 1]
-    except (OSError, ValueError, EOFError, AttributeError):
+    except Exception:  # numpy raises a dozen unrelated types on damaged headers
         raise SdgError(f"{file} is damaged or holds no plain array; write the heat map again.") from None
     if values.ndim > 2 and len(shape) == 2:  # (1, H, W), as models give it
         values = values.reshape(shape)
     if values.ndim != 2 or values.dtype.kind not in "uf" or not 1 <= values.size <= MAX_PIXELS:
         raise SdgError(f"{file} is no heat map: it needs the shape (H, W) and numbers from 0 to 1.")
     return np.asarray(values)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # longer than names may be, or where one may not look
+        return False
 
 
 def _find_map(folder: Path, path: str, kind: DefectType) -> Path | None:
@@ -195,6 +202,6 @@ def _find_map(folder: Path, path: str, kind: DefectType) -> Path | None:
                 folder.joinpath(*parents, f"{stem}.{kind.value}{suffix}"),
                 folder.joinpath(*parents, f"{stem}_{kind.value}{suffix}"),
             ):
-                if candidate.is_file():
+                if _is_file(candidate):
                     return candidate
     return None

@@ -26,12 +26,14 @@ def gather(
     prompt: str | None = None,
     prompts: Place | None = None,
     images: Place | None = None,
+    leave_out: Place | None = None,
 ) -> list[Item]:
     """Every image that `sources` name, each once, in their order; a folder's in the order of their paths.
 
     A JSON Lines file holds `filepath` and `caption` (or `prompt`); its images lie in the folder `images`,
     by default its own. For other images the prompt is `prompt`, or what the JSON Lines file `prompts` says
-    for their path, the end of their path or their name.
+    for their path, the end of their path or their name. leave_out: a folder inside of one of `sources` whose
+    images are no inputs, such as drawings of them.
     Raises SdgError for a source that does not exist, and for images without a prompt.
     """
     if prompt is not None and prompts is not None:
@@ -43,7 +45,7 @@ def gather(
             folder = path.parent if images is None else Path(images)
             found += [(name, text, folder / name) for name, text in _pairs(path)]
         elif path.is_dir():
-            found += [(file.as_posix(), prompt, file) for file in _image_files(path)]
+            found += [(file.as_posix(), prompt, file) for file in _image_files(path, leave_out)]
         elif path.exists():
             found.append((path.as_posix(), prompt, path))
         else:
@@ -56,11 +58,15 @@ def gather(
     return list(dict.fromkeys(items))
 
 
-def _image_files(folder: Path) -> list[Path]:
+def _image_files(folder: Path, leave_out: Place | None) -> list[Path]:
+    drawn = None if leave_out is None else Path(leave_out).resolve()
+    if drawn == folder.resolve():
+        drawn = None  # asked for by its name
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _IMAGES and not path.name.startswith(".")
+        if path.suffix.lower() in _IMAGES and not path.name.startswith(".") and path.is_file()
+        if drawn is None or drawn not in path.resolve().parents
     ]
     if not files:
         raise SdgError(f"{folder} holds no images.")

@@ -35,7 +35,10 @@ def begin(out: Path, settings: Mapping[str, Mapping[str, Any]], resume: bool) ->
     `out` exists and `resume` is not asked for, and where it was begun with other settings.
     """
     manifest = out.with_name(out.name + ".run.json")
-    exists = out.exists() or partial_of(out).exists()
+    try:
+        exists = out.exists() or partial_of(out).exists()
+    except OSError as error:
+        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
     if exists and not resume:
         raise SdgError(f"{out} exists already; go on with --resume, or name another file.")
     if not exists:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, failed
 from sdg.detectors.chat import ChatServer, Refused, Unanswered, as_data_url
+from sdg.detectors.patience import is_address
 from sdg.detectors.turns import chat_turns, fitted_picture
 from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
@@ -52,7 +52,7 @@ class OpenAIDetector(StreamingDetector):
         first_pause: float = 1.0,
         key_name: str = KEY_NAME,
     ) -> None:
-        if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
+        if not is_address(base_url):
             raise SdgError(
                 f"{base_url!r} is no address of a server; write openai:http://localhost:8000/v1#MODEL."
             )

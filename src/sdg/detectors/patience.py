@@ -42,6 +42,15 @@ class TryAgain(Exception):
         self.after = after
 
 
+def is_address(url: str) -> bool:
+    """Whether a client can be made of it: http or https, a host, a port that is one."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port out of range, an open bracket
+        return False
+
+
 class PatientServer:
     """A client of one address, open within `async with`.
 
@@ -53,6 +62,8 @@ class PatientServer:
     def __init__(
         self, url: str, key: str, *, timeout: float, attempts: int, first_pause: float = 1.0
     ) -> None:
+        if not key.isascii() or not key.isprintable():
+            raise SdgError("The API key holds what no header can: letters beyond ASCII, or a line's end.")
         self._url = url
         self._key, self._timeout, self._attempts, self._first_pause = key, timeout, attempts, first_pause
         self._client: Any = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sdg.detectors.answering import Answer, LoadedModel
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
-from sdg.errors import SdgError
+from sdg.errors import SdgError, loading_errors
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, parse_response
 
@@ -94,7 +94,7 @@ class TransformersDetector(StreamingDetector):
             model = AutoModelForImageTextToText.from_pretrained(
                 self._checkpoint, dtype=getattr(torch, self._dtype), use_safetensors=True, **place
             )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+        except loading_errors() as error:
             reason = " ".join(str(error).split())[:300]
             raise SdgError(f"{self._checkpoint} cannot be loaded as a detector: {reason}") from error
         return model.to(self._device).eval(), processor

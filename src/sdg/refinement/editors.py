@@ -13,7 +13,7 @@ from PIL import Image
 
 from sdg.detectors import uri as uris
 from sdg.detectors.transformers_ import choose_device
-from sdg.errors import SdgError
+from sdg.errors import SdgError, loading_errors
 from sdg.refinement.masks import Mask, as_picture
 from sdg.refinement.request import EditRequest
 
@@ -267,7 +267,7 @@ def _folder_pipeline(folder: str, device: str, dtype: str) -> Any:
             pipeline = AutoPipelineForInpainting.from_pretrained(folder, **settings)
         except ValueError:  # of this family there is no inpainting
             pipeline = AutoPipelineForImage2Image.from_pretrained(folder, **settings)
-    except (OSError, ValueError) as error:
+    except loading_errors() as error:
         raise SdgError(f"{folder} cannot be loaded as an editor ({str(error).splitlines()[0]}).") from error
     try:
         return pipeline.to(device)

@@ -17,12 +17,11 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
-from sdg.detectors.patience import PatientServer, Refused, TryAgain, Unanswered
+from sdg.detectors.patience import PatientServer, Refused, TryAgain, Unanswered, is_address
 from sdg.errors import SdgError
 from sdg.images import load_image_bytes, png_bytes
 from sdg.refinement.canvas import Canvas
@@ -64,7 +63,7 @@ class OpenAIEditor:
         first_pause: float = 1.0,
         key_name: str = KEY_NAME,
     ) -> None:
-        if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname or not model:
+        if not is_address(base_url) or not model:
             raise SdgError(
                 "Write openai:BASE_URL#MODEL, such as openai:https://api.openai.com/v1#gpt-image-1.5."
             )

@@ -6,7 +6,7 @@ OUT/000000.png …    OUT/pictures.jsonl (what was asked for)    OUT/settings.js
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -40,18 +40,21 @@ def draw_folder(
     *,
     steps: int,
     seed: int,
+    weights: Mapping[str, str | None] | None = None,
     resume: bool = False,
     max_minutes: float | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> int:
     """Draw one picture a prompt into a folder; returns how many are drawn, fewer if max_minutes ended it.
 
-    resume: keep the batches that lie there already. Raises SdgError where the folder holds something and is
-    not to be resumed, holds pictures of other prompts or settings, or cannot be written.
+    weights: fingerprints that tell the pipeline from others. resume: keep the batches that lie there
+    already. Raises SdgError where the folder holds something and is not to be resumed, holds pictures of
+    other prompts, settings or weights, or cannot be written.
     """
     from sdg.testbed.generator.sampling import sample_pictures
 
-    settings = json.dumps({"steps": steps, "seed": seed, "prompts": list(prompts)}, indent=2) + "\n"
+    described = {"steps": steps, "seed": seed, **(weights or {}), "prompts": list(prompts)}
+    settings = json.dumps(described, indent=2) + "\n"
     note = out / "settings.json"
     try:
         if out.is_dir() and any(out.iterdir()):

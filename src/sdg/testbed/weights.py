@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, loading_errors
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -39,7 +39,7 @@ def load_generator(
     folder = _holding("model_index.json", "pipeline", packaged(GENERATOR) if folder is None else folder)
     try:
         pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, AttributeError) as error:
+    except loading_errors() as error:
         raise SdgError(f"{folder} cannot be loaded as a FluxPipeline ({_first_line(error)}).") from error
     if lora is not None:
         from sdg.alignment.policies.lora import load_lora
@@ -56,9 +56,9 @@ def load_scorer(folder: Path | str | None = None) -> tuple[CLIPModel, Any]:
 
     folder = _holding("config.json", "scorer", packaged(SCORER) if folder is None else folder)
     try:
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
         return model, AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except loading_errors() as error:
         raise SdgError(f"{folder} cannot be loaded as a CLIPModel ({_first_line(error)}).") from error
 
 

@@ -35,7 +35,7 @@ from sdg.data.jsonl import dump_object
 from sdg.detectors.turns import checkpoint_profile
 from sdg.detectors.uri import is_path
 from sdg.embeddings import load_embedder
-from sdg.errors import SdgError
+from sdg.errors import SdgError, loading_errors
 from sdg.files import atomic_writer, write_text
 from sdg.prompting import PromptProfile
 from sdg.recipes import to_document
@@ -74,7 +74,7 @@ def load_processor(recipe: ModelRecipe) -> Any:
         )
     try:
         processor = AutoProcessor.from_pretrained(recipe.checkpoint, revision=recipe.revision)
-    except (OSError, ValueError, ImportError) as error:
+    except loading_errors() as error:
         raise _unloadable(recipe, error) from error
     processor.tokenizer.padding_side = "left"
     return processor
@@ -90,7 +90,7 @@ def load_model(recipe: ModelRecipe) -> PreTrainedModel:
             attn_implementation=recipe.attention,
             use_safetensors=True,
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except loading_errors() as error:
         raise _unloadable(recipe, error) from error
     assert isinstance(model, PreTrainedModel)
     if recipe.freeze_vision:

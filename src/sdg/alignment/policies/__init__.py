@@ -12,7 +12,7 @@ from sdg.alignment.policies.flux import FluxPolicy
 from sdg.alignment.policies.lora import add_lora
 from sdg.alignment.policies.sd3 import Sd3Policy
 from sdg.alignment.recipe import PolicyRecipe
-from sdg.errors import SdgError
+from sdg.errors import SdgError, loading_errors
 
 __all__ = ["FlowPolicy", "FluxPolicy", "Rollout", "Sd3Policy", "Transitions", "load_pipeline", "load_policy"]
 
@@ -24,8 +24,10 @@ def load_pipeline(recipe: PolicyRecipe) -> Any:
     location = model_location(recipe.model)
     pipeline_class = FAMILIES[recipe.family].pipeline_class()
     try:
-        pipeline = pipeline_class.from_pretrained(location, torch_dtype=getattr(torch, recipe.dtype))
-    except (OSError, ValueError, TypeError) as error:
+        pipeline = pipeline_class.from_pretrained(
+            location, torch_dtype=getattr(torch, recipe.dtype), use_safetensors=True
+        )
+    except loading_errors() as error:
         reason = str(error).strip().splitlines()[0]
         raise SdgError(
             f"{location} cannot be loaded as a {pipeline_class.__name__} ({reason}); "

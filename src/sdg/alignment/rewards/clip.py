@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, loading_errors
 
 
 class ClipScorer:
@@ -22,10 +22,10 @@ class ClipScorer:
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
         try:
-            self.model = CLIPModel.from_pretrained(model).to(device).eval()
+            self.model = CLIPModel.from_pretrained(model, use_safetensors=True).to(device).eval()
             self.tokenizer = AutoTokenizer.from_pretrained(processor or model)
             self.image_processor = AutoImageProcessor.from_pretrained(processor or model)
-        except (OSError, ValueError) as error:
+        except loading_errors() as error:
             reason = str(error).strip().splitlines()[0]
             raise SdgError(f"clip:{model} cannot be loaded as a CLIPModel ({reason}).") from error
 
