@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args, runti
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.errors import SdgError, loading_errors
+from sdg.errors import SdgError, first_line, loading_errors
 
 if TYPE_CHECKING:
     import torch
@@ -224,7 +224,7 @@ def _load_transformer(source: str, label: str, pooling: Pooling) -> TransformerE
     except loading_errors() as error:
         where = "is not a readable model folder" if Path(source).exists() else "could not be fetched"
         raise SdgError(
-            f"The embedding model {source} {where} ({str(error).splitlines()[0]}); give the folder of a "
+            f"The embedding model {source} {where} ({first_line(error)}); give the folder of a "
             f"downloaded copy, or one of {', '.join(EMBEDDERS)}."
         ) from error
     tokens = _MAX_TOKENS[pooling]

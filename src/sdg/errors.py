@@ -9,4 +9,10 @@ def loading_errors() -> tuple[type[Exception], ...]:
     """What libraries raise for a checkpoint that is missing, damaged or of another kind than asked for."""
     from safetensors import SafetensorError  # late: only who loads checkpoints has it
 
-    return OSError, ValueError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError
+    plain = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError)
+    return (*plain, SafetensorError)
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line; its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

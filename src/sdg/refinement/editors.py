@@ -13,7 +13,7 @@ from PIL import Image
 
 from sdg.detectors import uri as uris
 from sdg.detectors.transformers_ import choose_device
-from sdg.errors import SdgError, loading_errors
+from sdg.errors import SdgError, first_line, loading_errors
 from sdg.refinement.masks import Mask, as_picture
 from sdg.refinement.request import EditRequest
 
@@ -268,7 +268,7 @@ def _folder_pipeline(folder: str, device: str, dtype: str) -> Any:
         except ValueError:  # of this family there is no inpainting
             pipeline = AutoPipelineForImage2Image.from_pretrained(folder, **settings)
     except loading_errors() as error:
-        raise SdgError(f"{folder} cannot be loaded as an editor ({str(error).splitlines()[0]}).") from error
+        raise SdgError(f"{folder} cannot be loaded as an editor ({first_line(error)}).") from error
     try:
         return pipeline.to(device)
     except torch.OutOfMemoryError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.errors import SdgError, loading_errors
+from sdg.errors import SdgError, first_line, loading_errors
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -40,7 +40,7 @@ def load_generator(
     try:
         pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     except loading_errors() as error:
-        raise SdgError(f"{folder} cannot be loaded as a FluxPipeline ({_first_line(error)}).") from error
+        raise SdgError(f"{folder} cannot be loaded as a FluxPipeline ({first_line(error)}).") from error
     if lora is not None:
         from sdg.alignment.policies.lora import load_lora
 
@@ -59,7 +59,7 @@ def load_scorer(folder: Path | str | None = None) -> tuple[CLIPModel, Any]:
         model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
         return model, AutoTokenizer.from_pretrained(folder)
     except loading_errors() as error:
-        raise SdgError(f"{folder} cannot be loaded as a CLIPModel ({_first_line(error)}).") from error
+        raise SdgError(f"{folder} cannot be loaded as a CLIPModel ({first_line(error)}).") from error
 
 
 def export_half(model: Any, folder: Path) -> int:
@@ -79,7 +79,3 @@ def _holding(file: str, what: str, folder: Path | str) -> Path:
     if not (folder / file).is_file():
         raise SdgError(f"{folder} holds no {what} ({file} is missing); check the path.")
     return folder
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -12,7 +12,7 @@ from sdg.alignment.policies.flux import FluxPolicy
 from sdg.alignment.policies.lora import add_lora
 from sdg.alignment.policies.sd3 import Sd3Policy
 from sdg.alignment.recipe import PolicyRecipe
-from sdg.errors import SdgError, loading_errors
+from sdg.errors import SdgError, first_line, loading_errors
 
 __all__ = ["FlowPolicy", "FluxPolicy", "Rollout", "Sd3Policy", "Transitions", "load_pipeline", "load_policy"]
 
@@ -28,7 +28,7 @@ def load_pipeline(recipe: PolicyRecipe) -> Any:
             location, torch_dtype=getattr(torch, recipe.dtype), use_safetensors=True
         )
     except loading_errors() as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise SdgError(
             f"{location} cannot be loaded as a {pipeline_class.__name__} ({reason}); "
             "check policy.model and policy.family."

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdg.alignment.recipe import LoraRecipe
-from sdg.errors import SdgError
+from sdg.errors import SdgError, first_line, loading_errors
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """The name by which `pipeline.load_lora_weights(folder)` finds an adapter."""
@@ -125,9 +125,8 @@ def load_lora(pipeline: Any, folder: Path | str, named: str) -> None:
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
         with safe_open(Path(folder) / WEIGHTS, "pt") as file:
             limit_adapter(pipeline.transformer, float((file.metadata() or {}).get(_ABOVE, 0)))
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise SdgError(f"{folder} does not fit {named} ({why}).") from error
+    except loading_errors() as error:
+        raise SdgError(f"{folder} does not fit {named} ({first_line(error)}).") from error
 
 
 def _note(path: Path, notes: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from sdg.errors import SdgError, loading_errors
+from sdg.errors import SdgError, first_line, loading_errors
 
 
 class ClipScorer:
@@ -26,7 +26,7 @@ class ClipScorer:
             self.tokenizer = AutoTokenizer.from_pretrained(processor or model)
             self.image_processor = AutoImageProcessor.from_pretrained(processor or model)
         except loading_errors() as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise SdgError(f"clip:{model} cannot be loaded as a CLIPModel ({reason}).") from error
 
     @torch.inference_mode()

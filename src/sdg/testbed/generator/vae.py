@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, first_line, loading_errors
 from sdg.testbed.checkpoint import replace_folder
 from sdg.testbed.layout import sample_scene
 from sdg.testbed.loop import Budget, SeededBatches, fit
@@ -51,9 +51,9 @@ def load_vae(folder: Path) -> AutoencoderKL:
     if not (folder / "config.json").is_file():
         raise SdgError(f"{folder} holds no autoencoder; train one with `sdg testbed train-vae`.")
     try:
-        return AutoencoderKL.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return AutoencoderKL.from_pretrained(folder, use_safetensors=True)
+    except loading_errors() as error:
+        reason = first_line(error)
         raise SdgError(f"{folder} cannot be loaded as an AutoencoderKL ({reason}).") from error
 
 
