@@ -9,6 +9,7 @@ import io
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -318,6 +319,15 @@ def test_one_opened_file_in_many_pairs_is_read_once(tmp_path: Any) -> None:
     with Server(lambda index, attempt: completion(CLEAN)) as server, Image.open(tmp_path / "a.png") as image:
         found = detector(server, concurrency=8).diagnose([(image, "a")] * 16)
     assert [one.status for one in found] == ["ok"] * 16
+
+
+def test_threads_share_a_detector() -> None:
+    with Server(lambda index, attempt: completion(CLEAN)) as server:
+        shared = detector(server, concurrency=4)
+        with ThreadPoolExecutor(4) as threads:
+            pairs = [(tagged(index), "a") for index in range(8)]
+            found = list(threads.map(shared.diagnose, [pairs] * 8))
+    assert all(one.status == "ok" for several in found for one in several)
 
 
 def test_a_picture_in_memory_that_cannot_be_read_fails_alone(tmp_path: Any) -> None:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -61,7 +62,11 @@ class OpenAIDetector(StreamingDetector):
             raise SdgError(f"The environment variable {key_name} is not set; put the API key into it.")
         self._model, self._profile, self._concurrency = model, profile, concurrency
         self._unanswered, self._last, self._again_at = 0, "", 0.0
-        self._server = ChatServer(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
+        # A client belongs to the event loop it is used in, so that each call makes its own.
+        self._server = partial(
+            ChatServer, base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause
+        )
+        self._server()  # says at once what is wrong with the key
 
     @property
     def identity(self) -> Mapping[str, str | int | float]:
@@ -103,14 +108,14 @@ class OpenAIDetector(StreamingDetector):
     ) -> None:
         waiting = iter(indices)
 
-        async def ask_in_turn() -> None:
+        async def ask_in_turn(server: ChatServer) -> None:
             for index in waiting:
                 if self._unanswered >= 2 * self._concurrency + 8 and time.monotonic() < self._again_at:
                     in_a_row = f"{self._unanswered} images in a row got no answer"
                     outcome = failed(f"Not asked, as {in_a_row}: {self._last}")
                 else:
                     try:
-                        outcome = await self._ask(*pairs[index], index)
+                        outcome = await self._ask(server, *pairs[index], index)
                         self._unanswered = 0 if not outcome.error else self._unanswered
                     except Unanswered as error:
                         self._unanswered, self._last = self._unanswered + 1, str(error)
@@ -118,8 +123,9 @@ class OpenAIDetector(StreamingDetector):
                         outcome = failed(self._last)
                 results.put((index, outcome))
 
-        workers = [asyncio.ensure_future(ask_in_turn()) for _ in range(min(self._concurrency, len(indices)))]
-        async with self._server:
+        async with self._server() as server:
+            together = min(self._concurrency, len(indices))
+            workers = [asyncio.ensure_future(ask_in_turn(server)) for _ in range(together)]
             try:
                 done = asyncio.gather(*workers)
                 while not done.done():
@@ -132,11 +138,11 @@ class OpenAIDetector(StreamingDetector):
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _ask(self, image: Source, prompt: str, index: int) -> Outcome:
+    async def _ask(self, server: ChatServer, image: Source, prompt: str, index: int) -> Outcome:
         """The outcome of one pair; raises Unanswered where the server is to blame."""
         try:
             turns = await asyncio.to_thread(self._turns, image, prompt)
-            answer = await self._server.ask(self._body(turns, index))
+            answer = await server.ask(self._body(turns, index))
         except (SdgError, Refused) as error:
             return failed(str(error))
         diagnosis = parse_response(answer.text, require_think=self._profile.answer.think)

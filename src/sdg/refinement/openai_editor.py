@@ -80,6 +80,7 @@ class OpenAIEditor:
             attempts=attempts,
             first_pause=first_pause,
         )
+        self._server()  # says at once what is wrong with the key
 
     @property
     def concurrency(self) -> int:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from PIL import Image
@@ -69,7 +70,11 @@ class UnifiedReward:
             raise SdgError("A scorer's timeout is above 0 and parallel at least 1.")
         self.base_url, self.model, self.parallel = base_url, model, parallel
         key = os.environ.get("OPENAI_API_KEY", "")
-        self._server = ChatServer(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
+        # A client belongs to the event loop it is used in, so that each call makes its own.
+        self._server = partial(
+            ChatServer, base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause
+        )
+        self._server()  # says at once what is wrong with the key
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
         """Scores at temperature 0; None where the server kept failing or answered unreadably."""
@@ -80,19 +85,21 @@ class UnifiedReward:
     async def _score_all(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
         free = asyncio.Semaphore(self.parallel)
         try:
-            async with self._server, asyncio.TaskGroup() as group:
+            async with self._server() as server, asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._score_one(picture, prompt, free))
+                    group.create_task(self._score_one(server, picture, prompt, free))
                     for picture, prompt in zip(pictures, prompts, strict=True)
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _score_one(self, picture: Image.Image, prompt: str, free: asyncio.Semaphore) -> float | None:
+    async def _score_one(
+        self, server: ChatServer, picture: Image.Image, prompt: str, free: asyncio.Semaphore
+    ) -> float | None:
         async with free:
             try:
-                answer = await self._server.ask(await asyncio.to_thread(self._body, picture, prompt))
+                answer = await server.ask(await asyncio.to_thread(self._body, picture, prompt))
             except Unanswered as error:
                 _LOG.warning("A picture has no base reward: %s", error)
                 return None
