@@ -167,13 +167,7 @@ def _load(stream: IO[bytes], name: str, max_pixels: int) -> Image.Image:
     image = _open(stream, name, max_pixels)
     # Before loading: Pillow turns a TIFF itself while loading it, and forgets where it stood.
     orientation = _orientation(image)
-    try:
-        image.load()
-        rgb = _to_rgb(image, name)
-    except SdgError:
-        raise
-    except Exception as error:  # as above, for damaged pixel data
-        raise _damaged(name) from error
+    rgb = as_rgb(image, name)
     turn = _UPRIGHT.get(orientation)
     upright = rgb if turn is None else rgb.transpose(turn)
     upright.info.clear()  # profiles and EXIF describe the file, no longer these pixels
@@ -204,7 +198,7 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
         return _to_rgb(image, name)
     except SdgError:
         raise
-    except Exception as error:  # of a file that is damaged, gone or closed
+    except Exception as error:  # Pillow's own, as above: the file is damaged, gone or closed
         raise _damaged(name) from error
 
 
