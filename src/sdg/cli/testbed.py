@@ -123,9 +123,9 @@ def sample(
     from sdg.testbed.drawing import check_prompts, draw_folder
 
     check_prompts(prompts)
-    from sdg.testbed.corpus import fingerprint
+    from sdg.testbed.corpus import fingerprints
     from sdg.testbed.generator.sampling import held_out_prompts
-    from sdg.testbed.weights import GENERATOR, load_generator, packaged
+    from sdg.testbed.weights import load_generator
 
     texts = list(prompts) or held_out_prompts(count, seed)
     generator = load_generator(pipeline, lora=lora)
@@ -136,10 +136,7 @@ def sample(
             out,
             steps=steps,
             seed=seed,
-            weights={
-                "weights": fingerprint(pipeline or packaged(GENERATOR)),
-                "lora": None if lora is None else fingerprint(lora),
-            },
+            weights=fingerprints(pipeline, lora),
             resume=resume,
             max_minutes=max_minutes,
             on_progress=on_progress,

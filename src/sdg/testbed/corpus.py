@@ -162,3 +162,13 @@ def fingerprint(pipeline: Path) -> str:
         digest.update(file.relative_to(pipeline).as_posix().encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def fingerprints(pipeline: Path | None, lora: Path | None) -> dict[str, str | None]:
+    """What tells a generator, by default the packaged one, and its adapter from others."""
+    from sdg.testbed.weights import GENERATOR
+
+    return {
+        "weights": fingerprint(pipeline or GENERATOR),
+        "lora": None if lora is None else fingerprint(lora),
+    }

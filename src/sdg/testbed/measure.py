@@ -22,7 +22,7 @@ from sdg.defects import DefectType
 from sdg.errors import SdgError
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.records import Record
-from sdg.testbed.corpus import Wanted, draw_generated, fingerprint
+from sdg.testbed.corpus import Wanted, draw_generated, fingerprints
 from sdg.testbed.folder import building
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def measure_generator(
     None where max_minutes ended it early. Raises SdgError as `load_generator` and `building` do.
     """
     from sdg.testbed.generator.sampling import held_out_prompts
-    from sdg.testbed.weights import GENERATOR, load_generator
+    from sdg.testbed.weights import load_generator
 
     generator = load_generator(pipeline, lora=lora)
     settings = {
@@ -136,8 +136,7 @@ def measure_generator(
         "seeds": seeds,
         "steps": steps,
         "seed": seed,
-        "weights": fingerprint(pipeline or GENERATOR),
-        "lora": None if lora is None else fingerprint(lora),
+        **fingerprints(pipeline, lora),
         "version": __version__,
     }
     texts, began = held_out_prompts(prompts, seed), monotonic()
