@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sdg.images import draw_overlay, load_image, save_image
 
 
 def draw_overlays(
-    items: Iterable[Item], rows: Iterable[Mapping[str, Any]], folder: str | os.PathLike[str]
+    items: Sequence[Item], rows: Iterable[Mapping[str, Any]], folder: str | os.PathLike[str]
 ) -> int:
     """Draw each image that has an answer into `folder`, under its own path, as PNG; returns how many.
 
@@ -23,7 +23,6 @@ def draw_overlays(
     that would get the same name the second gets a number. Raises SdgError where a file cannot be written,
     and as `spare_images` does.
     """
-    items = list(items)
     spare_images(items, folder)
     taken: set[Path] = set()
     for item, row in zip(items, rows, strict=True):
@@ -40,9 +39,8 @@ def draw_overlays(
     return len(taken)
 
 
-def spare_images(items: Iterable[Item], folder: str | os.PathLike[str]) -> None:
+def spare_images(items: Sequence[Item], folder: str | os.PathLike[str]) -> None:
     """Raise SdgError where an overlay in `folder` would be written over one of the images."""
-    items = list(items)
     images = {item.file.resolve() for item in items}
     for item in items:
         if Path(folder, *_inside(item.filepath)).with_suffix(".png").resolve() in images:
