@@ -29,17 +29,17 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from sdg.alignment.drawing import Drawn, roll_out
-from sdg.alignment.named import read_prompts
 from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
-from sdg.alignment.policies.lora import add_lora, lora_parameters
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.rewards.weighted import load_reward
 from sdg.alignment.scoring import Score, Scoring, load_judge
 from sdg.alignment.signals import training_signal
 from sdg.detectors.base import Pair
 from sdg.errors import SdgError
+from sdg.io.named import read_prompts
+from sdg.models.lora import add_lora, lora_parameters
 from sdg.recipes import load_recipe
+from sdg.scorers.weighted import load_reward
 
 UP: Final = ".lora_B."  # the half of an adapter that starts at zero, and alone has a gradient then
 

@@ -22,12 +22,12 @@ import torch
 from sdg import Defect
 from sdg.alignment.advantages import scalar_advantages, spatial_advantages
 from sdg.alignment.losses import boxflow_loss, flow_grpo_loss
-from sdg.alignment.named import read_prompts
 from sdg.alignment.optimising import adapter_optimizer
 from sdg.alignment.policies import load_policy
-from sdg.alignment.policies.lora import lora_parameters
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.reward_map import alphas, spatial_rewards
+from sdg.io.named import read_prompts
+from sdg.models.lora import lora_parameters
 from sdg.recipes import load_recipe
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes/align/boxflow-testbed.yaml"

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 import sdg
-from sdg.detectors import shrinking
+from sdg.models import batching as shrinking
 from sdg.prompting import Generation, PromptProfile
 from sdg.testbed.injection.sample import sample
-from sdg.testbed.weights import DETECTOR
+from sdg.testbed.models.packaged import DETECTOR
 
 PICTURES = 64
 BATCHES = (1, 4, 16, 64)
@@ -31,7 +31,7 @@ WORDS = "a an two three four red green blue circle square triangle left right of
 
 
 def untrained(folder: Path) -> Path:
-    from sdg.testbed.detector.build import new_model, new_processor, new_tokenizer
+    from sdg.testbed.models.detector.build import new_model, new_processor, new_tokenizer
 
     profile = PromptProfile(template="caption: {caption}", generation=Generation(max_new_tokens=120))
     tokenizer = new_tokenizer([WORDS, str(profile.template)])

@@ -20,11 +20,11 @@ from scipy import ndimage
 
 from sdg import Diagnosis
 from sdg.testbed.injection import sample
-from sdg.testbed.layout import sample_scene
 from sdg.testbed.oracle import diagnose
 from sdg.testbed.oracle.check import check
-from sdg.testbed.renderer import render
-from sdg.testbed.world import Level
+from sdg.testbed.world.layout import sample_scene
+from sdg.testbed.world.renderer import render
+from sdg.testbed.world.scene import Level
 
 Picture = NDArray[np.uint8]
 

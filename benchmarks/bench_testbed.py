@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdg.testbed.dataset import generate
+from sdg.testbed.datasets.injected import generate
 from sdg.testbed.injection import sample
-from sdg.testbed.world import Level
+from sdg.testbed.world.scene import Level
 
 SAMPLE_BUDGET = 400  # samples a second and core
 DATASET_BUDGET = 300  # pictures a second on two cores

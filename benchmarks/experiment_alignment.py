@@ -27,10 +27,10 @@ from typing import Any, Final
 
 from sdg.alignment.compare import BASE, Comparison, tabulate
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.runlog import read_log
 from sdg.errors import SdgError
-from sdg.files import write_text
+from sdg.io.files import write_text
 from sdg.recipes import load_recipe
+from sdg.runs.log import read_log
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RECIPES: Final = {
@@ -39,7 +39,7 @@ RECIPES: Final = {
     "flow-grpo": ROOT / "recipes/align/flowgrpo-testbed.yaml",
 }
 """Method -> recipe, the slowest first."""
-PROMPTS: Final = "prompts.held_out=python:sdg.testbed.alignment.prompts?split=test&count={count}"
+PROMPTS: Final = "prompts.held_out=python:sdg.testbed.entry.prompts?split=test&count={count}"
 DEFECTS: Final = "oracle/defects"
 TARGET: Final = 0.25  # fewer defects a picture than base, as a share
 ADAPTER: Final = "final/pytorch_lora_weights.safetensors"

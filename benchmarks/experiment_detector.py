@@ -27,15 +27,15 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from sdg import Defect, DefectType, Diagnosis, load_detector
-from sdg.data.jsonl import read_objects
-from sdg.data.sdg30k import from_prediction, read_annotations
+from sdg.data.formats.sdg30k import from_prediction, read_annotations
 from sdg.detectors.bulk import Item, run
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
 from sdg.evaluation import PAPER_METRICS, Evaluation, compare, evaluate
 from sdg.evaluation.result import cell, interval_cell
 from sdg.evaluation.tables import p_cell
-from sdg.files import write_text
+from sdg.io.files import write_text
+from sdg.io.jsonl import read_objects
 from sdg.records import Record
 from sdg.response import format_fault
 

@@ -30,19 +30,19 @@ from sdg import Diagnosis, load_detector
 from sdg.alignment.heat import drawn_heat
 from sdg.alignment.monitors import defect_measures
 from sdg.alignment.pictures import TILE, picture_grid
-from sdg.data import jsonl
-from sdg.data.sdg30k import read_annotations
+from sdg.data.formats.sdg30k import read_annotations
 from sdg.detectors.base import StreamingDetector
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.evaluation.resampling import bootstrap_sums, interval
-from sdg.files import write_text
 from sdg.images import load_image, save_image
+from sdg.io import jsonl
+from sdg.io.files import write_text
 from sdg.overlay import draw_overlay
 from sdg.refinement import Editor, EditSettings, Mode, load_editor, severity
 from sdg.refinement.batch import OUTPUT, Plan, refine_all
 from sdg.reporting.refinement import Refinement, read_refinements
-from sdg.testbed.measure import RESAMPLES, measure_generator
+from sdg.testbed.models.measure import RESAMPLES, measure_generator
 from sdg.testbed.oracle import diagnose_all
 
 ROOT: Final = Path(__file__).resolve().parents[1]

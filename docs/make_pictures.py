@@ -33,9 +33,9 @@ def overview() -> Image.Image:
 def contact_sheet() -> Image.Image:
     """Clean scenes, injected defects with their boxes, and generated pictures with what the oracle finds."""
     from sdg.testbed import oracle
-    from sdg.testbed.alignment import prompts
-    from sdg.testbed.generator.sampling import sample_pictures
-    from sdg.testbed.weights import load_generator
+    from sdg.testbed.entry import prompts
+    from sdg.testbed.models.generator.sampling import sample_pictures
+    from sdg.testbed.models.packaged import load_generator
 
     rng = np.random.default_rng(SEED)
     clean = [sample(rng, kind="clean", size=CELL) for _ in range(COLUMNS)]

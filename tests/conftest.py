@@ -10,7 +10,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is first imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).parent))  # of `tiny_qwen3vl`
+HELPERS = str(Path(__file__).parent / "helpers")  # imported by name, also by processes that tests start
+sys.path.insert(0, HELPERS)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HELPERS, os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,3 +38,37 @@ def browser() -> Iterator[object]:
             pytest.skip("no Chromium: make browser")
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy-size checkpoints: flux (as FLUX.1-dev), sd3 (as SD3.5-medium) and clip."""
+    import toy
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    toy.flux_pipeline().save_pretrained(folder / "flux")
+    toy.sd3_pipeline().save_pretrained(folder / "sd3")
+    toy.save_clip(folder / "clip")
+    (folder / "train.txt").write_text("\n".join(toy.PROMPTS[:8]))
+    (folder / "held-out.txt").write_text("\n".join(toy.PROMPTS[8:]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untaught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that babbles: no end token, no blocks."""
+    import toy_qwen3vl
+
+    folder = tmp_path_factory.mktemp("untaught")
+    toy_qwen3vl.build(folder, steps=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that knows its six pictures; takes some seconds, so only slow tests use it."""
+    import toy_qwen3vl
+
+    folder = tmp_path_factory.mktemp("taught")
+    toy_qwen3vl.build(folder)
+    return folder

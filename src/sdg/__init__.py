@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sdg._version import __version__
 from sdg.defects import Defect, DefectType, Diagnosis, Status, Tier
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from sdg.records import Record
     from sdg.response import parse_response, render_response
 
-__version__ = "0.1.0"
 
 # Name -> module; loaded on first use, so that `import sdg` stays quick and never loads torch.
 _LAZY = {
@@ -31,6 +31,7 @@ __all__ = [
     "Record",
     "Status",
     "Tier",
+    "__version__",
     "evaluate",
     "load_detector",
     "parse_response",

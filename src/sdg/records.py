@@ -1,15 +1,21 @@
 """A Record is one image of a data set: where it lies, its prompt, and what is known of its defects.
 
-Readers and writers of each file format live in `sdg.data`; everything else takes and returns Records.
+Also what all file formats share about records: the faults a reader finds (it stops at the first, `sdg data
+validate` lists them all), and the extra keys for what a foreign format has no place for. `generator`, `split`
+and `annotator` keep their names; metadata keys stand beside them, and one that would be taken for something
+else goes into the object `_metadata`. How a diagnosis came to be, which truth seldom needs, goes into the
+object `_diagnosis`. So every format's round trip is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from sdg.defects import Diagnosis
+from sdg.defects import DefectType, Diagnosis, Status
+from sdg.errors import SdgError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +44,164 @@ class Record:
         for name in (self.generator, self.split, self.annotator):
             if name is not None and (not isinstance(name, str) or not name):
                 raise ValueError(f"A generator, split or annotator is a name or None, not {name!r}.")
+
+
+Path = str | os.PathLike[str]
+Part = tuple[str, Callable[[], Iterable[Record]]]
+"""Where in the file ("line 17"), and what makes its records or raises ValueError with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: the file, the place in it ("line 17", "" for the whole file) and the reason."""
+
+    path: str
+    place: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.place}: {self.reason}" if self.place else self.reason
+
+
+class Faults(ValueError):
+    """Several reasons why one part of a file cannot be used; as text, the first of them."""
+
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(self.reasons[0])
+
+
+def reasons(error: ValueError) -> tuple[str, ...]:
+    """All reasons a ValueError holds."""
+    return error.reasons if isinstance(error, Faults) else (str(error),)
+
+
+def raise_all(checks: Iterable[Callable[[], object]]) -> None:
+    """Call every check; raises Faults with all reasons where any of them raised ValueError."""
+    found: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except ValueError as error:
+            found.extend(reasons(error))
+    if found:
+        raise Faults(found)
+
+
+def read_parts(path: Path, parts: Iterable[Part]) -> Iterator[Record]:
+    """The records of all parts; raises SdgError with file, place and reason at the first fault."""
+    for place, make in parts:
+        try:
+            records = make()
+        except ValueError as error:
+            raise SdgError(str(Fault(str(path), place, str(error)))) from None
+        yield from records
+
+
+LABELS: Final = {**{kind.value: (kind,) for kind in DefectType}, "both": tuple(DefectType)}
+"""Label in a file -> types; `both`, in the released data, is one defect of each."""
+NAMES: Final = ("generator", "split", "annotator")
+ESCAPE: Final = "_metadata"
+STORED: Final = "_diagnosis"
+"""Key under which formats keep what `diagnosis_extras` gives."""
+_DIAGNOSIS_KEYS: Final = {"status": None, "reasoning": None, "raw": None, "repairs": None}.keys()
+
+
+def to_extras(record: Record, taken: Container[str]) -> dict[str, Any]:
+    """Keys for what the format does not hold; `taken` are the format's own keys."""
+    extras: dict[str, Any] = {}
+    for name in NAMES:
+        value = getattr(record, name)
+        if value is not None:
+            extras[name] = value
+    escaped = {}
+    for key, value in record.metadata.items():
+        if key in taken or key in NAMES or key == ESCAPE:
+            escaped[key] = value
+        else:
+            extras[key] = value
+    if escaped:
+        extras[ESCAPE] = escaped
+    return extras
+
+
+def from_extras(value: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+    """Keyword arguments of Record from the keys of an object that its format does not know.
+
+    Raises ValueError where a generator, split or annotator is not text.
+    """
+    fields: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    for key in value:
+        if key in known:
+            continue
+        if key in NAMES:
+            fields[key] = as_name(key, value[key])
+        elif key != ESCAPE:
+            metadata[key] = value[key]
+    if ESCAPE in value:
+        if not isinstance(value[ESCAPE], Mapping):
+            raise ValueError(f"{ESCAPE!r} is a JSON object, not {value[ESCAPE]!r}.")
+        metadata |= value[ESCAPE]
+    if metadata:
+        fields["metadata"] = metadata
+    return fields
+
+
+def as_name(field: str, value: object) -> str | None:
+    """Text, or None for nothing and for ""; a number, as annotator ids often are, becomes its text."""
+    if isinstance(value, str) or value is None:
+        return value or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"{field!r} is text, not {value!r}.")
+
+
+def as_integer(value: object) -> object:
+    """An integer that another tool wrote as 45.0 or "45"; anything else as it is, for Defect to refuse."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    return value
+
+
+def diagnosis_extras(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Status, raw response and repairs, where they are not the defaults of an annotation."""
+    extras: dict[str, Any] = {}
+    if diagnosis.status is not Status.OK:
+        extras["status"] = diagnosis.status.value
+    if diagnosis.raw:
+        extras["raw"] = diagnosis.raw
+    if diagnosis.repairs:
+        extras["repairs"] = list(diagnosis.repairs)
+    return extras
+
+
+def from_diagnosis_extras(extras: object) -> dict[str, Any]:
+    """Keyword arguments of Diagnosis from what `diagnosis_extras` made; raises ValueError."""
+    if not isinstance(extras, Mapping) or not extras.keys() <= _DIAGNOSIS_KEYS:
+        raise ValueError(f"A stored diagnosis holds {', '.join(_DIAGNOSIS_KEYS)} only, not {extras!r}.")
+    repairs = extras.get("repairs", [])
+    if not isinstance(repairs, list) or not all(isinstance(name, str) for name in repairs):
+        raise ValueError(f"Repairs are a list of names, not {repairs!r}.")
+    fields = {key: text_of(extras, key) for key in extras if key != "repairs"}
+    return fields | {"repairs": tuple(repairs)}
+
+
+def text_of(value: Mapping[str, Any], key: str, *, default: str | None = None) -> str:
+    """Text under a key; raises ValueError where it is missing (without a default) or not text."""
+    text = value.get(key, default)
+    if type(text) is str:
+        return text
+    if key not in value:
+        raise ValueError(f"{key!r} is missing.")
+    raise ValueError(f"{key!r} is text, not {text!r}.")
+
+
+def optional_text(value: Mapping[str, Any], key: str) -> str | None:
+    """Text under a key, or None where it is missing or null; raises ValueError where it is not text."""
+    text = value.get(key)
+    if isinstance(text, str | None):
+        return text
+    raise ValueError(f"{key!r} is text, not {text!r}.")

@@ -24,52 +24,17 @@ import toy
 from bad_server import Reply, Server, completion
 from click.testing import CliRunner
 from safetensors import safe_open
+from toy import RECIPES, small
 
 from sdg import Defect, Diagnosis, render_response
 from sdg.alignment.monitors import measure_pictures
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
-from sdg.alignment.policies.lora import lora_parameters, save_lora
 from sdg.alignment.recipe import AlignRecipe, PolicyRecipe
-from sdg.alignment.runlog import read_log
 from sdg.cli import cli, main
 from sdg.errors import SdgError
+from sdg.models.lora import lora_parameters, save_lora
 from sdg.recipes import load_recipe
-
-RECIPES = Path(__file__).parents[2] / "recipes" / "align"
-
-
-def small(checkpoints: Path, family: str = "flux", **changes: Any) -> list[str]:
-    """--set options that bring a recipe down to paths, sizes and step counts of the toy world."""
-    values: dict[str, Any] = {
-        "policy.model": checkpoints / family,
-        "policy.height": toy.HEIGHT,
-        "policy.width": toy.WIDTH,
-        "policy.max_sequence_length": toy.TEXT,
-        "policy.dtype": "float32",
-        "precision": "fp32",
-        "prompts.train": checkpoints / "train.txt",
-        "prompts.held_out": checkpoints / "held-out.txt",
-        "sampling.steps": 5,
-        "sampling.batch_size": 4,
-        "groups.prompts": 4,
-        "groups.size": 4,
-        "reward.scorers": "[{name: dark, uri: 'python:toy.darkness'}]",
-        "reward.detector": "python:toy.detect",
-        "optimiser.steps": 4,
-        "optimiser.learning_rate": 1e-2,
-        "monitor.scorers": f"[{{name: clip, uri: 'clip:{checkpoints / 'clip'}'}}]",
-        "monitor.judges": "[{name: judge, uri: 'python:toy.detect'}]",
-        "monitor.best": "judge/defects",
-        "monitor.goal": "min",
-        "monitor.patience": "null",
-        "monitor.every": 1,
-        "monitor.prompts": 3,
-        "monitor.steps": 3,
-        "run.pictures_every": 0,
-        "run.save_every": 1,
-    }
-    values |= {key.replace("__", "."): value for key, value in changes.items()}
-    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+from sdg.runs.log import read_log
 
 
 def align(out: Path, options: list[str], recipe: str = "boxflow-flux1-dev.yaml", *more: str) -> Any:
@@ -353,7 +318,7 @@ from pathlib import Path
 import sdg.alignment.trainer as trainer
 from sdg.alignment.recipe import AlignRecipe
 from sdg.recipes import load_recipe
-from sdg.alignment.policies.lora import lora_parameters
+from sdg.models.lora import lora_parameters
 seen = []
 optimise = trainer.optimise
 def watched(recipe, accelerator, policy, model, optimizer, batches, indices, everyone, signal):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_align import RECIPES, small
-from test_experiment import load
+from scripts import load
+from toy import RECIPES, small
 
 layers = load("alignment_layers")
 

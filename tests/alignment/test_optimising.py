@@ -14,7 +14,6 @@ from torch.distributions import Normal, kl_divergence
 
 from sdg.alignment.optimising import optimise
 from sdg.alignment.policies import FAMILIES, FlowPolicy, Transitions, load_pipeline, load_policy
-from sdg.alignment.policies.lora import lora_parameters
 from sdg.alignment.recipe import (
     AlignRecipe,
     GroupsRecipe,
@@ -27,6 +26,7 @@ from sdg.alignment.recipe import (
     ScorerRecipe,
 )
 from sdg.alignment.signals import Signal
+from sdg.models.lora import lora_parameters
 
 NOISE = 0.7
 VALID = torch.tensor([True, False, True, True, True, True])

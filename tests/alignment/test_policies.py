@@ -13,9 +13,9 @@ import toy
 
 from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
-from sdg.alignment.policies.lora import Ema, load_lora, lora_parameters, save_lora
 from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
 from sdg.errors import SdgError
+from sdg.models.lora import Ema, load_lora, lora_parameters, save_lora
 
 PROMPTS = ["a red cup", "a blue hat", "a red cup"]
 SEEDS = [11, 12, 13]

@@ -15,17 +15,9 @@ import toy
 from PIL import Image
 
 from sdg import Defect, Diagnosis, Status
-from sdg.alignment.checkpoint import (
-    latest_checkpoint,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
 from sdg.alignment.compare import parse_adapters, tabulate
 from sdg.alignment.drawing import roll_out
 from sdg.alignment.monitors import best_entry, defect_measures, hacking, mean_measures
-from sdg.alignment.named import read_prompts
 from sdg.alignment.pictures import picture_grid, signal_figure
 from sdg.alignment.plan import Purpose, Row, epoch_prompts, group_rows, noise_seed, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, Rollout, Transitions
@@ -43,6 +35,14 @@ from sdg.alignment.recipe import (
 from sdg.alignment.scoring import FunctionDetector, Score, Scoring, check_failures
 from sdg.alignment.signals import epoch_values, training_signal
 from sdg.errors import SdgError
+from sdg.io.named import read_prompts
+from sdg.runs.checkpoint import (
+    latest_checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 
 REWARD = RewardRecipe(scorers=(ScorerRecipe("a", "clip:x"),), detector="testbed", c_artifact=1.0)
 RECIPE = AlignRecipe(

@@ -1,13 +1,10 @@
 """`sdg demo` as a user calls it."""
 
-import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-
-sys.path.append(str(Path(__file__).parents[1] / "alignment"))
 import toy
+from click.testing import CliRunner
 
 from sdg.cli import cli, main
 

@@ -14,8 +14,6 @@ from edit_api import Api, halved
 from PIL import Image
 from servers import command, detector, pictures, refine, rows
 
-sys.path.append(str(Path(__file__).parents[1] / "alignment"))
-
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from sdg.cli import cli, main
-from sdg.data.sdg30k import read_annotations
+from sdg.data.formats.sdg30k import read_annotations
 
 
 def test_generate_writes_a_data_set_and_says_where(tmp_path):
@@ -100,7 +100,7 @@ def test_a_model_that_is_not_there_is_one_sentence_and_nothing_is_left(
 
 
 def test_measure_prints_a_table_and_writes_json(tmp_path, monkeypatch):
-    from sdg.testbed.measure import GeneratorQuality, Rate
+    from sdg.testbed.models.measure import GeneratorQuality, Rate
 
     asked = {}
 
@@ -108,7 +108,7 @@ def test_measure_prints_a_table_and_writes_json(tmp_path, monkeypatch):
         asked.update(settings)
         return GeneratorQuality(5, 10, 8, 1.5, (Rate("clean", None, 0.5, 0.25, 0.75, 0.5),))
 
-    monkeypatch.setattr("sdg.testbed.measure.measure_generator", measure_generator)
+    monkeypatch.setattr("sdg.testbed.models.measure.measure_generator", measure_generator)
     arguments = ["--what", "generator", "--prompts", "5", "--steps", "8", "--json", str(tmp_path / "m.json")]
     result = CliRunner().invoke(cli, ["testbed", "measure", *arguments])
     assert result.exit_code == 0, result.stderr
@@ -120,7 +120,7 @@ def test_measure_prints_a_table_and_writes_json(tmp_path, monkeypatch):
 
 def test_training_passes_its_options_on_and_says_where_the_result_is(tmp_path, monkeypatch):
     asked = {}
-    monkeypatch.setattr("sdg.testbed.generator.vae.train_vae", lambda out, **rest: asked.update(rest))
+    monkeypatch.setattr("sdg.testbed.models.generator.vae.train_vae", lambda out, **rest: asked.update(rest))
     arguments = ["--out", str(tmp_path), "--steps", "7", "--seed", "2", "--resume", "--max-minutes", "3"]
     result = CliRunner().invoke(cli, ["testbed", "train-vae", *arguments])
     assert result.exit_code == 0

@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from sdg.data import native
+from sdg.data.formats import native
 from sdg.data.plots import plot_statistics
 from sdg.data.splits import assign_prompts
 from sdg.data.statistics import NO_GENERATOR, statistics

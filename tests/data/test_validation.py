@@ -3,12 +3,11 @@ import json
 import pytest
 from PIL import Image
 
-from sdg.data import coco, hf, native
-from sdg.data.faults import Fault
+from sdg.data.formats import coco, hf, native
 from sdg.data.validation import validate
 from sdg.defects import Defect, Diagnosis
 from sdg.errors import SdgError
-from sdg.records import Record
+from sdg.records import Fault, Record
 
 ITEM = {"box_2d": [10, 20, 30, 40], "label": "artifact", "description": "Six fingers.", "importance": 45}
 LINE = {"filepath": "a.png", "caption": "a cat", "ann_translated_bboxes": [ITEM]}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import sdg
 from sdg import Diagnosis
-from sdg.data.sdg30k import read_predictions
+from sdg.data.formats.sdg30k import read_predictions
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
 from sdg.detectors.bulk import Item, run
 from sdg.errors import SdgError

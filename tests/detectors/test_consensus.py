@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from sdg.data.sdg30k import read_predictions
+from sdg.data.formats.sdg30k import read_predictions
 from sdg.defects import DROPPED_ITEM, Defect, DefectType, Diagnosis, Status
 from sdg.detectors import Outcome, Pair, StreamingDetector, load_detector
 from sdg.detectors.base import failed

@@ -24,7 +24,7 @@ import sdg
 from sdg.detectors.bulk import Item, run
 from sdg.prompting import PROFILE_FILE
 from sdg.testbed.injection import sample
-from sdg.testbed.weights import DETECTOR
+from sdg.testbed.models.packaged import DETECTOR
 
 STARTS_WITHIN = 180.0
 

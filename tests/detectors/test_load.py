@@ -10,8 +10,8 @@ import pytest
 
 import sdg
 from sdg.detectors import StreamingDetector
-from sdg.detectors.uri import DetectorUri, parse_uri
 from sdg.errors import SdgError
+from sdg.io.uri import DetectorUri, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_options_by_name_count_before_those_of_the_uri(tmp_path: Path) -> None:
 def test_a_build_without_the_testbeds_weights_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("sdg.testbed.weights.DETECTOR", tmp_path / "detector")
+    monkeypatch.setattr("sdg.testbed.models.packaged.DETECTOR", tmp_path / "detector")
     with pytest.raises(SdgError, match="This build holds no weights of the testbed's detector"):
         sdg.load_detector()
 
@@ -109,7 +109,7 @@ def test_a_server_asked_in_our_wording_says_so_once_on_stderr(tmp_path: Path) ->
 
 def test_what_needs_no_torch_loads_none() -> None:
     code = (
-        "import sys, sdg, sdg.detectors, sdg.cli.diagnose, sdg.detectors.bulk, sdg.detectors.inputs\n"
+        "import sys, sdg, sdg.detectors, sdg.cli.diagnose, sdg.detectors.bulk, sdg.runs.inputs\n"
         "sdg.load_detector('openai:http://127.0.0.1:9/v1#m')\n"
         "sdg.load_detector('heatmap:.')\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"

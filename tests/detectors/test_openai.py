@@ -176,7 +176,7 @@ def test_pauses_grow_and_stay_within_their_bounds(monkeypatch: pytest.MonkeyPatc
         pauses.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("sdg.detectors.patience.asyncio.sleep", note)
+    monkeypatch.setattr("sdg.io.http.asyncio.sleep", note)
     outcomes(lambda index, attempt: error(500), attempts=9, first_pause=1.0)
     pauses = [pause for pause in pauses if pause > 0]
     assert len(pauses) == 8

@@ -72,7 +72,7 @@ def test_pixels_outside_of_the_boxes_are_untouched_and_the_rest_is_counted(sourc
 
 def test_a_run_that_dies_goes_on_and_ends_as_an_undisturbed_one(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "whole")
-    script = str(Path(__file__).with_name("fakes.py"))
+    script = str(Path(__file__).parents[1] / "helpers" / "fakes.py")
     for _ in range(5):
         died = subprocess.run(
             [sys.executable, script, str(source), str(tmp_path / "killed"), "4"], timeout=120, check=False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy
 from diffusers import (
     DDIMScheduler,
     FluxImg2ImgPipeline,
@@ -20,14 +20,11 @@ from PIL import Image
 
 from sdg import Defect, Diagnosis
 from sdg.alignment.policies import load_policy
-from sdg.alignment.policies.lora import lora_parameters, save_lora
 from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
 from sdg.errors import SdgError
+from sdg.models.lora import lora_parameters, save_lora
 from sdg.refinement import DiffusersEditor, build_request, editors, load_editor
 from sdg.refinement.masks import composite
-
-sys.path.append(str(Path(__file__).parents[1] / "alignment"))
-import toy
 
 DIAGNOSIS = Diagnosis((Defect((300, 300, 700, 700), "artifact", "a crack", 80),))
 

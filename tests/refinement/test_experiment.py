@@ -14,18 +14,18 @@ import pytest
 from PIL import Image
 
 from sdg import Defect, Diagnosis
-from sdg.data.jsonl import write_objects
-from sdg.data.sdg30k import write_annotations
+from sdg.data.formats.sdg30k import write_annotations
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, picture
 from sdg.errors import SdgError
 from sdg.images import save_image
+from sdg.io.jsonl import write_objects
 from sdg.records import Record
 from sdg.refinement import EditRequest, EditResult
-from sdg.testbed.generator.sampling import held_out_prompts
-from sdg.testbed.layout import place
+from sdg.testbed.models.generator.sampling import held_out_prompts
 from sdg.testbed.oracle import diagnose
-from sdg.testbed.prompts import parse_prompt
-from sdg.testbed.renderer import render
+from sdg.testbed.world.layout import place
+from sdg.testbed.world.prompts import parse_prompt
+from sdg.testbed.world.renderer import render
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "experiment_refinement.py"
 specification = importlib.util.spec_from_file_location("experiment_refinement", SCRIPT)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdg.testbed.layout import place
-from sdg.testbed.prompts import parse_prompt
-from sdg.testbed.renderer import render
+from sdg.testbed.world.layout import place
+from sdg.testbed.world.prompts import parse_prompt
+from sdg.testbed.world.renderer import render
 
 
 @pytest.fixture(scope="session")

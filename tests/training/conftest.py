@@ -15,11 +15,11 @@ from PIL import Image
 from tiny_qwen3vl import tiny_model, tiny_processor
 
 from sdg import Record, render_response
-from sdg.data.sdg30k import write_annotations
+from sdg.data.formats.sdg30k import write_annotations
 from sdg.prompting import Generation, PromptProfile
 from sdg.recipes import parse_recipe
-from sdg.testbed.detector.build import new_tokenizer
 from sdg.testbed.injection import sample
+from sdg.testbed.models.detector.build import new_tokenizer
 from sdg.training.recipe import GrpoRecipe, SftRecipe
 
 PROFILE: dict[str, Any] = {

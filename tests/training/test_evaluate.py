@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers import TrainerState
 
 from sdg import Defect, Diagnosis, render_response
-from sdg.detectors.answering import Answer
 from sdg.errors import SdgError
+from sdg.models.vlm import Answer
 from sdg.prompting import PromptProfile
 from sdg.training.dataset import pack_truth
 from sdg.training.evaluate import Outcome, Validation, score

@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from sdg.alignment.journal import MeasureJournal
+from sdg.alignment.measures import MeasureJournal
 from sdg.alignment.monitors import Measures, measure_pictures
-from sdg.alignment.named import read_prompts
 from sdg.alignment.pictures import picture_grid
 from sdg.alignment.plan import Purpose, noise_seed
 from sdg.alignment.policies import FAMILIES, FlowPolicy, load_pipeline
-from sdg.alignment.policies.lora import WEIGHTS, load_lora
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.rewards.weighted import load_reward, load_scaled
 from sdg.alignment.scoring import load_judge
 from sdg.errors import SdgError
-from sdg.files import write_text
 from sdg.images import save_image
+from sdg.io.files import write_text
+from sdg.io.named import read_prompts
+from sdg.models.lora import WEIGHTS, load_lora
 from sdg.recipes import to_document
+from sdg.scorers.weighted import load_reward, load_scaled
 
 BASE = "base"
 GRID_ROWS = 8

@@ -15,11 +15,11 @@ from PIL import Image
 from sdg.alignment.plan import Purpose, noise_seed
 from sdg.alignment.policies import FlowPolicy
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
-from sdg.alignment.rewards import Scorer
-from sdg.alignment.rewards.weighted import load_scaled
 from sdg.alignment.scoring import load_judge
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Detector
+from sdg.scorers import Scorer
+from sdg.scorers.weighted import load_scaled
 
 Measures = dict[str, float | None]
 """Name of a measure -> its mean over the pictures it is known for."""

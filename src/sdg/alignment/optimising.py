@@ -20,10 +20,10 @@ from sdg.alignment.losses import (
     step_kl,
 )
 from sdg.alignment.policies import FlowPolicy, Transitions
-from sdg.alignment.policies.lora import lora_parameters
 from sdg.alignment.recipe import AlignRecipe, OptimiserRecipe
 from sdg.alignment.signals import Signal
 from sdg.errors import SdgError
+from sdg.models.lora import lora_parameters
 
 
 def adapter_optimizer(parameters: Iterable[nn.Parameter], settings: OptimiserRecipe) -> torch.optim.AdamW:

@@ -105,7 +105,7 @@ class GroupsRecipe:
 
 @dataclass(frozen=True)
 class ScorerRecipe:
-    """A scalar scorer, as `sdg.alignment.rewards.load_scorer` reads its URI; values are times `scale`."""
+    """A scalar scorer, as `sdg.scorers.load_scorer` reads its URI; values are times `scale`."""
 
     name: str
     uri: str

@@ -13,11 +13,11 @@ from typing import Self
 
 from PIL import Image
 
-from sdg.alignment.named import SCHEME, named_function
-from sdg.alignment.rewards import Scorer, Scores
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Detector, Pair
 from sdg.errors import SdgError
+from sdg.io.named import SCHEME, named_function
+from sdg.scorers import Scorer, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def load_judge(uri: str) -> Detector:
     """A detector by its URI, or a named function of (picture, prompt) that returns a Diagnosis."""
     if uri.startswith(SCHEME):
         return FunctionDetector(named_function(uri))
-    from sdg import load_detector
+    from sdg.detectors import load_detector
 
     return load_detector(uri)
 

@@ -18,27 +18,27 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from sdg.alignment.checkpoint import (
+from sdg.alignment.drawing import draw_figure, roll_out
+from sdg.alignment.monitors import Measures, Monitor, best_entry, hacking
+from sdg.alignment.optimising import adapter_optimizer, optimise
+from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
+from sdg.alignment.policies import FlowPolicy, load_policy
+from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.scoring import Scoring, check_failures, load_judge
+from sdg.alignment.signals import epoch_values, training_signal
+from sdg.errors import SdgError
+from sdg.io.named import read_prompts
+from sdg.models.lora import Ema, lora_parameters, save_lora
+from sdg.recipes import to_document
+from sdg.runs.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
-from sdg.alignment.drawing import draw_figure, roll_out
-from sdg.alignment.monitors import Measures, Monitor, best_entry, hacking
-from sdg.alignment.named import read_prompts
-from sdg.alignment.optimising import adapter_optimizer, optimise
-from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
-from sdg.alignment.policies import FlowPolicy, load_policy
-from sdg.alignment.policies.lora import Ema, lora_parameters, save_lora
-from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.rewards.weighted import load_reward
-from sdg.alignment.runlog import FREE, RunLog, refuse_changes
-from sdg.alignment.scoring import Scoring, check_failures, load_judge
-from sdg.alignment.signals import epoch_values, training_signal
-from sdg.errors import SdgError
-from sdg.recipes import to_document
+from sdg.runs.log import FREE, RunLog, refuse_changes
+from sdg.scorers.weighted import load_reward
 
 
 def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:

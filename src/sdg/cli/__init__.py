@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from sdg import __version__
+from sdg._version import __version__
 from sdg.errors import SdgError
 
 # Command -> (module that defines it under the same name, help shown in the overview).

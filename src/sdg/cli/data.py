@@ -11,11 +11,11 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from sdg import files
 from sdg.data import formats
-from sdg.data.faults import Fault
 from sdg.data.formats import FORMATS, Format
-from sdg.data.sdg30k import BoxOrder
+from sdg.data.formats.sdg30k import BoxOrder
+from sdg.io import files
+from sdg.records import Fault
 
 _READABLE = click.Path(path_type=Path)
 _WRITABLE = click.Path(path_type=Path)
@@ -202,7 +202,7 @@ def convert(
     )
     click.echo(f"Wrote {count:,} to {target}", err=True)
     if restore_images is not None:
-        from sdg.data.hf import restore_images as restore
+        from sdg.data.formats.hf import restore_images as restore
 
         click.echo(f"Put {restore(source, restore_images):,} images into {restore_images}", err=True)
 
@@ -238,8 +238,8 @@ def agreement(
     Example:
       sdg data agreement original.jsonl reannotated.jsonl --per-image agreement.jsonl
     """
-    from sdg.data import agreement as agreements
-    from sdg.data.jsonl import write_objects
+    from sdg.evaluation import agreement as agreements
+    from sdg.io.jsonl import write_objects
 
     if len(paths) > 2:
         raise click.UsageError("Give one file with annotators, or two files.")

@@ -60,7 +60,7 @@ def demo(
       sdg demo
       sdg demo --prompts 8 --steps 2 --out quick
     """
-    from sdg.testbed.demo import Settings, run_demo
+    from sdg.demo import Settings, run_demo
 
     settings = Settings(prompts, seed, detector, steps, refined, pipeline, overrides=overrides)
     ending = run_demo(settings, out, lambda line: click.echo(line, err=True))

@@ -64,15 +64,15 @@ def diagnose(
         raise click.UsageError("Give --prompt or --prompts, not both.")
     if resume and out is None:
         raise click.UsageError("--resume needs the --out that it is to go on with.")
-    from sdg.detectors.inputs import gather
+    from sdg.runs.inputs import gather
 
     items = gather(sources, prompt=prompt, prompts=prompts, images=images, leave_out=overlays)
     if out is None and len(items) != 1:
         raise click.UsageError(f"These are {len(items):,} images; name the file to write with --out.")
 
-    from sdg.data import jsonl
     from sdg.detectors import bulk, load_detector
-    from sdg.detectors.drawing import draw_overlays, spare_images
+    from sdg.io import jsonl
+    from sdg.reporting.overlays import draw_overlays, spare_images
 
     if overlays is not None:
         spare_images(items, overlays)
@@ -108,7 +108,7 @@ def _write_gallery(
     items: Sequence[Item], rows: Sequence[Mapping[str, Any]], html: Path, detector: str
 ) -> None:
     """The results as a page; rows: one an item, in the same order."""
-    from sdg.data.sdg30k import from_prediction
+    from sdg.data.formats.sdg30k import from_prediction
     from sdg.reporting import Entry, Gallery, Report, write_report
 
     entries = [

@@ -12,9 +12,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from sdg import __version__
+from sdg._version import __version__
 from sdg.data.formats import guess_format, read_records
-from sdg.data.sdg30k import BoxOrder
+from sdg.data.formats.sdg30k import BoxOrder
 from sdg.defects import Diagnosis, Status
 from sdg.embeddings import Embedder, TransformerEmbedder, load_embedder
 from sdg.errors import SdgError
@@ -23,7 +23,7 @@ from sdg.evaluation.scoring import Matching
 from sdg.evaluation.sdg_eval import evaluate as score
 from sdg.evaluation.slices import SLICES, Slice, SliceBy
 from sdg.evaluation.tables import Rows, comparison_rows, evaluation_rows, rich_table, slice_rows
-from sdg.files import write_text
+from sdg.io.files import write_text
 from sdg.records import Record
 
 _FILE = click.Path(path_type=Path)
@@ -132,7 +132,7 @@ def evaluate(
     for part in parts.values():
         tables += slice_rows(part)
     if html_path is not None:
-        from sdg.evaluation.report import render_report
+        from sdg.reporting.evaluation import render_report
 
         title = f"SDG-Eval: {predictions.name}"
         write_text(html_path, render_report(result, joined, tables, title=title, images=images))

@@ -21,7 +21,7 @@ MINUTES = click.option(
 
 
 def sources_and_prompts(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Images to work on, with their prompts: what `sdg.detectors.inputs.gather` takes."""
+    """Images to work on, with their prompts: what `sdg.runs.inputs.gather` takes."""
     for option in (
         click.option(
             "--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's]."

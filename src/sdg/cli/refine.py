@@ -135,10 +135,10 @@ def refine(
     if heat is not None and (mode != "heatmap" or rounds > 1):
         raise click.UsageError("The maps of --heat show the inputs: they need --mode heatmap and --rounds 1.")
     from sdg.detectors import load_detector
-    from sdg.detectors.inputs import gather
     from sdg.refinement.batch import OUTPUT, Plan, is_output, refine_all, require_writable
     from sdg.refinement.editors import load_editor
     from sdg.refinement.request import EditSettings, Mode
+    from sdg.runs.inputs import gather
 
     items = gather(sources, prompt=prompt, prompts=prompts, images=images)
     try:

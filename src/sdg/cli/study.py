@@ -70,7 +70,7 @@ def make(
     """
     from rich.console import Console
 
-    from sdg.refinement.study import KEY, make_study
+    from sdg.study.make import KEY, make_study
 
     if a[0] == b[0]:
         raise click.UsageError("Give --a and --b different names.")
@@ -118,9 +118,9 @@ def count(folder: Path, ratings: tuple[Path, ...], json_path: Path | None) -> No
     from rich.console import Console
 
     from sdg.evaluation.tables import rich_table
-    from sdg.files import write_text
-    from sdg.refinement import gsb
-    from sdg.refinement.study import KEY, read_key
+    from sdg.io.files import write_text
+    from sdg.study import count as gsb
+    from sdg.study.make import KEY, read_key
 
     key = read_key(folder / KEY)
     tally = gsb.count(key, [gsb.read_ratings(path, key) for path in ratings])

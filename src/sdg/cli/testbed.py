@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED
 from sdg.cli.testbed_training import TRAININGS
 from sdg.errors import SdgError
-from sdg.testbed.world import Level
+from sdg.testbed.world.scene import Level
 
 _PIPELINE = click.option(
     "--pipeline", type=FOLDER, metavar="FOLDER", help="Generator to use [default: the embedded one]."
@@ -68,7 +68,7 @@ def generate(count: int, out: Path, seed: int, level: Level, size: int, workers:
       sdg testbed generate --count 1000 --out shapes/
       sdg data stats shapes/train.jsonl
     """
-    from sdg.testbed.dataset import generate as write
+    from sdg.testbed.datasets.injected import generate as write
 
     with _progress(count) as on_progress:
         splits = write(
@@ -120,12 +120,12 @@ def sample(
       sdg testbed sample --out pictures "Three blue stars" "A red ring above a pink cross"
       sdg testbed sample --out pictures --count 32 --steps 8
     """
-    from sdg.testbed.drawing import check_prompts, draw_folder
+    from sdg.testbed.datasets.samples import check_prompts, draw_folder
 
     check_prompts(prompts)
-    from sdg.testbed.corpus import fingerprints
-    from sdg.testbed.generator.sampling import held_out_prompts
-    from sdg.testbed.weights import load_generator
+    from sdg.testbed.datasets.corpus import fingerprints
+    from sdg.testbed.models.generator.sampling import held_out_prompts
+    from sdg.testbed.models.packaged import load_generator
 
     texts = list(prompts) or held_out_prompts(count, seed)
     generator = load_generator(pipeline, lora=lora)
@@ -167,7 +167,7 @@ def corpus(
       sdg testbed corpus --count 10000 --out corpus
       sdg data stats corpus/train.jsonl
     """
-    from sdg.testbed.corpus import generate_corpus
+    from sdg.testbed.datasets.corpus import generate_corpus
 
     with _progress(count) as on_progress:
         splits = generate_corpus(
@@ -231,8 +231,8 @@ def measure(
     import json
     from tempfile import TemporaryDirectory
 
-    from sdg.files import write_text
-    from sdg.testbed.measure import GeneratorQuality, ScorerQuality, measure_generator, measure_scorer
+    from sdg.io.files import write_text
+    from sdg.testbed.models.measure import GeneratorQuality, ScorerQuality, measure_generator, measure_scorer
 
     result: GeneratorQuality | ScorerQuality | None
     if what == "scorer":

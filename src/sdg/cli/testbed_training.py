@@ -11,7 +11,7 @@ import click
 from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED
 
 if TYPE_CHECKING:
-    from sdg.testbed.detector.pretrain import Stage
+    from sdg.testbed.models.detector.pretrain import Stage
 
 
 def _training(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +38,7 @@ def train_vae(steps: int, out: Path, seed: int, resume: bool, max_minutes: float
     Example:
       sdg testbed train-vae --out runs/vae
     """
-    from sdg.testbed.generator.vae import train_vae as train
+    from sdg.testbed.models.generator.vae import train_vae as train
 
     train(out, steps=steps, seed=seed, resume=resume, max_minutes=max_minutes)
     click.echo(f"The autoencoder is in {out / 'vae'}, the log in {out / 'log.jsonl'}.", err=True)
@@ -71,7 +71,7 @@ def train_generator(
       sdg testbed train-generator --vae runs/vae/vae --out runs/generator
       sdg testbed train-generator --vae runs/vae/vae --out runs/generator --resume
     """
-    from sdg.testbed.generator.flow import train_generator as train
+    from sdg.testbed.models.generator.flow import train_generator as train
 
     train(
         vae,
@@ -118,8 +118,8 @@ def distil_generator(
     Example:
       sdg testbed distil-generator --pipeline runs/generator/pipeline --out runs/distilled
     """
-    from sdg.testbed.generator.flow import distil_guidance
-    from sdg.testbed.weights import load_generator
+    from sdg.testbed.models.generator.flow import distil_guidance
+    from sdg.testbed.models.packaged import load_generator
 
     known = load_generator(pipeline)
     distil_guidance(
@@ -148,7 +148,7 @@ def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max
     Example:
       sdg testbed train-scorer --out runs/scorer
     """
-    from sdg.testbed.scorer import train_scorer as train
+    from sdg.testbed.models.scorer import train_scorer as train
 
     train(out, steps=steps, pairs=pairs, seed=seed, resume=resume, max_minutes=max_minutes)
     click.echo(f"The scorer is in {out / 'scorer'}, the log in {out / 'log.jsonl'}.", err=True)
@@ -192,8 +192,8 @@ def pretrain_detector(
       sdg testbed pretrain-detector --vae runs/vae/vae --out runs/base
       sdg testbed pretrain-detector --vae runs/vae/vae --out runs/base --stage speak --resume
     """
-    from sdg.testbed.detector.pretrain import pretrain
-    from sdg.testbed.generator.vae import load_vae
+    from sdg.testbed.models.detector.pretrain import pretrain
+    from sdg.testbed.models.generator.vae import load_vae
 
     if stage == "see" and seeing is not None:
         raise click.UsageError("--seeing is for stage speak, which begins with that tower; leave it out.")

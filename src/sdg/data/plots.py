@@ -6,11 +6,11 @@ import io
 import pathlib
 from typing import TYPE_CHECKING, Final
 
-from sdg.data.faults import Path
 from sdg.data.statistics import BINS, KINDS, Group, Statistics
 from sdg.defects import DefectType
 from sdg.errors import SdgError
-from sdg.files import atomic_writer
+from sdg.io.files import atomic_writer
+from sdg.records import Path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

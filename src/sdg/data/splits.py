@@ -23,11 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from sdg.data import jsonl
-from sdg.data.faults import Path
-from sdg.data.fields import as_name, text_of
 from sdg.errors import SdgError
-from sdg.files import atomic_writer
+from sdg.io import jsonl
+from sdg.io.files import atomic_writer
+from sdg.records import Path, as_name, text_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sdg.data.faults import Fault, Path, reasons
 from sdg.data.formats import Format, read_parts
-from sdg.data.sdg30k import BoxOrder
+from sdg.data.formats.sdg30k import BoxOrder
 from sdg.errors import SdgError
 from sdg.images import load_image
-from sdg.records import Record
+from sdg.records import Fault, Path, Record, reasons
 
 
 @dataclass(frozen=True, slots=True)

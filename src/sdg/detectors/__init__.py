@@ -12,13 +12,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdg.detectors import uri as _uri
 from sdg.detectors.base import Detector, Outcome, Pair, Source, StreamingDetector
-from sdg.detectors.uri import DetectorUri, parse_uri
 from sdg.errors import SdgError
+from sdg.io import uri as _uri
+from sdg.io.uri import DetectorUri, parse_uri
 
 if TYPE_CHECKING:
-    from sdg.detectors.transformers_ import TransformersDetector
+    from sdg.detectors.hf import TransformersDetector
     from sdg.prompting import PromptProfile
 
 __all__ = ["Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_detector"]
@@ -48,21 +48,21 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
 
 
 def _testbed(uri: DetectorUri) -> StreamingDetector:
-    from sdg.testbed.detector.embedded import EmbeddedDetector
-    from sdg.testbed.weights import DETECTOR, packaged
+    from sdg.testbed.models.detector.embedded import EmbeddedDetector
+    from sdg.testbed.models.packaged import DETECTOR, packaged
 
     return _checkpoint(DetectorUri(uri.scheme, str(packaged(DETECTOR)), uri.options), EmbeddedDetector)
 
 
 def _hf(uri: DetectorUri) -> StreamingDetector:
-    from sdg.detectors.transformers_ import TransformersDetector
+    from sdg.detectors.hf import TransformersDetector
 
     return _checkpoint(uri, TransformersDetector)
 
 
 def _checkpoint(uri: DetectorUri, kind: type[TransformersDetector]) -> StreamingDetector:
-    from sdg.detectors import transformers_ as hf
-    from sdg.detectors.turns import checkpoint_profile
+    from sdg.detectors import hf
+    from sdg.prompting.chat import checkpoint_profile
 
     known = {
         "batch_size": _uri.count,
@@ -155,7 +155,7 @@ def _looking(
 
 def _with_profile(uri: DetectorUri, known: dict[str, Any]) -> dict[str, Any]:
     """The options, with `profile` read from its file; None where none is given."""
-    from sdg.detectors.turns import given_profile
+    from sdg.prompting.chat import given_profile
 
     values = _uri.read_options(uri, known)
     return {**values, "profile": given_profile(values.get("profile"))}

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdg.data import jsonl
-from sdg.data.sdg30k import write_defects
+from sdg.data.formats.sdg30k import write_defects
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector
-from sdg.detectors.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 from sdg.errors import SdgError
+from sdg.io import jsonl
+from sdg.runs.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 
 
 @dataclass(frozen=True, slots=True)

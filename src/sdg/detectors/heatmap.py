@@ -19,9 +19,9 @@ from scipy import ndimage
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, path_of
-from sdg.detectors.paths import claimed_twice, parts
 from sdg.errors import SdgError
 from sdg.images import MAX_PIXELS, image_size
+from sdg.io.paths import claimed_twice, parts
 from sdg.response import render_response
 
 Heat = NDArray[np.float32]

@@ -15,11 +15,11 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, failed
-from sdg.detectors.chat import ChatServer, Refused, Unanswered, as_data_url
-from sdg.detectors.patience import is_address
-from sdg.detectors.turns import chat_turns, fitted_picture
 from sdg.errors import SdgError
+from sdg.io.chat import ChatServer, Refused, Unanswered, as_data_url
+from sdg.io.http import is_address
 from sdg.prompting import PromptProfile
+from sdg.prompting.chat import chat_turns, fitted_picture
 from sdg.response import cut_off, parse_response
 
 CONCURRENCY: Final = 8

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from sdg.data import jsonl
 from sdg.defects import Status
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, path_of
-from sdg.detectors.paths import PathIndex, claimed_twice
+from sdg.io import jsonl
+from sdg.io.paths import PathIndex, claimed_twice
 from sdg.response import cut_off, parse_response
 
 _FAILED = "The stored run got no answer for this image."

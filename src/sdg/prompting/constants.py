@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sdg.errors import SdgError
-from sdg.files import read_text
+from sdg.io.files import read_text
 
 _METHODS: Final = ("strip", "lstrip", "rstrip")
 

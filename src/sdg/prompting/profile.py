@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdg.errors import SdgError
-from sdg.files import atomic_writer, read_text
+from sdg.io.files import atomic_writer, read_text
 from sdg.prompting.constants import read_constant
 from sdg.prompting.wording import STEPS, default_template
 from sdg.recipes import parse_recipe, to_document

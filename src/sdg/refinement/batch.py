@@ -18,20 +18,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.data import jsonl
-from sdg.data.sdg30k import write_defects
+from sdg.data.formats.sdg30k import write_defects
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Detector, Pair, StreamingDetector
 from sdg.detectors.bulk import Item
-from sdg.detectors.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 from sdg.errors import SdgError
 from sdg.images import save_image
+from sdg.io import jsonl
 from sdg.refinement.editors import Editor
 from sdg.refinement.first_look import HOPELESS, Looked, look
 from sdg.refinement.heat import StoredHeat
 from sdg.refinement.loop import HeatSource, Outcome, Refinement, refine
 from sdg.refinement.request import EditSettings, Mode
 from sdg.refinement.workers import as_they_come
+from sdg.runs.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 
 OUTPUT: Final = "refinements.jsonl"
 PICTURES: Final = "pictures"

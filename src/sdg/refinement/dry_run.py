@@ -13,8 +13,8 @@ from pathlib import Path
 from sdg.detectors.base import StreamingDetector
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
-from sdg.files import write_text
 from sdg.images import save_image
+from sdg.io.files import write_text
 from sdg.refinement.batch import REQUESTS, Plan, digest_of
 from sdg.refinement.first_look import HOPELESS, Looked, look
 from sdg.refinement.heat import StoredHeat

@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from PIL import Image
 
-from sdg.detectors import uri as uris
-from sdg.detectors.transformers_ import choose_device
+from sdg.detectors.hf import choose_device
 from sdg.errors import SdgError, first_line, loading_errors
+from sdg.io import uri as uris
 from sdg.refinement.masks import Mask, as_picture
 from sdg.refinement.request import EditRequest
 
@@ -203,7 +203,7 @@ def load_editor(
     if scheme == "testbed":
         from diffusers import FluxInpaintPipeline
 
-        from sdg.testbed.weights import ALIGNED, load_generator, packaged
+        from sdg.testbed.models.packaged import ALIGNED, load_generator, packaged
 
         lora, sampling = _pipeline_options(scheme, place, options, "stochastic")
         if lora == SHIPPED:
@@ -214,7 +214,7 @@ def load_editor(
         lora, sampling = _pipeline_options(scheme, place, options, "ode")
         pipeline = _folder_pipeline(place, choose_device(device), dtype)
         if lora is not None:
-            from sdg.alignment.policies.lora import load_lora
+            from sdg.models.lora import load_lora
 
             load_lora(pipeline, lora, f"the pipeline {place}")
     else:

@@ -21,9 +21,9 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from sdg.detectors.patience import PatientServer, Refused, TryAgain, Unanswered, is_address
 from sdg.errors import SdgError
 from sdg.images import load_image_bytes, png_bytes
+from sdg.io.http import PatientServer, Refused, TryAgain, Unanswered, is_address
 from sdg.refinement.canvas import Canvas
 from sdg.refinement.editors import EditResult
 from sdg.refinement.request import EditRequest

@@ -18,7 +18,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sdg.files import atomic_writer
+from sdg.io.files import atomic_writer
 from sdg.reporting.alignment import AlignmentRun
 from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements

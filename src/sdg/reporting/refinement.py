@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sdg.data import jsonl
-from sdg.data.sdg30k import read_defects
+from sdg.data.formats.sdg30k import read_defects
 from sdg.defects import Diagnosis
+from sdg.io import jsonl
 from sdg.reporting.gallery import Box, boxes_of, tier_name
 from sdg.reporting.pictures import Shown, Source, default_side, prepared, show
 

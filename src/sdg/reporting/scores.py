@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from sdg.defects import DefectType
 from sdg.errors import SdgError
-from sdg.files import read_text
+from sdg.io.files import read_text
 
 _ORDER = ("DetTypeF1", "ClnAcc", "BoxF1@0.1", "BoxF1@0.5", "DescCos@0.1", "ImpAcc@0.1")
 

@@ -15,9 +15,9 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from sdg.data.jitter import jitter
 from sdg.prompting import PromptProfile
 from sdg.training.dataset import Row, load_picture, question, target, unpack_truth
+from sdg.training.jitter import jitter
 
 
 class JitterCollator:

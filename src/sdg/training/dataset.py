@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from sdg.data.formats import read_records
-from sdg.data.sdg30k import read_defects, write_defects
+from sdg.data.formats.sdg30k import read_defects, write_defects
 from sdg.defects import Diagnosis
-from sdg.detectors.answering import special_tokens
-from sdg.detectors.turns import chat_turns, fitted_picture
 from sdg.errors import SdgError
-from sdg.files import open_binary
 from sdg.images import image_size
+from sdg.io.files import open_binary
+from sdg.models.vlm import special_tokens
 from sdg.prompting import AnswerParts, PromptProfile, trim_reasoning
+from sdg.prompting.chat import chat_turns, fitted_picture
 from sdg.records import Record
 from sdg.response import format_fault, render_response
 

@@ -16,10 +16,10 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl.models import unwrap_model_for_generation
 
 from sdg.defects import DefectType, Diagnosis, Status
-from sdg.detectors.answering import Answer, LoadedModel
 from sdg.embeddings import Embedder, TokenF1
 from sdg.errors import SdgError
 from sdg.evaluation import PAPER_METRICS, evaluate
+from sdg.models.vlm import Answer, LoadedModel
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, format_fault, parse_response
 from sdg.training.dataset import Row, truths

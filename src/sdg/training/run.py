@@ -30,14 +30,14 @@ from transformers import (
     TrainerCallback,
 )
 
-from sdg import __version__
-from sdg.data.jsonl import dump_object
-from sdg.detectors.turns import checkpoint_profile
-from sdg.detectors.uri import is_path
+from sdg._version import __version__
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError, loading_errors
-from sdg.files import atomic_writer, write_text
+from sdg.io.files import atomic_writer, write_text
+from sdg.io.jsonl import dump_object
+from sdg.io.uri import is_path
 from sdg.prompting import PromptProfile
+from sdg.prompting.chat import checkpoint_profile
 from sdg.recipes import to_document
 from sdg.training.dataset import Rows, read_rows
 from sdg.training.evaluate import Outcome, Validation

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sdg.testbed.injection.boxes import Box, mask_box, overlap, widened
 from sdg.testbed.injection.effects import CORE_EFFECTS, Canvas, Effect
 from sdg.testbed.injection.rich_effects import RICH_EFFECTS
-from sdg.testbed.renderer import to_uint8
-from sdg.testbed.world import Level, Scene
+from sdg.testbed.world.renderer import to_uint8
+from sdg.testbed.world.scene import Level, Scene
 
 CHANGE_THRESHOLD: Final = 6
 """Largest channel difference (of 255) that counts as no change; such pixels are put back as they were."""

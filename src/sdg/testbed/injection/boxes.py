@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdg.defects import BOX_SCALE
-from sdg.testbed.renderer import signed_distance
-from sdg.testbed.world import CANVAS, Thing
+from sdg.testbed.world.renderer import signed_distance
+from sdg.testbed.world.scene import CANVAS, Thing
 
 Box = tuple[int, int, int, int]
 

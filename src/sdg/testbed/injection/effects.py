@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.testbed.renderer import Floats, background_picture, signed_distance, thing_layer, unit
-from sdg.testbed.world import CANVAS, COLOURS, Scene, Thing
+from sdg.testbed.world.renderer import Floats, background_picture, signed_distance, thing_layer, unit
+from sdg.testbed.world.scene import CANVAS, COLOURS, Scene, Thing
 
 
 @dataclass(frozen=True)

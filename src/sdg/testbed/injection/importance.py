@@ -13,7 +13,7 @@ from typing import Final
 from sdg.testbed.injection.artifacts import Artifact
 from sdg.testbed.injection.boxes import Box, area
 from sdg.testbed.injection.reading import Misalignment
-from sdg.testbed.world import COLOURS, Request, Scene
+from sdg.testbed.world.scene import COLOURS, Request, Scene
 
 SEMANTIC: Final = {
     "missing object": 1.0,

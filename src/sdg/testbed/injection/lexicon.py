@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from math import hypot
 from typing import Final
 
-from sdg.testbed.prompts import NUMBERS
-from sdg.testbed.world import Group, Relation, Request
+from sdg.testbed.world.prompts import NUMBERS
+from sdg.testbed.world.scene import Group, Relation, Request
 
 RELATION_WORDS: Final[dict[Relation, str]] = {
     "left": "left of",

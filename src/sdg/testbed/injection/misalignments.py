@@ -14,9 +14,9 @@ import numpy as np
 
 from sdg.testbed.injection.boxes import thing_box
 from sdg.testbed.injection.reading import relation_cosine, size_limit
-from sdg.testbed.layout import MARGIN, RADII, SIZE_FACTOR, fulfils, has_room, place
-from sdg.testbed.prompts import WORDS
-from sdg.testbed.world import CANVAS, COLOURS, OPPOSITE, RELATIONS, SHAPES, Level, Request, Scene, Thing
+from sdg.testbed.world.layout import MARGIN, RADII, SIZE_FACTOR, fulfils, has_room, place
+from sdg.testbed.world.prompts import WORDS
+from sdg.testbed.world.scene import CANVAS, COLOURS, OPPOSITE, RELATIONS, SHAPES, Level, Request, Scene, Thing
 
 Change = Callable[[np.random.Generator, Request, Scene, Level], Scene | None]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sdg.testbed.injection.boxes import Box, thing_box, union, widened
-from sdg.testbed.layout import RADII, SIZE_FACTOR
-from sdg.testbed.renderer import writing_coverage
-from sdg.testbed.world import Relation, Request, Scene, Thing
+from sdg.testbed.world.layout import RADII, SIZE_FACTOR
+from sdg.testbed.world.renderer import writing_coverage
+from sdg.testbed.world.scene import Relation, Request, Scene, Thing
 
 RELATION_COSINE = 0.5
 """A relation holds where the direction between the centres is within 60 degrees of the one asked for."""

@@ -23,7 +23,7 @@ from sdg.testbed.injection.lexicon import (
     with_article,
 )
 from sdg.testbed.injection.reading import Misalignment
-from sdg.testbed.world import CANVAS, OPPOSITE, Request, Scene
+from sdg.testbed.world.scene import CANVAS, OPPOSITE, Request, Scene
 
 MISALIGNMENT_REASONS: Final[dict[str, tuple[str, ...]]] = {
     "missing object": (

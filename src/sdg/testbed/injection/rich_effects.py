@@ -9,7 +9,13 @@ import numpy as np
 
 from sdg.testbed.injection.boxes import mask_box
 from sdg.testbed.injection.effects import Canvas, Effect, Proposal
-from sdg.testbed.renderer import background_picture, draw_shadow, draw_thing, draw_writing, writing_coverage
+from sdg.testbed.world.renderer import (
+    background_picture,
+    draw_shadow,
+    draw_thing,
+    draw_writing,
+    writing_coverage,
+)
 
 
 def garbled_letters(rng: np.random.Generator, canvas: Canvas, target: int) -> Proposal | None:

@@ -20,10 +20,10 @@ from sdg.testbed.injection.misalignments import CHANGES
 from sdg.testbed.injection.reading import Misalignment, misalignments
 from sdg.testbed.injection.reasons import artifact_reason, misalignment_reason
 from sdg.testbed.injection.traces import trace
-from sdg.testbed.layout import sample_scene
-from sdg.testbed.prompts import Split
-from sdg.testbed.renderer import object_map, render
-from sdg.testbed.world import Level, Request, Scene
+from sdg.testbed.world.layout import sample_scene
+from sdg.testbed.world.prompts import Split
+from sdg.testbed.world.renderer import object_map, render
+from sdg.testbed.world.scene import Level, Request, Scene
 
 T = TypeVar("T")
 Kind = Literal["clean", "artifact", "misalignment", "both"]

@@ -11,8 +11,8 @@ from sdg.testbed.injection.artifacts import EFFECTS
 from sdg.testbed.injection.lexicon import LEXICON, plural, words_of
 from sdg.testbed.injection.reasons import ARTIFACT_REASONS, MISALIGNMENT_REASONS
 from sdg.testbed.injection.traces import PHRASES
-from sdg.testbed.prompts import WORDS
-from sdg.testbed.world import BACKGROUNDS, COLOURS, SHAPES
+from sdg.testbed.world.prompts import WORDS
+from sdg.testbed.world.scene import BACKGROUNDS, COLOURS, SHAPES
 
 _CAPTIONS = (
     "to the left of right of left above over below under placed sitting one with the word on background",

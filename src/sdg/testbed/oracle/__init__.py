@@ -1,8 +1,8 @@
 """The oracle: what is wrong with a picture of the testbed's kind, by classical vision alone.
 
     >>> from sdg.testbed.oracle import diagnose
-    >>> from sdg.testbed.renderer import render
-    >>> from sdg.testbed.world import Scene, Thing
+    >>> from sdg.testbed.world.renderer import render
+    >>> from sdg.testbed.world.scene import Scene, Thing
     >>> picture = render(Scene((Thing("ring", "red", 32, 64, 20),), "white"))
     >>> [defect.subtype for defect in diagnose(picture, "A red ring left of a green cross").defects]
     ['missing object']

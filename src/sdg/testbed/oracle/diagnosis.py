@@ -13,7 +13,7 @@ from sdg.testbed.oracle.pixels import SIDE, as_picture
 from sdg.testbed.oracle.rating import rate_artifact, rate_contradiction
 from sdg.testbed.oracle.reasons import reason_artifact, reason_contradiction
 from sdg.testbed.oracle.traces import trace
-from sdg.testbed.prompts import parse_prompt
+from sdg.testbed.world.prompts import parse_prompt
 
 _LEAST_SIDE = 12
 """Least side of a defect's box in pixels of a 128-pixel picture."""

@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from sdg.testbed.oracle.fitting import SOLID, Fit, crispness, fit_patch, grown, opacity_of, window
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Pixels, nearest_colour
-from sdg.testbed.renderer import signed_distance
-from sdg.testbed.world import Thing
+from sdg.testbed.world.renderer import signed_distance
+from sdg.testbed.world.scene import Thing
 
 _LEAST_AREA: Final = 48
 """Solid pixels an object has at least: the smallest star of level rich has about 75."""

@@ -14,8 +14,8 @@ import numpy as np
 from sdg.testbed.oracle.outline import fit_outline, outline_points
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels
 from sdg.testbed.oracle.templates import GRID, Start, best_starts
-from sdg.testbed.renderer import signed_distance
-from sdg.testbed.world import COLOURS, Thing
+from sdg.testbed.world.renderer import signed_distance
+from sdg.testbed.world.scene import COLOURS, Thing
 
 SOLID: Final = 0.56
 """Opacity from which a pixel belongs to an object; a ghost copy has at most 0.5."""

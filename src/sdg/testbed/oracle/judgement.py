@@ -13,11 +13,11 @@ from typing import Final
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sdg.testbed.layout import RADII, SIZE_FACTOR
 from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.perception import Perception, Seen
 from sdg.testbed.oracle.pixels import SIDE
-from sdg.testbed.world import BACKGROUNDS, OPPOSITE, Group, Relation, Request
+from sdg.testbed.world.layout import RADII, SIZE_FACTOR
+from sdg.testbed.world.scene import BACKGROUNDS, OPPOSITE, Group, Relation, Request
 
 WHOLE: Final[Box] = (0, 0, SIDE, SIDE)
 

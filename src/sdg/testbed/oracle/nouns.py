@@ -9,8 +9,8 @@ from typing import Final
 from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.perception import Seen
 from sdg.testbed.oracle.pixels import SIDE
-from sdg.testbed.prompts import NUMBERS
-from sdg.testbed.world import Group, Relation, Request
+from sdg.testbed.world.prompts import NUMBERS
+from sdg.testbed.world.scene import Group, Relation, Request
 
 RELATION_WORDS: Final[dict[Relation, str]] = {
     "left": "left of",

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
-from sdg.testbed.renderer import DISTANCE
-from sdg.testbed.world import Thing
+from sdg.testbed.world.renderer import DISTANCE
+from sdg.testbed.world.scene import Thing
 
 Floats = NDArray[np.float32]
 

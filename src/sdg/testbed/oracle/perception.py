@@ -16,7 +16,7 @@ from sdg.testbed.oracle.flaws import Box, Flaw, find_flaws
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, Floats, Pixels, look
 from sdg.testbed.oracle.residuals import residual
 from sdg.testbed.oracle.writing import Word, read_word
-from sdg.testbed.world import Request
+from sdg.testbed.world.scene import Request
 
 _HOPELESS: Final = 0.42
 _UNCLEAR: Final = 0.26

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from sdg.testbed.renderer import background_picture
-from sdg.testbed.world import BACKGROUNDS, COLOURS
+from sdg.testbed.world.renderer import background_picture
+from sdg.testbed.world.scene import BACKGROUNDS, COLOURS
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]

@@ -12,7 +12,7 @@ from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.perception import Artifact, Seen
 from sdg.testbed.oracle.pixels import SIDE
-from sdg.testbed.world import COLOURS, Request
+from sdg.testbed.world.scene import COLOURS, Request
 
 SEMANTIC: Final = {
     # misalignments

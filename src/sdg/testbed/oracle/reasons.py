@@ -22,7 +22,7 @@ from sdg.testbed.oracle.nouns import (
     with_article,
 )
 from sdg.testbed.oracle.perception import Artifact, Perception
-from sdg.testbed.world import OPPOSITE, Request
+from sdg.testbed.world.scene import OPPOSITE, Request
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
     "missing object": (

@@ -16,7 +16,7 @@ from sdg.testbed.oracle.finding import Found
 from sdg.testbed.oracle.fitting import grown
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels, largest_channel
 from sdg.testbed.oracle.writing import Word
-from sdg.testbed.renderer import draw_shadow, signed_distance, thing_layer
+from sdg.testbed.world.renderer import draw_shadow, signed_distance, thing_layer
 
 _SHIFT_LIMIT: Final = 26.0
 """How far an object's colour may be off as a whole, in channel values."""

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.testbed.renderer import DISTANCE
-from sdg.testbed.world import SHAPES
+from sdg.testbed.world.renderer import DISTANCE
+from sdg.testbed.world.scene import SHAPES
 
 Floats = NDArray[np.float32]
 

@@ -21,7 +21,7 @@ from sdg.testbed.oracle.nouns import (
 )
 from sdg.testbed.oracle.perception import Artifact, Perception
 from sdg.testbed.oracle.reasons import REASONS, anchor_of
-from sdg.testbed.world import Request
+from sdg.testbed.world.scene import Request
 
 PHRASES: Final = (
     "Step 1: The caption asks for Step 2: Seen from left to right: nothing the word object objects malformed",

@@ -11,9 +11,9 @@ import numpy as np
 
 from sdg.testbed.oracle.finding import Found
 from sdg.testbed.oracle.pixels import SIDE, Floats, Pixels
-from sdg.testbed.prompts import WORDS
-from sdg.testbed.renderer import writing_coverage
-from sdg.testbed.world import Writing
+from sdg.testbed.world.prompts import WORDS
+from sdg.testbed.world.renderer import writing_coverage
+from sdg.testbed.world.scene import Writing
 
 _TOP: Final = 104
 """First row of the strip that words are written in."""

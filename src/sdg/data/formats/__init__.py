@@ -1,0 +1,126 @@
+"""The file formats by name, for the command line: read any of them, write any of them."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, Literal, get_args
+
+from sdg.data.formats import coco, hf, label_studio, native, sdg30k
+from sdg.data.formats.sdg30k import BoxOrder
+from sdg.errors import SdgError
+from sdg.io import jsonl
+from sdg.io.document import load_document
+from sdg.records import Part, Path, Record
+
+Format = Literal["sdg", "sdg30k", "predictions", "coco", "label-studio", "hf"]
+"""sdg: our own JSONL; sdg30k: the released annotations; predictions: raw responses; hf: a dataset folder."""
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+def read_records(
+    path: Path, format: Format | None = None, *, box_order: BoxOrder = "xyxy"
+) -> Iterator[Record]:
+    """Stream the records of a file in a format, by default the one `guess_format` finds.
+
+    box_order holds for the formats of models and of the release (sdg30k, predictions).
+    Raises SdgError with file, place and reason at the first fault.
+    """
+    match _readable(path, format, box_order):
+        case "sdg":
+            return native.read(path)
+        case "sdg30k":
+            return sdg30k.read_annotations(path, box_order)
+        case "predictions":
+            return sdg30k.read_predictions(path, box_order)
+        case "coco":
+            return coco.read(path)
+        case "label-studio":
+            return label_studio.read(path)
+        case "hf":
+            return hf.read(path)
+
+
+def read_parts(path: Path, format: Format | None = None, *, box_order: BoxOrder = "xyxy") -> Iterator[Part]:
+    """Each line, image or task on its own, so that one bad part does not hide the others."""
+    match _readable(path, format, box_order):
+        case "sdg":
+            return jsonl.parts(path, native.from_object)
+        case "sdg30k":
+            return jsonl.parts(path, partial(sdg30k.from_annotation, box_order=box_order))
+        case "predictions":
+            return jsonl.parts(path, partial(sdg30k.from_prediction, box_order=box_order))
+        case "coco":
+            return coco.parts(path)
+        case "label-studio":
+            return label_studio.parts(path)
+        case "hf":
+            return hf.parts(path)
+
+
+def write_records(
+    path: Path,
+    records: Iterable[Record],
+    format: Format,
+    *,
+    images: Path | None = None,
+    size: tuple[int, int] | None = None,
+    blind: bool = False,
+) -> int:
+    """Write records in a format; returns how many images, tasks or lines were written.
+
+    images: folder of the images, for COCO (their sizes) and hf (their files); size: (width, height) of all
+    images, for COCO; blind: Label Studio tasks without annotations.
+    Raises SdgError where something that the format needs is missing or the file cannot be written.
+    """
+    match format:
+        case "sdg":
+            return native.write(path, records)
+        case "sdg30k":
+            return sdg30k.write_annotations(path, records)
+        case "predictions":
+            return sdg30k.write_predictions(path, records)
+        case "coco":
+            return coco.write(path, records, images=images, size=size)
+        case "label-studio":
+            return label_studio.write(path, records, blind=blind)
+        case "hf":
+            if images is None:
+                raise SdgError("A Hugging Face folder holds the images too; give the folder they are in.")
+            return hf.write(path, records, images=images)
+
+
+def guess_format(path: Path) -> Format:
+    """The format of a file, from the keys of its first record; raises SdgError where none fits."""
+    if pathlib.Path(path).is_dir():
+        return "hf"
+    if pathlib.Path(path).suffix.lower() == ".json":
+        return "label-studio" if isinstance(load_document(path), list) else "coco"
+    keys = _first_object(path).keys()
+    if "ann_translated_bboxes" in keys:
+        return "sdg30k"
+    if keys & {"response", "error"}:
+        return "predictions"
+    if "filepath" in keys and "prompt" in keys:
+        return "sdg"
+    raise SdgError(f"The format of {path} is not plain from its first line; name it: {', '.join(FORMATS)}.")
+
+
+def _first_object(path: Path) -> dict[str, Any]:
+    """The first line that is one, so that a fault in an earlier one is listed among the others."""
+    for _, line in jsonl.read_lines(path):
+        try:
+            return jsonl.parse_object(line)
+        except ValueError:
+            continue
+    return next(jsonl.read_objects(path))  # says what is wrong with the first
+
+
+def _readable(path: Path, format: Format | None, box_order: BoxOrder) -> Format:
+    """The format to read; only those whose boxes models write may have another order of coordinates."""
+    format = format or guess_format(path)
+    if box_order != "xyxy" and format not in ("sdg30k", "predictions"):
+        raise SdgError(f"The boxes of the format {format!r} have one order only; leave the box order out.")
+    return format

@@ -1,0 +1,296 @@
+"""Label Studio: tasks with their labelling configuration, and exports (its JSON format).
+
+Boxes are percentages. The platform demands a box, so a clean image carries a placeholder box with the tag
+"no problem", which reads as an empty set (SDG App. A); an annotation without any region says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+from urllib.parse import quote, unquote
+from xml.sax.saxutils import quoteattr
+
+from sdg.data.formats.boxes import from_scale, to_scale
+from sdg.defects import BOX_SCALE, SUBTYPES, Defect, DefectType, Diagnosis
+from sdg.errors import SdgError
+from sdg.io.document import ListWriter, load_document
+from sdg.io.files import atomic_writer, write_text
+from sdg.records import (
+    LABELS,
+    STORED,
+    Faults,
+    Part,
+    Path,
+    Record,
+    as_integer,
+    as_name,
+    diagnosis_extras,
+    from_diagnosis_extras,
+    from_extras,
+    read_parts,
+    reasons,
+    text_of,
+    to_extras,
+)
+
+NO_PROBLEM: Final = "no problem"
+"""Tag of the placeholder box that stands for "I looked, and there is nothing"."""
+
+LOCAL_FILES: Final = "/data/local-files/?d="
+"""Where Label Studio serves images from its own disk (LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED)."""
+
+_PERCENT: Final = (100.0, 100.0)
+_DATA_KEYS: Final = frozenset({"image", "filepath", "prompt"})
+# Control of the labelling configuration -> type of its results, and the key their content is under.
+_WIRE: Final = {
+    "label": ("rectanglelabels", "rectanglelabels"),
+    "reason": ("textarea", "text"),
+    "importance": ("number", "number"),
+    "subtype": ("choices", "choices"),
+}
+_NAMES: Final = {kind: name for name, (kind, _) in _WIRE.items()}  # for controls of other names
+
+
+def read(path: Path) -> Iterator[Record]:
+    """The records of tasks or an export: one for each annotation, one for a task without any.
+
+    The annotator is the e-mail or number in `completed_by`; skipped annotations are left out.
+    Raises SdgError with file, place and reason at the first fault.
+    """
+    return read_parts(path, parts(path))
+
+
+def parts(path: Path) -> Iterator[Part]:
+    """Each task as a part of its own, for `validate`."""
+    tasks = load_document(path)
+    if not isinstance(tasks, list):
+        raise SdgError(f"{path} is not a Label Studio file: it holds no list of tasks; export as JSON.")
+    for number, task in enumerate(tasks, start=1):
+        yield f"task {number}", partial(_records, task)
+
+
+def write(path: Path, records: Iterable[Record], *, blind: bool = False, image_url: str = LOCAL_FILES) -> int:
+    """Write tasks, and the labelling configuration beside them as `.xml`; returns the number of tasks.
+
+    Neighbouring records of one image become one task with several annotations. `blind` leaves out every
+    annotation, for people who are not to see what is known. An image's address is `image_url` and its path.
+    Raises SdgError where a file cannot be written.
+    """
+    subtypes = {kind: dict.fromkeys(names) for kind, names in SUBTYPES.items()}
+    with atomic_writer(path) as file:
+        tasks = ListWriter(file)
+        file.write(b"[")
+        for _, group in groupby(enumerate(records), key=_task_key):
+            same_task = [record for _, record in group]
+            annotations = [] if blind else [_annotation(r) for r in same_task if _says_something(r)]
+            tasks.add({"data": _data(same_task[0], image_url), "annotations": annotations})
+            for record in same_task:
+                for defect in record.diagnosis.defects if record.diagnosis else ():
+                    if defect.subtype and defect.subtype.isprintable():  # XML holds nothing else
+                        subtypes[defect.type][defect.subtype] = None
+        file.write(b"\n]\n")
+    if pathlib.Path(path).is_file():  # a pipe has nothing beside it
+        names = dict.fromkeys(name for of_type in subtypes.values() for name in of_type)
+        write_text(pathlib.Path(path).with_suffix(".xml"), labelling_config(names))
+    return tasks.count
+
+
+def labelling_config(subtypes: Iterable[str] | None = None) -> str:
+    """Label Studio's labelling configuration (XML) for structured defects.
+
+    A region takes one of the two types or the no-problem tag, a reason, an importance and a subtype, by
+    default those of the paper's taxonomy.
+    """
+    if subtypes is None:
+        subtypes = [name for names in SUBTYPES.values() for name in names]
+    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in subtypes)
+    return f"""<View>
+  <Header value="Mark everything that is wrong, then look once more for what you missed."/>
+  <Text name="prompt" value="$prompt"/>
+  <Image name="image" value="$image" zoom="true" zoomControl="true"/>
+  <RectangleLabels name="label" toName="image" canRotate="false">
+    <Label value="{DefectType.ARTIFACT.value}" background="#d62728"/>
+    <Label value="{DefectType.MISALIGNMENT.value}" background="#1f77b4"/>
+    <Label value="{NO_PROBLEM}" background="#2ca02c"/>
+  </RectangleLabels>
+  <TextArea name="reason" toName="image" perRegion="true" editable="true" rows="3"
+            placeholder="Which part, and what is wrong with it?"/>
+  <Number name="importance" toName="image" perRegion="true" min="1" max="100"/>
+  <Choices name="subtype" toName="image" perRegion="true" choice="single">
+{choices}
+  </Choices>
+</View>
+"""
+
+
+def _task_key(numbered: tuple[int, Record]) -> str:
+    """Equal for neighbours that share a task; one without an annotation to show for itself stays alone."""
+    number, record = numbered
+    return json.dumps([_data(record, ""), None if _says_something(record) else number], sort_keys=True)
+
+
+def _says_something(record: Record) -> bool:
+    return record.diagnosis is not None or record.annotator is not None
+
+
+def _data(record: Record, image_url: str) -> dict[str, Any]:
+    image = image_url + quote(record.filepath, errors="surrogatepass")
+    data = {"image": image, "filepath": record.filepath, "prompt": record.prompt}
+    return data | to_extras(replace(record, annotator=None), taken=_DATA_KEYS)
+
+
+def _annotation(record: Record) -> dict[str, Any]:
+    annotation: dict[str, Any] = {"result": _results(record.diagnosis)}
+    if record.annotator is not None:
+        annotation["completed_by"] = _person(record.annotator)
+    if record.diagnosis is not None:
+        stored = diagnosis_extras(record.diagnosis)
+        if record.diagnosis.reasoning:
+            stored["reasoning"] = record.diagnosis.reasoning
+        if stored:
+            annotation[STORED] = stored
+    return annotation
+
+
+def _person(annotator: str) -> int | dict[str, str]:
+    """Label Studio knows its people by number or by e-mail."""
+    is_number = annotator.isdecimal() and len(annotator) < 19 and str(int(annotator)) == annotator
+    return int(annotator) if is_number else {"email": annotator}
+
+
+def _results(diagnosis: Diagnosis | None) -> list[dict[str, Any]]:
+    if diagnosis is None:
+        return []
+    if diagnosis.is_clean:
+        return [_result("placeholder", (0, 0, BOX_SCALE, BOX_SCALE), "label", [NO_PROBLEM])]
+    results = []
+    for number, defect in enumerate(diagnosis.defects, start=1):
+        region = f"defect-{number}"
+        results.append(_result(region, defect.box, "label", [defect.type.value]))
+        if defect.reason:
+            results.append(_result(region, defect.box, "reason", [defect.reason]))
+        if defect.importance is not None:
+            results.append(_result(region, defect.box, "importance", defect.importance))
+        if defect.subtype is not None:
+            results.append(_result(region, defect.box, "subtype", [defect.subtype]))
+    return results
+
+
+def _result(region: str, box: tuple[int, int, int, int], control: str, content: object) -> dict[str, Any]:
+    """What one control of the labelling configuration says about one region; each repeats the box."""
+    x, y, width, height = to_scale(box, _PERCENT)
+    kind, key = _WIRE[control]
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, key: content}
+    return {"id": region, "from_name": control, "to_name": "image", "type": kind, "value": value}
+
+
+def _records(task: object) -> list[Record]:
+    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+        raise ValueError("A task is a JSON object with 'data'; export as JSON, not as JSON-MIN.")
+    data = task["data"]
+    filepath = text_of(data, "filepath") if "filepath" in data else _path_of(text_of(data, "image"))
+    prompt_key = next((key for key in ("prompt", "caption", "text") if key in data), "prompt")
+    prompt = text_of(data, prompt_key, default="")
+    fields = from_extras(data, known=_DATA_KEYS | {prompt_key})
+    records: list[Record] = []
+    faults: list[str] = []
+    annotations = task.get("annotations") or []
+    if not isinstance(annotations, list):
+        raise ValueError(f"'annotations' is a list, not {annotations!r}.")
+    for number, annotation in enumerate(annotations, start=1):
+        try:
+            if isinstance(annotation, dict) and annotation.get("was_cancelled"):
+                continue
+            annotator, diagnosis = _annotated(annotation)
+            records.append(Record(filepath, prompt, diagnosis, **{**fields, "annotator": annotator}))
+        except ValueError as error:
+            faults.extend(f"Annotation {number}: {reason}" for reason in reasons(error))
+    if faults:
+        raise Faults(faults)
+    return records or [Record(filepath, prompt, None, **fields)]
+
+
+def _path_of(image: str) -> str:
+    return unquote(image[len(LOCAL_FILES) :]) if image.startswith(LOCAL_FILES) else image
+
+
+def _annotated(annotation: object) -> tuple[str | None, Diagnosis | None]:
+    """Annotator and diagnosis of one annotation."""
+    if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
+        raise ValueError("An annotation is a JSON object with a list 'result'.")
+    person = annotation.get("completed_by")
+    if isinstance(person, dict):
+        person = person.get("email") or person.get("id")
+    stored = from_diagnosis_extras(annotation[STORED]) if STORED in annotation else {}
+    regions = _regions(annotation["result"])
+    defects: list[Defect] = []
+    faults: list[str] = []
+    for number, region in enumerate(regions, start=1):
+        try:
+            defects.extend(_defects(region))
+        except ValueError as error:
+            faults.append(f"Region {number}: {error}")
+    if defects and any(region["label"] == [NO_PROBLEM] for region in regions):
+        faults.append(f"It carries the tag {NO_PROBLEM!r} beside defects; keep one or the other.")
+    if faults:
+        raise Faults(faults)
+    unknown = not regions and "status" not in stored and not stored.get("repairs")
+    return as_name("completed_by", person), None if unknown else Diagnosis(tuple(defects), **stored)
+
+
+def _regions(results: list[Any]) -> list[dict[str, Any]]:
+    """What is said of each box, in the order of the boxes: `box`, `label` and, where given, the rest."""
+    regions: dict[str, dict[str, Any]] = {}
+    others: list[tuple[str, str, dict[str, Any]]] = []
+    for result in results:
+        if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
+            raise ValueError("A result is a JSON object with a 'value'.")
+        value, key = result["value"], str(result.get("id"))
+        labels = value.get("rectanglelabels", value.get("labels"))
+        if labels is not None:
+            if not isinstance(labels, list):
+                raise ValueError(f"The labels of a region are a list, not {labels!r}.")
+            regions[key] = {"box": value, "label": [_tag(label) for label in labels]}
+        else:
+            name = str(result.get("from_name"))
+            others.append((key, name if name in _WIRE else _NAMES.get(str(result.get("type")), ""), value))
+    for region, control, value in others:
+        if region in regions and control:
+            regions[region].setdefault(control, value)
+    return list(regions.values())
+
+
+def _tag(label: object) -> str:
+    """A label as people spell it: "No-Problem" is "no problem"."""
+    return " ".join(re.split(r"[\s_-]+", str(label).strip().lower()))
+
+
+def _defects(region: Mapping[str, Any]) -> list[Defect]:
+    box, labels = region["box"], region["label"]
+    if labels == [NO_PROBLEM]:
+        return []
+    if not labels or any(label not in LABELS for label in labels):
+        raise ValueError(f"A box is labelled 'artifact', 'misalignment' or {NO_PROBLEM!r}, not {labels!r}.")
+    if box.get("rotation"):
+        raise ValueError("The box is turned; draw it upright.")
+    corners = from_scale([box.get(name) for name in ("x", "y", "width", "height")], _PERCENT)
+    number = region.get("importance", {})
+    importance: Any = as_integer(number.get("number", _text(number)))
+    kinds = dict.fromkeys(kind for label in labels for kind in LABELS[label])
+    reason, subtype = _text(region.get("reason", {})) or "", _text(region.get("subtype", {}))
+    return [Defect(corners, kind, reason, importance, subtype) for kind in kinds]
+
+
+def _text(value: Mapping[str, Any]) -> str | None:
+    """Text of a text area or of choices, several entries one a line; None where nothing was entered."""
+    content = value.get("text", value.get("choices", []))
+    if isinstance(content, list):
+        return "\n".join(map(str, content)) if content else None
+    return None if content is None else str(content)

@@ -1,0 +1,117 @@
+"""Parts 1 and 2: the generator draws held-out prompts, the detector says what is wrong with each picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from PIL import Image
+
+from sdg.data.formats import native
+from sdg.defects import DefectType, Diagnosis
+from sdg.demo.settings import EMBEDDED, Settings
+from sdg.demo.stages import LeftOut, watched
+from sdg.detectors.base import Detector
+from sdg.errors import SdgError
+from sdg.images import save_image
+from sdg.records import Record
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
+
+BATCH: Final = 8
+SAMPLING_STEPS: Final = 20
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures of held-out prompts, and the generator that drew them."""
+
+    pipeline: FluxPipeline
+    prompts: Sequence[str]
+    pictures: Sequence[Image.Image]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in each picture."""
+
+    detector: Detector
+    diagnoses: Sequence[Diagnosis]
+
+
+def draw(settings: Settings, folder: Path) -> tuple[Drawn, str]:
+    """One picture a held-out prompt, into folder/pictures and folder/pictures.jsonl."""
+    from sdg.testbed.models.generator.sampling import held_out_prompts
+    from sdg.testbed.models.packaged import load_generator
+
+    pipeline = load_generator(settings.pipeline)
+    prompts = held_out_prompts(settings.prompts, settings.seed)
+    pictures = draw_pictures(pipeline, prompts, settings.seed, "drawing")
+    names = [f"pictures/{number:03d}.png" for number in range(len(prompts))]
+    for name, picture in zip(names, pictures, strict=True):
+        save_image(picture, folder / name)
+    native.write(
+        folder / "pictures.jsonl",
+        (Record(n, p, generator="testbed") for n, p in zip(names, prompts, strict=True)),
+    )
+    told = f"{_count(len(pictures), 'picture')} of prompts that the generator was never trained on."
+    return Drawn(pipeline, prompts, pictures, names), told
+
+
+def draw_pictures(
+    pipeline: FluxPipeline, prompts: Sequence[str], seed: int, what: str, steps: int = SAMPLING_STEPS
+) -> list[Image.Image]:
+    """One picture a prompt; the same seed gives every generator the same noise."""
+    from sdg.testbed.models.generator.sampling import sample_pictures
+
+    pictures: list[Image.Image] = []
+    starts = range(0, len(prompts), BATCH)
+    for start in watched(starts, len(starts), what):
+        numbers = range(start, min(start + BATCH, len(prompts)))
+        texts = [prompts[number] for number in numbers]
+        pictures += sample_pictures(pipeline, texts, steps=steps, seed=seed, numbers=numbers)
+    return pictures
+
+
+def diagnose(settings: Settings, folder: Path, drawn: Drawn) -> tuple[Found, str]:
+    """The detector's diagnosis of each picture, also as folder/predictions.jsonl.
+
+    Raises LeftOut where this build ships without the embedded detector, SdgError where no answer can be used.
+    """
+    from sdg.alignment.scoring import load_judge  # also reads python:MODULE.FUNCTION, as recipes do
+    from sdg.testbed.models.packaged import DETECTOR
+
+    if settings.detector == EMBEDDED and not DETECTOR.is_dir():
+        raise LeftOut("This build ships without the embedded detector; name one of your own with --detector.")
+    detector = load_judge(settings.detector)
+    pairs = list(zip(drawn.pictures, drawn.prompts, strict=True))
+    diagnoses: list[Diagnosis] = []
+    starts = range(0, len(pairs), BATCH)
+    for start in watched(starts, len(starts), "diagnosing"):
+        diagnoses += detector.diagnose(pairs[start : start + BATCH])
+    write_records(folder / "predictions.jsonl", drawn, diagnoses)
+    known = [diagnosis for diagnosis in diagnoses if diagnosis.is_informative]
+    if not known:
+        raise SdgError(f"The detector {settings.detector} gave no usable answer for any picture.")
+    numbers = {kind: sum(len(diagnosis.of_type(kind)) for diagnosis in known) for kind in DefectType}
+    told = " and ".join(_count(number, kind.value) for kind, number in numbers.items())
+    clean = sum(diagnosis.is_clean for diagnosis in known)
+    told = f"The detector finds {told}; {clean} of {_count(len(known), 'picture')} look clean to it."
+    if lost := len(diagnoses) - len(known):
+        told += f" It gave no usable answer for {lost}."
+    return Found(detector, diagnoses), told
+
+
+def write_records(path: Path, drawn: Drawn, diagnoses: Sequence[Diagnosis]) -> None:
+    """The pictures with these diagnoses as our own JSON Lines, which every command reads."""
+    native.write(
+        path, (Record(n, p, d) for n, p, d in zip(drawn.names, drawn.prompts, diagnoses, strict=True))
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,119 @@
+"""`hf:ORG/NAME` or a checkpoint folder: any image-text-to-text model, loaded and run here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
+from sdg.errors import SdgError, loading_errors
+from sdg.models.vlm import Answer, LoadedModel
+from sdg.prompting import PromptProfile
+from sdg.response import cut_off, parse_response
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BATCH_SIZE: Final = 8
+DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+
+
+class TransformersDetector(StreamingDetector):
+    """Runs a checkpoint of transformers in batches of similar length, left-padded, greedily by default.
+
+    checkpoint: a folder, or a name on the model hub (safetensors only; code in it is never run).
+    device: "auto" takes cuda, else mps, else cpu. dtype: "auto" is bfloat16, on a CPU float32. Pixel
+    limits, token limit and sampling are the profile's; a seed holds for the same pairs and batch size.
+    What ends at the token limit is `truncated`.
+    Raises SdgError where the checkpoint cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str],
+        profile: PromptProfile,
+        *,
+        batch_size: int = BATCH_SIZE,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+    ) -> None:
+        self._checkpoint, self._revision = os.fspath(checkpoint), revision
+        self._profile, self._batch_size = profile, batch_size
+        self._device, self._dtype = choose_device(device), dtype
+        if dtype == "auto":
+            self._dtype = "float32" if self._device == "cpu" else "bfloat16"
+        model, processor = self._load()
+        self._loaded = LoadedModel(model, processor, profile, batch_size, self.refusal)
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float]:
+        return {
+            "detector": "hf",
+            "checkpoint": self._checkpoint,
+            "revision": self._revision or "",
+            "profile": self._profile.digest[:12],
+            "dtype": self._dtype,
+            "batch_size": self._batch_size,
+        }
+
+    def refusal(self, picture: Image.Image, prompt: str) -> str:
+        """Why a pair is not put to the model, in one sentence; "" where it is, as here always."""
+        return ""
+
+    def stream(
+        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        for index, answer in self._loaded.answers(pairs, wanted):
+            yield index, self._outcome(answer)
+
+    def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Indices of the pairs, batch by batch: longest first, so that memory runs out early or never."""
+        return self._loaded.batches(pairs)
+
+    def _outcome(self, answer: Answer) -> Outcome:
+        if answer.error:
+            return failed(answer.error)
+        if answer.whole and not answer.text.strip():
+            return failed("The model's answer is empty.")
+        diagnosis = parse_response(answer.text, require_think=self._profile.answer.think)
+        return Outcome(diagnosis if answer.whole else cut_off(diagnosis))
+
+    def _load(self) -> tuple[Any, Any]:
+        try:
+            import torch
+            from transformers import AutoModelForImageTextToText, AutoProcessor
+        except ImportError as error:
+            raise SdgError(
+                f"Running a checkpoint needs {error.name}: pip install 'structured-defect-grounding[models]'."
+            ) from None
+        place = {"revision": self._revision, "trust_remote_code": False}
+        try:
+            processor = AutoProcessor.from_pretrained(self._checkpoint, **place)
+            model = AutoModelForImageTextToText.from_pretrained(
+                self._checkpoint, dtype=getattr(torch, self._dtype), use_safetensors=True, **place
+            )
+        except loading_errors() as error:
+            reason = " ".join(str(error).split())[:300]
+            raise SdgError(f"{self._checkpoint} cannot be loaded as a detector: {reason}") from error
+        return model.to(self._device).eval(), processor
+
+
+def choose_device(name: str) -> str:
+    """The device of a name; "auto" takes cuda, else mps, else cpu. Raises SdgError if there is none."""
+    try:
+        import torch
+    except ImportError:
+        raise SdgError(
+            "Running a checkpoint needs torch: pip install 'structured-defect-grounding[models]'."
+        ) from None
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise SdgError(f"There is no device {name!r} here; take auto, cpu, cuda, cuda:1 or mps.") from None
+    return name

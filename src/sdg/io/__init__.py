@@ -1,0 +1,1 @@
+"""Bytes, lines, addresses and servers: what every room reads and writes by."""

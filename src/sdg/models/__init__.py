@@ -1,0 +1,1 @@
+"""Models in memory: vision-language models that generate, adapters, devices and precision."""

@@ -1,0 +1,103 @@
+"""What a run is asked to diagnose: image files, folders of them and JSON Lines files, with their prompts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sdg.detectors.bulk import Item
+from sdg.errors import SdgError
+from sdg.io import jsonl
+from sdg.io.paths import PathIndex
+
+_IMAGES: Final = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif"}
+)
+_PATHS, _PROMPTS = ("filepath", "filename", "image"), ("caption", "prompt")
+
+Place = str | os.PathLike[str]
+
+
+def gather(
+    sources: Iterable[Place],
+    *,
+    prompt: str | None = None,
+    prompts: Place | None = None,
+    images: Place | None = None,
+    leave_out: Place | None = None,
+) -> list[Item]:
+    """Every image that `sources` name, each once, in their order; a folder's in the order of their paths.
+
+    A JSON Lines file holds `filepath` and `caption` (or `prompt`); its images lie in the folder `images`,
+    by default its own. For other images the prompt is `prompt`, or what the JSON Lines file `prompts` says
+    for their path, the end of their path or their name. leave_out: a folder inside of one of `sources` whose
+    images are no inputs, such as drawings of them.
+    Raises SdgError for a source that does not exist, and for images without a prompt.
+    """
+    if prompt is not None and prompts is not None:
+        raise ValueError("Give one prompt for all images or a file with the prompts, not both.")
+    found: list[tuple[str, str | None, Path]] = []
+    for source in sources:
+        path = Path(source)
+        if path.suffix.lower() == ".jsonl":
+            folder = path.parent if images is None else Path(images)
+            found += [(name, text, folder / name) for name, text in _pairs(path)]
+        elif path.is_dir():
+            found += [(file.as_posix(), prompt, file) for file in _image_files(path, leave_out)]
+        elif path.exists():
+            found.append((path.as_posix(), prompt, path))
+        else:
+            raise SdgError(f"{path} does not exist; give images, folders of images or JSON Lines files.")
+    bare = [name for name, text, _ in found if text is None]
+    if bare and prompts is None:
+        raise SdgError(f"{bare[0]} has no prompt; give it with --prompt, or a file of them with --prompts.")
+    known = _look_up(bare, prompts) if prompts is not None else {}
+    items = [Item(name, known[name] if text is None else text, file) for name, text, file in found]
+    return list(dict.fromkeys(items))
+
+
+def _image_files(folder: Path, leave_out: Place | None) -> list[Path]:
+    drawn = None if leave_out is None else Path(leave_out).resolve()
+    if drawn == folder.resolve():
+        drawn = None  # asked for by its name
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _IMAGES and not path.name.startswith(".") and path.is_file()
+        if drawn is None or drawn not in path.resolve().parents
+    ]
+    if not files:
+        raise SdgError(f"{folder} holds no images.")
+    return files
+
+
+def _pairs(path: Place) -> list[tuple[str, str]]:
+    """Path and prompt of each line."""
+    return list(jsonl.read_with(path, lambda value: (_text(value, _PATHS), _text(value, _PROMPTS))))
+
+
+def _text(value: Mapping[str, Any], keys: Sequence[str]) -> str:
+    key = next((key for key in keys if key in value), keys[0])
+    text = value.get(key)
+    if not isinstance(text, str) or (keys is _PATHS and not text):
+        raise ValueError(f"{key!r} is missing or no text.")
+    return text
+
+
+def _look_up(names: Iterable[str], prompts: Place) -> dict[str, str]:
+    """The prompt that a file holds for each image."""
+    by_path: dict[str, set[str]] = {}
+    for path, prompt in _pairs(prompts):
+        by_path.setdefault(path, set()).add(prompt)
+    index = PathIndex(by_path)
+    found: dict[str, str] = {}
+    for name in names:
+        paths = index.find(name)
+        choices = {prompt for path in paths for prompt in by_path[path]}
+        if len(choices) != 1:
+            what = "no prompt" if not choices else "more than one prompt"
+            raise SdgError(f"{prompts} holds {what} for {name}.")
+        found[name] = choices.pop()
+    return found

@@ -1,8 +1,0 @@
-"""`sdg demo`: the whole story on the embedded world, from pictures to a report, in a few minutes."""
-
-from __future__ import annotations
-
-from sdg.testbed.demo.settings import Settings
-from sdg.testbed.demo.story import Ending, run_demo
-
-__all__ = ["Ending", "Settings", "run_demo"]

@@ -1,0 +1,116 @@
+"""The detector's base model, first stage: its vision tower learns dense targets.
+
+Trained on injected pictures of the train split. Some of them pass through the generator's autoencoder, whose
+texture the detector meets later; the language model waits until there is something to see.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import Qwen3VLForConditionalGeneration
+
+from sdg.testbed.injection import sample
+from sdg.testbed.models.detector.dense import DenseReader, dense_loss, dense_targets
+from sdg.testbed.models.generator.vae import to_tensor
+from sdg.testbed.models.loop import Budget, SeededBatches, fit
+
+SHARDS: Final = 2
+"""Parts of a batch that are worked on at the same time, in both stages."""
+DECODED: Final = 0.25
+"""Share of the pictures that pass through the autoencoder, where there is one."""
+
+
+def sample_dense(
+    rng: np.random.Generator, count: int, vae: AutoencoderKL | None = None
+) -> dict[str, NDArray[Any]]:
+    """A batch of injected pictures (count, SIZE, SIZE, 3) and their dense targets, by name.
+
+    With the generator's autoencoder, the first pictures of the batch are what it decodes from their latents.
+    """
+    samples = [sample(rng, split="train") for _ in range(count)]
+    targets = [dense_targets(one) for one in samples]
+    batch = {name: np.stack([target[name] for target in targets]) for name in targets[0]}
+    pictures = np.stack([one.picture for one in samples])
+    decoded = int(DECODED * count)
+    if vae is not None and decoded:
+        pictures[:decoded] = round_trip(vae, pictures[:decoded])
+    return {"pictures": pictures, **batch}
+
+
+@torch.no_grad()
+def round_trip(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures (B, H, W, 3) as the autoencoder decodes them from their latents' means; in bf16, for speed."""
+    images = to_tensor(pictures).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        decoded = vae.decode(vae.encode(images).latent_dist.mode()).sample
+    return ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def train_vision(
+    model: Qwen3VLForConditionalGeneration,
+    out: Path,
+    *,
+    steps: int,
+    vae: AutoencoderKL | None = None,
+    batch_size: int = 48,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    workers: int = 1,
+) -> Qwen3VLForConditionalGeneration:
+    """Train the vision tower; returns the model with the averaged tower, also saved to out/seeing."""
+    model.set_attn_implementation("eager")  # see `speak`: faster here than the fused one
+    reader = DenseReader(model)
+
+    def draw(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        return sample_dense(rng, batch_size // SHARDS, vae)
+
+    def loss_of(batch: dict[str, Any]) -> dict[str, Tensor]:
+        return dense_loss(reader, {name: torch.as_tensor(value) for name, value in batch.items()})
+
+    def save(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, DenseReader)
+        _take_over(model, averaged).save_pretrained(out / "seeing")
+
+    budget = Budget(
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup=200,
+        weight_decay=0.02,
+        ema=0.998,
+        save_every=500,
+        max_minutes=max_minutes,
+    )
+    averaged = fit(
+        reader,
+        loss_of,
+        SeededBatches(draw, seed, steps * SHARDS),
+        out,
+        budget,
+        seed=seed,
+        resume=resume,
+        workers=workers,
+        shards=SHARDS,
+        muon=True,
+        on_save=save,
+    )
+    assert isinstance(averaged, DenseReader)
+    return _take_over(model, averaged)
+
+
+def _take_over(
+    model: Qwen3VLForConditionalGeneration, reader: DenseReader
+) -> Qwen3VLForConditionalGeneration:
+    # A copy of the model with the averaged tower; training goes on with the model's own.
+    twin = copy.deepcopy(model)
+    twin.model.visual.load_state_dict(reader.visual.state_dict())
+    return twin

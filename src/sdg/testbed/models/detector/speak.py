@@ -1,0 +1,183 @@
+"""The detector's base model, second stage: the whole model learns to say what its vision tower sees.
+
+Next-token loss on targets alone, grounded captions first and diagnoses later; the first stage's dense targets
+go on beside it, or the tower would forget what a caption does not ask for.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
+
+from sdg.defects import BOX_SCALE
+from sdg.errors import SdgError
+from sdg.runs.folders import replace_folder
+from sdg.testbed.models.detector.build import MERGE, new_model, new_processor
+from sdg.testbed.models.detector.captions import embedded_profile
+from sdg.testbed.models.detector.dense import CELLS, DenseReader, dense_losses, patchify
+from sdg.testbed.models.detector.measure import held_out, score_base
+from sdg.testbed.models.detector.rows import IGNORED, JITTER, Lessons, Rows, base_tokenizer, number_tokens
+from sdg.testbed.models.detector.see import SHARDS
+from sdg.testbed.models.loop import Budget, fit
+
+DENSE_WEIGHT: Final = 0.3
+"""Weight of the dense loss beside the mean loss of a token."""
+
+
+class Speaker(nn.Module):
+    """The model with the dense heads of the first stage on its vision tower."""
+
+    numbers: Tensor
+    kernel: Tensor
+
+    def __init__(self, model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self.model = model
+        heads = DenseReader(model)
+        self.norm, self.head = heads.norm, heads.head
+        self.register_buffer("numbers", number_tokens(tokenizer), persistent=False)
+        # The expectation of a triangular jitter: its peak is the truth, so that greedy answers are exact.
+        kernel = (JITTER + 1 - torch.arange(-JITTER, JITTER + 1).abs()).float()
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Dense outputs by name, and for each `Rows` the logits (M, vocabulary) where there is a label."""
+        pictures = batch["pictures"]
+        grid = torch.tensor([[1, CELLS * MERGE, CELLS * MERGE]]).expand(len(pictures), 3)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and batch["learns_to_see"]):
+            seen = self.model.model.get_image_features(patchify(pictures), grid, return_dict=True)
+        each = seen.pooler_output  # one (CELLS², width) a picture
+        dense = DenseReader.read(self.head(self.norm(torch.stack(tuple(each)))))
+        logits = []
+        for rows in batch["rows"]:
+            seen.pooler_output = tuple(each[index] for index in rows.pictures.tolist())
+            hidden = self.model.model(
+                input_ids=rows.ids,
+                image_grid_thw=grid[: len(rows.ids)],
+                mm_token_type_ids=(rows.ids == self.model.config.image_token_id).int(),
+                mm_encoder_outputs={"image": seen},
+                use_cache=False,
+            ).last_hidden_state
+            logits.append(self.model.lm_head(hidden[:, :-1][rows.labels[:, 1:] != IGNORED]))
+        return dense, logits
+
+
+def speech_loss(speaker: Speaker, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Mean loss of a token plus the weighted dense loss; `words` and `numbers` apart, for the log."""
+    with torch.autocast("cpu", torch.bfloat16):
+        dense, logits = speaker(batch)
+    losses = [
+        token_losses(speaker, each.float(), rows) for each, rows in zip(logits, batch["rows"], strict=True)
+    ]
+    tokens = torch.cat(losses)
+    number = torch.cat([rows.coordinate[:, 1:][rows.labels[:, 1:] != IGNORED] for rows in batch["rows"]]) >= 0
+    seen = dense_losses(dense, batch)
+    parts = {"words": tokens[~number].mean(), "numbers": tokens[number].mean(), "dense": seen.pop("loss")}
+    kept = {name: seen[name] for name in ("shape_right", "mask_iou", "artifact_right")}
+    return {"loss": tokens.mean() + DENSE_WEIGHT * parts["dense"], **parts, **kept}
+
+
+def token_losses(speaker: Speaker, logits: Tensor, rows: Rows) -> Tensor:
+    """Cross-entropy (M,) of each labelled token; a coordinate's against the jitter's distribution around it.
+
+    logits: (M, vocabulary), of the labels in reading order. The distribution is cut off at 0 and 1000.
+    """
+    wanted = rows.labels[:, 1:] != IGNORED
+    labels, coordinate = rows.labels[:, 1:][wanted], rows.coordinate[:, 1:][wanted]
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    number = coordinate >= 0
+    if not number.any():
+        return losses
+    log_prob = logits[number].log_softmax(-1)[:, speaker.numbers]
+    window = coordinate[number][:, None] + torch.arange(-JITTER, JITTER + 1)
+    weight = speaker.kernel * ((window >= 0) & (window <= BOX_SCALE))
+    near = log_prob.gather(1, window.clamp(0, BOX_SCALE))
+    return losses.masked_scatter(number, -(weight * near).sum(1) / weight.sum(1))
+
+
+def train_language(
+    seeing: Path,
+    out: Path,
+    *,
+    steps: int,
+    vae: AutoencoderKL | None = None,
+    batch_size: int = 48,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    workers: int = 1,
+    validate: int = 128,
+) -> Qwen3VLForConditionalGeneration:
+    """Train the whole model from the tower in `seeing` (of `train_vision`) and save it to out/detector.
+
+    out/detector is a detector's folder: weights, processor, profile. At each checkpoint SDG-Eval of
+    `validate` injected pictures of the validation split goes to out/validation.jsonl.
+    Raises SdgError where `seeing` holds no model, and as `fit`.
+    """
+    tokenizer = base_tokenizer()
+    model = new_model(tokenizer, seed)
+    model.model.visual.load_state_dict(_tower(seeing))
+    # Of short sequences in bf16, plain products are twice as fast as the fused attention of CPUs.
+    model.set_attn_implementation("eager")
+    truth = held_out(validate, seed)
+
+    def save(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, Speaker)
+        replace_folder(out / "detector", lambda folder: save_base(averaged.model, tokenizer, folder))
+        if truth:
+            line = {"step": step, **score_base(averaged.model, new_processor(tokenizer), truth)}
+            with (out / "validation.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    budget = Budget(
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup=200,
+        weight_decay=0.02,
+        ema=0.998,
+        save_every=250,
+        report_every=25,
+        max_minutes=max_minutes,
+    )
+    speaker = Speaker(model, tokenizer)
+    averaged = fit(
+        speaker,
+        lambda batch: speech_loss(speaker, batch),
+        Lessons(tokenizer, vae, batch_size // SHARDS, steps * SHARDS, seed),
+        out,
+        budget,
+        seed=seed,
+        resume=resume,
+        workers=workers,
+        shards=SHARDS,
+        muon=True,
+        on_save=save,
+    )
+    assert isinstance(averaged, Speaker)
+    return averaged.model
+
+
+def save_base(
+    model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    """Write a detector's folder; the model itself keeps its precision."""
+    copy.deepcopy(model).save_pretrained(folder)
+    new_processor(tokenizer).save_pretrained(folder)
+    embedded_profile().save(folder)
+
+
+def _tower(seeing: Path) -> dict[str, Tensor]:
+    if not (seeing / "config.json").is_file():
+        raise SdgError(f"{seeing} holds no model that has learned to see; make it with --stage see.")
+    known = Qwen3VLForConditionalGeneration.from_pretrained(seeing, dtype=torch.float32, use_safetensors=True)
+    state: dict[str, Tensor] = known.model.visual.state_dict()
+    return state

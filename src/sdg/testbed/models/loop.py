@@ -1,0 +1,224 @@
+"""The one training loop of the testbed's from-scratch models: seeded batches, EMA, exact resume, progress.
+
+Batch number i is drawn from (seed, i) alone, so that a resumed run sees what an undisturbed one would. A step
+may take two batches at once, a thread each: that keeps two cores busier than sharing each small operation.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from sdg.errors import SdgError
+from sdg.runs.folders import load_checkpoint, open_run, save_checkpoint, trim_log
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train and how often to save and to report; steps are optimiser steps."""
+
+    steps: int
+    learning_rate: float
+    warmup: int = 200
+    decay: float = 0.5  # share of the steps over which the learning rate falls; before, it stands still
+    final_fraction: float = 0.02  # the learning rate ends at this fraction of its peak
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    save_every: int = 500
+    report_every: int = 50
+    max_minutes: float | None = None  # stop early and save; `resume` goes on
+
+
+class SeededBatches(Dataset[Any]):
+    """Batch i = make(np.random.default_rng((seed, i))); for a DataLoader with batch_size=None."""
+
+    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int, steps: int) -> None:
+        self.make, self.seed, self.steps = make, seed, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(np.random.default_rng((self.seed, index)))
+
+
+def batches(data: Dataset[Any], start: int, steps: int, workers: int) -> Iterator[Any]:
+    """Batches start … steps−1 of a seeded data set, made ahead in worker processes."""
+    loader = DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, steps),
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+    return iter(loader)
+
+
+def _one_thread(_: int = 0) -> None:
+    torch.set_num_threads(1)
+
+
+LossOf = Callable[[Any], dict[str, Tensor]]
+
+
+def add_gradients(
+    loss_of: LossOf, shards: Sequence[Any], pool: ThreadPoolExecutor | None = None
+) -> dict[str, float]:
+    """Add the gradient of the shards' mean loss to the parameters'; returns each part's mean over the shards.
+
+    The shards are worked on side by side where there is a pool. Two gradients have one sum in either order,
+    so the result is the same each time.
+    """
+
+    def work(shard: Any) -> dict[str, float]:
+        parts = loss_of(shard)
+        (parts["loss"] / len(shards)).backward()
+        return {name: float(part.detach()) for name, part in parts.items()}
+
+    done = list(pool.map(work, shards) if pool is not None else map(work, shards))
+    return {name: sum(parts[name] for parts in done) / len(done) for name in done[0]}
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Weight matrices inside the model's blocks, for Muon, and everything else, for AdamW."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = parameter.ndim == 2 and not any(part in name for part in ("embed", "proj_out", "lm_head"))
+        (matrices if inner else others).append(parameter)
+    return matrices, others
+
+
+def make_optimizers(model: nn.Module, budget: Budget, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW, or Muon on the inner weight matrices with AdamW on the rest."""
+    if not muon:
+        weights = [p for p in model.parameters() if p.requires_grad]
+        return [_adamw(weights, budget)]
+    matrices, others = split_parameters(model)
+    first = torch.optim.Muon(
+        matrices,
+        lr=budget.learning_rate,
+        weight_decay=budget.weight_decay,
+        momentum=0.95,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [first, _adamw(others, budget)]
+
+
+def _adamw(parameters: Iterable[nn.Parameter], budget: Budget) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        parameters, lr=budget.learning_rate, betas=(0.9, 0.98), weight_decay=budget.weight_decay
+    )
+
+
+def learning_rate_factor(step: int, budget: Budget) -> float:
+    """Linear warm-up, a plateau, then a line down to `final_fraction` over the last `decay` of the steps."""
+    if step < budget.warmup:
+        return (step + 1) / budget.warmup
+    left = (budget.steps - step) / max(1.0, budget.decay * budget.steps)
+    return budget.final_fraction + (1 - budget.final_fraction) * min(1.0, max(0.0, left))
+
+
+def fit(
+    model: nn.Module,
+    loss_of: LossOf,
+    data: Dataset[Any],
+    out: Path,
+    budget: Budget,
+    *,
+    seed: int,
+    resume: bool = False,
+    workers: int = 1,
+    shards: int = 1,
+    muon: bool = False,
+    on_save: Callable[[nn.Module, int], None] | None = None,
+) -> nn.Module:
+    """Train `model` on `loss_of(batch)["loss"]` and return it with its averaged (EMA) weights.
+
+    Checkpoints go to out/checkpoint, atomically; `resume` goes on from there, or begins where there is none.
+    The log is out/log.jsonl, one line a report. `on_save` is called with the averaged model at each
+    checkpoint. shards: batches of `data` that make up a step, 1 or 2, worked on at the same time; with 2,
+    `loss_of` must draw no random numbers. Raises SdgError where a checkpoint is in the way or was made with
+    another seed, or the loss stops being a number.
+    """
+    folder = open_run(out, resume)
+    optimizers = make_optimizers(model, budget, muon)
+    average = {name: p.detach().clone() for name, p in model.state_dict().items()}
+    start = load_checkpoint(folder, model, average, optimizers, seed) if folder.exists() else 0
+    trim_log(out / "log.jsonl", start)
+    if start >= budget.steps and on_save is not None:
+        on_save(_averaged(model, average), start)  # the run may have died between checkpoint and this
+    console = Console(stderr=True)
+    began, seen, reported = time.monotonic(), start, time.monotonic()
+    totals: dict[str, float] = {}
+    step = start
+    shared = ThreadPoolExecutor(shards, initializer=_one_thread) if shards > 1 else nullcontext()
+    drawn = batches(data, start * shards, budget.steps * shards, workers)
+    with shared as pool:
+        for together in zip(*[drawn] * shards, strict=True):
+            factor = learning_rate_factor(step, budget)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = budget.learning_rate * factor
+            torch.manual_seed(hash((seed, step)) % 2**63)  # noise inside the step, the same after a resume
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            parts = add_gradients(loss_of, together, pool)
+            nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
+            for optimizer in optimizers:
+                optimizer.step()
+            step += 1
+            decay = min(budget.ema, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for name, value in model.state_dict().items():
+                    if value.is_floating_point():
+                        average[name].lerp_(value, 1 - decay)
+            for name, part in parts.items():
+                totals[name] = totals.get(name, 0.0) + part
+            if step % budget.report_every == 0 or step == budget.steps:
+                count, now = step - seen, time.monotonic()
+                line = {name: round(total / count, 5) for name, total in totals.items()}
+                if not math.isfinite(line["loss"]):
+                    raise SdgError(f"The loss is no longer a number at step {step}; lower the learning rate.")
+                line |= {"step": step, "seconds_per_step": round((now - reported) / count, 3)}
+                with (out / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(line) + "\n")
+                left = (now - began) / (step - start) * (budget.steps - step) / 60
+                console.print(f"step {step}/{budget.steps}  {line}  {left:.0f} min left", highlight=False)
+                seen, reported, totals = step, now, {}
+            minutes = (time.monotonic() - began) / 60
+            out_of_time = (
+                budget.max_minutes is not None and minutes > budget.max_minutes and step < budget.steps
+            )
+            if step % budget.save_every == 0 or step == budget.steps or out_of_time:
+                save_checkpoint(folder, model, average, optimizers, step, seed)
+                if on_save is not None:
+                    on_save(_averaged(model, average), step)
+            if out_of_time:
+                console.print(f"time is up at step {step}; go on with --resume")
+                break
+    return _averaged(model, average)
+
+
+def _averaged(model: nn.Module, average: dict[str, Tensor]) -> nn.Module:
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(average)
+    return twin.eval()

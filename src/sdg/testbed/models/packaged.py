@@ -1,0 +1,81 @@
+"""Where the testbed's trained weights lie inside the package, and how they get there (bf16 safetensors)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sdg.errors import SdgError, first_line, loading_errors
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
+    from transformers import CLIPModel
+
+WEIGHTS: Final = Path(__file__).parents[1] / "weights"
+GENERATOR, SCORER, DETECTOR = WEIGHTS / "generator", WEIGHTS / "scorer", WEIGHTS / "detector"
+ALIGNED: Final = WEIGHTS / "aligned"
+"""The adapter that BoxFlow-GRPO trained on the generator, where this build ships with one."""
+
+
+def packaged(folder: Path) -> Path:
+    """The folder, or an SdgError where this build ships without those weights."""
+    if not folder.is_dir():
+        raise SdgError(
+            f"This build holds no weights of the testbed's {folder.name}: train it and name its folder."
+        )
+    return folder
+
+
+def load_generator(
+    folder: Path | str | None = None, device: str = "cpu", *, lora: Path | str | None = None
+) -> FluxPipeline:
+    """The testbed's text-to-image pipeline, in fp32: packaged, or from a folder that training wrote.
+
+    lora: folder of an adapter that `sdg align` wrote. Raises SdgError where a folder does not hold it.
+    """
+    import torch
+    from diffusers import FluxPipeline
+
+    folder = _holding("model_index.json", "pipeline", packaged(GENERATOR) if folder is None else folder)
+    try:
+        pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    except loading_errors() as error:
+        raise SdgError(f"{folder} cannot be loaded as a FluxPipeline ({first_line(error)}).") from error
+    if lora is not None:
+        from sdg.models.lora import load_lora
+
+        load_lora(pipeline, lora, f"the pipeline {folder}")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def load_scorer(folder: Path | str | None = None) -> tuple[CLIPModel, Any]:
+    """The testbed's scorer in fp32 with its tokenizer: packaged, or from a folder that training wrote."""
+    import torch
+    from transformers import AutoTokenizer, CLIPModel
+
+    folder = _holding("config.json", "scorer", packaged(SCORER) if folder is None else folder)
+    try:
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+        return model, AutoTokenizer.from_pretrained(folder)
+    except loading_errors() as error:
+        raise SdgError(f"{folder} cannot be loaded as a CLIPModel ({first_line(error)}).") from error
+
+
+def export_half(model: Any, folder: Path) -> int:
+    """Save a pipeline or model in bf16 and return the folder's size in bytes.
+
+    The model itself is converted: use it for nothing else afterwards.
+    """
+    import torch
+
+    model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _holding(file: str, what: str, folder: Path | str) -> Path:
+    """The folder as a path; said here because diffusers would look up a missing one on the hub."""
+    folder = Path(folder)
+    if not (folder / file).is_file():
+        raise SdgError(f"{folder} holds no {what} ({file} is missing); check the path.")
+    return folder

@@ -1,0 +1,157 @@
+"""The prompt grammar both ways: sample a Request, say it in English, and read English back.
+
+`parse_prompt(phrase(request, rng)) == request` for every request the grammar makes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+from zlib import crc32
+
+import numpy as np
+
+from sdg.testbed.world.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    RELATIONS,
+    SHAPES,
+    Group,
+    Level,
+    Relation,
+    Request,
+    Size,
+)
+
+Split = Literal["train", "validation", "test"]
+
+NUMBERS: Final = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+WORDS: Final = ("sun", "tea", "yes", "hello", "jazz", "open", "moon", "cake")
+"""Words that level `rich` writes into pictures."""
+
+_RELATION_PHRASES: Final[dict[Relation, tuple[str, ...]]] = {
+    "left": ("to the left of", "left of"),
+    "right": ("to the right of", "right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
+_PHRASE_RELATION: Final = {p: r for r, phrases in _RELATION_PHRASES.items() for p in phrases}
+_COUNT_WORDS: Final = {count: word for word, count in NUMBERS.items()}
+_PLURALS: Final = {"cross": "crosses"} | {shape: shape + "s" for shape in SHAPES if shape != "cross"}
+
+# Content of a core prompt -> share. Counts and relations are what small generators get wrong.
+_CORE_KINDS: Final = {"one": 0.14, "counted": 0.2, "related": 0.36, "pair": 0.16, "three": 0.14}
+
+
+def split_of(request: Request) -> Split:
+    """Split of a prompt's content: the same content is never in two splits, whatever its wording."""
+    bucket = crc32(request.key.encode()) % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def sample_request(rng: np.random.Generator, level: Level = "core") -> Request:
+    """Draw what to ask for: 1–4 objects (`core`), up to 6 with sizes and words (`rich`)."""
+    kind = str(rng.choice(list(_CORE_KINDS), p=list(_CORE_KINDS.values())))
+    most = 4 if level == "core" else 6
+    counts = {
+        "one": [1],
+        "counted": [int(rng.integers(2, most + 1))],
+        "related": [1, 1],
+        "pair": [int(rng.integers(1, most)), 1],
+        "three": [1, 1, 1 if level == "core" else int(rng.integers(1, most - 1))],
+    }[kind]
+    rng.shuffle(counts)
+    kinds = rng.choice(len(COLOURS) * len(SHAPES), size=len(counts), replace=False)
+    names = list(COLOURS)
+    groups = tuple(
+        Group(count, names[int(k) // len(SHAPES)], SHAPES[int(k) % len(SHAPES)], _sample_size(rng, level))
+        for count, k in zip(counts, kinds, strict=True)
+    )
+    relation = RELATIONS[int(rng.integers(4))] if kind == "related" else None
+    background = str(rng.choice(list(BACKGROUNDS))) if rng.random() < 0.5 else None
+    word = str(rng.choice(WORDS)) if level == "rich" and rng.random() < 0.4 else None
+    return Request(groups, relation, background, word)
+
+
+def _sample_size(rng: np.random.Generator, level: Level) -> Size | None:
+    if level == "core" or rng.random() < 0.5:
+        return None
+    return "small" if rng.random() < 0.5 else "large"
+
+
+def phrase(request: Request, rng: np.random.Generator) -> str:
+    """Say a request in English, in one of several wordings."""
+    groups = [_noun_phrase(group, rng) for group in request.groups]
+    if request.relation is not None:
+        link = str(rng.choice(_RELATION_PHRASES[request.relation]))
+        verb = str(rng.choice(["", "", "placed ", "sitting "]))
+        what = f"{groups[0]} {verb}{link} {groups[1]}"
+    elif len(groups) == 1:
+        what = groups[0]
+    else:
+        comma = "," if rng.random() < 0.5 and len(groups) > 2 else ""
+        what = ", ".join(groups[:-1]) + f"{comma} and {groups[-1]}"
+    if request.word is not None:
+        what += f' with the word "{request.word.upper()}"'
+    opening = str(rng.choice(["", "", "a picture of ", "an image of ", "a drawing of "]))
+    if request.background is None:
+        text = opening + what
+    else:
+        article = _article(request.background)
+        if opening == "" and rng.random() < 0.4:
+            text = f"on {article} {request.background} background, {what}"
+        else:
+            text = f"{opening}{what} on {article} {request.background} background"
+    return text[0].upper() + text[1:]
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def _noun_phrase(group: Group, rng: np.random.Generator) -> str:
+    adjectives = f"{group.size} {group.colour}" if group.size else group.colour
+    if group.count > 1:
+        return f"{_COUNT_WORDS[group.count]} {adjectives} {_PLURALS[group.shape]}"
+    article = _article(adjectives) if rng.random() < 0.9 else "one"
+    return f"{article} {adjectives} {group.shape}"
+
+
+_SINGULAR = {plural: shape for shape, plural in _PLURALS.items()} | {shape: shape for shape in SHAPES}
+_GROUP = re.compile(
+    rf"\b(a|an|{'|'.join(NUMBERS)}) (?:(small|large) )?({'|'.join(COLOURS)}) ({'|'.join(_SINGULAR)})\b"
+)
+_RELATION = re.compile("|".join(rf"\b{p}\b" for p in sorted(_PHRASE_RELATION, key=len, reverse=True)))
+_BACKGROUND = re.compile(rf"\bon an? ({'|'.join(BACKGROUNDS)}) background\b")
+_WORD = re.compile(r'\bwith the word "([a-z]+)"')
+
+
+def parse_prompt(prompt: str) -> Request:
+    """Read a prompt of this grammar back; ValueError where it names nothing the testbed knows."""
+    text = " ".join(prompt.lower().split())
+    groups = tuple(
+        Group(NUMBERS.get(number, 1), colour, _SINGULAR[shape], size or None)
+        for number, size, colour, shape in _GROUP.findall(text)
+    )
+    if not groups:
+        raise ValueError(f"The testbed cannot read the prompt {prompt!r}: it names no coloured shape.")
+    relation = _RELATION.search(text)
+    background = _BACKGROUND.search(text)
+    word = _WORD.search(text)
+    return Request(
+        groups,
+        _PHRASE_RELATION[relation.group()] if relation and len(groups) == 2 else None,
+        background.group(1) if background else None,
+        word.group(1) if word else None,
+    )
+
+
+def prompt_vocabulary() -> list[str]:
+    """Every word and mark a prompt can hold, lower-cased, in a fixed order."""
+    words = [*COLOURS, *SHAPES, *_PLURALS.values(), *BACKGROUNDS, *NUMBERS, *WORDS]
+    words += [word for phrases in _RELATION_PHRASES.values() for text in phrases for word in text.split()]
+    function_words = (
+        "a an picture image drawing of on background and with the word placed sitting small large"
+    )
+    words += function_words.split(" ")
+    return list(dict.fromkeys([*words, ",", '"']))

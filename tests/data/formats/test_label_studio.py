@@ -1,0 +1,238 @@
+import json
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdg.data.formats import label_studio
+from sdg.defects import Defect, Diagnosis
+from sdg.errors import SdgError
+from sdg.records import Record
+
+DEFECT = Defect((100, 200, 305, 400), "misalignment", "A dog.", 60, "wrong relation")
+
+
+def rectangle(region="r1", labels=("artifact",), **value):
+    box = {"x": 10, "y": 20, "width": 20.5, "height": 20, "rotation": 0, "rectanglelabels": list(labels)}
+    return {
+        "id": region,
+        "from_name": "label",
+        "to_name": "image",
+        "type": "rectanglelabels",
+        "original_width": 1024,
+        "original_height": 1024,
+        "value": box | value,
+    }
+
+
+def control(region, name, kind, **value):
+    return {"id": region, "from_name": name, "to_name": "image", "type": kind, "value": value}
+
+
+def read(tmp_path, *annotations, **data):
+    path = tmp_path / "export.json"
+    data = {"image": "/data/local-files/?d=sub/a%20b.png", "prompt": "a cat"} | data
+    path.write_text(json.dumps([{"id": 4, "data": data, "annotations": list(annotations)}]))
+    return list(label_studio.read(path))
+
+
+@given(st.lists(st.from_type(Record), max_size=4))
+def test_records_come_back_as_they_were(tmp_path_factory, everything, records):
+    path = tmp_path_factory.mktemp("label_studio") / "tasks.json"
+    label_studio.write(path, records)
+    assert everything(label_studio.read(path)) == everything(records)
+
+
+@given(
+    st.from_type(Record),
+    st.lists(st.tuples(st.none() | st.from_type(Diagnosis), st.text(min_size=1)), min_size=1, max_size=3),
+)
+def test_several_annotators_of_one_image_share_a_task(tmp_path_factory, everything, record, opinions):
+    records = [
+        Record(
+            record.filepath,
+            record.prompt,
+            diagnosis,
+            record.generator,
+            record.split,
+            annotator,
+            record.metadata,
+        )
+        for diagnosis, annotator in opinions
+    ]
+    path = tmp_path_factory.mktemp("label_studio") / "tasks.json"
+    assert label_studio.write(path, records) == 1
+    assert everything(label_studio.read(path)) == everything(records)
+
+
+def test_a_task_is_what_label_studio_imports(tmp_path):
+    path = tmp_path / "tasks.json"
+    label_studio.write(path, [Record("sub/a b.png", "a cat", Diagnosis((DEFECT,)), annotator="7")])
+    [task] = json.loads(path.read_text())
+    assert task["data"] == {
+        "image": "/data/local-files/?d=sub/a%20b.png",
+        "filepath": "sub/a b.png",
+        "prompt": "a cat",
+    }
+    [annotation] = task["annotations"]
+    assert annotation["completed_by"] == 7
+    box = {"x": 10.0, "y": 20.0, "width": 20.5, "height": 20.0, "rotation": 0}
+    assert [
+        (result["id"], result["from_name"], result["type"], result["value"])
+        for result in annotation["result"]
+    ] == [
+        ("defect-1", "label", "rectanglelabels", box | {"rectanglelabels": ["misalignment"]}),
+        ("defect-1", "reason", "textarea", box | {"text": ["A dog."]}),
+        ("defect-1", "importance", "number", box | {"number": 60}),
+        ("defect-1", "subtype", "choices", box | {"choices": ["wrong relation"]}),
+    ]
+
+
+def test_every_result_names_a_control_and_a_choice_of_the_configuration(tmp_path):
+    path = tmp_path / "tasks.json"
+    odd = Defect((0, 0, 1, 1), "artifact", "x", 1, 'six "fingers" & <toes>')
+    label_studio.write(
+        path, [Record("a.png", "", Diagnosis((DEFECT, odd))), Record("b.png", "", Diagnosis())]
+    )
+    config = ElementTree.parse(tmp_path / "tasks.xml").getroot()
+    controls = {node.get("name"): node for node in config if node.get("toName") == "image"}
+    tags = {
+        "rectanglelabels": "RectangleLabels",
+        "textarea": "TextArea",
+        "number": "Number",
+        "choices": "Choices",
+    }
+    variables = {node.get("value") for node in config} - {None}
+    results = [
+        result
+        for task in json.loads(path.read_text())
+        for annotation in task["annotations"]
+        for result in annotation["result"]
+    ]
+    assert len(results) == 9
+    for result in results:
+        node = controls[result["from_name"]]
+        assert node.tag == tags[result["type"]]
+        for name in result["value"].get("rectanglelabels", []) + result["value"].get("choices", []):
+            assert name in {child.get("value") for child in node}
+    assert {"$image", "$prompt"} <= variables
+
+
+def test_blind_tasks_show_nobody_what_is_known(tmp_path):
+    path = tmp_path / "tasks.json"
+    records = [Record("a.png", "a cat", Diagnosis((DEFECT,), "think"), annotator=name) for name in "ab"]
+    assert label_studio.write(path, records, blind=True) == 1
+    assert "dog" not in path.read_text()
+    assert "think" not in path.read_text()
+    assert list(label_studio.read(path)) == [Record("a.png", "a cat")]
+
+
+def test_a_placeholder_box_with_the_no_problem_tag_is_a_clean_image(tmp_path):
+    for tag in ("no problem", "No-Problem", "NO_PROBLEM"):
+        [record] = read(
+            tmp_path, {"result": [rectangle(labels=[tag])], "completed_by": {"id": 3, "email": "a@b.c"}}
+        )
+        assert record == Record("sub/a b.png", "a cat", Diagnosis(), annotator="a@b.c")
+
+
+def test_an_annotation_without_a_region_says_nothing(tmp_path):
+    [record] = read(tmp_path, {"result": [], "completed_by": 3})
+    assert (record.diagnosis, record.annotator) == (None, "3")
+
+
+def test_a_skipped_annotation_and_a_task_without_any_leave_the_image_unknown(tmp_path):
+    [record] = read(tmp_path, {"result": [rectangle()], "was_cancelled": True, "completed_by": 3})
+    assert record == Record("sub/a b.png", "a cat")
+    assert read(tmp_path) == [record]
+
+
+def test_an_export_of_two_annotators_becomes_two_records(tmp_path):
+    first = {
+        "result": [
+            rectangle("r2", ["misalignment"]),
+            control("r1", "reason", "textarea", text=["A dog."]),
+            rectangle("r1"),
+            control("r1", "importance", "number", number=45.0),
+            control("r1", "subtype", "choices", choices=["anatomy"]),
+            control("elsewhere", "comment", "textarea", text=["Not about a box."]),
+        ],
+        "completed_by": 3,
+    }
+    second = {"result": [rectangle(labels=["no problem"])], "completed_by": 4}
+    one, two = read(tmp_path, first, second, generator="FLUX.2-dev", seed=5)
+    boxes = {"box": (100, 200, 305, 400)}
+    assert one.diagnosis.defects == (
+        Defect(type="misalignment", **boxes),
+        Defect(type="artifact", reason="A dog.", importance=45, **boxes),
+    )
+    assert one.diagnosis.defects[1].subtype == "anatomy"
+    assert two.diagnosis.is_clean
+    assert {(r.annotator, r.generator, r.metadata["seed"]) for r in (one, two)} == {
+        ("3", "FLUX.2-dev", 5),
+        ("4", "FLUX.2-dev", 5),
+    }
+
+
+def test_controls_of_other_names_are_known_by_their_type(tmp_path):
+    result = [
+        rectangle("r"),
+        control("r", "why", "textarea", text=["One.", "Two."]),
+        control("r", "n", "number", number=9),
+    ]
+    [record] = read(tmp_path, {"result": result})
+    assert record.diagnosis.defects[0].reason == "One.\nTwo."
+    empty = [rectangle("r"), control("r", "reason", "textarea", text=None)]
+    assert read(tmp_path, {"result": empty})[0].diagnosis.defects[0].reason == ""
+    assert record.diagnosis.defects[0].importance == 9
+
+
+def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
+    for labels in (["artifact", "misalignment"], ["both"]):
+        [record] = read(tmp_path, {"result": [rectangle(labels=labels)]})
+        assert [defect.type for defect in record.diagnosis.defects] == ["artifact", "misalignment"]
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (None, "An annotation is a JSON object with a list 'result'."),
+        ([3], "A result is a JSON object with a 'value'."),
+        (
+            [rectangle(labels=[])],
+            "Region 1: A box is labelled 'artifact', 'misalignment' or 'no problem', not [].",
+        ),
+        ([rectangle(labels=["blur"])], "not ['blur']."),
+        ([{"id": "r", "value": {"rectanglelabels": 3}}], "The labels of a region are a list, not 3."),
+        ([rectangle(), rectangle("r2", width=0)], "Region 2: A box needs a width and a height above 0"),
+        ([rectangle(x=90)], "leaves the image, which is 100 by 100."),
+        ([rectangle(rotation=12)], "Region 1: The box is turned; draw it upright."),
+        ([rectangle(), rectangle("r2", ["no problem"])], "It carries the tag 'no problem' beside defects"),
+        ([rectangle(), control("r1", "importance", "number", number=0)], "from 1 to 100, not 0."),
+    ],
+)
+def test_a_fault_names_task_annotation_and_reason(tmp_path, result, reason):
+    with pytest.raises(SdgError) as error:
+        read(tmp_path, {"result": [rectangle()]}, {"result": result})
+    assert str(error.value).startswith(f"{tmp_path / 'export.json'}, task 1: Annotation 2: ")
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{}", "is not a Label Studio file: it holds no list of tasks; export as JSON."),
+        (
+            '[{"image": "a.png", "label": []}]',
+            "task 1: A task is a JSON object with 'data'; export as JSON, not as",
+        ),
+        ('[{"data": {"image": "a"}, "annotations": 3}]', "task 1: 'annotations' is a list, not 3."),
+        ('[{"data": {"prompt": "a"}}]', "task 1: 'image' is missing."),
+    ],
+)
+def test_other_exports_are_refused_in_a_sentence(tmp_path, text, reason):
+    path = tmp_path / "export.json"
+    path.write_text(text)
+    with pytest.raises(SdgError) as error:
+        list(label_studio.read(path))
+    assert reason in str(error.value)

@@ -1,0 +1,90 @@
+import pytest
+
+from sdg import evaluate
+from sdg.defects import Defect, Diagnosis
+from sdg.errors import SdgError
+from sdg.evaluation.agreement import agreement, pair_annotators, pair_files
+from sdg.records import Record
+
+LEFT = Defect((0, 0, 500, 1000), "artifact", "Six fingers.", 80)
+TOP = Defect((0, 0, 500, 500), "artifact", "A melted hand.", 60)  # IoU 0.5 with LEFT
+DOG = Defect((600, 600, 900, 900), "misalignment", "A dog.", 40)
+
+
+def record(path, *defects, annotator=None, status="ok"):
+    return Record(path, "", Diagnosis(defects, "thoughts", status), annotator=annotator)
+
+
+FIRST = [record("a", LEFT, DOG), record("b"), record("c", DOG), record("only first")]
+SECOND = [record("c"), record("b"), record("a", TOP), record("only second")]
+
+
+def test_the_second_file_is_scored_against_the_first_and_the_other_way_round():
+    pairs, skipped = pair_files(FIRST, SECOND)
+    assert sorted(skipped) == ["only first", "only second"]
+    result = agreement(pairs, skipped)
+    one = [(LEFT, DOG), (), (DOG,)]
+    other = [(TOP,), (), ()]
+    assert result.forward.to_dict() == evaluate(one, other).to_dict()
+    assert result.backward.to_dict() == evaluate(other, one).to_dict()
+    forward, backward = result.forward.to_dict(), result.backward.to_dict()
+    assert forward["misalignment"]["BoxRe@0.1"] == 0
+    assert backward["misalignment"]["BoxPr@0.1"] == 0
+    assert forward["artifact"]["BoxF1@0.5"] == backward["artifact"]["BoxF1@0.5"] == 1
+
+
+def test_each_image_has_its_own_agreement():
+    rows = list(agreement(*pair_files(FIRST, SECOND)).per_image())
+    assert rows == [
+        {
+            "filepath": "a",
+            "annotators": ["first", "second"],
+            "artifact": {"boxes": [1, 1], "BoxF1@0.1": 1.0, "BoxF1@0.5": 1.0},
+            "misalignment": {"boxes": [1, 0], "BoxF1@0.1": 0.0, "BoxF1@0.5": 0.0},
+        },
+        {
+            "filepath": "b",
+            "annotators": ["first", "second"],
+            "artifact": {"boxes": [0, 0], "BoxF1@0.1": None, "BoxF1@0.5": None},
+            "misalignment": {"boxes": [0, 0], "BoxF1@0.1": None, "BoxF1@0.5": None},
+        },
+        {
+            "filepath": "c",
+            "annotators": ["first", "second"],
+            "artifact": {"boxes": [0, 0], "BoxF1@0.1": None, "BoxF1@0.5": None},
+            "misalignment": {"boxes": [1, 0], "BoxF1@0.1": 0.0, "BoxF1@0.5": 0.0},
+        },
+    ]
+
+
+def test_annotators_of_one_file_are_compared_two_by_two():
+    records = [
+        record("a", LEFT, annotator="x"),
+        record("b", annotator="x"),
+        record("a", TOP, annotator="y"),
+        record("a", annotator="z"),
+        record("a", DOG, annotator="z"),
+    ]
+    pairs, skipped = pair_annotators(records)
+    assert [pair.annotators for pair in pairs] == [("x", "y"), ("x", "z"), ("x", "z"), ("y", "z"), ("y", "z")]
+    assert {pair.filepath for pair in pairs} == {"a"}
+    assert skipped == ["b"]
+
+
+def test_an_annotation_that_says_nothing_is_left_out_not_taken_for_clean():
+    pairs, skipped = pair_files(
+        [record("a", DOG), record("b")], [record("a", status="failed"), Record("b", "")]
+    )
+    assert (pairs, sorted(skipped)) == ([], ["a", "b"])
+
+
+def test_without_a_pair_there_is_no_agreement():
+    with pytest.raises(SdgError, match="No image has annotations by two annotators"):
+        agreement(*pair_annotators([record("a"), record("a")]))
+
+
+def test_reasons_are_compared_with_an_embedder():
+    result = agreement(*pair_files(FIRST, SECOND), embedder="token-f1", bootstrap=10)
+    assert result.forward.to_dict()["artifact"]["DescCos@0.1"] == 0
+    assert result.forward.intervals is not None
+    assert result.to_document()["second_against_first"]["settings"]["bootstrap"] == 10

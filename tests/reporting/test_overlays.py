@@ -1,0 +1,65 @@
+"""Overlays of a run: which images get one, and where it lands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sdg
+from sdg import Defect, Diagnosis
+from sdg.detectors.bulk import Item
+from sdg.errors import SdgError
+from sdg.reporting.overlays import draw_overlays
+
+FOUND = sdg.render_response(Diagnosis((Defect((100, 100, 800, 800), "artifact", "torn", 50),)))
+
+
+def row(item: Item, response: str | None = FOUND) -> dict[str, Any]:
+    failed = {"status": "failed", "error": "late"} if response is None else {}
+    return {"filepath": item.filepath, "caption": item.prompt, "response": response} | failed
+
+
+def test_every_image_with_an_answer_is_drawn_inside_of_the_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "green").save(tmp_path / "a.png")
+    file, folder = tmp_path / "a.png", tmp_path / "in" / "drawn"
+    names = [
+        "a.png",
+        "a.jpg",
+        "deep/b.png",
+        "../../up.png",
+        str(tmp_path / "abs.png"),
+        "failed.png",
+        "junk.png",
+    ]
+    items = [Item(name, "p", file) for name in names] + [Item("gone.png", "p", tmp_path / "gone.png")]
+    responses = [FOUND] * 5 + [None, "no answer at all", FOUND]
+    rows = [row(item, response) for item, response in zip(items, responses, strict=True)]
+    assert draw_overlays(items, rows, folder) == 5
+    drawn = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    assert drawn == sorted(
+        ["a.png", "a-2.png", "deep/b.png", "up.png", (tmp_path / "abs.png").as_posix().lstrip("/")]
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "in"]
+    clean = Image.open(folder / "a.png").convert("RGB")
+    assert len(np.unique(np.asarray(clean).reshape(-1, 3), axis=0)) > 3
+
+
+def test_no_image_is_drawn_over(tmp_path: Path) -> None:
+    for name in ("a.png", "in/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (60, 40), "green").save(tmp_path / name)
+    before = (tmp_path / "in" / "b.png").read_bytes()
+    items = [Item(name, "p", tmp_path / name) for name in ("a.png", "in/b.png")]
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "in" / "..", tmp_path / "link"):
+        with pytest.raises(SdgError, match=r"overlay of a\.png in .* would replace an image; name another"):
+            draw_overlays(items, map(row, items), folder)
+    assert (tmp_path / "in" / "b.png").read_bytes() == before
+    # Of another type it lies beside its image.
+    Image.new("RGB", (60, 40), "green").save(tmp_path / "c.jpg")
+    beside = [Item("c.jpg", "p", tmp_path / "c.jpg")]
+    assert draw_overlays(beside, map(row, beside), tmp_path) == 1

@@ -1,0 +1,184 @@
+"""The generator: packing, the flow's loss, a few steps of training, pictures by number."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdg.errors import SdgError
+from sdg.testbed.models.generator import flow
+from sdg.testbed.models.generator.build import TEXT_LENGTH, new_pipeline, new_tokenizer
+from sdg.testbed.models.generator.flow import (
+    distil_guidance,
+    encode_scenes,
+    guided_loss,
+    pack,
+    train_generator,
+    velocity_loss,
+)
+from sdg.testbed.models.generator.sampling import held_out_prompts, sample_grid, sample_pictures
+from sdg.testbed.models.generator.vae import new_vae
+from sdg.testbed.models.packaged import load_generator
+from sdg.testbed.world.prompts import parse_prompt, split_of
+
+
+def calibrated_vae():
+    """An untrained autoencoder with the numbers that calibration would write."""
+    torch.manual_seed(0)
+    vae = new_vae()
+    vae.register_to_config(scaling_factor=1.0, shift_factor=0.0)
+    return vae
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    """An untrained pipeline; before training its text does not matter, only its noise."""
+    made = new_pipeline(calibrated_vae(), seed=0)
+    return made
+
+
+def test_gradient_reaches_what_the_modulation_is_made_from():
+    transformer = new_pipeline(calibrated_vae(), seed=0).transformer
+    torch.nn.init.normal_(transformer.proj_out.weight)  # it starts at zero, and is the first to move
+    noise_levels, pooled = torch.tensor([0.2, 0.8]), torch.randn(2, 128)
+    places, text = torch.zeros(4, 3), torch.randn(2, TEXT_LENGTH, 128)
+    velocity = transformer(
+        torch.randn(2, 4, 32), text, pooled, noise_levels, places, torch.zeros(TEXT_LENGTH, 3)
+    ).sample
+    velocity.square().mean().backward()
+    gate = transformer.transformer_blocks[0].norm1.linear
+    assert not gate.weight.any()
+    torch.optim.SGD(transformer.parameters(), lr=0.1).step()
+    assert gate.weight.abs().sum(0).all()  # each feature of noise level and pooled text has a part in it
+
+
+def test_tokens_hold_the_two_by_two_latents_of_their_place():
+    latents = torch.arange(2 * 3 * 4 * 6, dtype=torch.float32).reshape(2, 3, 4, 6)
+    tokens = pack(latents)
+    assert tokens.shape == (2, 6, 12)
+    expected = latents[1, :, 2:4, 4:6].reshape(3, 4)  # second picture, second row, third column
+    assert torch.equal(tokens[1, 5].reshape(3, 4), expected)
+
+
+def test_every_prompt_fits_and_no_word_is_unknown():
+    for tokenizer in (new_tokenizer(start=True), new_tokenizer(start=False)):
+        for prompt in held_out_prompts(300, seed=5):
+            ids = tokenizer(prompt).input_ids
+            assert len(ids) <= TEXT_LENGTH
+            assert tokenizer.unk_token_id not in ids
+
+
+def test_the_loss_is_zero_for_the_true_velocity_and_the_variance_for_none():
+    clean = torch.randn(64, 8, 4)
+    batch = {"tokens": clean, "clip_ids": None, "t5_ids": None}
+
+    def knowing(tokens, sigma, clip_ids, t5_ids, grid):
+        noise = (tokens - (1 - sigma)[:, None, None] * clean) / sigma[:, None, None]
+        return noise - clean
+
+    assert float(velocity_loss(knowing, batch, None)["loss"]) < 1e-6
+    still = velocity_loss(lambda tokens, *rest: torch.zeros_like(tokens), batch, None)
+    assert float(still["loss"]) == pytest.approx(2, rel=0.15)  # noise − picture, both of variance 1
+
+
+def test_encoded_scenes_are_of_the_train_split_and_kept(tmp_path):
+    vae = calibrated_vae()
+    cache = tmp_path / "latents.safetensors"
+    tokens, prompts = encode_scenes(vae, 3, 1, cache)
+    assert tokens.shape == (3, 64, 32)
+    assert {split_of(parse_prompt(prompt)) for prompt in prompts} == {"train"}
+    before = cache.stat().st_mtime_ns
+    again, same_prompts = encode_scenes(vae, 3, 1, cache)
+    assert torch.equal(tokens, again)
+    assert same_prompts == prompts
+    assert cache.stat().st_mtime_ns == before
+    assert [path.name for path in tmp_path.iterdir()] == ["latents.safetensors"]
+
+
+def test_a_few_steps_of_training_are_saved_as_a_pipeline_and_can_be_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "sample_grid", lambda pipeline: Image.new("RGB", (8, 8)))
+    calibrated_vae().save_pretrained(tmp_path / "vae")
+    run = tmp_path / "run"
+    train_generator(tmp_path / "vae", run, steps=2, batch_size=4, scenes=6)
+    with pytest.raises(SdgError, match="add --resume"):
+        train_generator(tmp_path / "vae", run, steps=3, batch_size=4, scenes=6)
+    trained = train_generator(tmp_path / "vae", run, steps=3, batch_size=4, scenes=6, resume=True)
+    assert json.loads((run / "checkpoint/progress.json").read_text())["step"] == 3
+    assert {path.name for path in run.glob("grid-*")} == {"grid-000002.png", "grid-000003.png"}
+    loaded = load_generator(run / "pipeline")
+    for name, value in trained.transformer.state_dict().items():
+        assert torch.equal(value, loaded.transformer.state_dict()[name]), name
+
+
+def test_training_without_an_autoencoder_is_a_sentence(tmp_path):
+    with pytest.raises(SdgError, match="no autoencoder"):
+        train_generator(tmp_path, tmp_path / "run", steps=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_depends_on_seed_and_number_and_not_on_its_batch(pipeline):
+    prompts = held_out_prompts(2, seed=0)
+
+    def draw(prompts, **settings):
+        return [np.asarray(p, int) for p in sample_pictures(pipeline, prompts, steps=1, **settings)]
+
+    first, second = draw(prompts, seed=1)
+    assert first.shape == (128, 128, 3)
+    # Another batch may round differently, by a grey level.
+    np.testing.assert_allclose(draw(prompts[1:], seed=1, numbers=[1])[0], second, atol=1)
+    np.testing.assert_allclose(draw(prompts, seed=1, chunk=1)[1], second, atol=1)
+    assert np.abs(draw(prompts[1:], seed=2, numbers=[1])[0] - second).max() > 5
+    assert np.abs(draw(prompts[1:], seed=1, numbers=[0])[0] - second).max() > 5
+
+
+def test_held_out_prompts_are_of_the_test_split_and_the_same_for_a_seed():
+    prompts = held_out_prompts(20, seed=3)
+    assert {split_of(parse_prompt(prompt)) for prompt in prompts} == {"test"}
+    assert held_out_prompts(20, seed=3) == prompts
+    assert held_out_prompts(20, seed=4) != prompts
+
+
+def test_a_grid_shows_the_pictures_row_by_row(monkeypatch):
+    colours = [(40 * i, 0, 0) for i in range(6)]
+    monkeypatch.setattr(
+        "sdg.testbed.models.generator.sampling.sample_pictures",
+        lambda pipeline, prompts: [Image.new("RGB", (128, 128), colour) for colour in colours],
+    )
+    sheet = sample_grid(None, columns=3, rows=2)
+    assert sheet.size == (384, 256)
+    assert [sheet.getpixel((x, y)) for y in (5, 200) for x in (5, 200, 380)] == colours
+
+
+def test_the_student_of_guidance_is_right_when_it_gives_the_guided_velocity():
+    clean, scale = torch.randn(6, 8, 4), 1.5
+    ids = {name: torch.ones(6, 5, dtype=torch.long) for name in ("clip_ids", "t5_ids")}
+    empty = torch.zeros(5, dtype=torch.long), torch.zeros(5, dtype=torch.long)
+
+    def teacher(tokens, sigma, clip_ids, t5_ids, grid):
+        prompted = (clip_ids[:, 0] + t5_ids[:, 0]).float()[:, None, None]  # 2 with the prompt, 0 without
+        return tokens + prompted
+
+    def guided(tokens, *rest):
+        return tokens + scale * 2
+
+    right = guided_loss(guided, teacher, {"tokens": clean, **ids}, empty, None, scale)
+    assert float(right["loss"]) < 1e-4  # bf16 does not touch sums of fp32
+    assert float(right["shift"]) == pytest.approx(1.0, rel=1e-4)  # guidance moves 2 to 3 everywhere
+    same = guided_loss(teacher, teacher, {"tokens": clean, **ids}, empty, None, scale)
+    assert float(same["loss"]) == pytest.approx(float(same["shift"]), rel=1e-4)
+
+
+def test_distillation_starts_from_the_pipeline_and_leaves_it_alone(tmp_path, pipeline):
+    before = {name: value.clone() for name, value in pipeline.transformer.state_dict().items()}
+    settings = {"scale": 2.0, "batch_size": 2, "scenes": 8}
+    distil_guidance(pipeline, tmp_path / "run", steps=2, **settings)
+    assert all(torch.equal(before[name], value) for name, value in pipeline.transformer.state_dict().items())
+    made = load_generator(tmp_path / "run" / "pipeline")
+    changed = [
+        name for name, value in made.transformer.state_dict().items() if not torch.equal(before[name], value)
+    ]
+    assert changed
+    drift = max(float((made.transformer.state_dict()[name] - before[name]).abs().max()) for name in changed)
+    assert drift < 1e-2

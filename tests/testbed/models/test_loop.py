@@ -1,0 +1,343 @@
+"""The training loop: it learns, and resuming gives exactly what an undisturbed run gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from sdg.errors import SdgError
+from sdg.runs import folders as checkpoint
+from sdg.runs.folders import open_run, replace_folder
+from sdg.testbed.models.loop import (
+    Budget,
+    SeededBatches,
+    add_gradients,
+    fit,
+    learning_rate_factor,
+    split_parameters,
+)
+
+STEPS = 12
+
+
+def draw(rng):
+    return rng.normal(size=(16, 4)).astype(np.float32)
+
+
+def train(
+    out: Path,
+    *,
+    stop: int | None = None,
+    resume=False,
+    steps=STEPS,
+    seed=3,
+    on_save=None,
+    muon=True,
+    rate=0.02,
+):
+    """A small regression with noise in the step; `stop` raises in the middle of that step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    count = 0
+
+    def loss_of(batch):
+        nonlocal count
+        count += 1
+        if count == stop:
+            raise KeyboardInterrupt
+        batch = torch.as_tensor(batch)
+        noisy = batch + 0.01 * torch.randn_like(batch)
+        return {"loss": (model(noisy)[:, 0] - batch.sum(1)).square().mean()}
+
+    budget = Budget(steps, rate, warmup=2, save_every=4, report_every=2)
+    data = SeededBatches(draw, seed, steps)
+    return fit(
+        model, loss_of, data, out, budget, seed=seed, resume=resume, workers=0, muon=muon, on_save=on_save
+    )
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    theirs = second.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in first.state_dict().items())
+
+
+def checkpoint_tensors(out: Path):
+    return load_file(out / "checkpoint" / "state.safetensors")
+
+
+def log_of(out: Path):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_loss_falls(tmp_path):
+    train(tmp_path, steps=60, rate=0.1, muon=False)
+    losses = [line["loss"] for line in log_of(tmp_path)]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("muon", [False, True])
+@pytest.mark.parametrize("stop", [2, 6, 9])
+def test_a_resumed_run_ends_with_exactly_the_weights_of_an_undisturbed_one(tmp_path, stop, muon):
+    whole = train(tmp_path / "whole", muon=muon)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", stop=stop, muon=muon)
+    resumed = train(tmp_path / "cut", resume=True, muon=muon)
+    assert same(whole, resumed)
+    expected = checkpoint_tensors(tmp_path / "whole")
+    for name, value in checkpoint_tensors(tmp_path / "cut").items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_shards_side_by_side_give_the_gradient_of_their_mean_loss():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    shards = [torch.randn(16, 4), torch.randn(16, 4)]
+
+    def loss_of(batch):
+        return {"loss": model(batch).square().mean(), "size": batch.norm()}
+
+    whole = torch.autograd.grad(loss_of(torch.cat(shards))["loss"], list(model.parameters()))
+    with ThreadPoolExecutor(2) as pool:
+        parts = add_gradients(loss_of, shards, pool)
+    for parameter, expected in zip(model.parameters(), whole, strict=True):
+        torch.testing.assert_close(parameter.grad, expected)
+    assert parts["size"] == pytest.approx(float(shards[0].norm() + shards[1].norm()) / 2)
+
+
+def test_a_run_of_two_shards_resumes_with_the_batches_it_has_not_seen(tmp_path):
+    def run(out, *, stop=None, resume=False):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 1)
+        seen = []
+
+        def loss_of(batch):
+            seen.append(float(batch[0, 0]))
+            if stop is not None and len(seen) > stop:
+                raise KeyboardInterrupt
+            return {"loss": (model(batch)[:, 0] - batch.sum(1)).square().mean()}
+
+        budget = Budget(8, 0.02, warmup=2, save_every=4, report_every=2)
+        data = SeededBatches(draw, 3, 2 * 8)
+        trained = fit(model, loss_of, data, out, budget, seed=3, resume=resume, workers=0, shards=2)
+        return trained, seen
+
+    whole, seen = run(tmp_path / "whole")
+    assert len(set(seen)) == 16
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop=11)
+    resumed, later = run(tmp_path / "cut", resume=True)
+    assert set(later) == set(seen[8:])
+    assert same(whole, resumed)
+
+
+def test_the_log_of_a_resumed_run_holds_every_report_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop=8)  # steps 2, 4 and 6 are reported, step 4 is saved
+    assert [line["step"] for line in log_of(tmp_path)] == [2, 4, 6]
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"loss": 0.1, "st')  # a line that a kill cut short
+    train(tmp_path, resume=True)
+    assert [line["step"] for line in log_of(tmp_path)] == [2, 4, 6, 8, 10, 12]
+
+
+def test_killed_between_the_two_renames_of_a_save_it_resumes_from_the_old_checkpoint(tmp_path, monkeypatch):
+    whole = train(tmp_path / "whole")
+    out = tmp_path / "cut"
+    rename = Path.replace
+
+    def dying(self, target):
+        if self.name == "checkpoint.writing" and Path(target).with_name("checkpoint.old").exists():
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(out)
+    assert not (out / "checkpoint").exists()
+    assert (out / "checkpoint.old").exists()
+    with pytest.raises(SdgError, match="--resume"):
+        train(out)  # the old checkpoint is a run in the way, too
+    assert same(whole, train(out, resume=True))
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint", "log.jsonl"]
+
+
+def test_killed_for_good_in_the_middle_it_resumes(tmp_path):
+    """A real SIGKILL of a real process, in the middle of a step."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_loop
+class Deadly:
+    def __call__(self, model, step):
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+test_loop.train(Path(sys.argv[2]), on_save=Deadly())
+"""
+    out = tmp_path / "cut"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert json.loads((out / "checkpoint" / "progress.json").read_text())["step"] == 8
+    resumed, whole = train(out, resume=True), train(tmp_path / "whole")
+    for name, value in whole.state_dict().items():  # another process may add in another order
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_saved_last_is_written_again_where_the_run_died_before(tmp_path):
+    seen = []
+
+    def dying(model, step):
+        if step == STEPS:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, on_save=dying)
+    train(tmp_path, resume=True, on_save=lambda model, step: seen.append(step))
+    assert seen == [STEPS]
+
+
+def test_resuming_where_nothing_is_begins(tmp_path):
+    assert same(train(tmp_path / "a", resume=True), train(tmp_path / "b"))
+
+
+def test_a_run_in_the_way_is_not_overwritten(tmp_path):
+    train(tmp_path)
+    before = (tmp_path / "checkpoint" / "state.safetensors").read_bytes()
+    with pytest.raises(SdgError, match="add --resume"):
+        train(tmp_path)
+    assert (tmp_path / "checkpoint" / "state.safetensors").read_bytes() == before
+
+
+def test_resuming_with_another_seed_is_refused(tmp_path):
+    train(tmp_path)
+    with pytest.raises(SdgError, match="with seed 3, not 4"):
+        train(tmp_path, resume=True, seed=4)
+
+
+def test_resuming_another_model_is_refused(tmp_path):
+    train(tmp_path)
+    model = nn.Linear(2, 1)
+    with pytest.raises(SdgError, match="another model"):
+        fit(
+            model,
+            lambda batch: {"loss": model.weight.sum()},
+            SeededBatches(draw, 3, 20),
+            tmp_path,
+            Budget(20, 0.1),
+            seed=3,
+            resume=True,
+            workers=0,
+        )
+
+
+def test_a_run_that_is_out_of_time_saves_and_goes_on_exactly(tmp_path):
+    model = nn.Linear(4, 1)
+
+    def run(out, minutes, resume=False):
+        torch.manual_seed(1)
+        model.reset_parameters()
+        budget = Budget(5, 0.02, save_every=100, max_minutes=minutes)
+        data = SeededBatches(draw, 0, 5)
+        return fit(
+            model,
+            lambda batch: {"loss": model(torch.as_tensor(batch)).square().mean()},
+            data,
+            out,
+            budget,
+            seed=0,
+            resume=resume,
+            workers=0,
+        )
+
+    run(tmp_path / "cut", 0.0)
+    assert json.loads((tmp_path / "cut/checkpoint/progress.json").read_text())["step"] == 1
+    assert same(run(tmp_path / "cut", None, resume=True), run(tmp_path / "whole", None))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path):
+    model = nn.Linear(4, 1)
+    with pytest.raises(SdgError, match="no longer a number at step 2"):
+        fit(
+            model,
+            lambda batch: {"loss": model.weight.sum() * float("nan")},
+            SeededBatches(draw, 0, 4),
+            tmp_path,
+            Budget(4, 0.1, report_every=2),
+            seed=0,
+            workers=0,
+        )
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SdgError, match="file/run cannot be made"):
+        open_run(tmp_path / "file" / "run", resume=False)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "thing"
+    replace_folder(folder, lambda fresh: (fresh / "one").write_text("1"))
+
+    def failing(fresh):
+        (fresh / "two").write_text("2")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(folder, failing)
+    assert [path.name for path in folder.iterdir()] == ["one"]
+    replace_folder(folder, lambda fresh: (fresh / "three").write_text("3"))
+    assert [path.name for path in folder.iterdir()] == ["three"]
+    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+def test_a_left_over_old_folder_gives_way_to_the_new_one(tmp_path):
+    for name in ("thing", "thing.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("")
+    checkpoint.restore_folder(tmp_path / "thing")
+    assert [path.name for path in tmp_path.rglob("*")] == ["thing", "thing"]
+
+
+def test_the_learning_rate_rises_stands_and_falls():
+    budget = Budget(100, 1.0, warmup=10, decay=0.5, final_fraction=0.1)
+    factors = [learning_rate_factor(step, budget) for step in range(101)]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert set(factors[10:51]) == {1.0}
+    assert np.all(np.diff(factors[50:]) < 0)
+    assert factors[100] == pytest.approx(0.1)
+
+
+def test_muon_gets_the_inner_matrices_and_nothing_is_lost():
+    model = nn.ModuleDict(
+        {"embed": nn.Embedding(5, 4), "inner": nn.Linear(4, 4), "proj_out": nn.Linear(4, 2)}
+    )
+    model["inner"].bias.requires_grad_(False)
+    matrices, others = split_parameters(model)
+    assert [id(p) for p in matrices] == [id(model["inner"].weight)]
+    assert {id(p) for p in others} == {
+        id(model["embed"].weight),
+        id(model["proj_out"].weight),
+        id(model["proj_out"].bias),
+    }
+
+
+def test_batches_depend_on_seed_and_number_alone():
+    first, second = SeededBatches(draw, 7, 3), SeededBatches(draw, 7, 99)
+    np.testing.assert_array_equal(first[2], second[2])
+    assert not np.array_equal(first[1], first[2])
+    assert not np.array_equal(first[1], SeededBatches(draw, 8, 3)[1])
