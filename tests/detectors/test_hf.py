@@ -296,3 +296,19 @@ def test_kill_9_in_mid_run_then_resume_gives_the_output_of_an_undisturbed_run(
     assert last.returncode == 0, last.stderr
     assert f"{count} images in {out}, {count - 7} of them asked for now." in last.stderr
     assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("key", [True, False, None])
+def test_a_checkpoint_that_vllm_would_read_wrongly_is_named(
+    untaught: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: bool | None
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(untaught, folder)
+    config = json.loads((folder / "config.json").read_text())
+    rope = config["text_config"]["rope_parameters"]
+    assert rope.pop("mrope_interleaved") is True
+    if key is not None:
+        rope["mrope_interleaved"] = key
+    (folder / "config.json").write_text(json.dumps(config))
+    babbler(folder)
+    assert ("mrope_interleaved" in caplog.text) is (key is not True)

@@ -35,7 +35,12 @@ def tiny_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGener
             "num_key_value_heads": 2,
             "head_dim": 16,
             "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [2, 3, 3],
+                "mrope_interleaved": True,
+            },
             "tie_word_embeddings": True,
             "pad_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,

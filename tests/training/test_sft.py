@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -155,6 +156,17 @@ def test_vision_is_frozen_on_request_also_for_adapters(toy, frozen):
             lora_config(of_vision, model)
     else:
         assert len(lora_config(of_vision, model).target_modules) == 2
+
+
+def test_what_is_trained_says_that_its_positions_are_interleaved_for_vllm(toy, tmp_path):
+    folder = tmp_path / "checkpoint"
+    copytree(toy / "checkpoint", folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["text_config"]["rope_parameters"].pop("mrope_interleaved") is True
+    (folder / "config.json").write_text(json.dumps(config))
+    load_model(ModelRecipe(str(folder), dtype="float32")).save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert saved["text_config"]["rope_parameters"]["mrope_interleaved"] is True
 
 
 @pytest.mark.slow

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
 from sdg.errors import SdgError, loading_errors
-from sdg.models.vlm import Answer, LoadedModel
+from sdg.models.vlm import Answer, LoadedModel, rope_not_interleaved
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, parse_response
 
 if TYPE_CHECKING:
     from PIL import Image
 
+_LOG = logging.getLogger("sdg.detectors")
 BATCH_SIZE: Final = 8
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 
@@ -97,6 +99,12 @@ class TransformersDetector(StreamingDetector):
         except loading_errors() as error:
             reason = " ".join(str(error).split())[:300]
             raise SdgError(f"{self._checkpoint} cannot be loaded as a detector: {reason}") from error
+        if rope_not_interleaved(model.config):
+            _LOG.warning(
+                "%s lacks mrope_interleaved (text_config.rope_parameters of config.json): right here, "
+                "silently wrong behind vLLM; set it to true.",
+                self._checkpoint,
+            )
         return model.to(self._device).eval(), processor
 
 

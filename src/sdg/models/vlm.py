@@ -208,3 +208,15 @@ def special_tokens(tokenizer: Any) -> tuple[str, ...]:
     """Texts that a tokenizer reads as one of its model's own tokens, wherever they stand."""
     added = tokenizer.added_tokens_decoder.values()
     return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *(t.content for t in added if t.special)]))
+
+
+def rope_not_interleaved(config: Any) -> bool:
+    """Whether the configuration of a Qwen3-VL model leaves out `mrope_interleaved`.
+
+    transformers interleaves its rotary positions whatever the file says; vLLM reads the key and takes its
+    absence for no, so that its answers would be wrong with no error.
+    """
+    text = getattr(config, "text_config", None)
+    if not str(getattr(text, "model_type", "")).startswith("qwen3_vl"):
+        return False
+    return not (getattr(text, "rope_parameters", None) or {}).get("mrope_interleaved", False)

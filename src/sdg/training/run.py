@@ -36,6 +36,7 @@ from sdg.errors import SdgError, loading_errors
 from sdg.io.files import atomic_writer, write_text
 from sdg.io.jsonl import dump_object
 from sdg.io.uri import is_path
+from sdg.models.vlm import rope_not_interleaved
 from sdg.prompting import PromptProfile
 from sdg.prompting.chat import checkpoint_profile
 from sdg.recipes import to_document
@@ -93,6 +94,8 @@ def load_model(recipe: ModelRecipe) -> PreTrainedModel:
     except loading_errors() as error:
         raise _unloadable(recipe, error) from error
     assert isinstance(model, PreTrainedModel)
+    if rope_not_interleaved(model.config):  # what is saved is for vLLM, too
+        model.config.text_config.rope_parameters["mrope_interleaved"] = True
     if recipe.freeze_vision:
         vision_encoder(model).requires_grad_(False)
     # Sampling settings made for chat would be saved with the detector, and refused by a greedy one.

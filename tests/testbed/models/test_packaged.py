@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3VLForC
 
 import sdg
 from sdg.defects import Status
+from sdg.models.vlm import rope_not_interleaved
 from sdg.response import format_fault
 from sdg.testbed import oracle
 from sdg.testbed.injection import sample as injected
@@ -100,6 +101,7 @@ def test_the_detector_is_a_standard_checkpoint_of_transformers():
         AutoProcessor.from_pretrained(DETECTOR).tokenizer.decode(model.config.image_token_id)
         == "<|image_pad|>"
     )
+    assert not rope_not_interleaved(model.config)
 
 
 def test_the_detector_finds_injected_defects_of_prompts_it_never_saw():

@@ -133,7 +133,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen3VLForCo
             "num_key_value_heads": 2,
             "head_dim": 32,
             "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [4, 6, 6],
+                "mrope_interleaved": True,
+            },
             "tie_word_embeddings": True,
             "pad_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,
