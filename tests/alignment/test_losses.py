@@ -15,6 +15,7 @@ from sdg.alignment.losses import (
     denseflow_loss,
     flow_grpo_loss,
     mean_over_valid,
+    nft_loss,
     ratio_stats,
     step_kl,
 )
@@ -259,3 +260,92 @@ def test_arguments_that_do_not_fit_are_refused():
         denseflow_loss(new, old, advantages[:, 0, 0], 2 + 0 * new, 0.2)
     with pytest.raises(ValueError, match="Heat maps"):
         denseflow_loss(new, old, advantages[:, 0, 0], to_tokens(new), 0.2)
+
+
+def forward_process(rows=3, tokens=6, channels=4, seed=0):
+    """Random v, v_old, x_t, x_0 (rows, tokens, channels) and t (rows,), float64."""
+    generator = torch.Generator().manual_seed(seed)
+    x_0, noise, v_old, step = torch.randn(4, rows, tokens, channels, generator=generator, dtype=torch.float64)
+    t = torch.rand(rows, generator=generator, dtype=torch.float64) * 0.8 + 0.1
+    x_t = (1 - t[:, None, None]) * x_0 + t[:, None, None] * noise
+    return v_old + 0.1 * step, v_old, x_t, x_0, t
+
+
+def test_worked_example_of_the_forward_process():
+    # One location of one channel: x̂⁺ = 1 − .5·(.5·2 + .5·0) = .5, x̂⁻ = 1 − .5·(1.5·0 − .5·2) = 1.5.
+    v, v_old, x_t, x_0 = (torch.full((1, 1, 1), value, dtype=torch.float64) for value in (2.0, 0.0, 1.0, 0.0))
+    loss = nft_loss(v, v_old, x_t, x_0, 0.5, torch.tensor([0.8]), 0.5, 5.0)
+    # Each square over its own |x̂ − x_0|: .8·.5²/.5 + .2·1.5²/1.5, times 5/.5.
+    assert loss.item() == pytest.approx((0.8 * 0.5 + 0.2 * 1.5) * 10)
+
+
+def test_nft_is_what_a_loop_over_locations_gives():
+    v, v_old, x_t, x_0, t = forward_process()
+    r = torch.rand(3, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    beta, limit = 0.7, 4.0
+    rows = []
+    for row in range(3):
+        total = 0.0
+        for sign, share in ((1, r[row]), (-1, 1 - r[row])):
+            mixed = (
+                beta * v[row] + (1 - beta) * v_old[row]
+                if sign > 0
+                else (1 + beta) * v_old[row] - beta * v[row]
+            )
+            distance = x_t[row] - t[row] * mixed - x_0[row]
+            weight = sum(abs(float(value)) for value in distance.flatten()) / distance.numel()
+            for place in range(6):
+                square = sum(float(value) ** 2 for value in distance[place]) / 4
+                total += float(share[place // 3, place % 3]) * square / weight / 6
+        rows.append(total * limit / beta)
+    found = nft_loss(v, v_old, x_t, x_0, t, r, beta, limit)
+    assert found.item() == pytest.approx(sum(rows) / 3, rel=1e-12)
+    valid = torch.tensor([True, False, True])
+    x_0[1] = torch.nan
+    found = nft_loss(v, v_old, x_t, x_0, t, r, beta, limit, valid)
+    assert found.item() == pytest.approx((rows[0] + rows[2]) / 2, rel=1e-12)
+
+
+def test_nft_learns_nothing_where_every_picture_is_average_and_nothing_has_changed():
+    _, v_old, x_t, x_0, t = forward_process()
+    grad = gradient(lambda v: nft_loss(v, v_old, x_t, x_0, t, torch.full((3,), 0.5), 1.0, 5.0), v_old)
+    torch.testing.assert_close(grad, torch.zeros_like(grad), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_nft_at_the_old_policy_is_advantage_weighted_flow_matching(beta):
+    _, v_old, x_t, x_0, t = forward_process()
+    r = torch.rand(3, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    level = t[:, None, None]
+    weight = (x_t - level * v_old - x_0).abs().mean((1, 2), keepdim=True)
+
+    def matching(v):
+        error = (x_t - level * v - x_0).square().mean(-1) / weight[..., 0]
+        return ((2 * r.flatten(1) - 1) * error).mean() * 5.0
+
+    found = gradient(lambda v: nft_loss(v, v_old, x_t, x_0, t, r, beta, 5.0), v_old)
+    torch.testing.assert_close(found, gradient(matching, v_old), rtol=1e-10, atol=1e-15)
+
+
+def test_a_constant_map_is_one_probability_a_picture_in_either_layout():
+    v, v_old, x_t, x_0, t = forward_process()
+    r = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    scalar = nft_loss(v, v_old, x_t, x_0, t, r, 0.5, 5.0)
+    spread = r.view(3, 1, 1).expand(3, 2, 3)
+    torch.testing.assert_close(nft_loss(v, v_old, x_t, x_0, t, spread, 0.5, 5.0), scalar)
+    grids = [each.view(3, 2, 3, 4).permute(0, 3, 1, 2) for each in (v, v_old, x_t, x_0)]
+    varied = spread * torch.linspace(0.1, 1, 6, dtype=torch.float64).view(2, 3)
+    torch.testing.assert_close(
+        nft_loss(*grids, t, varied, 0.5, 5.0, channel_dim=1),
+        nft_loss(v, v_old, x_t, x_0, t, varied, 0.5, 5.0),
+    )
+
+
+def test_nft_refuses_what_does_not_fit():
+    v, v_old, x_t, x_0, t = forward_process()
+    with pytest.raises(ValueError, match="differ in shape"):
+        nft_loss(v, v_old[:, :3], x_t, x_0, t, torch.full((3,), 0.5), 1.0, 5.0)
+    with pytest.raises(ValueError, match="a row or a location"):
+        nft_loss(v, v_old, x_t, x_0, t, torch.full((3, 5), 0.5), 1.0, 5.0)
+    with pytest.raises(ValueError, match="above 0"):
+        nft_loss(v, v_old, x_t, x_0, t, torch.full((3,), 0.5), 0.0, 5.0)

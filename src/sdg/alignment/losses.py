@@ -1,4 +1,4 @@
-"""The clipped objective, per location (SDG §4.2 eq. 6), and the two baselines made of the same pieces.
+"""The objectives: clipped, per location (SDG §4.2 eq. 6), its two baselines, and the forward process's.
 
 ρ = exp(log_prob − old_log_prob) is the likelihood ratio at a location. Rows are (sample, step) pairs;
 invalid rows take no part, neither in the value nor in the gradient.
@@ -95,6 +95,60 @@ def denseflow_loss(
         raise ValueError("Heat lies between 0 and 1.")
     objective = _clipped(log_prob, old_log_prob, constant, clip) * (1 - heat)
     return -mean_over_valid(objective, denominator=denominator)
+
+
+def nft_loss(
+    v: Tensor,
+    v_old: Tensor,
+    x_t: Tensor,
+    x_0: Tensor,
+    t: float | Tensor,
+    r: Tensor,
+    beta: float,
+    advantage_limit: float,
+    valid: Tensor | None = None,
+    channel_dim: int = -1,
+    *,
+    denominator: float | Tensor | None = None,
+) -> Tensor:
+    """DiffusionNFT's loss on the forward process (arXiv 2509.16117), weighted per location where r is a map.
+
+    With v⁺ = β·v + (1−β)·v_old, v⁻ = (1+β)·v_old − β·v and x̂± = x_t − t·v±, each row has
+    advantage_limit/β · mean(r·|x̂⁺ − x_0|²/w⁺ + (1−r)·|x̂⁻ − x_0|²/w⁻), squares averaged over the channels of
+    a location; w± is the row's mean |x̂± − x_0|, detached and at least 1e-5.
+
+    v, v_old: velocities at (x_t, t) of the model that is trained and of the one that drew, (B, L, C) tokens
+    or (B, C, H, W) with channel_dim 1, as x_t and the drawn latents x_0; t: noise level, one or (B,).
+    r: optimality probability in [0, 1], (B,) for one a picture or (B, H, W) for one a location, which is
+    the same where the map is constant. valid, denominator: as in `boxflow_loss`. Returns a scalar, whose
+    gradient at v = v_old is (2r − 1) times that of flow matching. Raises ValueError where shapes differ.
+    """
+    if not v.shape == v_old.shape == x_t.shape == x_0.shape:
+        raise ValueError(
+            f"Velocities {tuple(v.shape)} and {tuple(v_old.shape)} and latents {tuple(x_t.shape)} and "
+            f"{tuple(x_0.shape)} differ in shape."
+        )
+    if beta <= 0 or advantage_limit <= 0:
+        raise ValueError(f"beta and advantage_limit are above 0, not {beta} and {advantage_limit}.")
+    level = torch.as_tensor(t, dtype=v.dtype, device=v.device)
+    level = level.expand(len(v)) if level.ndim == 0 else level
+    v, v_old, x_t, x_0, level, r = _valid_rows(valid, v, v_old, x_t, x_0, level, r)
+    v_old, x_0, r = v_old.detach(), x_0.detach(), r.detach().to(v.dtype)
+    level = level.view(-1, *[1] * (v.ndim - 1))
+
+    def error(velocity: Tensor) -> Tensor:
+        """(B, locations): squared distance of the predicted latents from the drawn ones, over w."""
+        distance = x_t - level * velocity - x_0
+        weight = distance.detach().abs().flatten(1).mean(1).clamp(min=1e-5)
+        return distance.square().mean(channel_dim).flatten(1) / weight[:, None]
+
+    positive = error(beta * v + (1 - beta) * v_old)
+    negative = error((1 + beta) * v_old - beta * v)
+    probability = r[:, None] if r.ndim == 1 else r.flatten(1)
+    if len(r) != len(v) or probability.shape[1] not in (1, positive.shape[1]):
+        raise ValueError(f"r has one value a row or a location, not the shape {tuple(r.shape)}.")
+    rows = (probability * positive + (1 - probability) * negative) * (advantage_limit / beta)
+    return mean_over_valid(rows, denominator=denominator)
 
 
 def step_kl(mean: Tensor, reference_mean: Tensor, std: Tensor, channel_dim: int = -1) -> Tensor:
