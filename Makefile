@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test test-fast lint format types check bench browser tree clean
+.PHONY: help install demo test test-fast lint format types check bench browser reference docs clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -44,8 +44,12 @@ browser: $(STAMP) ## install a browser for the tests of reports, where there is 
 	  command -v $$name && exit 0; done; \
 	$(BIN)/python -m playwright install --with-deps chromium-headless-shell || apt-get install --yes chromium
 
-tree: $(STAMP)   ## bring the README's tree up to date
-	$(BIN)/python docs/update_tree.py
+reference: $(STAMP) ## bring the trees and the pages that are made from code up to date
+	$(BIN)/python docs/update_tree.py && $(BIN)/python docs/update_reference.py
+
+docs: $(STAMP)   ## build the docs as a site in site/; a broken link fails
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "Open site/index.html, or run $(BIN)/mkdocs serve."
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,7 +1,7 @@
-"""Draw the pictures of the docs: a scene with known defects, and a contact sheet of the testbed.
+"""Draw the pictures of the docs: a scene with known defects, a contact sheet of the testbed, two diagrams.
 
-Run `python docs/make_pictures.py` from anywhere; `overview` draws one of them only. The same code gives the
-same bytes, for generated pictures on one kind of processor.
+Run `python docs/make_pictures.py` from anywhere; `overview`, say, draws that one only. The same code gives the same
+bytes, for generated pictures on one kind of processor.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +22,17 @@ PICTURES = Path(__file__).resolve().parent / "pictures"
 SEED = 5  # both types of defect, four subtypes, three tiers
 COLUMNS = 6
 CELL, GAP, TITLE = 256, 8, 34
+INK, FAINT, PLAIN, PAPER, STRONG, SIDE = "#1F2933", "#52606D", "#F5F7FA", "#E3F0FB", "#BFDDF5", "#FDF3DC"
+LAYERS = (
+    ("cli",),
+    ("demo",),
+    ("study", "alignment", "refinement", "training"),
+    ("detectors", "scorers", "data", "evaluation", "reporting"),
+    ("runs", "models"),
+    ("io",),
+    ("response", "prompting"),
+)
+SINGLE = ("defects", "records", "geometry", "matching", "embeddings", "overlay", "images", "recipes", "errors")
 
 
 def overview() -> Image.Image:
@@ -78,8 +90,113 @@ def _sheet(rows: Sequence[tuple[str, list[Image.Image]]]) -> Image.Image:
     return sheet
 
 
+def rooms() -> str:
+    """The folders of src/sdg by layer; imports go down only."""
+    drawing = Drawing(640)
+    drawing.text(24, 34, "src/sdg", 20, bold=True)
+    drawing.text(616, 34, "imports go down only", 15, anchor="end", colour=FAINT)
+    y = 52
+    for names in LAYERS:
+        width = (592 - 10 * (len(names) - 1)) / len(names)
+        for index, name in enumerate(names):
+            drawing.box(24 + index * (width + 10), y, width, 46, name, colour=PAPER)
+        y += 46
+        if names is not LAYERS[-1]:
+            drawing.arrow((320, y), (320, y + 22))
+            y += 24
+    drawing.text(320, y + 24, ", ".join(SINGLE), 14, anchor="middle", colour=FAINT)
+    drawing.box(24, y + 40, 592, 46, "testbed/ — a leaf: nothing imports it but cli/ and demo/", colour=SIDE)
+    return drawing.done(y + 104)
+
+
+def journey() -> str:
+    """The way of one picture through the rooms: stations with the files that do the work."""
+    drawing = Drawing(640)
+    steps = [
+        ("an image and its prompt", "images.py: upright RGB · runs/inputs.py: which prompt", PLAIN),
+        ("what the model is asked", "prompting/: profile, wording, chat messages", PAPER),
+        ("a detector answers", "detectors/ · models/vlm.py here, io/http.py a server", PAPER),
+        ("raw text is read", "response/: parse, repairs, status", PAPER),
+        ("Diagnosis: a set of Defects", "defects.py: box, type, reason, importance, status", STRONG),
+    ]
+    y = 16
+    for title, where, colour in steps:
+        if y > 16:
+            drawing.arrow((320, y - 26), (320, y - 2))
+        drawing.box(110, y, 420, 62, title, where, colour=colour)
+        y += 88
+    uses = [
+        ("scored", "evaluation/", "SDG-Eval"),
+        ("a reward", "alignment/", "a better generator"),
+        ("an edit", "refinement/", "a new picture"),
+    ]
+    top = y + 16
+    for index, (title, room, result) in enumerate(uses):
+        middle = 320 + (index - 1) * 200
+        drawing.arrow((320 + (index - 1) * 120, y - 26), (middle, top))
+        drawing.box(middle - 93, top, 186, 62, title, room, colour=PAPER)
+        drawing.arrow((middle, top + 62), (middle, top + 86))
+        drawing.box(middle - 93, top + 88, 186, 44, result, colour=PLAIN)
+    # What is new is diagnosed again.
+    drawing.path(f"M 520 {top + 132} V {top + 152} H 627 V 47 H 532", dashed=True)
+    drawing.path(f"M 320 {top + 132} V {top + 152} H 520", dashed=True, head=False)
+    drawing.text(420, top + 174, "diagnosed again", 14, anchor="middle", colour=FAINT)
+    return drawing.done(top + 190)
+
+
+class Drawing:
+    """An SVG of a given width, drawn from boxes, arrows and text; light and dark pages can both show it."""
+
+    def __init__(self, width: int) -> None:
+        self.width, self.parts = width, []
+
+    def box(self, x: float, y: float, w: float, h: float, title: str, below: str = "", *, colour: str) -> None:
+        self.parts.append(
+            f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="8" fill="{colour}" stroke="#52606D"/>'
+        )
+        middle = y + h / 2
+        self.text(x + w / 2, middle + (-4 if below else 6), title, 17, anchor="middle", bold=True)
+        if below:
+            self.text(x + w / 2, middle + 18, below, 14, anchor="middle")
+
+    def text(
+        self, x: float, y: float, text: str, size: int, *, anchor: str = "start", colour: str = INK, bold: bool = False
+    ) -> None:
+        weight = ' font-weight="600"' if bold else ""
+        self.parts.append(
+            f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(text)}</text>'
+        )
+
+    def arrow(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.path(f"M {start[0]:g} {start[1]:g} L {end[0]:g} {end[1]:g}")
+
+    def path(self, way: str, *, dashed: bool = False, head: bool = True) -> None:
+        extra = ' stroke-dasharray="5 4"' if dashed else ""
+        extra += ' marker-end="url(#head)"' if head else ""
+        self.parts.append(f'<path d="{way}" fill="none" stroke="#52606D" stroke-width="1.5"{extra}/>')
+
+    def done(self, height: float) -> str:
+        return "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {height:g}" '
+                'font-family="system-ui, sans-serif">',
+                '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+                'orient="auto"><path d="M 0 0 L 10 5 L 0 10 z" fill="#52606D"/></marker></defs>',
+                f'<rect width="{self.width}" height="{height:g}" rx="10" fill="white"/>',
+                *self.parts,
+                "</svg>\n",
+            ]
+        )
+
+
 DRAWINGS = {"overview": overview, "testbed": contact_sheet}
+DIAGRAMS = {"rooms": rooms, "journey": journey}
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or DRAWINGS:
-        sys.stdout.write(f"{save_image(DRAWINGS[name](), PICTURES / f'{name}.png')}\n")
+    for name in sys.argv[1:] or [*DRAWINGS, *DIAGRAMS]:
+        if name in DIAGRAMS:
+            file = PICTURES / f"{name}.svg"
+            file.write_text(DIAGRAMS[name](), encoding="utf-8")
+        else:
+            file = save_image(DRAWINGS[name](), PICTURES / f"{name}.png")
+        sys.stdout.write(f"{file}\n")

@@ -1,7 +1,7 @@
-"""Bring the tree in README.md up to date: a line for each file of src/sdg, written once and kept.
+"""Bring the trees of docs/architecture.md and README.md up to date: a line for each file, written once and kept.
 
-Run `python docs/update_tree.py` (or `make tree`) after adding, renaming or removing a file; a new file's
-line is the first sentence of its docstring, to be shortened by hand.
+Run `make reference` after adding, renaming or removing a file under src/sdg. A new file's line is the first
+sentence of its docstring, to be shortened by hand in docs/architecture.md. README.md has the lines of the rooms.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "sdg"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+README = ROOT / "README.md"
 COLUMN = 30  # where descriptions start
 _TREE = re.compile(r"(?<=^```text\n)src/sdg/.*?(?=^```)", re.MULTILINE | re.DOTALL)
 
 
-def descriptions(readme: str) -> dict[str, str]:
+def descriptions(page: str) -> dict[str, str]:
     """Path under src/sdg (a folder ends in "/") -> its line's description, two spaces a level."""
-    found = _TREE.search(readme)
+    found = _TREE.search(page)
     if found is None:
-        raise SystemExit("README.md has no block that begins with src/sdg/.")
+        raise SystemExit("The page has no block that begins with src/sdg/.")
     lines: dict[str, str] = {}
     folders: list[str] = []
     for line in found[0].splitlines()[1:]:
@@ -51,25 +53,36 @@ def first_sentence(path: str) -> str:
     return (docstring or "").partition("\n")[0].rstrip(".")
 
 
-def updated(readme: str) -> str:
-    """The README with its tree brought up to date; lines of files that are still there stay as they are."""
-    known = descriptions(readme)
+def tree(known: dict[str, str], shown: list[str], column: int) -> str:
+    """The block's text for the paths in `shown`."""
     lines = ["src/sdg/"]
-    for path in paths():
+    for path in shown:
         *folders, name = re.findall(r"[^/]+/?", path)
         start = "  " * (len(folders) + 1) + name
-        lines.append(f"{start:{COLUMN}} {known.get(path) or first_sentence(path)}".rstrip())
-    return _TREE.sub(lambda _: "\n".join(lines) + "\n", readme)
+        lines.append(f"{start:{column}} {known.get(path) or first_sentence(path)}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def updated(architecture: str, readme: str) -> tuple[str, str]:
+    """Both pages with their trees brought up to date; lines of files that are still there stay as they are."""
+    known = descriptions(architecture)
+    every = list(paths())
+    rooms = [path for path in every if re.fullmatch(r"[^/]+/", path)]
+    return (
+        _TREE.sub(lambda _: tree(known, every, COLUMN), architecture),
+        _TREE.sub(lambda _: tree(known, rooms, 15), readme),
+    )
 
 
 def main() -> None:
-    """Rewrite README.md; says which lines are new."""
-    file = ROOT / "README.md"
-    before = file.read_text(encoding="utf-8")
-    after = updated(before)
-    file.write_text(after, encoding="utf-8")
-    for path in sorted(set(descriptions(after)) - set(descriptions(before))):
-        sys.stdout.write(f"new: {path}  {descriptions(after)[path]}\n")
+    """Rewrite both pages; says which lines are new."""
+    before = [file.read_text(encoding="utf-8") for file in (ARCHITECTURE, README)]
+    after = updated(*before)
+    for file, text in zip((ARCHITECTURE, README), after, strict=True):
+        file.write_text(text, encoding="utf-8")
+    old, new = descriptions(before[0]), descriptions(after[0])
+    for path in sorted(set(new) - set(old)):
+        sys.stdout.write(f"new: {path}  {new[path]}\n")
 
 
 if __name__ == "__main__":

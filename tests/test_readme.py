@@ -1,38 +1,60 @@
-"""README and docs stay true: examples run, links and names exist, the tree lists the files there are."""
+"""README and docs stay true: examples run, links, names, commands and recipe keys exist, generated pages are current."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
 from PIL import Image
 
+from sdg.alignment.recipe import AlignRecipe
 from sdg.cli import cli
 from sdg.data.formats import FORMATS, guess_format, read_records
 from sdg.evaluation import PUBLISHED
+from sdg.recipes import load_recipe, to_document
+from sdg.training.recipe import GrpoRecipe, SftRecipe
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+# Without the tables that experiments wrote.
 PAGES = [
-    ROOT / "README.md",
+    README,
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(p for p in (ROOT / "docs").rglob("*.md") if p.name not in {"summary.md", "table.md"}),
 ]
+RECIPES = {"align": AlignRecipe, "sft": SftRecipe, "grpo": GrpoRecipe}
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def script(name: str) -> ModuleType:
+    """A script of docs/, which is no package, as a module."""
+    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def tree() -> dict[str, str]:
-    """File or folder under src/sdg -> its line's description, from the README's tree (two spaces a level)."""
-    [block] = [text for text in blocks(README, "text") if text.startswith("src/sdg/\n")]
+def tree(page: Path) -> dict[str, str]:
+    """File or folder under src/sdg -> its line's description, from a page's tree (two spaces a level)."""
+    [block] = [text for text in blocks(page.read_text("utf-8"), "text") if text.startswith("src/sdg/\n")]
     files: dict[str, str] = {}
     folders: list[str] = []
     for line in block.splitlines()[1:]:
@@ -49,27 +71,54 @@ def test_the_tree_lists_exactly_the_files_of_the_package() -> None:
     # A folder's own line stands for its __init__.py.
     there = {p.relative_to(package).as_posix() for p in package.rglob("*.py") if p.name != "__init__.py"}
     there |= {f"{parent}/" for name in there for parent in Path(name).parents if parent.name}
-    listed = tree()
-    assert sorted(set(listed) - there) == [], "these are gone: run `make tree`"
-    assert sorted(there - set(listed)) == [], "these have no line: run `make tree`, and shorten what it wrote"
+    listed = tree(ROOT / "docs" / "architecture.md")
+    assert sorted(set(listed) - there) == [], "these are gone: run `make reference`"
+    assert sorted(there - set(listed)) == [], "these have no line: run `make reference`, and shorten what it wrote"
     assert [name for name, description in listed.items() if not description] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_readme_has_the_line_of_each_room() -> None:
+    listed = tree(ROOT / "docs" / "architecture.md")
+    assert tree(README) == {name: line for name, line in listed.items() if re.fullmatch(r"[^/]+/", name)}
+
+
+def test_the_picture_of_the_rooms_has_them_all() -> None:
+    drawn = re.findall(r">([^<>]+)</text>", (ROOT / "docs" / "pictures" / "rooms.svg").read_text("utf-8"))
+    names = {word.strip("/") for text in drawn for word in re.split(r",? ", text)}
+    assert {name.strip("/") for name in tree(README)} <= names, "run `python docs/make_pictures.py rooms`"
+    singles = {name.removesuffix(".py") for name in tree(ROOT / "docs" / "architecture.md") if "/" not in name}
+    assert {name for name in singles if not name.startswith("_")} <= names
+
+
+@pytest.mark.parametrize("page", ["cli.md", "recipes.md"])
+def test_pages_made_from_code_are_current(page: str) -> None:
+    pages = script("update_reference").PAGES
+    file = ROOT / "docs" / "reference" / page
+    assert file.read_text("utf-8") == pages[file](), "run `make reference`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lines_are_short(page: Path) -> None:
+    """Under 140 characters, but for tables, links that cannot be broken, and data in examples."""
+    text = re.sub(r"^```jsonl?\n.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in text.splitlines() if len(line) >= 140 and not re.match(r"\||\S+$", line)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if re.match(r"https?://", target):
             continue
         file, _, anchor = target.partition("#")
         other = (page.parent / file) if file else page
-        assert other.exists(), f"{page.name} links to {target}"
+        assert other.exists(), f"{name_of(page)} links to {target}"
         if anchor:
             headings = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), flags=re.MULTILINE)
             slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
-            assert anchor in slugs, f"{page.name} links to {target}"
+            assert anchor in slugs, f"{name_of(page)} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_targets_in_the_text_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     text = page.read_text(encoding="utf-8")
@@ -77,7 +126,7 @@ def test_make_targets_in_the_text_exist(page: Path) -> None:
         *re.findall(r"`make ([a-z -]+)`", text),
         *re.findall(r"^make ([a-z -]+)", text, flags=re.MULTILINE),
     ]:
-        assert set(line.split()) <= targets, f"{page.name}: make {line}"
+        assert set(line.split()) <= targets, f"{name_of(page)}: make {line}"
 
 
 def command_lines(text: str) -> set[str]:
@@ -88,7 +137,7 @@ def command_lines(text: str) -> set[str]:
 
 
 COMMAND_LINES = sorted(
-    {(page.name, line) for page in PAGES for line in command_lines(page.read_text(encoding="utf-8"))}
+    {(name_of(page), line) for page in PAGES for line in command_lines(page.read_text(encoding="utf-8"))}
 )
 
 
@@ -104,8 +153,39 @@ def test_commands_and_options_in_the_text_exist(page: str, line: str) -> None:
     assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, f"{page}: {line}"
 
 
+def known_keys() -> set[str]:
+    """Every key of every recipe, with its sections: "sampling.steps"; items of lists without their number."""
+    rows = re.findall(r"^\| `([\w.]+)` \|", (ROOT / "docs/reference/recipes.md").read_text("utf-8"), re.MULTILINE)
+    prefixes = {".".join(row.split(".")[:depth]) for row in rows for depth in range(1, row.count(".") + 2)}
+    return prefixes | {f"profile.{prefix}" for prefix in prefixes} | {f"model.{prefix}" for prefix in prefixes}
+
+
+SECTIONS = {field for schema in RECIPES.values() for field in schema.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_recipe_keys_in_the_text_exist(page: Path) -> None:
+    known = known_keys()
+    for key in re.findall(r"`([a-z_]+\.[a-z_.]+?)(?:[:=][^`]*)?`", page.read_text("utf-8")):
+        if key.partition(".")[0] in SECTIONS:
+            assert key in known, f"{name_of(page)}: {key}"
+
+
+OVERRIDES = sorted((page, line) for page, line in COMMAND_LINES if ".yaml" in line and "--set" in line)
+
+
+@pytest.mark.parametrize(("page", "line"), OVERRIDES)
+def test_overrides_in_the_text_are_of_the_recipe(page: str, line: str) -> None:
+    words = shlex.split(line.partition(" #")[0])
+    [recipe] = [word for word in words if word.endswith(".yaml")]
+    changes = [value for option, value in zip(words, words[1:], strict=False) if option == "--set"]
+    schema = RECIPES[next(word for word in words if word in RECIPES)]
+    as_it_is = to_document(load_recipe(schema, ROOT / recipe))
+    assert to_document(load_recipe(schema, ROOT / recipe, changes)) != as_it_is, f"{page}: {line}"
+
+
 EXAMPLES = [
-    pytest.param(page, example, id=f"{page.name}-{number}")
+    pytest.param(page, example, id=f"{name_of(page)}-{number}")
     for page in PAGES
     for number, example in enumerate(blocks(page.read_text(encoding="utf-8"), "python"), 1)
 ]
@@ -123,8 +203,8 @@ def test_python_examples_print_what_they_say(page: Path, example: str, tmp_path:
 
 
 def format_examples() -> list[tuple[str, str, str]]:
-    """(format, file name, content) of every JSON example in docs/formats.md, by the heading above it."""
-    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    """(format, file name, content) of every JSON example in the page of formats, by the heading above it."""
+    text = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
     found = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         for name in re.findall(r"\A`([a-z0-9-]+)`", section):
@@ -157,7 +237,7 @@ def test_format_examples_can_be_read(name: str, file: str, content: str, tmp_pat
 
 
 def test_the_published_rows_are_those_the_code_has() -> None:
-    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").partition("## Published numbers")[2]
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8").partition("## Published numbers")[2]
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.search(r"\| \.\d", line)]
     written = [[None if cell == "–" else float(cell) for cell in row[-6:]] for row in rows]
     in_code = [list(values.values()) for row in PUBLISHED for values in row.metrics.values()]
@@ -170,7 +250,7 @@ def test_every_format_has_its_section() -> None:
 
 NAMES = sorted(
     {
-        (page.name, name)
+        (name_of(page), name)
         for page in PAGES
         for name in re.findall(r"`(sdg(?:\.\w+)+)", page.read_text(encoding="utf-8"))
     }

@@ -33,7 +33,7 @@ from sdg.testbed.world.renderer import render, render_float, thing_layer
 from sdg.testbed.world.scene import BACKGROUNDS, COLOURS, SHAPES, Group, Scene, Thing
 
 FOLDER = Path(sdg.testbed.oracle.__file__).parent
-CONVENTIONS = Path(__file__).parents[3] / "docs" / "testbed-conventions.md"
+CONVENTIONS = Path(__file__).parents[3] / "docs" / "background" / "testbed-conventions.md"
 
 
 def test_the_oracle_reports_what_the_conventions_name_and_nothing_else():
