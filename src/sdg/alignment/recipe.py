@@ -13,10 +13,11 @@ Method = Literal["boxflow", "flow-grpo", "denseflow"]
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """The adapter that is trained; targets: names of the transformer's layers, or the ends of their names."""
+    """The adapter that is trained."""
 
-    r: int = 64
-    alpha: int = 128
+    r: int = 64  # rank
+    alpha: int = 128  # the adapter is scaled by alpha ÷ r
+    # Names of the transformer's layers, or the ends of their names.
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     init: Literal["uniform", "orthonormal"] = "uniform"  # of the down projection; the up projection is 0
     above: float = 0.0  # the noise level σ above which the adapter acts; below, the model is as it was
@@ -31,17 +32,17 @@ class LoraRecipe:
 
 @dataclass(frozen=True)
 class PolicyRecipe:
-    """The generator. model: a checkpoint's folder or hub id, or python:MODULE.FUNCTION that returns one."""
+    """The generator."""
 
-    family: Literal["flux", "sd3"]
-    model: str
-    height: int = 512
-    width: int = 512
+    family: Literal["flux", "sd3"]  # which pipeline: FLUX.1, or Stable Diffusion 3 and 3.5
+    model: str  # a checkpoint's folder or hub id, or python:MODULE.FUNCTION that returns one
+    height: int = 512  # pixels
+    width: int = 512  # pixels
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # in which frozen weights are kept
     guidance: float = 3.5  # FLUX.1-dev: fed to the model; otherwise classifier-free, off at 1 or less
     max_sequence_length: int = 512  # text tokens
     prompt_cache: int = 512  # prompts whose text embeddings are kept
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # less memory for activations, more time
     lora: LoraRecipe = field(default_factory=LoraRecipe)
 
     def __post_init__(self) -> None:
@@ -57,9 +58,9 @@ class PolicyRecipe:
 class SamplingRecipe:
     """Roll-outs: `sde_steps_per_epoch` of `sde_steps` (0-based) are stochastic and trained, the rest ODE."""
 
-    steps: int = 10
-    sde_steps: tuple[int, ...] = (1, 2, 3)
-    sde_steps_per_epoch: int = 1
+    steps: int = 10  # sampling steps
+    sde_steps: tuple[int, ...] = (1, 2, 3)  # those that may be stochastic
+    sde_steps_per_epoch: int = 1  # how many of them are, drawn for each epoch
     sde: Literal["flow-sde", "cps"] = "flow-sde"  # cps leaves no surplus noise, however few the steps
     noise_level: float = 0.7  # of cps: the share of noise that is drawn anew, as an angle, at most 1
     shared_start: bool = False  # a group's samples begin with one latent and differ by their SDE noise alone
@@ -86,7 +87,7 @@ class SamplingRecipe:
 class PromptsRecipe:
     """Sets of prompts: a text file, one a line, or python:MODULE.FUNCTION?key=value that returns a list."""
 
-    train: str
+    train: str  # what roll-outs draw
     held_out: str | None = None  # what monitors and figures use
 
 
@@ -94,8 +95,8 @@ class PromptsRecipe:
 class GroupsRecipe:
     """An epoch's roll-outs: `prompts` groups of `size` samples each."""
 
-    prompts: int = 48
-    size: int = 8
+    prompts: int = 48  # groups an epoch, over all processes
+    size: int = 8  # samples a group
 
     def __post_init__(self) -> None:
         _positive(prompts=self.prompts)
@@ -105,11 +106,11 @@ class GroupsRecipe:
 
 @dataclass(frozen=True)
 class ScorerRecipe:
-    """A scalar scorer, as `sdg.scorers.load_scorer` reads its URI; values are times `scale`."""
+    """A scalar scorer."""
 
-    name: str
-    uri: str
-    scale: float = 1.0
+    name: str  # under which it stands in logs and tables
+    uri: str  # as `sdg.scorers.load_scorer` reads it
+    scale: float = 1.0  # its values are multiplied by
     weight: float = 1.0  # in the reward's sum
 
     def __post_init__(self) -> None:
@@ -118,10 +119,10 @@ class ScorerRecipe:
 
 @dataclass(frozen=True)
 class JudgeRecipe:
-    """Finds defects in monitored pictures: a detector's URI, or python:MODULE.FUNCTION (picture, prompt)."""
+    """Finds defects in monitored pictures."""
 
-    name: str
-    uri: str
+    name: str  # under which its measures stand in logs and tables
+    uri: str  # a detector's, or python:MODULE.FUNCTION of a picture and its prompt
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -132,10 +133,10 @@ class RewardRecipe:
     """Base reward R = Σ weight·scale·score, and the detector whose defects make it spatial (SDG eq. 4)."""
 
     scorers: tuple[ScorerRecipe, ...]
-    detector: str | None = None
-    c_artifact: float = 0.5
-    c_misalignment: float = 0.05
-    raster: Literal["touch", "truncate"] = "touch"
+    detector: str | None = None  # its URI, or python:MODULE.FUNCTION of a picture and its prompt
+    c_artifact: float = 0.5  # α of artifacts is this times the group's spread of R
+    c_misalignment: float = 0.05  # the same for misalignments
+    raster: Literal["touch", "truncate"] = "touch"  # cells that a box covers: all it touches, or truncated
     reach: float | None = None  # null: eq. 4; else a share of the picture by which artifacts' boxes are wider
     heat: Literal["artifact", "misalignment", "both"] = "artifact"  # which map masks in denseflow
     batch_size: int | None = None  # pictures scored at a time; null: as they are drawn, sampling.batch_size
@@ -158,21 +159,21 @@ class RewardRecipe:
 class OptimiserRecipe:
     """AdamW on the adapter, and the clipped objective of SDG eq. 6."""
 
-    steps: int = 500
-    steps_per_epoch: int = 2
-    learning_rate: float = 3e-4
+    steps: int = 500  # of the whole run
+    steps_per_epoch: int = 2  # each on its share of whole groups
+    learning_rate: float = 3e-4  # AdamW's
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # the last two fall to 0 over `steps`
-    weight_decay: float = 1e-4
-    betas: tuple[float, ...] = (0.9, 0.999)
+    weight_decay: float = 1e-4  # AdamW's
+    betas: tuple[float, ...] = (0.9, 0.999)  # AdamW's
     epsilon: float = 1e-8  # AdamW's; far above the gradient's elements, AdamW is SGD with momentum
-    grad_norm: float = 1.0
-    clip: float = 1e-4
-    kl: float = 0.0
-    advantage_eps: float = 1e-6
+    grad_norm: float = 1.0  # gradients are clipped to this norm
+    clip: float = 1e-4  # range of the likelihood ratio around 1
+    kl: float = 0.0  # weight of the divergence from the model before training
+    advantage_eps: float = 1e-6  # added to the std that divides advantages
     advantage_spread: Literal["location", "group"] = "location"  # whose std divides spatial advantages
     advantage_limit: float = 5.0  # of scalar advantages; spatial ones are not clamped
-    ema_every: int = 4  # epochs
-    ema_decay: float = 0.9
+    ema_every: int = 4  # epochs between updates of the averaged adapter
+    ema_decay: float = 0.9  # of the averaged adapter, at most
 
     def __post_init__(self) -> None:
         _positive(
@@ -196,20 +197,16 @@ class OptimiserRecipe:
 
 @dataclass(frozen=True)
 class MonitorRecipe:
-    """The guard against reward hacking: measures on held-out prompts that are not the reward.
-
-    best: the measure, such as "oracle/defects" or "clip", that picks the best adapter; `goal` says which
-    way is better. With `patience`, the run ends once it has been worse than its best in that many
-    measurements in a row while the reward was higher than at the best.
-    """
+    """The guard against reward hacking: measures on held-out prompts that are not the reward."""
 
     scorers: tuple[ScorerRecipe, ...] = ()
     judges: tuple[JudgeRecipe, ...] = ()
-    every: int = 10  # epochs
+    every: int = 10  # epochs between measurements
     prompts: int = 64  # the first so many held-out prompts
     steps: int = 28  # sampling steps, without noise
-    best: str | None = None
-    goal: Literal["min", "max"] = "min"
+    best: str | None = None  # the measure that picks the best adapter, such as "oracle/defects" or "clip"
+    goal: Literal["min", "max"] = "min"  # which way of `best` is better
+    # Measurements in a row, worse than the best at a higher reward, after which the run ends.
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -236,11 +233,11 @@ class MonitorRecipe:
 class RunRecipe:
     """How often a run saves, draws and reports."""
 
-    save_every: int = 10  # epochs
-    keep: int = 2  # newest checkpoints
-    pictures_every: int = 0  # epochs; 0 draws none
+    save_every: int = 10  # epochs between checkpoints
+    keep: int = 2  # newest checkpoints that stay
+    pictures_every: int = 0  # epochs between figures; 0 draws none
     pictures: int = 4  # groups in a figure
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where log.jsonl's numbers go as well
 
     def __post_init__(self) -> None:
         _positive(save_every=self.save_every, keep=self.keep, pictures=self.pictures)
@@ -255,8 +252,8 @@ class AlignRecipe:
     policy: PolicyRecipe
     prompts: PromptsRecipe
     reward: RewardRecipe
-    method: Method = "boxflow"
-    seed: int = 0
+    method: Method = "boxflow"  # BoxFlow-GRPO, or one of the two it is compared with
+    seed: int = 0  # of prompts, noise and the adapter's start
     precision: Literal["fp32", "bf16"] = "bf16"  # autocast
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
     groups: GroupsRecipe = field(default_factory=GroupsRecipe)

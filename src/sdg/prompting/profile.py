@@ -31,14 +31,13 @@ Message = dict[str, Any]
 class AnswerParts:
     """What the response is asked to hold; the ablations of SDG Table 7 are these switches.
 
-    think: the think block; steps: which of its three steps; description and importance: keys of an item.
-    Without `think` there are no steps. Raises ValueError for steps other than 1, 2, 3 in ascending order.
+    Raises ValueError for steps other than 1, 2, 3 in ascending order.
     """
 
-    think: bool = True
-    steps: tuple[int, ...] = STEPS
-    description: bool = True
-    importance: bool = True
+    think: bool = True  # the think block
+    steps: tuple[int, ...] = STEPS  # which of its three steps; none without `think`
+    description: bool = True  # of each defect: its reason
+    importance: bool = True  # of each defect
 
     def __post_init__(self) -> None:
         steps = tuple(self.steps) if self.think else ()
@@ -62,9 +61,9 @@ class ImageLimits:
     Raises ValueError for a limit below 1 and for min_pixels above max_pixels.
     """
 
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    longest_side: int | None = None
+    min_pixels: int | None = None  # smaller pictures are enlarged to this area
+    max_pixels: int | None = None  # larger pictures are reduced to this area
+    longest_side: int | None = None  # longer ones are reduced to it
 
     def __post_init__(self) -> None:
         for name in ("min_pixels", "max_pixels", "longest_side"):
@@ -101,10 +100,10 @@ class ImageLimits:
 class Generation:
     """How a response is sampled: greedy at temperature 0, as everywhere but in roll-outs (SDG App. D.5)."""
 
-    max_new_tokens: int = 4096
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    max_new_tokens: int = 4096  # of a response
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0  # share of the probability that is sampled from
+    seed: int = 0  # of sampling
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -121,18 +120,16 @@ class Generation:
 class PromptProfile:
     """All that a detector checkpoint needs beside its weights to be asked as it was trained.
 
-    template: text of the user turn, in which `placeholder` is replaced by the caption. With `doubled_braces`
-    it is one for `str.format`: "{{" and "}}" stand for single braces. None composes the default wording from
-    `answer`; so build an ablation with its `answer` (`dataclasses.replace` would keep the composed text).
-    system: text of the system turn; "" leaves that turn out.
-    Raises ValueError for a template without its placeholder.
+    Without a template the default wording is composed from `answer`; so build an ablation with its `answer`
+    (`dataclasses.replace` would keep the composed text). Raises ValueError for a template without its
+    placeholder.
     """
 
-    name: str = "default"
-    system: str = "You are a helpful assistant."
-    template: str | None = None
-    placeholder: str = "{caption}"
-    doubled_braces: bool = False
+    name: str = "default"  # of the profile
+    system: str = "You are a helpful assistant."  # text of the system turn; "" leaves that turn out
+    template: str | None = None  # text of the user turn; null is the default wording for `answer`
+    placeholder: str = "{caption}"  # what the caption replaces in the template
+    doubled_braces: bool = False  # the template is one for `str.format`: "{{" stands for "{"
     answer: AnswerParts = field(default_factory=AnswerParts)
     image: ImageLimits = field(default_factory=lambda: ImageLimits(longest_side=1024))
     generation: Generation = field(default_factory=Generation)

@@ -22,10 +22,11 @@ SELECTABLE: Final = tuple(
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Adapters in place of full training; targets: ends of the names of layers."""
+    """Adapters in place of full training."""
 
-    r: int = 64
-    alpha: int = 128
+    r: int = 64  # rank
+    alpha: int = 128  # adapters are scaled by alpha ÷ r
+    # Ends of the names of layers.
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
     def __post_init__(self) -> None:
@@ -36,36 +37,28 @@ class LoraRecipe:
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """The checkpoint that training starts from: a folder or a name on the model hub.
+    """The checkpoint that training starts from."""
 
-    freeze_vision: leave the vision encoder, its merger included, as it is; adapters then stay out of it too.
-    """
-
-    checkpoint: str
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    freeze_vision: bool = True
-    gradient_checkpointing: bool = True
-    lora: LoraRecipe | None = None
+    checkpoint: str  # a folder or a name on the model hub
+    revision: str | None = None  # of a model on the hub; null is the newest
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # in which weights are loaded
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"  # transformers' implementation
+    freeze_vision: bool = True  # leave the vision encoder, its merger included, as it is; no adapters there
+    gradient_checkpointing: bool = True  # less memory for activations, more time
+    lora: LoraRecipe | None = None  # null trains the whole model
 
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Annotation files in any format `sdg data` reads; images: folder of the pictures, by default the file's.
+    """Annotation files in any format `sdg data` reads."""
 
-    max_length: rows whose prompt and target need more tokens are left out, and counted. jitter: the amount
-    of SDG §4.1, in thousandths of a side; 0 is none, and GRPO has none. limit, validation_limit: the first so
-    many rows.
-    """
-
-    train: Path
-    validation: Path
-    images: Path | None = None
-    max_length: int = 5100
-    jitter: float = 10.0
-    limit: int | None = None
-    validation_limit: int | None = None
+    train: Path  # what is learned
+    validation: Path  # what evaluations answer
+    images: Path | None = None  # folder of the pictures; null is the file's
+    max_length: int = 5100  # rows whose prompt and target need more tokens are left out, and counted
+    jitter: float = 10.0  # of coordinates (SDG §4.1), in thousandths of a side; 0 is none, and GRPO has none
+    limit: int | None = None  # the first so many rows of `train`
+    validation_limit: int | None = None  # the first so many rows of `validation`
     workers: int = 1  # processes that decode and tokenise
 
     def __post_init__(self) -> None:
@@ -78,16 +71,16 @@ class DataRecipe:
 class OptimiserRecipe:
     """AdamW with a warm-up; one step sees batch_size × accumulate × processes samples."""
 
-    learning_rate: float
-    epochs: float = 3.0
+    learning_rate: float  # the highest, after the warm-up
+    epochs: float = 3.0  # passes over the rows
     max_steps: int | None = None  # in place of epochs
     batch_size: int = 1  # samples on each process
-    accumulate: int = 1
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    accumulate: int = 1  # batches whose gradients make one step
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"  # after the warm-up
     warmup: float = 0.05  # share of the steps
-    weight_decay: float = 0.0
-    betas: tuple[float, ...] = (0.9, 0.999)
-    grad_norm: float = 1.0
+    weight_decay: float = 0.0  # AdamW's
+    betas: tuple[float, ...] = (0.9, 0.999)  # AdamW's
+    grad_norm: float = 1.0  # gradients are clipped to this norm
 
     def __post_init__(self) -> None:
         _positive(
@@ -108,16 +101,13 @@ class OptimiserRecipe:
 
 @dataclass(frozen=True)
 class EvaluationRecipe:
-    """SDG-Eval of greedy answers on the validation rows; `best` chooses the checkpoint that is kept.
-
-    embedder: a name `sdg.embeddings.load_embedder` knows; None leaves DescCos out.
-    """
+    """SDG-Eval of greedy answers on the validation rows."""
 
     every: int = 200  # steps; each evaluated checkpoint is saved
     first: bool = False  # also before the first step; then the final detector is never worse than the start
-    batch_size: int = 8
-    best: str = "BoxF1@0.5"
-    embedder: str | None = None
+    batch_size: int = 8  # pictures at a time
+    best: str = "BoxF1@0.5"  # the metric that chooses the checkpoint; a type's name may stand before it
+    embedder: str | None = None  # a name `sdg.embeddings.load_embedder` knows; null leaves DescCos out
 
     def __post_init__(self) -> None:
         _positive(every=self.every, batch_size=self.batch_size)
@@ -129,12 +119,12 @@ class EvaluationRecipe:
 class RunRecipe:
     """Where and how a run computes, and what it keeps."""
 
-    device: Literal["auto", "cpu"] = "auto"
+    device: Literal["auto", "cpu"] = "auto"  # auto: a GPU if there is one
     precision: Literal["bf16", "fp32"] = "bf16"  # autocast
-    deepspeed: Path | None = None
+    deepspeed: Path | None = None  # DeepSpeed's configuration (JSON)
     keep: int = 2  # newest checkpoints beside the best one
     log_every: int = 10  # steps
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where log.jsonl's numbers go as well
 
     def __post_init__(self) -> None:
         _positive(keep=self.keep, log_every=self.log_every)
@@ -142,19 +132,16 @@ class RunRecipe:
 
 @dataclass(frozen=True)
 class SftRecipe:
-    """Supervised fine-tuning. The ablations of SDG Table 7 are settings of it.
-
-    profile: how the model is asked and what it answers (`profile.answer` leaves parts out), or the path of a
-    profile's file; None takes the one in the checkpoint's folder.
-    """
+    """Supervised fine-tuning. The ablations of SDG Table 7 are settings of it."""
 
     model: ModelRecipe
     data: DataRecipe
     optimiser: OptimiserRecipe
+    # How the model is asked and what it answers, or a profile's path; null takes the checkpoint's own.
     profile: PromptProfile | Path | None = field(default_factory=PromptProfile)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     run: RunRecipe = field(default_factory=RunRecipe)
-    seed: int = 0
+    seed: int = 0  # of the order of rows and the jitter
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -162,13 +149,13 @@ class SftRecipe:
 
 @dataclass(frozen=True)
 class RolloutRecipe:
-    """Groups of completions; vllm: roll-outs by vLLM on the training GPUs."""
+    """Groups of completions."""
 
-    group: int = 8
-    temperature: float = 1.0
-    top_p: float = 0.85
-    max_tokens: int = 4096
-    engine: Literal["transformers", "vllm"] = "transformers"
+    group: int = 8  # completions of one prompt
+    temperature: float = 1.0  # of sampling
+    top_p: float = 0.85  # share of the probability that is sampled from
+    max_tokens: int = 4096  # of a completion
+    engine: Literal["transformers", "vllm"] = "transformers"  # vllm: on the training GPUs
     vllm_memory: float = 0.3  # share of a GPU's memory
 
     def __post_init__(self) -> None:
@@ -181,17 +168,12 @@ class RolloutRecipe:
 
 @dataclass(frozen=True)
 class GuardsRecipe:
-    """Limits past which a GRPO run stops, where `patience` log entries in a row are past them.
+    """Limits past which a GRPO run stops, where `patience` log entries in a row are past them."""
 
-    malformed: share of completions that fail the format gate. spread: least mean standard deviation of the
-    reward within a group, without which nothing is learned. length: factor by which the mean length of
-    completions may grow or shrink against the first log entry.
-    """
-
-    malformed: float = 0.5
-    spread: float = 0.005
-    length: float = 3.0
-    patience: int = 5
+    malformed: float = 0.5  # share of completions that fail the format gate
+    spread: float = 0.005  # least mean std of the reward within a group, without which nothing is learned
+    length: float = 3.0  # factor by which completions may grow or shrink against the first log entry
+    patience: int = 5  # log entries in a row
 
     def __post_init__(self) -> None:
         _positive(patience=self.patience)
@@ -205,27 +187,21 @@ class GuardsRecipe:
 
 @dataclass(frozen=True)
 class GrpoRecipe:
-    """Reinforcement with the composite reward (SDG §4.1), from a checkpoint that SFT made.
-
-    profile: None takes the one in the checkpoint's folder. image: limits in place of all that the profile
-    has; its wording and the rest stay. similarity: embedder that compares reasons in the reward. beta: weight
-    of the KL term against the starting checkpoint. clip: of the likelihood ratio, which is 1 here, one step
-    to a roll-out.
-    """
+    """Reinforcement with the composite reward (SDG §4.1), from a checkpoint that SFT made."""
 
     model: ModelRecipe
     data: DataRecipe
     optimiser: OptimiserRecipe
-    profile: PromptProfile | Path | None = None
-    image: ImageLimits | None = None
+    profile: PromptProfile | Path | None = None  # null takes the checkpoint's own
+    image: ImageLimits | None = None  # in place of all limits that the profile has; its wording stays
     rollout: RolloutRecipe = field(default_factory=RolloutRecipe)
-    similarity: str = "qwen3"
-    beta: float = 0.01
-    clip: float = 0.2
+    similarity: str = "qwen3"  # embedder that compares reasons in the reward
+    beta: float = 0.01  # weight of the KL term against the starting checkpoint
+    clip: float = 0.2  # of the likelihood ratio, which is 1 here, one step to a roll-out
     guards: GuardsRecipe = field(default_factory=GuardsRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     run: RunRecipe = field(default_factory=RunRecipe)
-    seed: int = 0
+    seed: int = 0  # of the order of rows and the roll-outs
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
