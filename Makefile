@@ -49,7 +49,7 @@ reference: $(STAMP) ## bring the trees and the pages that are made from code up 
 
 docs: $(STAMP)   ## build the docs as a site in site/; a broken link fails
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "Open site/index.html, or run $(BIN)/mkdocs serve."
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "Open site/index.html, or run $(BIN)/mkdocs serve, whose pages can be searched."
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,7 +1,7 @@
 """Draw the pictures of the docs: a scene with known defects, a contact sheet of the testbed, two diagrams.
 
-Run `python docs/make_pictures.py` from anywhere; `overview`, say, draws that one only. The same code gives the same
-bytes, for generated pictures on one kind of processor.
+Run `python docs/make_pictures.py` from anywhere; with `overview`, say, it draws that one only. The same code
+gives the same bytes, for generated pictures on one kind of processor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAYERS = (
     ("io",),
     ("response", "prompting"),
 )
-SINGLE = ("defects", "records", "geometry", "matching", "embeddings", "overlay", "images", "recipes", "errors")
+SINGLE = "defects, records, geometry, matching, embeddings, overlay, images, recipes, errors"
 
 
 def overview() -> Image.Image:
@@ -104,7 +104,7 @@ def rooms() -> str:
         if names is not LAYERS[-1]:
             drawing.arrow((320, y), (320, y + 22))
             y += 24
-    drawing.text(320, y + 24, ", ".join(SINGLE), 14, anchor="middle", colour=FAINT)
+    drawing.text(320, y + 24, SINGLE, 14, anchor="middle", colour=FAINT)
     drawing.box(24, y + 40, 592, 46, "testbed/ — a leaf: nothing imports it but cli/ and demo/", colour=SIDE)
     return drawing.done(y + 104)
 
@@ -150,22 +150,31 @@ class Drawing:
     def __init__(self, width: int) -> None:
         self.width, self.parts = width, []
 
-    def box(self, x: float, y: float, w: float, h: float, title: str, below: str = "", *, colour: str) -> None:
-        self.parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="8" fill="{colour}" stroke="#52606D"/>'
-        )
+    def box(
+        self, x: float, y: float, w: float, h: float, title: str, below: str = "", *, colour: str
+    ) -> None:
+        place = f'x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}"'
+        self.parts.append(f'<rect {place} rx="8" fill="{colour}" stroke="{FAINT}"/>')
         middle = y + h / 2
         self.text(x + w / 2, middle + (-4 if below else 6), title, 17, anchor="middle", bold=True)
         if below:
             self.text(x + w / 2, middle + 18, below, 14, anchor="middle")
 
     def text(
-        self, x: float, y: float, text: str, size: int, *, anchor: str = "start", colour: str = INK, bold: bool = False
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: int,
+        *,
+        anchor: str = "start",
+        colour: str = INK,
+        bold: bool = False,
     ) -> None:
-        weight = ' font-weight="600"' if bold else ""
-        self.parts.append(
-            f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(text)}</text>'
+        look = (
+            f'font-size="{size}" font-weight="{600 if bold else 400}" text-anchor="{anchor}" fill="{colour}"'
         )
+        self.parts.append(f'<text x="{x:g}" y="{y:g}" {look}>{escape(text)}</text>')
 
     def arrow(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         self.path(f"M {start[0]:g} {start[1]:g} L {end[0]:g} {end[1]:g}")
@@ -173,15 +182,16 @@ class Drawing:
     def path(self, way: str, *, dashed: bool = False, head: bool = True) -> None:
         extra = ' stroke-dasharray="5 4"' if dashed else ""
         extra += ' marker-end="url(#head)"' if head else ""
-        self.parts.append(f'<path d="{way}" fill="none" stroke="#52606D" stroke-width="1.5"{extra}/>')
+        self.parts.append(f'<path d="{way}" fill="none" stroke="{FAINT}" stroke-width="1.5"{extra}/>')
 
     def done(self, height: float) -> str:
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {height:g}" '
                 'font-family="system-ui, sans-serif">',
-                '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-                'orient="auto"><path d="M 0 0 L 10 5 L 0 10 z" fill="#52606D"/></marker></defs>',
+                '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" '
+                'markerHeight="7" orient="auto">'
+                f'<path d="M 0 0 L 10 5 L 0 10 z" fill="{FAINT}"/></marker></defs>',
                 f'<rect width="{self.width}" height="{height:g}" rx="10" fill="white"/>',
                 *self.parts,
                 "</svg>\n",

@@ -1,7 +1,7 @@
 """What makes the site out of the files as they are: pages from outside docs/, and GitHub's anchors.
 
-The README is the site's first page; changelog, contributing and the cards of the weights are pages too. Their links,
-and links to them, are those that work on GitHub; here they are turned towards the pages' places in the site.
+The README is the site's first page; changelog, contributing and the cards of the weights are pages too. Links
+from and to them are those that work on GitHub, and are turned to the pages' places in the site.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).resolve().parent.parent
 CARDS = "src/sdg/testbed/weights"
+MODELS = ("detector", "generator", "scorer", "aligned")
 OUTSIDE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    **{f"{CARDS}/{name}/README.md": f"reference/models/{name}.md" for name in ("detector", "generator", "scorer", "aligned")},
+    **{f"{CARDS}/{name}/README.md": f"reference/models/{name}.md" for name in MODELS},
 }
 PLACES = {place: source for source, place in OUTSIDE.items()}
 _LINK = re.compile(r"(\]\()([^)\s:#]+)(?=[#)])")
@@ -40,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links as they stand in the repository -> links as they stand in the site; others stay, for mkdocs to check."""
+    """A page whose links are those of the site; a link to no page stays, for mkdocs to complain of."""
     here = page.file.src_uri
     folder = posixpath.dirname(PLACES.get(here, f"docs/{here}"))
 

@@ -1,7 +1,7 @@
 """Write the reference pages that come from code: docs/reference/cli.md and docs/reference/recipes.md.
 
-Run `make reference` after changing a command, an option or a recipe's key; tests/test_readme.py says when. The
-command line's text is click's. A recipe key's is the comment on its line, or its sentence in the dataclass's docstring.
+Run `make reference` after changing a command, an option or a recipe's key. The command line's text is
+click's. A recipe key's is the comment on its line, or above it, in the dataclass.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -26,8 +27,39 @@ from sdg.prompting import PromptProfile
 from sdg.training.recipe import GrpoRecipe, SftRecipe
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
-NOTE = "<!-- Written by docs/update_reference.py from the code; run `make reference` instead of editing it. -->\n"
 RECIPES = {"sdg train sft": SftRecipe, "sdg train grpo": GrpoRecipe, "sdg align": AlignRecipe}
+
+CLI_INTRODUCTION = """\
+# The command line
+
+<!-- Written by docs/update_reference.py from the code: change that, and run `make reference`. -->
+
+`python -m sdg` is the same as `sdg`. Data goes to stdout and messages to stderr. The exit code is 0 when
+done, 1 when something failed, 2 for wrong usage. An error is one sentence that says what to do.
+"""
+RECIPES_INTRODUCTION = """\
+# Recipe keys
+
+<!-- Written by docs/update_reference.py from the code: change that, and run `make reference`. -->
+
+A recipe is a YAML file that says everything about a training run. The small and the large run differ in their
+recipe, not in code.
+
+- **Checked whole.** Every fault is reported at once, before anything is loaded. An unknown key is an error
+  that names the nearest known one.
+- **Overridden.** `--set section.key=value`, as often as needed; items of lists by number, as
+  `--set reward.scorers.0.weight=2`.
+- **Resumed.** `--resume` goes on from the newest whole checkpoint and refuses another recipe. `sdg align`
+  takes other values for length, saving and watching.
+- **Trusted.** `python:MODULE.FUNCTION` in an alignment recipe names a function of yours. It is code, so run
+  recipes of people you trust.
+"""
+PROFILE_INTRODUCTION = """\
+## Prompt profile
+
+A TOML file, or the section `profile` of a detector's recipe. `template_from = {file = …, constant = …}` may
+stand in place of `template`; [how](../start/concepts.md#prompt-profiles).
+"""
 
 
 # The command line ------------------------------------------------------------------------------------------
@@ -35,12 +67,7 @@ RECIPES = {"sdg train sft": SftRecipe, "sdg train grpo": GrpoRecipe, "sdg align"
 
 def cli_page() -> str:
     """Every command with its help, usage and options."""
-    parts = [
-        "# The command line\n",
-        NOTE,
-        "`python -m sdg` is the same as `sdg`. Data goes to stdout and messages to stderr. The exit code is 0 when done, "
-        "1 when something failed, 2 for wrong usage. An error is one sentence that says what to do.\n",
-    ]
+    parts = [CLI_INTRODUCTION]
     for path, command in commands(cli, "sdg"):
         if path != "sdg":
             parts.append(command_section(path, command))
@@ -105,31 +132,12 @@ def html_safe(text: str) -> str:
 
 def recipes_page() -> str:
     """Every key of every recipe and of prompt profiles, with type, default and meaning."""
-    parts = [
-        "# Recipe keys\n",
-        NOTE,
-        "A recipe is a YAML file that says everything about a training run. The small and the large run differ in their "
-        "recipe, not in code.\n",
-        "- **Checked whole.** Every fault is reported at once, before anything is loaded. An unknown key is an error that "
-        "names the nearest known one.\n"
-        "- **Overridden.** `--set section.key=value`, as often as needed; items of lists by number: "
-        "`--set reward.scorers.0.weight=2`.\n"
-        "- **Resumed.** `--resume` goes on from the newest whole checkpoint and refuses another recipe. `sdg align` takes "
-        "other values for length, saving and watching.\n"
-        "- **Trusted.** `python:MODULE.FUNCTION` in an alignment recipe names a function of yours. It is code, so run "
-        "recipes of people you trust.\n",
-        recipe_files(),
-    ]
+    parts = [RECIPES_INTRODUCTION, recipe_files()]
     seen = {PromptProfile: "a [prompt profile](#prompt-profile)"}
     profile = sections(PromptProfile, "Prompt profile", seen)
     for command, schema in RECIPES.items():
         parts += [f"## {command}\n", f"{html_safe(summary(schema))}\n", *sections(schema, command, seen)]
-    parts.append(
-        "## Prompt profile\n\nA TOML file, or the section `profile` of a detector's recipe. "
-        "`template_from = {file = …, constant = …}` may stand in place of `template`; "
-        "[how](../start/concepts.md#prompt-profiles).\n"
-    )
-    return wrapped("\n".join([*parts, *profile]))
+    return wrapped("\n".join([*parts, PROFILE_INTRODUCTION, *profile]))
 
 
 def recipe_files() -> str:
@@ -137,9 +145,8 @@ def recipe_files() -> str:
     rows = ["| recipe | is |", "|---|---|"]
     root = REFERENCE.parents[1]
     for file in sorted((root / "recipes").rglob("*.yaml")):
-        comment = " ".join(
-            line[1:].strip() for line in file.read_text().split("\n\n")[0].splitlines() if line.startswith("#")
-        )
+        lines = file.read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line[1:].strip() for line in takewhile(lambda line: line.startswith("#"), lines))
         first = re.match(r".*?[.:](?= |$)", comment)
         rows.append(f"| `{file.relative_to(root).as_posix()}` | {(first[0] if first else comment)[:-1]} |")
     return "\n".join([*rows, ""])
@@ -236,15 +243,12 @@ def default(field: dataclasses.Field[Any]) -> str:
 
 
 def wrapped(text: str) -> str:
-    """Paragraphs and lists at most 120 columns wide; tables, headings and code as they are."""
+    """Paragraphs at most 120 columns wide; all else as it is."""
     lines = []
     code = False
     for line in text.splitlines():
         code ^= line.startswith("```")
-        if code or re.match(r"[|#`<]", line):
-            lines.append(line)
-        else:
-            lines += textwrap.wrap(line, 120, subsequent_indent="  " * line.startswith("- ")) or [""]
+        lines += [line] if code or re.match(r"[|#`<]", line) else textwrap.wrap(line, 120) or [""]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 

@@ -1,7 +1,7 @@
-"""Bring the trees of docs/architecture.md and README.md up to date: a line for each file, written once and kept.
+"""Bring the trees of docs/architecture.md and README.md up to date: a line for each file, kept once written.
 
 Run `make reference` after adding, renaming or removing a file under src/sdg. A new file's line is the first
-sentence of its docstring, to be shortened by hand in docs/architecture.md. README.md has the lines of the rooms.
+sentence of its docstring, to be shortened by hand in docs/architecture.md. README.md has the rooms' lines.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def tree(known: dict[str, str], shown: list[str], column: int) -> str:
 
 
 def updated(architecture: str, readme: str) -> tuple[str, str]:
-    """Both pages with their trees brought up to date; lines of files that are still there stay as they are."""
+    """Both pages with their trees brought up to date; lines of files that are still there stay."""
     known = descriptions(architecture)
     every = list(paths())
     rooms = [path for path in every if re.fullmatch(r"[^/]+/", path)]

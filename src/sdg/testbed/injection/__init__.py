@@ -6,7 +6,7 @@
     >>> drawn.picture.shape, [defect.subtype for defect in drawn.diagnosis.defects]
     ((128, 128, 3), ['wrong count'])
 
-What each subtype means, and which box it has, is written in docs/testbed-conventions.md.
+What each subtype means, and which box it has, is written in docs/background/testbed-conventions.md.
 """
 
 from sdg.testbed.injection.artifacts import EFFECTS

@@ -2,7 +2,7 @@
 
     importance = 100 · (0.30·prominence + 0.35·semantic + 0.20·area + 0.15·main)
 
-docs/testbed-conventions.md says what each criterion is; the tiers follow from the number.
+docs/background/testbed-conventions.md says what each criterion is; the tiers follow from the number.
 """
 
 from __future__ import annotations

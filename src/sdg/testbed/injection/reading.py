@@ -1,4 +1,4 @@
-"""What a scene says against its request: the misalignments of any scene, by docs/testbed-conventions.md.
+"""The misalignments of any scene against its request, by docs/background/testbed-conventions.md.
 
 Injection keeps a changed scene only if this reading finds the defects it meant and no others.
 """

@@ -8,7 +8,7 @@
     ['missing object']
 
 It shares no code with defect injection and no weights with the learned models; it annotates and judges,
-and is never an alignment reward. What it cannot see is listed in docs/oracle.md.
+and is never an alignment reward. What it cannot see is listed in docs/background/oracle.md.
 """
 
 from sdg.testbed.oracle.diagnosis import diagnose

@@ -1,6 +1,6 @@
 """What a region of unexplained pixels is: a smear, a bite, speckle, … with the object it is on.
 
-A few plain measurements of a region, then a decision list; docs/oracle.md explains both.
+A few plain measurements of a region, then a decision list; docs/background/oracle.md explains both.
 """
 
 from __future__ import annotations

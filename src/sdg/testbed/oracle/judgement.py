@@ -1,4 +1,4 @@
-"""What a picture says against its prompt, by docs/testbed-conventions.md.
+"""What a picture says against its prompt, by docs/background/testbed-conventions.md.
 
 Objects are given to the groups asked for by a minimal cost assignment, one column a place.
 """

@@ -1,4 +1,4 @@
-"""How much a defect matters: the rubric's four criteria with the weights of docs/testbed-conventions.md.
+"""How much a defect matters: criteria and weights of docs/background/testbed-conventions.md.
 
 importance = round(100 · (0.30·prominence + 0.35·semantic + 0.20·area + 0.15·main)), within 5..97.
 """
