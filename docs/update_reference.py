@@ -164,7 +164,7 @@ def sections(schema: type, heading: str, seen: dict[type, str], prefix: str = ""
         name, hint = f"{prefix}{field.name}", hints[field.name]
         inner = section_of(hint)
         if meanings[field.name]:
-            rows.append(f"| `{name}` | {kind(hint)} | {default(field)} | {meanings[field.name]} |")
+            rows.append(f"| `{name}` | {meanings[field.name]} | {kind(hint)} | {default(field)} |")
         elif inner is None:
             raise SystemExit(f"{schema.__name__}.{field.name} has no comment, which its row needs.")
         if inner in seen:
@@ -173,7 +173,7 @@ def sections(schema: type, heading: str, seen: dict[type, str], prefix: str = ""
             seen[inner] = f"[`{name}`](#{heading.lower().replace(' ', '-')})"
             title = f"**`{name}`**{' (a list)' if get_origin(hint) is tuple else ''}"
             below += [f"{title} {html_safe(summary(inner))}\n", *sections(inner, heading, seen, f"{name}.")]
-    table = ["| key | is | default | meaning |", "|---|---|---|---|", *rows, ""]
+    table = ["| key | is | value | default |", "|---|---|---|---|", *rows, ""]
     return ["\n".join(table), *below] if rows else below
 
 
