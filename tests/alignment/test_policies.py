@@ -118,8 +118,8 @@ def test_the_log_probability_belongs_to_its_location(checkpoints: Path) -> None:
     t = ours.sample(PROMPTS[:1], SEEDS[:1], steps=4, sde_steps=(1,)).transitions
     moved = t.next_x[0].clone()
     moved[0, :, 3, 10] += 1.0  # row 3, column 10
-    changed = ours.score(replace(t, next_x=(moved,)), 0).log_prob != t.old_log_prob[0]
-    assert changed.nonzero().tolist() == [[0, 3, 10]]
+    change = ours.score(replace(t, next_x=(moved,)), 0).log_prob - t.old_log_prob[0]
+    assert (change.abs() > 1e-5).nonzero().tolist() == [[0, 3, 10]]
 
 
 def test_a_token_is_the_patch_of_the_picture_it_decodes_to(checkpoints: Path) -> None:
@@ -152,7 +152,7 @@ def test_signs_turn_the_noise_of_stochastic_steps_alone(checkpoints: Path, famil
         PROMPTS[:1], [1], starts=[7], steps=3, sde_steps=(1,), noise_level=1e-6
     ).transitions  # fmt: skip
     assert torch.equal(t.x[0][0], t.x[0][1])
-    assert torch.equal(t.x[0][0], calm.x[0][0])
+    assert torch.allclose(t.x[0][0], calm.x[0][0], atol=1e-5)
     assert not torch.allclose(t.next_x[0][0], t.next_x[0][1])
     assert torch.allclose(t.old_log_prob[0][0], t.old_log_prob[0][1], atol=1e-4)
 
@@ -227,7 +227,7 @@ def test_an_orthonormal_adapter_keeps_lengths_and_begins_as_nothing(checkpoints:
     ours, again = policy(checkpoints, family, lora=lora), policy(checkpoints, family, lora=lora)
     others = lora_parameters(again.transformer)
     for name, parameter in lora_parameters(ours.transformer).items():
-        assert torch.equal(parameter, others[name])
+        assert torch.allclose(parameter, others[name], atol=1e-6)
         if ".lora_A." in name:
             assert torch.allclose(parameter @ parameter.T, torch.eye(4), atol=1e-5)
         else:
@@ -248,7 +248,7 @@ def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, 
     pipeline.load_lora_weights(tmp_path)
     reloaded = type(ours)(pipeline, ours.recipe)
     again = reloaded.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
-    assert torch.allclose(again, trained, atol=1e-6)
+    assert torch.allclose(again, trained, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -271,13 +271,14 @@ def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
 
     with everywhere.reference():
         base = velocity(everywhere, 0.4)
-    assert torch.equal(velocity(limited, 0.4), base)
-    assert not torch.equal(velocity(everywhere, 0.4), base)
-    assert torch.equal(velocity(limited, 0.6), velocity(everywhere, 0.6))
+    # Equal weights at other addresses may be added up in another order.
+    assert torch.allclose(velocity(limited, 0.4), base, atol=1e-5)
+    assert not torch.allclose(velocity(everywhere, 0.4), base, atol=1e-2)
+    assert torch.allclose(velocity(limited, 0.6), velocity(everywhere, 0.6), atol=1e-5)
     with limited.reference():  # what is off stays off, whatever the level before
         velocity(limited, 0.4)
         off = velocity(limited, 0.6)
-    assert not torch.equal(off, velocity(limited, 0.6))
+    assert not torch.allclose(off, velocity(limited, 0.6), atol=1e-2)
     assert all(parameter.requires_grad for parameter in lora_parameters(limited.transformer).values())
     assert lora_parameters(limited.transformer).keys() == lora_parameters(everywhere.transformer).keys()
 
@@ -286,12 +287,12 @@ def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
     load_lora(pipeline, tmp_path, "a toy")
     reloaded = type(limited)(pipeline, limited.recipe)
     for sigma in (0.4, 0.6):
-        assert torch.allclose(velocity(reloaded, sigma), velocity(limited, sigma), atol=1e-6)
+        assert torch.allclose(velocity(reloaded, sigma), velocity(limited, sigma), atol=1e-5)
     with pytest.raises((TypeError, AttributeError)):  # a pass that fails leaves the adapter as it was
         limited.transformer(hidden_states=None, timestep=torch.zeros(1))
-    assert torch.equal(velocity(limited, 0.6), velocity(everywhere, 0.6))
+    assert torch.allclose(velocity(limited, 0.6), velocity(everywhere, 0.6), atol=1e-5)
     pipeline.unload_lora_weights()
-    assert torch.equal(velocity(reloaded, 0.4), base)
+    assert torch.allclose(velocity(reloaded, 0.4), base, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -333,7 +334,7 @@ def test_the_adapter_is_off_in_the_reference(checkpoints: Path) -> None:
     base = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions
     train_a_little(ours)
     with ours.reference():
-        assert torch.equal(ours.score(base, 0).log_prob, base.old_log_prob[0])
+        assert torch.allclose(ours.score(base, 0).log_prob, base.old_log_prob[0], atol=1e-5)
     assert not torch.allclose(ours.score(base, 0).log_prob, base.old_log_prob[0])
 
 

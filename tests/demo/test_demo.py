@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy
 from click.testing import CliRunner
@@ -107,7 +108,13 @@ def test_the_files_behind_the_page_are_what_the_other_commands_read(ending: Endi
     assert first.prompt != second.prompt
     files = ["--truth", str(folder / "truth.jsonl"), "--predictions", str(folder / "predictions.jsonl")]
     done = CliRunner().invoke(cli, ["evaluate", *files, "--embedder", "minilm", "--json", "-"])
-    assert json.loads(done.stdout)["metrics"] == json.loads((folder / "scores.json").read_text())["metrics"]
+    scores = json.loads((folder / "scores.json").read_text())["metrics"]
+    again = json.loads(done.stdout)["metrics"]  # with similarities of texts that are computed anew
+    assert again.keys() == scores.keys()
+    for kind, values in scores.items():
+        assert again[kind] == {
+            name: value if value is None else pytest.approx(value, rel=1e-5) for name, value in values.items()
+        }
     page = tmp_path / "page.html"
     run = ["--alignment", str(folder / "alignment"), "--scores", str(folder / "scores.json")]
     assert CliRunner().invoke(cli, ["report", *run, "--out", str(page)]).exit_code == 0
@@ -131,8 +138,10 @@ def test_with_an_adapter_both_generators_are_compared_and_it_is_called_shipped(
     assert re.search(r"counts \d+ defects in 2 pictures of \d+ steps, without it \d+", said)
     drawn = [tmp_path / "demo" / folder / "001.png" for folder in ("base", "aligned")]
     assert drawn[0].read_bytes() != drawn[1].read_bytes()
-    first = [f.parent / "pictures" / "000.png" for f in (ending.report, again.report)]
-    assert first[0].read_bytes() == first[1].read_bytes(), "the same seed draws the same pictures"
+    first = [
+        np.asarray(load_image(f.parent / "pictures" / "000.png"), int) for f in (ending.report, again.report)
+    ]
+    np.testing.assert_allclose(*first, atol=1, err_msg="the same seed draws the same pictures")
 
 
 def no_answer(picture: object, prompt: str) -> Diagnosis:
