@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 import toy
+import watched
 from bad_server import Reply, Server, completion
 from click.testing import CliRunner
+from PIL import Image
 from safetensors import safe_open
 from toy import RECIPES, small
 
@@ -49,10 +51,6 @@ def run(
         raise result.exception
     assert result.exit_code == 0, result.output
     return [line for line in read_log(out) if line["kind"] == "train"]
-
-
-def command(out: Path, options: list[str]) -> list[str]:
-    return ["-m", "sdg", "align", str(RECIPES / "boxflow-flux1-dev.yaml"), *options, "--out", str(out)]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yaml")))
@@ -151,29 +149,44 @@ def test_the_testbed_recipes_run_with_each_method(checkpoints: Path, tmp_path: P
     assert (line["defects"] is None) == (recipe == "flowgrpo")  # which asks no detector
 
 
-def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(checkpoints: Path, tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole", small(checkpoints, optimiser__steps=8, optimiser__ema_every=1))
-    run(tmp_path / "parts", small(checkpoints, optimiser__steps=4, optimiser__ema_every=1))
-    again = run(
-        tmp_path / "parts",
-        small(checkpoints, optimiser__steps=8, optimiser__ema_every=1),
-        "boxflow-flux1-dev.yaml",
-        "--resume",
-    )
-    assert [line["loss"] for line in again] == [line["loss"] for line in whole]
-    assert len(again) == 4
-    watched = [
-        [line for line in read_log(tmp_path / p) if line["kind"] == "monitor"] for p in ("whole", "parts")
-    ]
-    assert watched[0] == watched[1]
-    whole_lora, parts_lora = (adapter(tmp_path / folder) for folder in ("whole", "parts"))
-    assert whole_lora == parts_lora
+SMOOTH = {"method": "flow-grpo", "optimiser__clip": 0.2}
+"""Two runs that do the same may round a pixel another way, for equal weights at other addresses may be added
+up in another order. Here nothing turns on that: no threshold of a detector, no ratio at its clip."""
 
 
-def adapter(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Metadata and exact weights; a safetensors file writes its metadata in no fixed order."""
+def assert_same_run(one: Path, other: Path) -> None:
+    """Two runs have the same log and adapter, rounding aside. Another seed would change the gradients by a
+    third and the adapter wholly."""
+    same = ("kind", "epoch", "step", "sde_steps", "learning_rate", "valid")
+    for ours, theirs in zip(read_log(one), read_log(other), strict=True):
+        assert {name: ours.get(name) for name in same} == {name: theirs.get(name) for name in same}
+        assert ours["reward"] == pytest.approx(theirs["reward"], abs=1e-4)
+        if ours["kind"] == "train":
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2)
+    (metadata, weights), (expected_metadata, expected) = adapter(one), adapter(other)
+    assert metadata == expected_metadata
+    assert weights.keys() == expected.keys()
+    ups = [name for name in weights if ".lora_B." in name]  # which began at 0
+    apart = sum(np.square(weights[name] - expected[name]).sum() for name in ups)
+    assert apart < 0.1**2 * sum(np.square(expected[name]).sum() for name in ups)
+
+
+def test_a_resumed_run_goes_on_as_an_uninterrupted_one(checkpoints: Path, tmp_path: Path) -> None:
+    def options(steps: int) -> list[str]:
+        return small(checkpoints, optimiser__steps=steps, optimiser__ema_every=1, **SMOOTH)
+
+    run(tmp_path / "whole", options(8))
+    run(tmp_path / "parts", options(4))
+    run(tmp_path / "parts", options(8), "boxflow-flux1-dev.yaml", "--resume")
+    assert len(read_log(tmp_path / "whole")) == 4 + 5  # epochs, and looks of the monitor
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def adapter(out: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Metadata and weights; a safetensors file writes its metadata in no fixed order."""
     with safe_open(out / "final" / "pytorch_lora_weights.safetensors", "pt") as file:
-        weights = {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
+        weights = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
         metadata = {
             name: json.loads(text) if text[:1] == "{" else text for name, text in file.metadata().items()
         }
@@ -181,21 +194,22 @@ def adapter(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_losses(checkpoints: Path, tmp_path: Path) -> None:
-    options = small(checkpoints, optimiser__steps=20, optimiser__schedule="linear")
-    whole = run(tmp_path / "whole", options)
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, *command(killed, options)], stderr=subprocess.DEVNULL)
+def test_a_killed_run_ends_as_an_undisturbed_one(checkpoints: Path, tmp_path: Path) -> None:
+    options = small(checkpoints, optimiser__steps=12, optimiser__schedule="linear", **SMOOTH)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(whole, options)
+    recipe = RECIPES / "boxflow-flux1-dev.yaml"
+    process = processes.start("align", recipe, *options, "--out", killed, stderr=tmp_path / "stderr")
     deadline = time.monotonic() + 120
     while not list(killed.glob("checkpoints/epoch-00000[2-9]")) and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.exitcode is None, "it ended before it could be killed"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = [line for line in read_log(killed) if line["kind"] == "train"]
-    assert 2 <= len(before) < 10
-    again = run(killed, options, "boxflow-flux1-dev.yaml", "--resume")
-    assert [line["loss"] for line in again] == [line["loss"] for line in whole]
+    assert 2 <= len(before) < 6
+    run(killed, options, "boxflow-flux1-dev.yaml", "--resume")
+    assert_same_run(killed, whole)
 
 
 def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(
@@ -216,7 +230,7 @@ def test_with_a_large_epsilon_a_clipped_step_has_a_set_length(checkpoints: Path,
     (line,) = run(tmp_path, plain)
     assert line["grad_norm"] > 1e-5  # so it was clipped
     _, weights = adapter(tmp_path)
-    ups = [np.frombuffer(data, np.float32) for name, data in weights.items() if ".lora_B." in name]
+    ups = [weight.ravel() for name, weight in weights.items() if ".lora_B." in name]
     assert float(np.linalg.norm(np.concatenate(ups))) == pytest.approx(200 * 1e-6 / 1e-2, rel=1e-3)
 
 
@@ -312,48 +326,20 @@ def test_the_reward_rises(checkpoints: Path, tmp_path: Path) -> None:
 def test_two_processes_learn_what_one_learns(
     checkpoints: Path, tmp_path: Path, scorer: str, kl: float
 ) -> None:
-    code = f"""
-import json, sys, torch
-from pathlib import Path
-import sdg.alignment.trainer as trainer
-from sdg.alignment.recipe import AlignRecipe
-from sdg.recipes import load_recipe
-from sdg.models.lora import lora_parameters
-seen = []
-optimise = trainer.optimise
-def watched(recipe, accelerator, policy, model, optimizer, batches, indices, everyone, signal):
-    step = optimizer.step
-    def keep(*a, **k):
-        gradients = {{n: p.grad.clone() for n, p in lora_parameters(policy.transformer).items()}}
-        seen.append(dict(processes=accelerator.num_processes, valid=signal.valid[list(indices)].sum().item(),
-                         advantages=signal.advantages, gradients=gradients))
-        return step(*a, **k)
-    optimizer.step = keep
-    values = optimise(recipe, accelerator, policy, model, optimizer, batches, indices, everyone, signal)
-    optimizer.step = step
-    return values
-trainer.optimise = watched
-out = Path(sys.argv[1])
-recipe = load_recipe(AlignRecipe, {str(RECIPES / "boxflow-flux1-dev.yaml")!r}, sys.argv[2:])
-trainer.align(recipe, out)
-import os
-torch.save(seen, out.with_name(out.name + "-" + os.environ.get("RANK", "0") + ".pt"))
-"""
-    script = tmp_path / "watch.py"
-    script.write_text(code)
     options = small(
         checkpoints, reward__scorers=f"[{{name: s, uri: 'python:toy.{scorer}'}}]", groups__prompts=8,
         optimiser__steps=2, optimiser__grad_norm=1e9, reward__max_failed=0.9, optimiser__kl=kl,
     )[1::2]  # fmt: skip
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", "2"]
-    subprocess.run(
-        [sys.executable, script, tmp_path / "one", *options], env=env, check=True, stderr=subprocess.DEVNULL
-    )
-    subprocess.run([*torchrun, script, tmp_path / "two", *options], env=env, check=True, capture_output=True)
+    recipe = RECIPES / "boxflow-flux1-dev.yaml"
 
-    one = torch.load(tmp_path / "one-0.pt")
-    two = [torch.load(tmp_path / f"two-{rank}.pt") for rank in (0, 1)]
+    def work() -> None:
+        torch.save(watched.align(recipe, tmp_path / "two", options), tmp_path / f"{os.environ['RANK']}.pt")
+
+    together = processes.torchrun(work, stderr=tmp_path / "stderr")
+    one = watched.align(recipe, tmp_path / "one", options)
+    together.join()
+    assert together.exitcode == 0, (tmp_path / "stderr").read_text()
+    two = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     assert [step["processes"] for step in one] == [1, 1]
     assert [step["processes"] for step in two[0]] == [2, 2]
     if scorer == "dark_or_missing":
@@ -450,20 +436,40 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
     parts = tmp_path / "parts"
     monkeypatch.setattr("sdg.alignment.compare.measure_pictures", stop)
     assert compare(checkpoints, moved, parts).exit_code == 1
-    assert (parts / "measures.jsonl").read_text().splitlines() == rows[:16]
+    assert (parts / "measures.jsonl").read_text().count("\n") == 16
     with (parts / "measures.jsonl").open("a") as stream:  # as a kill leaves it: a batch cut off
         stream.write(rows[16] + "\n" + rows[17][:20])
     batches.extend([0] * 5)
     again = compare(checkpoints, moved, parts, "--resume")
     assert again.exit_code == 0, again.output
     assert batches[10:] == [4, 4]  # the first of the second generator was there
-    for name in ("measures.jsonl", "comparison.json", "table.md", "grid.png"):
-        assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert_same_comparison(parts, tmp_path / "whole")
+    measured = (parts / "measures.jsonl").read_bytes()
     compare(checkpoints, moved, parts, "--resume")
     assert len(batches) == 12  # nothing was lacking
     refused = compare(checkpoints, moved, parts)
     assert "holds a comparison; go on with --resume" in str(refused.exception)
-    assert (parts / "measures.jsonl").read_bytes() == (tmp_path / "whole" / "measures.jsonl").read_bytes()
+    assert (parts / "measures.jsonl").read_bytes() == measured
+
+
+def assert_same_comparison(one: Path, other: Path) -> None:
+    """Two comparisons are of the same pictures, but for a grey level here and there."""
+    lines = [(out / "measures.jsonl").read_text().splitlines() for out in (one, other)]
+    for ours, theirs in zip(*lines, strict=True):
+        row, expected = json.loads(ours), json.loads(theirs)
+        assert row.keys() == expected.keys()
+        for name in ("generator", "picture"):
+            assert row[name] == expected[name]
+        for name in ("reward", "clip"):  # not defects: with the toy detector they may turn on a grey level
+            assert row[name] == pytest.approx(expected[name], rel=1e-3)
+    reports = [json.loads((out / "comparison.json").read_text())["cells"] for out in (one, other)]
+    for cells in reports:
+        assert cells.keys() == {"base", "moved"}
+    for name in ("base", "moved"):
+        means = [cells[name]["clip"]["mean"] for cells in reports]
+        assert means[0] == pytest.approx(means[1], rel=1e-3)
+    grids = [np.asarray(Image.open(out / "grid.png"), int) for out in (one, other)]
+    np.testing.assert_allclose(*grids, atol=1)
 
 
 @pytest.mark.slow

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-PATH = Path(__file__).parents[2] / "benchmarks" / "bench_alignment_math.py"
+from scripts import load
 
 
 @pytest.mark.slow
-def test_the_spatial_part_is_a_small_share_of_a_step_measured_beside_it() -> None:
-    command = [sys.executable, str(PATH), "--images", "32", "--repeats", "3"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def test_the_spatial_part_is_a_small_share_of_a_step_measured_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench_alignment_math.py", "--images", "32", "--repeats", "3"])
+    load("bench_alignment_math").main()
+    said = capsys.readouterr().out
     (step,) = re.findall(r"optimiser step .*?([\d.]+) ms", said)
     (spatial,) = re.findall(r"maps \+ advantages \+ loss, grid 8×8 +([\d.]+) ms", said)
     here, flux = (float(ratio) for ratio in re.findall(r"ratio ([\d.]+) %", said))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from subprocess import CompletedProcess
+from types import SimpleNamespace
+from typing import Any, TextIO
 
+import processes
 import pytest
 from PIL import Image
 from scripts import load
@@ -98,6 +101,14 @@ def test_the_experiment_runs_whole_and_does_nothing_twice(
     options = ["--runs", tmp_path / "runs", "--out", tmp_path / "out", "--seeds", 0, "--prompts", 3]
     options += small(checkpoints, **watched)
     monkeypatch.setattr(sys, "argv", ["experiment_alignment.py", *map(str, options)])
+
+    def run(command: list[str], *, stderr: TextIO, env: dict[str, str]) -> CompletedProcess[str]:
+        assert command[:3] == [sys.executable, "-m", "sdg"]
+        process = processes.start(*command[3:], stderr=Path(stderr.name))
+        process.join()
+        return CompletedProcess(command, process.exitcode or 0)
+
+    monkeypatch.setattr(experiment, "subprocess", SimpleNamespace(run=run))
     experiment.main()
     logs = sorted((tmp_path / "out" / "logs").glob("*.jsonl"))
     assert [path.stem for path in logs] == ["boxflow-seed0", "denseflow-seed0", "flow-grpo-seed0"]

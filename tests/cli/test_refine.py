@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import processes
 import pytest
 from PIL import Image
 
@@ -27,9 +27,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refine(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sdg", "refine", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=3600)
+def refine(folder: Path, *arguments: str) -> CompletedProcess[str]:
+    return processes.run("refine", *arguments, folder=folder)
 
 
 def test_a_dry_run_writes_the_requests_and_sends_nothing(folder: Path) -> None:

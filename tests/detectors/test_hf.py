@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import toy_qwen3vl as toy
@@ -273,26 +270,26 @@ def test_kill_9_in_mid_run_then_resume_gives_the_output_of_an_undisturbed_run(
         lines.append(json.dumps({"filepath": f"{index:02}.png", "caption": toy.PROMPTS[(index * 5) % 6]}))
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
 
-    def command(out: Path) -> list[str]:
-        source = [sys.executable, "-m", "sdg", "diagnose", str(tmp_path / "in.jsonl")]
-        return [*source, "--detector", str(taught), "--batch-size", "3", "--device", "cpu", "--out", str(out)]
+    def command(out: Path) -> list[Any]:
+        source = ["diagnose", tmp_path / "in.jsonl", "--detector", taught]
+        return [*source, "--batch-size", 3, "--device", "cpu", "--out", out]
 
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
-    assert subprocess.run(command(whole), capture_output=True).returncode == 0
+    assert processes.run(*command(whole)).returncode == 0
     partial = tmp_path / "out.jsonl.partial"
-    process = subprocess.Popen(command(out), stderr=subprocess.DEVNULL)
+    process = processes.start(*command(out), stderr=tmp_path / "stderr")
     limit = time.monotonic() + 120
     while not (partial.exists() and partial.read_bytes().count(b"\n") >= 7):
-        assert process.poll() is None
+        assert process.exitcode is None
         assert time.monotonic() < limit
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert 7 <= partial.read_bytes().count(b"\n") < count
     # As if the crash had come in the middle of a batch and of a line.
     journal = partial.read_bytes().splitlines(True)
     partial.write_bytes(b"".join(journal[:7]) + journal[0][:20])
-    last = subprocess.run([*command(out), "--resume"], capture_output=True, text=True)
+    last = processes.run(*command(out), "--resume")
     assert last.returncode == 0, last.stderr
     assert f"{count} images in {out}, {count - 7} of them asked for now." in last.stderr
     assert out.read_bytes() == whole.read_bytes()

@@ -1,53 +1,80 @@
-"""`sdg train` in processes of its own, for tests that need several of them or kill one."""
+"""Processes of their own, for tests that read what `sdg` says, need several processes, or kill one.
+
+They are forked: they begin with the modules that the tests have loaded, and so at once.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
 import sys
-import time
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import thread
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
-import yaml
-
-from sdg.recipes import to_document
-from sdg.training.recipe import Recipe
-from sdg.training.run import last_checkpoint
+from diffusers import FluxPipeline  # noqa: F401  loaded here once, and not by every process anew
 
 
-def start(recipe: Recipe, out: Path, *, processes: int = 1, before: str = "") -> subprocess.Popen[Any]:
-    """Train as the recipe says after running some code; stderr goes into a file beside `out`."""
-    kind = type(recipe).__name__.removesuffix("Recipe").lower()
-    script, settings = out.with_suffix(".py"), out.with_suffix(".yaml")
-    script.write_text(f"{before}\nfrom sdg.cli import main\nmain()\n")
-    settings.write_text(yaml.safe_dump(to_document(recipe)))
-    launcher = [sys.executable]
-    if processes > 1:
-        torchrun = Path(sys.executable).with_name("torchrun")
-        launcher = [str(torchrun), "--standalone", "--nproc_per_node", str(processes)]
-    with out.with_suffix(".stderr").open("w") as stderr:
-        return subprocess.Popen(
-            [*launcher, script, "train", kind, settings, "--out", out],
-            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-            stderr=stderr,
+def fork(
+    work: Callable[[], object], *, stderr: Path, stdout: Path | None = None, folder: Path | None = None
+) -> ForkProcess:
+    """A process, already running, that works in this folder and begins as a new one does."""
+
+    def begin() -> None:
+        thread._threads_queues.clear()  # threads that this process does not have cannot be waited for
+        if folder is not None:
+            os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
+        if (accelerate := sys.modules.get("accelerate.state")) is not None:
+            accelerate.AcceleratorState._reset_state(reset_partial_state=True)
+        for number, name, file in ((1, "stdout", stdout), (2, "stderr", stderr)):
+            os.dup2(os.open(file or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+            setattr(sys, name, os.fdopen(number, "w", buffering=1))
+        work()
+
+    process = ForkProcess(target=begin)
+    process.start()
+    return process
+
+
+def start(
+    *arguments: Any, stderr: Path, stdout: Path | None = None, folder: Path | None = None
+) -> ForkProcess:
+    """`sdg …` in such a process."""
+    from sdg.cli import main
+
+    return fork(lambda: main([str(word) for word in arguments]), stderr=stderr, stdout=stdout, folder=folder)
+
+
+def run(*arguments: Any, folder: Path | None = None) -> CompletedProcess[str]:
+    """What `sdg …` says in this folder and how it ends."""
+    with tempfile.TemporaryDirectory() as place:
+        stdout, stderr = Path(place) / "stdout", Path(place) / "stderr"
+        process = start(*arguments, stderr=stderr, stdout=stdout, folder=folder)
+        process.join()
+        return CompletedProcess(arguments, process.exitcode or 0, stdout.read_text(), stderr.read_text())
+
+
+def torchrun(work: Callable[[], object], *, stderr: Path) -> ForkProcess:
+    """Two processes on the CPU that work together, as torchrun --standalone starts them."""
+    from torch.distributed.launcher import LaunchConfig, elastic_launch
+
+    def one() -> None:
+        try:
+            work()
+        except SystemExit as end:  # the launcher waits for workers that return
+            if end.code:
+                raise
+
+    def launch() -> None:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        config = LaunchConfig(
+            1, 1, 2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
         )
+        elastic_launch(config, one)()
 
-
-def finish(process: subprocess.Popen[Any], out: Path) -> str:
-    """Wait for the end, which is to be a good one; what was said on stderr."""
-    code = process.wait()
-    said = out.with_suffix(".stderr").read_text()
-    assert code == 0, said
-    return said
-
-
-def kill_after_a_checkpoint(process: subprocess.Popen[Any], out: Path) -> int:
-    """Kill the process as soon as there is a whole checkpoint; its number of steps."""
-    deadline = time.monotonic() + 900
-    while last_checkpoint(out) is None and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    return int(Path(str(last_checkpoint(out))).name.removeprefix("checkpoint-"))
+    return fork(launch, stderr=stderr)

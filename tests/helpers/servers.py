@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import processes
 from bad_server import Reply, Server, completion
 from PIL import Image
 
@@ -37,16 +37,9 @@ def pictures(folder: Path, **levels: int) -> Path:
     return folder / "in.jsonl"
 
 
-def command(*arguments: str) -> list[str]:
-    """`sdg refine` of in.jsonl, in a process of its own."""
-    return [sys.executable, "-m", "sdg", "refine", "in.jsonl", *arguments]
-
-
-def refine(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What `sdg refine` says and how it ends."""
-    return subprocess.run(
-        command(*arguments), cwd=folder, capture_output=True, text=True, timeout=3600, check=False
-    )
+def refine(folder: Path, *arguments: str) -> CompletedProcess[str]:
+    """What `sdg refine` of in.jsonl says and how it ends."""
+    return processes.run("refine", "in.jsonl", *arguments, folder=folder)
 
 
 def rows(out: Path) -> list[dict]:

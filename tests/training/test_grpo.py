@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from processes import finish, kill_after_a_checkpoint, start
-from safetensors.torch import load_file
+from train_runs import CLOSE, assert_same_weights, finish, kill_after_a_checkpoint, start, start_two
 
 from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
@@ -164,19 +163,7 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
     grpo(grpo_recipe, out, resume=True)
     again = next(entry for entry in entries(out) if "loss" in entry and entry["step"] == 2)
     for name in ("reward", "entropy", "grad_norm", "kl"):
-        assert again[name] == steps[2][name]
-
-
-GRADED = """
-import sdg.training.grpo
-from sdg.training.reward import Reward
-
-def grade(responses, truths, similarity, **gate):
-    return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
-
-sdg.training.grpo.composite_rewards = grade
-"""
-"""The rewards of `graded`, for a process of its own."""
+        assert again[name] == pytest.approx(steps[2][name], rel=CLOSE)
 
 
 @pytest.mark.slow
@@ -185,17 +172,18 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(grpo_recipe, tmp_path):
     recipe = replace(grpo_recipe, optimiser=replace(grpo_recipe.optimiser, max_steps=4))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     grpo(recipe, whole)
-    assert 1 <= kill_after_a_checkpoint(start(recipe, killed, before=GRADED), killed) < 4
+    assert 1 <= kill_after_a_checkpoint(start(recipe, killed), killed) < 4
 
     grpo(recipe, killed, resume=True)
     names = ("reward", "entropy", "grad_norm", "kl", "eval_reward")
     assert [entry["step"] for entry in entries(killed)] == [entry["step"] for entry in entries(whole)]
     for again, before in zip(entries(killed), entries(whole), strict=True):
-        assert {name: again.get(name) for name in names} == {name: before.get(name) for name in names}
+        assert again.keys() == before.keys()
+        for name in again.keys() & set(names):
+            assert again[name] == pytest.approx(before[name], rel=CLOSE, abs=1e-9)
     assert len({entry["grad_norm"] for entry in entries(whole) if "grad_norm" in entry}) > 1
-    weights = [load_file(folder / "final" / "model.safetensors") for folder in (whole, killed)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert_same_weights(killed / "checkpoint-4", whole / "checkpoint-4")
+    assert_same_weights(killed / "final", whole / "final")
 
 
 @pytest.mark.slow
@@ -216,25 +204,20 @@ def test_a_run_that_a_guard_stops_ends_with_its_sentence(grpo_recipe, tmp_path, 
     )
 
 
-HALF_MALFORMED = """
-import os
-import sdg.training.grpo
-from sdg.training.reward import Reward
-
-def grade(responses, truths, similarity, **gate):
-    if os.environ["RANK"] == "1":
-        return [Reward(-1.0, 0.0, 0.0, 0.0, format_valid=False) for _ in responses]
-    return [Reward(1.0, 0.1 * place, 0.25, 0.125, format_valid=True) for place, _ in enumerate(responses)]
-
-sdg.training.grpo.composite_rewards = grade
-"""
-
-
 @pytest.mark.slow
-def test_the_log_is_of_all_processes_also_where_one_has_no_well_formed_completion(grpo_recipe, tmp_path):
+def test_the_log_is_of_all_processes_also_where_one_has_no_well_formed_completion(
+    grpo_recipe, tmp_path, monkeypatch
+):
     optimiser = replace(grpo_recipe.optimiser, max_steps=1, batch_size=4)  # a group across both processes
     out = tmp_path / "two"
-    finish(start(replace(grpo_recipe, optimiser=optimiser), out, processes=2, before=HALF_MALFORMED), out)
+
+    def grade(responses, truths, similarity, **gate):
+        if os.environ["RANK"] == "1":
+            return [Reward(-1.0, 0.0, 0.0, 0.0, format_valid=False) for _ in responses]
+        return [Reward(1.0, 0.1 * place, 0.25, 0.125, format_valid=True) for place in range(len(responses))]
+
+    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
+    finish(start_two(replace(grpo_recipe, optimiser=optimiser), out), out)
     assert json.loads((out / "manifest.json").read_text())["processes"] == 2
     [step] = [entry for entry in entries(out) if "loss" in entry]
     assert step[MALFORMED] == pytest.approx(0.5)
