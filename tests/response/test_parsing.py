@@ -255,17 +255,155 @@ def test_an_answer_quoted_in_the_think_block_is_not_the_answer():
 
 
 @pytest.mark.parametrize("end", ["", "</think>", "</think>\n<ans", "<think>"])
-def test_a_clean_answer_only_mentioned_in_a_thought_says_nothing(end):
-    text = f"<think>I write <answer>[]</answer> for a clean image. The hand {end}"
-    assert read(text).status is Status.UNPARSEABLE
-    assert not read(text).is_clean
-    assert read(f"<think>Clean.<answer>[]</answer>{end.removesuffix('<ans')}").is_clean
+@pytest.mark.parametrize("rest", [" for a clean image. The hand ", ""])
+def test_a_clean_answer_that_stands_in_a_thought_says_nothing(rest, end):
+    assert read(f"<think>I write <answer>[]</answer>{rest}{end}").status is Status.UNPARSEABLE
 
 
 def test_a_tag_inside_a_text_of_the_list():
     item = {**HAND, "description": "A sign says </answer> here."}
     defect = Defect((10, 20, 30, 40), "artifact", "A sign says </answer> here.", 40)
     check(answer(item, DOG), [defect, DOG_DEFECT], grammar.STRAY_TAG)
+
+
+# --- clean needs evidence ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{THINK}<answer>[]</answer>",
+        f"{THINK}<Answer>\n[ ]\r\n</ answer>",
+        f"<answer>[]</answer>\n{THINK}",
+        f"{THINK}[]",
+        f"{THINK}```json\n[]\n```",
+        f"```\n{THINK}<answer>[]</answer>\n```",
+        f"{THINK}<answer>```json\n[]\n```</answer>",
+        f"{THINK}<answer>[]",
+        f"{THINK}[]</answer>",
+        f'{THINK}<answer>{{"defects": []}}</answer>',
+        "{'defects' : [\n] }",
+        "The hand is fine.</think>\n<answer>[]</answer>",
+        "<think>I write <answer>[]</answer> or <think>.</think><answer>[]</answer>",
+        " []\n",
+    ],
+)
+def test_an_empty_list_and_nothing_else_is_clean(text):
+    found = read(text)
+    assert (found.status in (Status.OK, Status.REPAIRED), found.is_clean) == (True, True)
+
+
+ERRORS = [
+    '{"error": {"message": "overloaded", "details": []}}',
+    '{"detail": []}',
+    '{"errors": []}',
+    '{"choices": []}',
+    '{"error": null, "defects": []}',
+    '{"defects": [], "error": "CUDA out of memory"}',
+    '{"defects": ["unknown"], "defects": []}',
+    '{"defects": [[]]}',
+    '{"defects": {}}',
+    '{"result": {"defects": []}}',
+    '[{"defects": []}]',
+    "[{}]",
+    "[[]]",
+    "[null]",
+    "[][]",
+    "[]\n[]",
+    "[],",
+    "[]]",
+    "[[]",
+    "[...]",
+    "[…]",
+    "[,]",
+    "[None]",
+    "[ERROR]",
+    "[/]",
+    "\\[\\]",
+    '"[]"',
+    "`[]`",
+    "**[]**",
+    "<p>[]</p>",
+    "［］",
+    "【】",
+    "[\u200b]",
+    "[\u3000]",
+    "\ufeff[]",
+    "[]\x00",
+    "()",
+    "[] # none",
+    "// []",
+    "data: []",
+    "I am sorry, I cannot help with that. []",
+    "[] I cannot see the image.",
+    "litellm.Timeout: request failed, fallbacks=[]",
+    "2026-01-01 ERROR worker[3]: requests=[]",
+    '{"level": "error", "defects": []}\n[]',
+    "<html><body>502 Bad Gateway []</body></html>",
+    "```error\n[]\n```",
+    "```json\nTimeout\n```\n[]",
+    "<|im_end|>[]",
+]
+
+
+@pytest.mark.parametrize("said", ERRORS)
+def test_an_empty_list_beside_anything_else_is_no_evidence(said):
+    for text in (said, f"{THINK}{said}", f"{THINK}<answer>{said}</answer>", f"<answer>{said}</answer>"):
+        found = read(text)
+        assert not found.defects
+        assert found.status in (Status.UNPARSEABLE, Status.TRUNCATED), text
+        assert not found.is_clean
+        assert read(text, require_think=False) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Sorry.\n{THINK}<answer>[]</answer>",
+        f"{THINK}So:\n<answer>[]</answer>",
+        f"{THINK}<answer>[]</answer>\nCould not load the image.",
+        f"{THINK}<answer>[]</answer><answer>[]</answer>",
+        f"{THINK}<answer>[]</answer><answer>{{}}</answer>",
+        f"{THINK}<answer><answer>[]</answer></answer>",
+        f"{THINK}</answer>[]<answer>",
+        f"{answer(HAND)}<answer>[]</answer>",
+        f"{answer(HAND)[:-9]}[]</answer>",
+        "<think>[]</think>",
+        "<think>\n<answer>[]</answer>\n</think>\n",
+        "[<think>a</think>]",
+        "<answer><think>a</think>[]</answer>",
+        "<think>a</think><think>b</think>c</think>[]",
+        "<think>a</think>b</think><answer>[]</answer>",
+        "upstream connect error</think>[]",
+        "<think>Out of memory []",
+        "<think>Hm.</think><answer>[]</answer></think>",
+    ],
+)
+def test_an_empty_answer_beside_other_words_or_blocks_is_no_evidence(text):
+    found = read(text)
+    assert (found.defects, found.is_informative) == ((), False)
+    assert found.status in (Status.UNPARSEABLE, Status.TRUNCATED)
+
+
+words = st.sampled_from(
+    [
+        *("error", "Error:", "exception", "timeout", "overloaded", "refused", "sorry", "cannot", "null"),
+        *("[]", "[ ]", "[...]", "{}", '{"defects": []}', '{"error": []}', '"details": []', "fallbacks=[]"),
+        *("[", "]", "{", "}", '"', "'", ",", ":", "\n", " ", "```", "```json", "\\", "\u200b", "\ud800"),
+    ]
+)
+WORDY = ("error", "exception", "timeout", "overloaded", "refused", "sorry", "cannot")
+
+
+@given(st.lists(words | st.text(max_size=6), max_size=9).map("".join), st.sampled_from(WORDY), st.data())
+def test_no_text_with_words_of_an_error_and_without_the_wire_format_is_clean(text, word, data):
+    at = data.draw(st.integers(0, len(text)))
+    text = text[:at] + word + text[at:]
+    if not grammar.TAG.search(text):
+        for wrapped in (text, f"<answer>{text}</answer>", f"{THINK}<answer>{text}</answer>"):
+            found = read(wrapped)
+            assert not found.is_clean
+            assert found.status not in (Status.OK, Status.REPAIRED) or found.defects
 
 
 # --- truncation ---
@@ -416,7 +554,7 @@ def test_an_item_with_an_unknown_label_is_dropped_and_counted(label):
 @pytest.mark.parametrize("item", [[1, 2, 3, 4], "none", 7, None, {}, {"note": "clean"}], ids=str)
 def test_what_is_no_item_is_dropped_and_the_image_is_not_taken_for_clean(item):
     found = read(answer(item))
-    assert found.defects == ()
+    assert (found.defects, found.status) == ((), Status.UNPARSEABLE)
     assert found.repairs.count(DROPPED_ITEM) == 1
     assert not found.is_clean
 

@@ -8,13 +8,26 @@ from typing import Any, Final
 
 import orjson
 
-from sdg.defects import Diagnosis, Status
+from sdg.defects import DROPPED_ITEM, Diagnosis, Status
 from sdg.response import grammar as g
 from sdg.response.items import exact_defects, is_answer, is_item, mended_defects
 from sdg.response.loose_json import Container, containers
 
 _TAGS: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 _FENCE: Final = re.compile(r"```[ \t]*(?:json|python|text)?", re.IGNORECASE)
+# Possessive blanks: without, a text of many blanks would take quadratic time.
+_FENCE_OR_BLANK: Final = re.compile(rf"\s*+(?:{_FENCE.pattern})?\s*+", re.IGNORECASE)
+_CLEAN: Final = re.compile(
+    rf"""
+    {_FENCE_OR_BLANK.pattern} (?P<tag><[ \t]?answer[ \t]?>)? {_FENCE_OR_BLANK.pattern}
+    (?: \[ [\x20\t\r\n]*+ \]
+      | \{{ [\x20\t\r\n]*+ (?P<quote>["'])defects(?P=quote) [\x20\t\r\n]*+ : [\x20\t\r\n]*+
+        \[ [\x20\t\r\n]*+ \] [\x20\t\r\n]*+ \}} )
+    \s*+ (?:```)? \s*+ (?:<[ \t]?/[ \t]?answer[ \t]?>)? \s*+ (?:```)? \s*+
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""An empty list and nothing else, but for a code fence and the answer tags."""
 
 
 def parse_response(text: str, *, require_think: bool = True) -> Diagnosis:
@@ -23,7 +36,10 @@ def parse_response(text: str, *, require_think: bool = True) -> Diagnosis:
     Status `ok`: both blocks as the wire format has them (blanks around them do not matter); a missing
     reason or importance is not a fault here, as a prompt profile need not ask for it. `repaired`: readable
     after mending (`sdg.response.grammar` names each repair). `truncated`: the list was cut off, its complete
-    items are kept. `unparseable`: no list could be read.
+    items are kept. `unparseable`: no list could be read, or none of its items.
+    Defects are read out of whatever stands around them. That there are none needs evidence: a response is
+    clean only if it is an empty list (or `{"defects": []}`) and nothing else, apart from a think block that
+    is closed, a code fence and the answer tags. Any other response without a readable item is `unparseable`.
     Boxes are always taken as xyxy. Of several answer blocks the last complete one counts. With
     `require_think=False` a missing think block is no fault (for models trained without one).
     """
@@ -95,22 +111,30 @@ def _mend(text: str, require_think: bool) -> Diagnosis:
     repairs += reading.repairs
     repairs += _outside(text, [think, *((block.start, block.end) for block in blocks)])
     defects = mended_defects(reading.value, reading.open, repairs)
-    if not defects and _only_mentioned(text, block, repairs):
-        return Diagnosis((), reasoning, Status.UNPARSEABLE, text)
     if g.CUT_OFF in reading.repairs:
         status = Status.TRUNCATED
+    elif not defects and not _says_clean(text, think, repairs):
+        lost = repairs if DROPPED_ITEM in repairs else ()
+        return Diagnosis((), reasoning, Status.UNPARSEABLE, text, tuple(lost))
     else:
         status = Status.REPAIRED if repairs else Status.OK
     return Diagnosis(defects, reasoning, status, text, tuple(repairs))
 
 
-def _only_mentioned(text: str, block: _Block, repairs: list[str]) -> bool:
-    """Whether a block inside the think block is not the answer, but part of a thought that goes on after it.
+def _says_clean(text: str, think: tuple[int, int], repairs: list[str]) -> bool:
+    """Whether a response is an empty list and nothing else beside its think block: evidence, not a mention.
 
-    Asked of empty lists only: "I write <answer>[]</answer> for a clean image" says nothing about this one.
+    "I cannot help. []" is none, nor is `{"error": "overloaded", "details": []}`, nor an answer that stands
+    in a thought. A think block that was never closed reaches to the end; one that was never opened (a chat
+    template may have done that) may be any text, so that the tag of the answer has to stand after it.
     """
-    thinking = g.NESTED_ANSWER in repairs or g.UNCLOSED_THINK in repairs
-    return thinking and bool(g.TAG.sub("", text[block.end :]).strip())
+    if g.UNCLOSED_THINK in repairs:
+        return False
+    before, after = text[: think[0]], text[think[1] :]
+    if not (_FENCE_OR_BLANK.fullmatch(before) or _FENCE_OR_BLANK.fullmatch(after)):
+        return False
+    found = _CLEAN.fullmatch(f"{before}\n{after}")
+    return found is not None and (found["tag"] is not None or g.UNOPENED_THINK not in repairs)
 
 
 def _find_think(
