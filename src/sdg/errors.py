@@ -16,3 +16,18 @@ def loading_errors() -> tuple[type[Exception], ...]:
 def first_line(error: Exception) -> str:
     """What a library's error says, in one line; its name where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """A value as Python writes it, in one line and at most `most` characters: bounded, whatever it is."""
+    if isinstance(value, str | bytes):
+        value = value[: most + 1]
+    try:
+        return shortened(repr(value), most)
+    except (ValueError, RecursionError):  # a number of thousands of digits, nesting without end
+        return f"a {type(value).__name__} too large to show"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` characters, its end left out where it is longer."""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -155,6 +155,17 @@ def test_a_lost_look_never_counts_as_clean(lost: Outcome) -> None:
     assert outcome.error.endswith(lost.error)
 
 
+def test_lost_looks_that_could_have_agreed_on_a_defect_leave_clean_unproven() -> None:
+    cut, clean, pair = Outcome(Diagnosis(status=Status.TRUNCATED)), Outcome(CLEAN), (PICTURE, "p")
+    [found] = ConsensusDetector(Scripted([clean] * 6 + [cut] * 2), 8).diagnose([pair])
+    assert found.is_clean
+    [(_, outcome)] = ConsensusDetector(Scripted([clean] * 5 + [cut] * 3), 8).stream([pair])
+    assert outcome.diagnosis.status is Status.FAILED
+    seen = Outcome(look(artifact(0, 0, 100, 100)))
+    [found] = ConsensusDetector(Scripted([seen] * 5 + [cut] * 3), 8).diagnose([pair])
+    assert found.defects == seen.diagnosis.defects
+
+
 def test_the_embedded_detector_looks_several_times_differently() -> None:
     picture = Image.new("RGB", (128, 128), "white")
     ImageDraw.Draw(picture).rectangle((20, 60, 60, 100), fill="red")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import dataclasses
 import io
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -91,6 +92,14 @@ def test_pictures_above_the_limit_are_sent_smaller() -> None:
     assert sent.size == (100, 50)
 
 
+CHOICE = json.loads(completion(CLEAN).content)["choices"][0]
+
+
+def body(**parts: Any) -> Reply:
+    """A chat completion with other parts."""
+    return Reply(json.dumps({"choices": [CHOICE]} | parts).encode())
+
+
 MISDEEDS = {
     "500": error(500, "boom"),
     "503": error(503),
@@ -105,6 +114,22 @@ MISDEEDS = {
     "empty content": completion(""),
     "blank content": completion(" \n "),
     "content of another kind": completion([{"type": "text"}]),  # type: ignore[arg-type]
+    "two choices": body(choices=[CHOICE, CHOICE]),
+    "choices of another kind": body(choices={"0": CHOICE}),
+    "an error beside the answer": body(error={"message": "overloaded"}),
+    "an error in words": body(error="overloaded"),
+    "an empty error": body(error={}),
+    "an error for an object": body(object="error"),
+    "an error in the choice": body(choices=[CHOICE | {"error": {"code": 502}}]),
+    "an error in the message": completion(CLEAN, error="overloaded"),
+    "ended by an error": completion(CLEAN, "error"),
+    "aborted": completion(CLEAN, "abort"),
+    "ended somehow": completion(CLEAN, ""),
+    "ended by another kind": completion(CLEAN, {"type": "stop"}),  # type: ignore[arg-type]
+    "the server's own words": completion(CLEAN, role="system"),
+    "two bodies": Reply(completion(CLEAN).content + b"\n" + completion(CLEAN).content),
+    "a stream": Reply(b"data: " + completion(CLEAN).content + b"\n\ndata: [DONE]\n"),
+    "a page": Reply(b"<html><body>502 Bad Gateway []</body></html>"),
     "hang-up": Reply(b"", hang_up=True),
     "time-out": Reply(b"", delay=0.9),
     "a byte now and then": Reply(completion(CLEAN).content, drip=0.1),
@@ -148,10 +173,47 @@ def test_a_refusal_is_not_asked_again(status: int) -> None:
 
 
 def test_a_content_filter_is_a_failure() -> None:
-    filtered = [completion("", "content_filter"), completion(None, refusal="I cannot help with that.")]
+    filtered = [
+        completion("", "content_filter"),
+        completion(CLEAN, "content_filter"),
+        completion(None, refusal="I cannot help with that."),
+        completion(CLEAN, refusal="I cannot help with that."),
+    ]
     for reply in filtered:
-        (outcome,) = outcomes(lambda index, attempt, reply=reply: reply)
+        with Server(lambda index, attempt, reply=reply: reply) as server:
+            ((_, outcome),) = detector(server).stream([(tagged(0), "a")])
         assert (outcome.diagnosis.status, "filter" in outcome.error) == ("failed", True)
+        assert server.asked[0] == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        completion(CLEAN, "tool_calls"),
+        completion(CLEAN, "function_call"),
+        completion(CLEAN, tool_calls=[{"id": "1"}]),
+        completion(CLEAN, function_call={"name": "look"}),
+    ],
+)
+def test_a_call_of_a_tool_is_a_failure(reply: Reply) -> None:
+    (outcome,) = outcomes(lambda index, attempt: reply)
+    assert (outcome.diagnosis.status, "call of a tool" in outcome.error) == ("failed", True)
+
+
+def test_what_servers_add_to_a_whole_answer_does_not_matter() -> None:
+    more = completion(CLEAN, refusal=None, tool_calls=[], function_call=None, audio=None, error=None)
+    for reply in (more, completion(CLEAN, None), body(error=None, usage={"completion_tokens": 9})):
+        (outcome,) = outcomes(lambda index, attempt, reply=reply: reply)
+        assert outcome.diagnosis.is_clean
+
+
+def test_an_empty_list_in_the_reasoning_alone_is_not_clean() -> None:
+    for reasoning in ("[]", "<answer>[]</answer>", "Fine.</think><answer>[]</answer>", "</think>[]<think>"):
+        for text in (None, "", " "):
+            (outcome,) = outcomes(
+                lambda index, attempt, text=text, why=reasoning: completion(text, reasoning_content=why)
+            )
+            assert outcome.diagnosis.status == "unparseable", reasoning
 
 
 @pytest.mark.parametrize("as_date", [False, True])

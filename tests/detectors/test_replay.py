@@ -11,6 +11,7 @@ from PIL import Image
 
 import sdg
 from sdg import Defect, Diagnosis
+from sdg.data.formats.sdg30k import read_predictions
 from sdg.detectors.replay import ReplayDetector
 from sdg.errors import SdgError
 
@@ -43,6 +44,11 @@ def test_a_stored_response_is_read_as_if_just_given(tmp_path: Path) -> None:
         ({"response": None, "error": "The server answered 500: boom."}, "answered 500"),
         ({"response": "", "status": "failed"}, "got no answer"),
         ({"error": "late"}, "late"),
+        ({"error": {"message": "late"}}, "got no answer"),
+        ({"response": "[]", "error": ["late"]}, "got no answer"),
+        ({"response": "[]", "refusal": "I cannot."}, "got no answer"),
+        ({"response": "[]", "finish_reason": "content_filter"}, "got no answer"),
+        ({"response": "[]", "finish_reason": "error"}, "got no answer"),
     ],
 )
 def test_a_stored_failure_is_a_failure(tmp_path: Path, more: dict[str, Any], sentence: str) -> None:
@@ -55,6 +61,23 @@ def test_what_was_cut_off_stays_truncated(tmp_path: Path) -> None:
     (found,) = replay(tmp_path, row("a.png", status="truncated")).diagnose([("a.png", "a")])
     assert found.status == "truncated"
     assert found.defects == FOUND.defects
+
+
+def test_a_stored_response_is_no_cleaner_than_its_line_says(tmp_path: Path) -> None:
+    clean = row("a.png", sdg.render_response(Diagnosis()))
+    for more, status in (
+        ({"finish_reason": "stop", "status": "ok", "error": None, "refusal": ""}, "ok"),
+        ({"finish_reason": "length"}, "truncated"),
+        ({"status": "unparseable"}, "unparseable"),
+        ({"response": '{"detail": []}'}, "unparseable"),
+        ({"response": '{"choices": [{"message": {"content": "[]"}}]}'}, "unparseable"),
+    ):
+        stored = replay(tmp_path, clean | more)
+        (found,), (record,) = stored.diagnose([("a.png", "a")]), read_predictions(tmp_path / "stored.jsonl")
+        assert (found.status, found.is_clean) == (status, status == "ok"), more
+        assert record.diagnosis == found
+    (seen,) = replay(tmp_path, row("a.png", status="unparseable")).diagnose([("a.png", "a")])
+    assert seen == FOUND
 
 
 def test_an_image_without_a_response_fails(tmp_path: Path) -> None:

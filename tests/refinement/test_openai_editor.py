@@ -178,6 +178,22 @@ def test_an_answer_nested_without_end_is_an_error_in_words():
     assert "holds no picture" in result.error
 
 
+def test_a_picture_beside_an_error_or_another_picture_is_none():
+    picture = json.loads(reply()[1])["data"]
+    for answer in (
+        {"data": picture, "error": {"message": "overloaded"}},
+        {"data": picture, "error": "overloaded"},
+        {"data": [picture[0] | {"error": "unfinished"}]},
+        {"data": picture * 2},
+        {"data": picture[0]},
+        {"data": []},
+    ):
+        with Api((200, json.dumps(answer).encode()), reply()) as api:
+            (result,) = editor(api).edit(requests())
+        assert result.picture is not None
+        assert len(api.asked) == 2, answer
+
+
 def test_a_dead_server_is_not_asked_for_ever():
     with Api() as api:
         results = editor(api, concurrency=1, attempts=2).edit(requests(9))

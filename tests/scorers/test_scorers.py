@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -76,6 +77,38 @@ def test_unified_reward_answers_are_read_whole_or_not_at_all(
 
 
 GOOD = "Alignment Score (1-5): {}\nCoherence Score (1-5): 3\nStyle Score (1-5): 3"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"<think>{GOOD.format(4)}",
+        f"<think>{GOOD.format(4)}</think>",
+        f"</think><think>{GOOD.format(4)}",
+        json.dumps({"error": {"message": GOOD.format(4)}}),
+        "Error: " + GOOD.format(4),
+        GOOD.format("4 cannot be given"),
+        GOOD.format(4).replace("\n", " "),
+        GOOD.format("4.5.6"),
+        GOOD.format("40"),
+        GOOD.format("٤"),
+    ],
+)
+def test_scores_that_are_only_mentioned_are_none(said: str) -> None:
+    assert read_scores(said) is None
+    assert read_scores(f"<think>{said}</think>\n{GOOD.format('4/5')}") == pytest.approx(3.8 / 5)
+
+
+def test_an_answer_that_was_cut_off_or_comes_with_an_error_has_no_score() -> None:
+    bad = [
+        completion(GOOD.format(5), "length"),
+        completion(GOOD.format(5), "content_filter"),
+        completion(GOOD.format(5), "error"),
+        completion(GOOD.format(5), refusal="No."),
+        completion("", reasoning_content=GOOD.format(5)),
+    ]
+    with Server(lambda index, attempt: bad[index]) as server:
+        assert unified(server).score([tagged(i) for i in range(5)], ["a cup"] * 5) == [None] * 5
 
 
 def unified(server: Server, **options: Any) -> UnifiedReward:

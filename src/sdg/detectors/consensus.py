@@ -32,7 +32,8 @@ class ConsensusDetector(StreamingDetector):
     """Asks a detector that samples `looks` times about each pair and merges the answers, see `merged`.
 
     agree: share of the looks, 0 to 1, that must find a defect. A pair of which half the looks or more have no
-    whole answer has failed. Raises ValueError for fewer than two looks.
+    whole answer has failed, and so has one that the others find clean, where those without a whole answer
+    are `agree` of all or more. Raises ValueError for fewer than two looks.
     """
 
     def __init__(self, detector: StreamingDetector, looks: int, agree: float = AGREE) -> None:
@@ -62,7 +63,10 @@ class ConsensusDetector(StreamingDetector):
     def _outcome(self, outcomes: Sequence[Outcome]) -> Outcome:
         read = [outcome.diagnosis for outcome in outcomes if outcome.diagnosis.is_whole]
         if 2 * len(read) > len(outcomes):
-            return Outcome(merged(read, self._agree))
+            found = merged(read, self._agree)
+            # Looks without a whole answer, if they are enough to agree on a defect, leave clean unproven.
+            if found.defects or len(outcomes) - len(read) < self._agree * len(outcomes):
+                return Outcome(found)
         why = next((outcome.error for outcome in outcomes if outcome.error), "")
         few = f"Only {len(read)} of {len(outcomes)} looks gave a whole answer."
         return failed(f"{few} {why}".rstrip())

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from sdg.data.formats.sdg30k import read_stored
 from sdg.defects import Status
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, path_of
 from sdg.io import jsonl
 from sdg.io.paths import PathIndex, claimed_twice
-from sdg.response import cut_off, parse_response
 
 _FAILED = "The stored run got no answer for this image."
+_Row = tuple[Any, Outcome]
+"""The caption of a line, which may be missing, and what came of it."""
 
 
 class ReplayDetector(StreamingDetector):
     """Gives each image the response stored under its path; prompts only tell apart two of the same image.
 
-    file: JSON Lines with `filepath` (or `filename`), `response` and, as `sdg diagnose` writes them,
-    `caption`, `status` and `error`. require_think: whether a missing think block is a fault to report. An
-    image is found by its path as stored, else by the end of its path,
+    file: JSON Lines with `filepath` (or `filename`), `caption` and what `sdg.data.formats.sdg30k.read_stored` reads:
+    `response` and, as `sdg diagnose` writes them, `status` and `error`. require_think: whether a missing
+    think block is a fault to report. An image is found by its path as stored, else by the end of its path,
     else by its bare name, and fails where that leaves a choice.
     Raises SdgError, naming the line, for a file that holds no responses.
     """
@@ -29,9 +32,9 @@ class ReplayDetector(StreamingDetector):
     stored = True
 
     def __init__(self, file: str | os.PathLike[str], *, require_think: bool = True) -> None:
-        self._file, self._require_think = os.fspath(file), require_think
-        self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        for path, row in jsonl.read_with(file, _row):
+        self._file = os.fspath(file)
+        self._rows: defaultdict[str, list[_Row]] = defaultdict(list)
+        for path, row in jsonl.read_with(file, partial(_row, require_think=require_think)):
             self._rows[path].append(row)
         self._index = PathIndex(self._rows)
 
@@ -61,34 +64,24 @@ class ReplayDetector(StreamingDetector):
             else:
                 yield index, self._outcome(self._rows[found[path][0]], pairs[index][1])
 
-    def _outcome(self, rows: list[dict[str, Any]], prompt: str) -> Outcome:
+    def _outcome(self, rows: list[_Row], prompt: str) -> Outcome:
         if len(rows) > 1:
-            rows = [row for row in rows if row["caption"] == prompt]
+            rows = [row for row in rows if row[0] == prompt]
             if len(rows) != 1:
                 return failed(
                     f"{self._file} holds {'several responses' if rows else 'no response'} "
                     "for this image with this prompt."
                 )
-        row = rows[0]
-        if row["failed"]:
-            return failed(row["error"] or _FAILED)
-        diagnosis = parse_response(row["response"], require_think=self._require_think)
-        return Outcome(cut_off(diagnosis) if row["truncated"] else diagnosis)
+        return rows[0][1]
 
 
-def _row(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _row(value: Mapping[str, Any], require_think: bool) -> tuple[str, _Row]:
     path = value.get("filepath", value.get("filename"))
     if not isinstance(path, str) or not path:
         raise ValueError("A stored response needs its image's path as 'filepath'.")
-    response, error, status = value.get("response"), value.get("error"), value.get("status")
-    if "response" not in value and not error:
-        raise ValueError("'response' is missing; where the detector failed it is null.")
-    if not isinstance(response, str | None):
-        raise ValueError(f"'response' is the detector's raw text, not {response!r}.")
-    return path, {
-        "caption": value.get("caption"),
-        "response": response,
-        "failed": response is None or bool(error) or status == Status.FAILED.value,
-        "truncated": status == Status.TRUNCATED.value,
-        "error": error if isinstance(error, str) else "",
-    }
+    diagnosis, error = read_stored(value, require_think), value.get("error")
+    if diagnosis.status is Status.FAILED:
+        outcome = failed(error if isinstance(error, str) and error else _FAILED)
+    else:
+        outcome = Outcome(diagnosis)
+    return path, (value.get("caption"), outcome)

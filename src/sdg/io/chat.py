@@ -42,20 +42,34 @@ class ChatServer(PatientServer):
 def read_answer(content: bytes) -> Answer:
     """The answer in a chat completion; raises TryAgain where there is none, Refused where none will come.
 
+    An answer is the text of the one choice, by the assistant, that ended by itself or at the token limit.
+    An error anywhere beside it, a refusal, a call of a tool or another end make it none, whatever the text.
     Servers that know about thinking hand out the think block apart from the content; it is put back, with
     its tags, so that the response is what the model wrote.
     """
     try:
-        choice = json.loads(content)["choices"][0]
+        completion = json.loads(content)
+        (choice,) = completion["choices"]
         message, finish = choice["message"], choice.get("finish_reason")
         text = message.get("content") or ""
         reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+        errors = [part.get("error") for part in (completion, choice, message)]
+        errors.append(completion.get("object") == "error")
+        refusal, called = message.get("refusal"), message.get("tool_calls") or message.get("function_call")
         if not isinstance(text, str) or not isinstance(reasoning, str):
             raise TypeError
+        if message.get("role") not in (None, "assistant"):
+            raise ValueError
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise TryAgain("The server's answer is no whole chat completion") from None
-    if finish == "content_filter" or (not text and message.get("refusal")):
+    if finish == "content_filter" or refusal:
         raise Refused("The server's content filter refused to answer.")
+    if called or finish in ("tool_calls", "function_call"):
+        raise Refused("The server's answer is a call of a tool, and none was offered.")
+    if any(error not in (None, False, "") for error in errors):
+        raise TryAgain("The server's answer is an error")
+    if finish not in (None, "stop", "length"):
+        raise TryAgain("The server's answer ended neither by itself nor at the token limit")
     cut = finish == "length"
     if reasoning and "<think>" not in text:
         closing = "</think>\n" if text or not cut else ""

@@ -164,10 +164,14 @@ class OpenAIEditor:
 def read_picture(content: bytes) -> Image.Image:
     """The picture in a response; raises TryAgain where none is whole, Refused where it is no picture."""
     try:
-        encoded = json.loads(content)["data"][0]["b64_json"]
-        data = base64.b64decode(encoded, validate=True)
-    except (ValueError, LookupError, TypeError, RecursionError, binascii.Error):
+        answer = json.loads(content)
+        (edited,) = answer["data"]  # one was asked for
+        data = base64.b64decode(edited["b64_json"], validate=True)
+        failed = any(part.get("error") not in (None, False, "") for part in (answer, edited))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise TryAgain("The server's answer holds no picture") from None
+    if failed:
+        raise TryAgain("The server's answer is an error")
     try:
         return load_image_bytes(data, "the edited picture")
     except SdgError as error:

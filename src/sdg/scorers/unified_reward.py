@@ -34,16 +34,28 @@ Alignment Score (1-5): X
 Coherence Score (1-5): Y
 Style Score (1-5): Z"""
 
+# Blanks and marks such as "- **" around the name, the range and the number; "4/5" is 4.
+_LINE: Final = (
+    r"^[ \t>*_#-]*+{name} Score[ \t*_]*+(?:\(1-5\))?[ \t*_]*+:[ \t*_]*+"
+    r"([0-9]+(?:\.[0-9]+)?)(?:[ \t]*+/[ \t]*+5)?[ \t*_.]*+\r?$"
+)
+_THOUGHT: Final = re.compile(r"<think>.*", re.DOTALL)
+
 _LOG = logging.getLogger("sdg.alignment")
 _ATTEMPTS: Final = 6
 _REFUSES_ALL: Final = frozenset({401, 403, 404})  # true of every picture
 
 
 def read_scores(answer: str) -> float | None:
-    """The weighted score in 0.2..1 of an answer; None unless all three are there and within 1–5."""
+    """The weighted score in 0.2..1 of an answer; None unless all three are there and within 1–5.
+
+    Each stands on a line of its own, once: a score inside a sentence or an error's text is a mention. What
+    a think block holds is none, and all that follows `<think>` where it is never closed.
+    """
+    said = _THOUGHT.sub("", answer.rpartition("</think>")[2])
     total = 0.0
     for name, weight in WEIGHTS.items():
-        found = re.findall(rf"{name} Score\**\s*(?:\(1-5\))?\**\s*:\s*\**\s*(\d+(?:\.\d+)?)", answer, re.I)
+        found = re.findall(_LINE.format(name=name), said, re.IGNORECASE | re.MULTILINE)
         if not found or len(set(found)) > 1 or not 1 <= float(found[0]) <= 5:
             return None
         total += weight * float(found[0])
@@ -111,10 +123,9 @@ class UnifiedReward:
                     ) from None
                 _LOG.warning("A picture has no base reward: %s", error)
                 return None
-        text = answer.text.rpartition("</think>")[2]
-        score = read_scores(text)
+        score = None if answer.cut_off else read_scores(answer.text)  # its last figure may lack a digit
         if score is None:
-            _LOG.warning("No scores could be read from the answer %r.", text[:200])
+            _LOG.warning("No scores could be read from the answer %r.", answer.text[-200:])
         return score
 
     def _body(self, picture: Image.Image, prompt: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, Literal, get_args
 
 from sdg.defects import Defect, Diagnosis, Status
+from sdg.errors import quoted
 from sdg.io import jsonl
 from sdg.records import (
     LABELS,
@@ -35,6 +36,8 @@ BoxOrder = Literal["xyxy", "yxyx"]
 
 _ANNOTATION_KEYS: Final = frozenset({"filepath", "caption", "ann_translated_bboxes", "ann_response", STORED})
 _PREDICTION_KEYS: Final = frozenset({"filepath", "filename", "caption", "response"})
+_TROUBLE: Final = frozenset({"error", "refusal", "finish_reason"})
+"""Keys that may say that there is no answer, or a part of one: metadata must not be taken for them."""
 
 
 def read_annotations(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
@@ -51,8 +54,7 @@ def read_annotations(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Recor
 def read_predictions(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
     """Stream the records of a prediction file, each response parsed leniently (see `parse_response`).
 
-    A line whose `response` is null, whose `status` is "failed" or which has an `error` gives a Diagnosis
-    with status `failed`; one whose `status` is "truncated", a truncated one.
+    `read_stored` says which lines give a Diagnosis with status `failed`, `truncated` or `unparseable`.
     Raises SdgError with file, line and reason where a line is no prediction.
     """
     _check_order(box_order)
@@ -128,22 +130,36 @@ def from_prediction(value: Mapping[str, Any], box_order: BoxOrder = "xyxy") -> R
     """Record of one prediction object; raises ValueError with the reason in one sentence."""
     filepath = text_of(value, "filepath" if "filepath" in value else "filename")
     caption = text_of(value, "caption", default="")
-    response, known = value.get("response"), _PREDICTION_KEYS
-    told_failed = value.get("status") == Status.FAILED.value
-    told_cut_off = value.get("status") == Status.TRUNCATED.value
-    if told_failed or told_cut_off:
+    known = _PREDICTION_KEYS
+    if value.get("status") in (Status.FAILED.value, Status.TRUNCATED.value):
         known |= {"status"}
-    if not told_failed and "response" not in value and not value.get("error"):
+    diagnosis = _reorder(read_stored(value), box_order)
+    return Record(filepath, caption, diagnosis, **from_extras(value, known=known))
+
+
+def read_stored(value: Mapping[str, Any], require_think: bool = True) -> Diagnosis:
+    """The diagnosis of a stored response, as its line says how it came to be.
+
+    `failed`: `response` is null, `status` is "failed", there is an `error` or a `refusal`, or `finish_reason`
+    is neither "stop" nor "length". `truncated`: `status` is "truncated" or `finish_reason` is "length", which
+    the text need not show. Where `status` is "unparseable", a response that reads as clean stays so.
+    Raises ValueError, in one sentence, where the line holds no response.
+    """
+    response, status, finish = (value.get(key) for key in ("response", "status", "finish_reason"))
+    failed = bool(status == Status.FAILED.value or value.get("error") or value.get("refusal"))
+    failed = failed or finish not in (None, "stop", "length")
+    if not failed and "response" not in value:
         raise ValueError("'response' is missing; where the detector failed it is null.")
     if not isinstance(response, str | None):
-        raise ValueError(f"'response' is the detector's raw text, not {response!r}.")
-    if response is None or told_failed or value.get("error"):
-        diagnosis = Diagnosis(status=Status.FAILED, raw=response or "")
-    else:
-        diagnosis = _reorder(parse_response(response), box_order)
-        if told_cut_off and response:  # the detector met its token limit; the text alone need not show it
-            diagnosis = cut_off(diagnosis)
-    return Record(filepath, caption, diagnosis, **from_extras(value, known=known))
+        raise ValueError(f"'response' is the detector's raw text, not {quoted(response)}.")
+    if failed or response is None:
+        return Diagnosis(status=Status.FAILED, raw=response or "")
+    diagnosis = parse_response(response, require_think=require_think)
+    if response and (status == Status.TRUNCATED.value or finish == "length"):
+        return cut_off(diagnosis)
+    if status == Status.UNPARSEABLE.value and not diagnosis.defects:
+        return replace(diagnosis, status=Status.UNPARSEABLE, repairs=())
+    return diagnosis
 
 
 def to_prediction(record: Record) -> dict[str, Any]:
@@ -157,10 +173,10 @@ def to_prediction(record: Record) -> dict[str, Any]:
         value |= {"response": diagnosis.raw or None, "status": "failed"}
     elif _only_told_cut_off(diagnosis):
         value |= {"response": diagnosis.raw, "status": Status.TRUNCATED.value}
-        taken |= {"error"}
+        taken |= _TROUBLE
     else:
         value["response"] = _response(diagnosis)
-        taken |= {"error"}
+        taken |= _TROUBLE
     return value | to_extras(record, taken=taken)
 
 
