@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from sdg.errors import first_line, loading_errors
+from sdg.errors import first_line, loading_errors, quoted, shortened
 
 
 def test_damaged_weights_are_among_the_errors_of_loading(tmp_path: Path) -> None:
@@ -20,3 +20,33 @@ def test_damaged_weights_are_among_the_errors_of_loading(tmp_path: Path) -> None
 @pytest.mark.parametrize(("text", "said"), [("\n one\ntwo", "one"), ("", "OSError"), (" \n", "OSError")])
 def test_the_first_line_of_an_error_or_its_name(text: str, said: str) -> None:
     assert first_line(OSError(text)) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("a", "'a'"),
+        ("y" * 100, "'" + "y" * 8 + "…"),
+        ("\x1b[31m\n", "'\\x1b[31m…"),
+        (7, "7"),
+        pytest.param(16**5000, "a value too large to show (int)", id="huge"),
+        ([1, 2, 3, 4, 5], "[1, 2, 3,…"),
+        (None, "None"),
+    ],
+)
+def test_a_value_is_quoted_within_bounds(value, said):
+    assert quoted(value, 10) == said
+
+
+def test_nesting_without_end_is_quoted_too():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert quoted(deep) == "a value too large to show (list)"
+
+
+def test_a_text_is_shortened_into_one_printable_line():
+    assert shortened("a\nb", 10) == "a\\nb"
+    assert shortened("\x1b" * 9, 10) == "\\x1b\\x1b\\…"
+    assert shortened("naïve 😀", 8) == "naïve 😀"
+    assert shortened("naïve 😀", 6) == "naïve…"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -104,7 +104,8 @@ def test_every_fault_is_named_at_once_with_the_nearest_key(tmp_path: Path) -> No
         ("learning_rate: true\nlora: {r: 1}", [], "learning_rate is a number"),
         ("a: 1\na: 2", [], "'a' stands twice"),
         ("a: [", [], "not valid YAML at line 1"),
-        ("a: 2024-99-99", [], "not valid YAML: month must be in 1..12"),
+        ("a: !!int [1]", [], "not valid YAML at line 1: expected a scalar node"),
+        ("learning_rate: 2024-99-99\nlora: {r: 1}", [], "learning_rate is a number, not '2024-99-99'"),
         ("[" * 5000, [], "nested too deeply"),
         ("learning_rate: " + "9" * 400 + "\nlora: {r: 1}", [], "learning_rate is a number"),
         ("- 1", [], "is no recipe"),
@@ -141,10 +142,122 @@ def test_reading_a_recipe_does_not_load_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_an_override_leaves_what_shares_an_alias_as_it_is(tmp_path: Path) -> None:
-    text = "learning_rate: 1\nlora: {r: 1}\nitems: [&one {name: a, weight: 1}, *one]\n"
-    found = recipe(tmp_path, text, "items.0.weight=5")
-    assert [item.weight for item in found.items] == [5, 1]
-    merged = "base: &base {r: 3}\nlearning_rate: 1\nlora:\n  <<: *base\n"
-    with pytest.raises(SdgError, match="'base' is no key"):
-        recipe(tmp_path, merged)
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (BOMB, "at line 1: anchors and aliases are not read"),
+        ("lora: *one", "anchors and aliases are not read"),
+        ("lora: &one {r: 1}", "anchors and aliases are not read"),
+        ("lora: {<<: {r: 1}}", "'<<' is no key in lora"),
+        ("a: " + "[" * 30 + "]" * 30, "it is nested too deeply"),
+        ("\n".join(" " * n + "a:" for n in range(60)), "it is nested too deeply"),
+        ("? {a: 1}\n: 2", "a key is a plain value"),
+        ("? [a]\n: 2", "a key is a plain value"),
+        ("a: !!timestamp x", "the tag 'tag:yaml.org,2002:timestamp' is not read"),
+        ("a: !!timestamp 2020-01-01", "is not read; write a plain value"),
+        ("a: !!binary eA==", "is not read"),
+        ("a: !!set {x}", "is not read"),
+        ("a: !!python/name:os.system ''", "is not read"),
+        ("a: !!python/object/apply:os.getpid []", "is not read"),
+        ("a: !mine x", "the tag '!mine' is not read"),
+        ("a: !!bool maybe", "'maybe' is not of the kind bool"),
+        ("a: !!bool ''", "is not of the kind bool"),
+        ("a: !!int ''", "'' is not of the kind int"),
+        ("a: !!int x", "'x' is not of the kind int"),
+        ("a: !!int '-'", "is not of the kind int"),
+        ("a: !!int 0x", "is not of the kind int"),
+        ("a: !!int 1:x", "is not of the kind int"),
+        ("a: !!float ''", "'' is not of the kind float"),
+        ("a: !!float x", "'x' is not of the kind float"),
+        ("a: !!map [1]", "is not of the kind map"),
+        ("a: !!seq {b: 1}", "expected a sequence node"),
+        ("a: \x00", "special characters are not allowed"),
+        ("a: 1\n---\nb: 2", "but found another document"),
+        ("%YAML 9.9\n--- a", "found incompatible YAML document"),
+        ("x: " + "y" * 200_000, "more than 131,072 bytes"),
+    ],
+)
+def test_what_a_recipe_has_no_use_for_is_refused_at_once(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(SdgError) as caught:
+        recipe(tmp_path, text)
+    assert sentence in str(caught.value)
+    override = text.partition(": ")[2]
+    if "\n" not in text and "<<" not in text:
+        with pytest.raises(SdgError):
+            recipe(tmp_path, TEXT, f"learning_rate={override}")
+
+
+@pytest.mark.parametrize("text", ["!!int 3", "!!str 3", "!!float 3", "!!null ''", "!!bool true", "3"])
+def test_the_core_tags_are_read(tmp_path: Path, text: str) -> None:
+    wanted = {"!!str 3": "3", "!!null ''": None, "!!bool true": True}.get(text, 3)
+    (tmp_path / "recipe.yaml").write_text(f"a: {text}")
+
+    @dataclass(frozen=True)
+    class Anything:
+        a: Any
+
+    assert load_recipe(Anything, tmp_path / "recipe.yaml").a == wanted
+
+
+LONG = "y" * 5000
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("items.²=1", "a list of 2; name an item by its number, from 0"),
+        ("items.٠=1", "a list of 2"),
+        ("items.-1=1", "a list of 2"),
+        ("items." + "9" * 5000 + "=1", "a list of 2"),
+        (f"{LONG}=1", "is no key"),
+        (f"lora.{LONG}=1", "is no key in lora"),
+        (f"method={LONG}", "method is boxflow or flow-grpo, not 'yyy"),
+        (f"lora={LONG}", "lora holds keys with values, not 'yyy"),
+        (f"lora.r={LONG}", "lora.r is a whole number, not 'yyy"),
+        ("lora.r=" + "9" * 5000, "is not of the kind int"),
+        ("lora.r=0x" + "f" * 5000, "lora.r is a whole number, not a value too large to show"),
+        ("lora.r=1" + "0" * 30, "lora.r is a whole number, not 1000"),
+        ("lora.r=" + ":".join(["59"] * 3000), "lora.r is a whole number"),
+        ("learning_rate=1e999", "learning_rate is a number, not inf"),
+        ("learning_rate=0x" + "f" * 5000, "learning_rate is a number, not a value too large"),
+        ("lora.r=[" + "1," * 500 + "]", "lora.r is a whole number, not [1, 1"),
+        (LONG, "has no effect; write --set section.key=value"),
+        (".".join(["a"] * 999) + "=1", "is longer than any recipe"),
+        ("a=" + "y" * 200_000, "is longer than any recipe"),
+        (f"learning_rate.{LONG}=a", "learning_rate is a value and has no keys"),
+        ('out="\\0"', "out is a path, not '\\x00'"),
+        ('out="\\x1b[31m"', ""),
+        ("out=\x1b", "special characters are not allowed"),
+        (f"extra={{{LONG[:900]}: a}}", "extra.yyy"),
+        ("extra={1: 2}", "extra is a set of names with values, not {1: 2}"),
+    ],
+)
+def test_a_fault_of_a_value_is_a_sentence_of_at_most_three_hundred_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(TEXT)
+    if not sentence:
+        assert load_recipe(Schema, "recipe.yaml", [override]).out == Path("\x1b[31m")
+        return
+    with pytest.raises(SdgError) as caught:
+        load_recipe(Schema, "recipe.yaml", [override])
+    said = str(caught.value)
+    assert sentence in said
+    assert len(said) <= 300
+    assert said.isprintable()
+    assert said.endswith(".")
+
+
+def test_of_very_many_faults_the_first_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SdgError, match=r"'k19' is no key .*; and 4,982 more\.$"):
+        recipe(tmp_path, "\n".join(f"k{number}: 1" for number in range(5000)))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "x/" * 3000])
+def test_a_name_that_no_file_has_is_said(name: str) -> None:
+    with pytest.raises(SdgError, match="cannot be read as a recipe"):
+        load_recipe(Schema, name)

@@ -25,9 +25,15 @@ def quoted(value: object, most: int = 80) -> str:
     try:
         return shortened(repr(value), most)
     except (ValueError, RecursionError):  # a number of thousands of digits, nesting without end
-        return f"a {type(value).__name__} too large to show"
+        return f"a value too large to show ({type(value).__name__})"
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most `most` characters, its end left out where it is longer."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """A text in one line of at most `most` characters, its end left out where it is longer.
+
+    What cannot be printed, such as a terminal's control characters, is escaped.
+    """
+    start = text[: most + 1]
+    if not start.isprintable():
+        start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
+    return start if len(start) <= most else start[: most - 1] + "…"

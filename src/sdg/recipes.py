@@ -2,6 +2,7 @@
 
 A recipe's schema is a dataclass; nested sections are dataclasses too. Every fault of a file is reported in
 one error, an unknown key with the nearest known one, and any key can be overridden as `section.key=value`.
+A file is read within limits of size and depth, without anchors and aliases, and with YAML's core tags only.
 """
 
 from __future__ import annotations
@@ -13,14 +14,28 @@ import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from copy import copy
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted, shortened
 
 T = TypeVar("T")
 _MISSING: Any = object()
+
+MAX_BYTES: Final = 1 << 17
+"""Size of a recipe or a profile; those here take less than 10 kB."""
+MAX_DEPTH: Final = 16
+"""Sections and lists within one another, keys of an override included."""
+MAX_INTEGER: Final = 2**63 - 1
+"""What every library here takes for an integer."""
+_SHOWN: Final = 20
+"""Faults named in one error; of more the number is said."""
+_FAULT: Final = 200
+"""Characters of one fault, so that its sentence has 300 at most."""
+_TAGS: Final = frozenset(
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")
+)
 
 
 def load_recipe(schema: type[T], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> T:
@@ -42,7 +57,9 @@ def parse_recipe(schema: type[T], document: Mapping[str, Any], name: str = "the 
     faults: list[str] = []
     recipe = _section(schema, document, "", faults)
     if faults:
-        raise SdgError(f"{name} cannot be used: {'; '.join(faults)}.")
+        said = "; ".join(shortened(fault, _FAULT) for fault in faults[:_SHOWN])
+        more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
+        raise SdgError(f"{_named(name)} cannot be used: {said}{more}.")
     assert isinstance(recipe, schema)
     return recipe
 
@@ -66,68 +83,112 @@ def _plain(value: Any) -> Any:
 
 def _read(name: str) -> dict[str, Any]:
     try:
-        text = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        with Path(name).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:  # of bytes that are not UTF-8, of NUL in the name
+        reason = getattr(error, "strerror", None) or shortened(str(error), 80)
         raise SdgError(
-            f"{name} cannot be read as a recipe ({reason}); give the path of a YAML file."
+            f"{_named(name)} cannot be read as a recipe ({reason}); give the path of a YAML file."
         ) from None
-    document = _yaml(text, name)
+    document = _yaml(text, _named(name))
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise SdgError(f"{name} is no recipe: it holds no keys with values, such as `seed: 0`.")
+        raise SdgError(f"{_named(name)} is no recipe: it holds no keys with values, such as `seed: 0`.")
     return document
+
+
+def _named(name: str) -> str:
+    """A file's name, or the end of it where it is long."""
+    return name if len(name) <= 80 else "…" + name[-79:]
 
 
 def _yaml(text: str, name: str) -> Any:
     import yaml  # late: `sdg --help` does not need it
 
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that stands twice; YAML's own reader keeps the last and says nothing."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [
-                self.construct_object(key, deep=True)
-                for key, _ in node.value
-                if key.tag != "tag:yaml.org,2002:merge"
-            ]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} stands twice", node.start_mark
-                    )
-            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-            return mapping
-
     try:
-        return yaml.load(text, Loader)
+        return yaml.load(text, _loader())
     except RecursionError:
         raise SdgError(f"{name} is not valid YAML: it is nested too deeply.") from None
-    except ValueError as error:  # a date that is none
-        raise SdgError(f"{name} is not valid YAML: {error}.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "unreadable text"
-        raise SdgError(f"{name} is not valid YAML{where}: {problem}.") from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable text"
+        raise SdgError(f"{name} is not valid YAML{where}: {shortened(problem, _FAULT)}.") from None
+
+
+@cache
+def _loader() -> type:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Core tags only, no aliases, bounded depth, no key twice, and every fault is an error of YAML's."""
+
+        yaml_implicit_resolvers: typing.ClassVar = {
+            first: [(tag, pattern) for tag, pattern in resolvers if tag in _TAGS]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+                self._refuse("anchors and aliases are not read; write the value where it is needed", event)
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                self._refuse("it is nested too deeply", event)
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            if node.tag not in _TAGS:
+                self._refuse(f"the tag {quoted(node.tag)} is not read; write a plain value", event)
+            return node
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+                kind = node.tag.rpartition(":")[2]
+                self._refuse(f"{quoted(node.value)} is not of the kind {kind}", node)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            mapping: dict[Any, Any] = {}
+            if not isinstance(node, yaml.MappingNode):  # `!!map [1]`
+                self._refuse("a list is not of the kind map", node)
+            for key_node, value_node in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if not isinstance(key, str | int | float | bool | None):
+                    self._refuse("a key is a plain value", key_node)
+                if key in mapping:  # YAML's own reader keeps the last and says nothing
+                    self._refuse(f"the key {quoted(key)} stands twice", node)
+                mapping[key] = self.construct_object(value_node, deep=deep)
+            return mapping
+
+        def _refuse(self, problem: str, place: Any) -> typing.NoReturn:
+            raise yaml.constructor.ConstructorError(None, None, problem, place.start_mark)
+
+    return Loader
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
     """Set one value in place; items of lists are named by their number, as in `reward.scorers.0.uri`."""
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
+    parts, said = key.strip().split("."), f"--set {shortened(override, 80)}"
     if not equals or not all(parts):
-        raise SdgError(f"--set {override} has no effect; write --set section.key=value.")
-    value = _yaml(text, f"--set {override}") if text.strip() else ""
+        raise SdgError(f"{said} has no effect; write --set section.key=value.")
+    if len(parts) > MAX_DEPTH or len(text) > MAX_BYTES:
+        raise SdgError(f"{said} is longer than any recipe; write --set section.key=value.")
+    value = _yaml(text, said) if text.strip() else ""
     place: Any = document
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
+        above = shortened(".".join(parts[:depth]), 80)
         if isinstance(place, list):
-            if not part.isdigit() or int(part) >= len(place):
+            if not _is_number(part) or int(part) >= len(place):
                 raise SdgError(
-                    f"--set {override}: {'.'.join(parts[:depth])} is a list of {len(place)}; "
-                    "name an item by its number, from 0."
+                    f"{said}: {above} is a list of {len(place)}; name an item by its number, from 0."
                 )
             index: Any = int(part)
         elif isinstance(place, dict):
@@ -135,19 +196,22 @@ def _apply(document: dict[str, Any], override: str) -> None:
             if not last and place.get(part) is None:
                 place[part] = {}
         else:
-            raise SdgError(f"--set {override}: {'.'.join(parts[:depth])} is a value and has no keys.")
+            raise SdgError(f"{said}: {above} is a value and has no keys.")
         if last:
             place[index] = value
         else:
-            # A copy: what an alias of YAML's names elsewhere stays as it is.
-            place[index] = copy(place[index])
             place = place[index]
+
+
+def _is_number(part: str) -> bool:
+    """Whether a part of a key can be a place in a list: not every digit of Unicode is a number."""
+    return part.isascii() and part.isdigit() and len(part) < 10
 
 
 def _section(schema: type, document: Any, where: str, faults: list[str]) -> Any:
     """A dataclass from a mapping; faults are appended, and _MISSING stands for what could not be built."""
     if not isinstance(document, Mapping):
-        faults.append(f"{where or 'the whole file'} holds keys with values, not {document!r}")
+        faults.append(f"{where or 'the whole file'} holds keys with values, not {quoted(document)}")
         return _MISSING
     hints = typing.get_type_hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
@@ -174,9 +238,9 @@ def _section(schema: type, document: Any, where: str, faults: list[str]) -> Any:
 
 def _unknown(key: str, known: list[str], where: str) -> str:
     place = f" in {where}" if where else ""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key[:80], known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return f"{key!r} is no key{place} ({hint})"
+    return f"{quoted(key)} is no key{place} ({hint})"
 
 
 def _value(type_: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -224,14 +288,14 @@ def _plain_value(type_: Any, value: Any, where: str, faults: list[str]) -> Any:
     if type_ is bool:
         return value if isinstance(value, bool) else _fault(where, "true or false", value, faults)
     if type_ is int:
-        whole = isinstance(value, int) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
         return value if whole else _fault(where, "a whole number", value, faults)
     if type_ is float:
         return _number(value, where, faults)
     if type_ is str:
         return value if isinstance(value, str) else _fault(where, "text", value, faults)
     if type_ is Path:
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and "\0" not in value:
             return Path(value)
         return _fault(where, "a path", value, faults)
     raise TypeError(f"Recipes have no fields of type {type_!r} ({where}).")
@@ -252,5 +316,5 @@ def _number(value: Any, where: str, faults: list[str]) -> Any:
 
 
 def _fault(where: str, wanted: str, value: Any, faults: list[str]) -> Any:
-    faults.append(f"{where} is {wanted}, not {value!r}")
+    faults.append(f"{where} is {wanted}, not {quoted(value)}")
     return _MISSING

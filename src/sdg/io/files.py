@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 
 
 @contextmanager
@@ -31,15 +31,19 @@ def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise SdgError(f"{path} is a folder, but a file is needed here.") from None
     except OSError as error:
         raise SdgError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:  # of NUL in the name
+        raise SdgError(f"{quoted(str(path))} is no path: {error}.") from None
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
-    """Whole text of a UTF-8 file, with or without a byte-order mark.
+def read_text(path: str | os.PathLike[str], at_most: int = -1) -> str:
+    """Whole text of a UTF-8 file, with or without a byte-order mark; at_most: bytes, -1 for any number.
 
-    Raises SdgError where the file is missing, a folder, unreadable, empty or not UTF-8.
+    Raises SdgError where the file is missing, a folder, unreadable, empty, larger or not UTF-8.
     """
     with open_binary(path) as file:
-        content = file.read()
+        content = file.read() if at_most < 0 else file.read(at_most + 1)
+    if 0 <= at_most < len(content):
+        raise SdgError(f"{path} is larger than the {at_most:,} bytes that such a file may have.")
     if not content.strip():
         raise SdgError(f"{path} is empty.")
     try:
