@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sdg.data.formats.sdg30k import read_stored
 from sdg.defects import Status
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, path_of
 from sdg.io import jsonl
 from sdg.io.paths import PathIndex, claimed_twice
+from sdg.io.predictions import read_stored
 
 _FAILED = "The stored run got no answer for this image."
 _Row = tuple[Any, Outcome]
@@ -22,7 +22,7 @@ _Row = tuple[Any, Outcome]
 class ReplayDetector(StreamingDetector):
     """Gives each image the response stored under its path; prompts only tell apart two of the same image.
 
-    file: JSON Lines with `filepath` (or `filename`), `caption` and what `sdg.data.formats.sdg30k.read_stored` reads:
+    file: JSON Lines with `filepath` (or `filename`), `caption` and what `sdg.io.predictions` reads:
     `response` and, as `sdg diagnose` writes them, `status` and `error`. require_think: whether a missing
     think block is a fault to report. An image is found by its path as stored, else by the end of its path,
     else by its bare name, and fails where that leaves a choice.

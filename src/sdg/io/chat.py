@@ -12,6 +12,7 @@ from PIL import Image
 
 from sdg.images import png_bytes
 from sdg.io.http import PatientServer, Refused, TryAgain, Unanswered
+from sdg.io.predictions import ENDS
 
 __all__ = ["Answer", "ChatServer", "Refused", "Unanswered", "as_data_url", "read_answer"]
 
@@ -68,7 +69,7 @@ def read_answer(content: bytes) -> Answer:
         raise Refused("The server's answer is a call of a tool, and none was offered.")
     if any(error not in (None, False, "") for error in errors):
         raise TryAgain("The server's answer is an error")
-    if finish not in (None, "stop", "length"):
+    if finish not in ENDS:
         raise TryAgain("The server's answer ended neither by itself nor at the token limit")
     cut = finish == "length"
     if reasoning and "<think>" not in text:

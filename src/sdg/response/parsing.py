@@ -105,7 +105,7 @@ def _mend(text: str, require_think: bool) -> Diagnosis:
     think, reasoning = _find_think(text, tags, require_think, repairs)
     blocks = _answer_blocks(text, tags, think, repairs)
     readings = [_read(block) for block in blocks]
-    block, reading = max(zip(blocks, readings, strict=True), key=_preference)
+    _, reading = max(zip(blocks, readings, strict=True), key=_preference)
     if reading is None:
         return Diagnosis((), reasoning, Status.UNPARSEABLE, text)
     repairs += reading.repairs

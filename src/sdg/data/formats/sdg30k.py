@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, Final, Literal, get_args
 
 from sdg.defects import Defect, Diagnosis, Status
-from sdg.errors import quoted
 from sdg.io import jsonl
+from sdg.io.predictions import read_stored
 from sdg.records import (
     LABELS,
     STORED,
@@ -54,7 +54,7 @@ def read_annotations(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Recor
 def read_predictions(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
     """Stream the records of a prediction file, each response parsed leniently (see `parse_response`).
 
-    `read_stored` says which lines give a Diagnosis with status `failed`, `truncated` or `unparseable`.
+    Which lines give a Diagnosis with status `failed`, `truncated` or `unparseable`, `read_stored` says.
     Raises SdgError with file, line and reason where a line is no prediction.
     """
     _check_order(box_order)
@@ -135,31 +135,6 @@ def from_prediction(value: Mapping[str, Any], box_order: BoxOrder = "xyxy") -> R
         known |= {"status"}
     diagnosis = _reorder(read_stored(value), box_order)
     return Record(filepath, caption, diagnosis, **from_extras(value, known=known))
-
-
-def read_stored(value: Mapping[str, Any], require_think: bool = True) -> Diagnosis:
-    """The diagnosis of a stored response, as its line says how it came to be.
-
-    `failed`: `response` is null, `status` is "failed", there is an `error` or a `refusal`, or `finish_reason`
-    is neither "stop" nor "length". `truncated`: `status` is "truncated" or `finish_reason` is "length", which
-    the text need not show. Where `status` is "unparseable", a response that reads as clean stays so.
-    Raises ValueError, in one sentence, where the line holds no response.
-    """
-    response, status, finish = (value.get(key) for key in ("response", "status", "finish_reason"))
-    failed = bool(status == Status.FAILED.value or value.get("error") or value.get("refusal"))
-    failed = failed or finish not in (None, "stop", "length")
-    if not failed and "response" not in value:
-        raise ValueError("'response' is missing; where the detector failed it is null.")
-    if not isinstance(response, str | None):
-        raise ValueError(f"'response' is the detector's raw text, not {quoted(response)}.")
-    if failed or response is None:
-        return Diagnosis(status=Status.FAILED, raw=response or "")
-    diagnosis = parse_response(response, require_think=require_think)
-    if response and (status == Status.TRUNCATED.value or finish == "length"):
-        return cut_off(diagnosis)
-    if status == Status.UNPARSEABLE.value and not diagnosis.defects:
-        return replace(diagnosis, status=Status.UNPARSEABLE, repairs=())
-    return diagnosis
 
 
 def to_prediction(record: Record) -> dict[str, Any]:
