@@ -13,9 +13,9 @@ def loading_errors() -> tuple[type[Exception], ...]:
     return (*plain, SafetensorError)
 
 
-def first_line(error: Exception) -> str:
-    """What a library's error says, in one line; its name where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one short line; its name where it says nothing."""
+    return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__), 150)
 
 
 def quoted(value: object, most: int = 80) -> str:
@@ -37,3 +37,8 @@ def shortened(text: str, most: int) -> str:
     if not start.isprintable():
         start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
     return start if len(start) <= most else start[: most - 1] + "…"
+
+
+def path_end(path: str, most: int = 80) -> str:
+    """A path, or the end of it where it is longer than `most` characters, for a sentence."""
+    return shortened(path if len(path) <= most else "…" + path[1 - most :], most)

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
-from sdg.errors import SdgError, quoted, shortened
+from sdg.errors import SdgError, path_end, quoted, shortened
 
 T = TypeVar("T")
 _MISSING: Any = object()
@@ -59,7 +59,7 @@ def parse_recipe(schema: type[T], document: Mapping[str, Any], name: str = "the 
     if faults:
         said = "; ".join(shortened(fault, _FAULT) for fault in faults[:_SHOWN])
         more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
-        raise SdgError(f"{_named(name)} cannot be used: {said}{more}.")
+        raise SdgError(f"{path_end(name)} cannot be used: {said}{more}.")
     assert isinstance(recipe, schema)
     return recipe
 
@@ -91,19 +91,14 @@ def _read(name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # of bytes that are not UTF-8, of NUL in the name
         reason = getattr(error, "strerror", None) or shortened(str(error), 80)
         raise SdgError(
-            f"{_named(name)} cannot be read as a recipe ({reason}); give the path of a YAML file."
+            f"{path_end(name)} cannot be read as a recipe ({reason}); give the path of a YAML file."
         ) from None
-    document = _yaml(text, _named(name))
+    document = _yaml(text, path_end(name))
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise SdgError(f"{_named(name)} is no recipe: it holds no keys with values, such as `seed: 0`.")
+        raise SdgError(f"{path_end(name)} is no recipe: it holds no keys with values, such as `seed: 0`.")
     return document
-
-
-def _named(name: str) -> str:
-    """A file's name, or the end of it where it is long."""
-    return name if len(name) <= 80 else "…" + name[-79:]
 
 
 def _yaml(text: str, name: str) -> Any:

@@ -97,8 +97,8 @@ def may_be_clean(content: bytes) -> bool:
     body = json.loads(content)
     (choice,) = body["choices"]
     message = choice["message"]
-    trouble = [body.get("error"), choice.get("error"), message.get("error"), message.get("refusal")]
-    trouble += [message.get("tool_calls") or None, message.get("function_call") or None]
+    trouble = [part.get("error") for part in (body, choice, message)]
+    trouble += [message.get(key) or None for key in ("refusal", "tool_calls", "function_call")]
     return (
         not any(map(said, trouble))
         and choice.get("finish_reason") in ("stop", None)

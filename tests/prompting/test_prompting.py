@@ -315,13 +315,35 @@ def test_the_digest_tells_profiles_apart():
         ("name = ", "not valid TOML"),
         ("a = " + "[" * 5000, "not valid TOML"),
         ("", "is empty"),
+        ("a" + ".a" * 30_000 + " = 1", "a key of more than 16 parts"),
+        ("[" + "'a' . " * 10_000 + "a]", "a key of more than 16 parts"),
+        ('x = {"a"' + '."a b"' * 5_000 + " = 1}", "a key of more than 16 parts"),
+        ("x = " + "{a = " * 5000, "not valid TOML"),
+        ("x = " + "9" * 5000, "not valid TOML"),
+        ("# " + "x" * 200_000, "is larger than the 131,072 bytes"),
+        ("[generation]\nseed = 0x" + "f" * 5000, "a whole number, not a value too large to show"),
+        ("[generation]\nseed = 2020-01-01", "a whole number, not datetime.date"),
+        ("[generation]\nmax_new_tokens = " + "9" * 30, "a whole number, not 9999"),
+        ("[image]\nmin_pixels = 1000000000", "min_pixels is at most 67108864"),
+        ("name = [" + "[" * 200 + "]" * 200 + "]", "name is text, not [[[["),
+        ("image = 3", "image holds keys with values, not 3"),
+        ("[[image]]\nmax_pixels = 3", "image holds keys with values, not [{"),
+        ("y" * 5000 + " = 1", "is no key"),
+        ('"\\u001b[31m" = 1', "'\\x1b[31m' is no key"),
+        ('template_from = {file = "\\u0000", constant = "A"}', "file is a path, not '\\x00'"),
     ],
 )
 def test_faults_of_a_file_are_one_sentence(tmp_path, text, said):
     with pytest.raises(SdgError, match=re.escape(said)) as error:
         PromptProfile.load(write(tmp_path, text))
-    assert str(tmp_path) in str(error.value)
     assert str(error.value).endswith(".")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) <= 300
+
+
+def test_a_template_of_many_points_is_no_long_key(tmp_path):
+    text = "Look..... at a.b, www.a.example/x.html, 1.2.3, and so on. {caption}" + "\na. b. c. " * 40
+    assert PromptProfile.load(write(tmp_path, f'template = """{text}"""')).template == text
 
 
 def test_a_folder_without_a_profile_says_what_to_do(tmp_path):
@@ -407,8 +429,12 @@ def test_what_only_running_the_file_could_tell_is_refused(tmp_path, constant):
         ("def f(:", r"not valid Python \(line 1\)"),
         ("a = '\x00'", "not valid Python"),
         ("MISSING = " + " + ".join(["'a'"] * 20_000), "not valid Python"),
+        ("MISSING = " + "(" * 50_000, "not valid Python"),
+        ("MISSING = " + "-" * 100_000 + "1", "not valid Python"),
+        ("# " + "x" * 300_000, "is larger than"),
+        ("MISSING = 'aaaaaaaa'" + "\nMISSING += MISSING" * 60, "is not constant text"),
     ],
-    ids=["other names", "no names", "syntax", "null", "too deep"],
+    ids=["other names", "no names", "syntax", "null", "too deep", "brackets", "minus", "large", "doubled"],
 )
 def test_a_python_file_without_the_constant(tmp_path, source, said):
     write(tmp_path, source, "prepare.py")

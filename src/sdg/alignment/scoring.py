@@ -42,7 +42,7 @@ class FunctionDetector:
 def load_judge(uri: str) -> Detector:
     """A detector by its URI, or a named function of (picture, prompt) that returns a Diagnosis."""
     if uri.startswith(SCHEME):
-        return FunctionDetector(named_function(uri))
+        return FunctionDetector(named_function(uri, called_with=2))
     from sdg.detectors import load_detector
 
     return load_detector(uri)

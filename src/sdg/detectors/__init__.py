@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdg.detectors.base import Detector, Outcome, Pair, Source, StreamingDetector
-from sdg.errors import SdgError
+from sdg.errors import SdgError, shortened
 from sdg.io import uri as _uri
+from sdg.io.files import is_folder
 from sdg.io.uri import DetectorUri, parse_uri
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ def _checkpoint(uri: DetectorUri, kind: type[TransformersDetector]) -> Streaming
         "profile": _uri.text,
         "revision": _uri.text,
     }
-    if _uri.is_path(uri.place) and not Path(uri.place).is_dir():
+    if _uri.is_path(uri.place) and not is_folder(uri.place):
         raise SdgError(
-            f"There is no folder {uri.place}; check the path, or name a model on a hub as hf:ORG/NAME."
+            f"There is no folder {shortened(uri.place, 80)}; check the path, "
+            "or name a model on a hub as hf:ORG/NAME."
         )
     values = _with_profile(uri, known | _LOOKS)
     profile = values.pop("profile") or checkpoint_profile(uri.place, values.get("revision"))
@@ -88,7 +89,7 @@ def _openai(uri: DetectorUri) -> StreamingDetector:
         "concurrency": _uri.count,
         "timeout": _uri.seconds,
         "attempts": _uri.count,
-        "key": _uri.text,
+        "key": _uri.variable,
         "profile": _uri.text,
     }
     base_url, _, model = uri.place.partition("#")

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, failed
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.io.chat import ChatServer, Refused, Unanswered, as_data_url
 from sdg.io.http import is_address
 from sdg.prompting import PromptProfile
@@ -55,7 +55,7 @@ class OpenAIDetector(StreamingDetector):
     ) -> None:
         if not is_address(base_url):
             raise SdgError(
-                f"{base_url!r} is no address of a server; write openai:http://localhost:8000/v1#MODEL."
+                f"{quoted(base_url)} is no address of a server; write openai:http://localhost:8000/v1#MODEL."
             )
         key = os.environ.get(key_name, "")
         if not key and key_name != KEY_NAME:

@@ -15,6 +15,11 @@ from typing import BinaryIO
 from sdg.errors import SdgError, quoted
 
 
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is there and may be looked at, whatever the name: of one that none can have, too."""
+    return os.path.isdir(path)  # noqa: PTH112 (pathlib's raises for a name that is too long)
+
+
 @contextmanager
 def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open an existing file for reading bytes.

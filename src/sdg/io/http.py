@@ -43,7 +43,9 @@ class TryAgain(Exception):
 
 
 def is_address(url: str) -> bool:
-    """Whether a client can be made of it: http or https, a host, a port that is one."""
+    """Whether a client can be made of it: http or https, a host, a port that is one, no odd letters."""
+    if not (url.isascii() and url.isprintable() and " " not in url and len(url) < 2048):
+        return False
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -6,11 +6,11 @@ import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted, shortened
+from sdg.io.files import is_folder
 
 SCHEMES: Final = ("testbed", "hf", "openai", "heatmap", "replay")
 _FORMS: Final = (
@@ -36,16 +36,16 @@ def parse_uri(uri: str) -> DetectorUri:
     place, options = _split_options(uri)
     if place == "testbed":
         return DetectorUri(place, "", options)
-    if uri and Path(uri).is_dir():  # also where its name holds a question mark
+    if uri and is_folder(uri):  # also where its name holds a question mark
         return DetectorUri("hf", uri, {})
-    if place and Path(place).is_dir():
+    if place and is_folder(place):
         return DetectorUri("hf", place, options)
     scheme, _, rest = uri.partition(":")
     if scheme not in SCHEMES[1:]:
         raise _unknown(uri, scheme)
     place, options = split_address(rest) if scheme == "openai" else _split_options(rest)
     if not place:
-        raise SdgError(f"{uri!r} does not say which one; detectors are {_FORMS}.")
+        raise SdgError(f"{quoted(uri)} does not say which one; detectors are {_FORMS}.")
     return DetectorUri(scheme, place, options)
 
 
@@ -63,14 +63,15 @@ def is_path(place: str) -> bool:
 
 
 def _unknown(uri: str, scheme: str) -> SdgError:
-    near = difflib.get_close_matches(scheme, SCHEMES, n=1)
+    near = difflib.get_close_matches(scheme[:80], SCHEMES, n=1)
     if near:
-        return SdgError(f"{uri!r} is no detector; did you mean {near[0]!r}?")
+        return SdgError(f"{quoted(uri)} is no detector; did you mean {near[0]!r}?")
     if "/" in uri or uri.startswith("."):
         return SdgError(
-            f"{uri} is no folder; name a checkpoint folder that exists, or one on a hub as hf:ORG/NAME."
+            f"{shortened(uri, 80)} is no folder; name a checkpoint folder that exists, "
+            "or one on a hub as hf:ORG/NAME."
         )
-    return SdgError(f"{uri!r} is no detector; detectors are {_FORMS}.")
+    return SdgError(f"{quoted(uri)} is no detector; detectors are {_FORMS}.")
 
 
 def _split_options(text: str) -> tuple[str, dict[str, str]]:
@@ -89,19 +90,21 @@ def read_options(
     values: dict[str, Any] = {}
     for name, text in uri.options.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
-            raise SdgError(f"The {uri.scheme} {what} has no option {name!r}; {hint}")
+            near = difflib.get_close_matches(name[:80], known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}."
+            raise SdgError(f"The {uri.scheme} {what} has no option {quoted(name)}; {hint}")
         try:
             values[name] = known[name](text)
         except ValueError as error:
-            raise SdgError(f"The {uri.scheme} {what}'s option {name} is {error}, not {text!r}.") from None
+            raise SdgError(
+                f"The {uri.scheme} {what}'s option {name} is {error}, not {quoted(text)}."
+            ) from None
     return values
 
 
 def count(text: str) -> int:
     """A whole number from 1."""
-    if not (text.isdecimal() and int(text) >= 1):
+    if not (text.isdecimal() and len(text) < 10 and int(text) >= 1):
         raise ValueError("a whole number from 1")
     return int(text)
 
@@ -146,6 +149,13 @@ def text(value: str) -> str:
     """A text that is not empty."""
     if not value:
         raise ValueError("a text that is not empty")
+    return value
+
+
+def variable(value: str) -> str:
+    """The name of an environment variable."""
+    if not (value.isascii() and value.isidentifier()):
+        raise ValueError("the name of an environment variable")
     return value
 
 

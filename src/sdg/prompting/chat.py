@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdg.detectors.base import Source, picture
 from sdg.errors import SdgError
+from sdg.io.files import is_folder
 from sdg.prompting import PROFILE_FILE, PromptProfile
 
 DEFAULT = "default"
@@ -28,7 +29,7 @@ def checkpoint_profile(checkpoint: str, revision: str | None = None) -> PromptPr
 
     Raises SdgError where there is none: a detector only works with the wording it was trained on.
     """
-    if Path(checkpoint).is_dir():
+    if is_folder(checkpoint):
         if not (Path(checkpoint) / PROFILE_FILE).is_file():
             raise _no_profile(checkpoint)
         return PromptProfile.load(checkpoint)

@@ -7,9 +7,11 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, shortened
 from sdg.io.files import read_text
 
+MAX_BYTES: Final = 1 << 18
+"""Size of a file that a constant is read from, and of a text it may be put together to."""
 _METHODS: Final = ("strip", "lstrip", "rstrip")
 
 
@@ -21,7 +23,7 @@ def read_constant(path: Path, name: str) -> str:
     would in Python. Raises SdgError where the file cannot be read or parsed, has no such constant, or
     computes it in any other way.
     """
-    source = read_text(path)
+    source = read_text(path, MAX_BYTES)
     bound: dict[str, str | None] = {}  # None: bound to something that is not constant text
     try:
         with warnings.catch_warnings(action="ignore"):  # of backslashes in someone else's file
@@ -32,14 +34,14 @@ def read_constant(path: Path, name: str) -> str:
         line = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
         raise SdgError(f"{path} is not valid Python{line}; the template is read from its source.") from None
     if name not in bound:
-        known = ", ".join(key for key, text in bound.items() if text is not None)
+        known = shortened(", ".join(key for key, text in bound.items() if text is not None), 120)
         hint = f"its text constants are {known}" if known else "it has no text constants"
-        raise SdgError(f"{path} has no constant {name} at its top level; {hint}.")
+        raise SdgError(f"{path} has no constant {shortened(name, 80)} at its top level; {hint}.")
     text = bound[name]
     if text is None:
         raise SdgError(
-            f"{name} in {path} is not constant text: only literals, +, other such constants and .strip() can "
-            "be read without running the file; copy the text into the profile's template instead."
+            f"{shortened(name, 80)} in {path} is not constant text: only literals, +, other such constants "
+            "and .strip() can be read without running the file; copy the text into the profile's template."
         )
     return text
 
@@ -60,8 +62,7 @@ def _bind(statement: ast.stmt, bound: dict[str, str | None]) -> None:
         and isinstance(statement.op, ast.Add)
         and isinstance(statement.target, ast.Name)
     ):
-        before, after = bound.get(statement.target.id), _text(statement.value, bound)
-        bound[statement.target.id] = None if before is None or after is None else before + after
+        bound[statement.target.id] = _joined(bound.get(statement.target.id), _text(statement.value, bound))
     elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         bound[statement.name] = None
     else:  # an import, a condition, a loop …: what it binds is known only by running it
@@ -76,6 +77,11 @@ def _forget(node: ast.AST, bound: dict[str, str | None]) -> None:
             bound[(inner.asname or inner.name).partition(".")[0]] = None
 
 
+def _joined(left: str | None, right: str | None) -> str | None:
+    """Two texts as one; None where one is none, or the two are too long: `A = A + A` doubles each time."""
+    return None if left is None or right is None or len(left) + len(right) > MAX_BYTES else left + right
+
+
 def _text(node: ast.expr, bound: dict[str, str | None]) -> str | None:
     """The text of an expression; None where it is anything but constant text."""
     if isinstance(node, ast.Constant):
@@ -83,8 +89,7 @@ def _text(node: ast.expr, bound: dict[str, str | None]) -> str | None:
     if isinstance(node, ast.Name):
         return bound.get(node.id)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = _text(node.left, bound), _text(node.right, bound)
-        return None if left is None or right is None else left + right
+        return _joined(_text(node.left, bound), _text(node.right, bound))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         text = _text(node.func.value, bound)
         if text is not None and node.func.attr in _METHODS and not node.args and not node.keywords:

@@ -12,14 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, read_text
+from sdg.errors import SdgError, path_end, quoted, shortened
+from sdg.io.files import atomic_writer, is_folder, read_text
 from sdg.prompting.constants import read_constant
 from sdg.prompting.wording import STEPS, default_template
-from sdg.recipes import parse_recipe, to_document
+from sdg.recipes import MAX_BYTES, MAX_DEPTH, parse_recipe, to_document
 
+_KEY: Final = r"""(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY: Final = re.compile(rf"{_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{{MAX_DEPTH}}}")
 _CAPTION: Final = "\0caption\0"
 """What no template holds: where it is put in, any caption is."""
+
+MOST_PIXELS: Final = 2**26
+"""To so many pixels may a profile enlarge: it comes with a checkpoint, whoever made that."""
 
 PROFILE_FILE: Final = "sdg_profile.toml"
 """Name of the profile in a checkpoint's folder."""
@@ -58,7 +63,7 @@ class AnswerParts:
 class ImageLimits:
     """Limits in pixels before the model's own processor; None is no limit.
 
-    Raises ValueError for a limit below 1 and for min_pixels above max_pixels.
+    Raises ValueError for a limit below 1 and for min_pixels above max_pixels or above MOST_PIXELS.
     """
 
     min_pixels: int | None = None  # smaller pictures are enlarged to this area
@@ -70,6 +75,8 @@ class ImageLimits:
             limit = getattr(self, name)
             if limit is not None and limit < 1:
                 raise ValueError(f"{name} is at least 1, not {limit}.")
+        if self.min_pixels and self.min_pixels > MOST_PIXELS:
+            raise ValueError(f"min_pixels is at most {MOST_PIXELS}, not {self.min_pixels}.")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}.")
 
@@ -168,7 +175,7 @@ class PromptProfile:
         with means just that and is dropped. Raises ValueError where the caption is not text.
         """
         if not isinstance(caption, str):
-            raise ValueError(f"A caption is text, not {caption!r}.")
+            raise ValueError(f"A caption is text, not {quoted(caption)}.")
         text = self.user_text(caption)
         if self.template and self.template.startswith("<image>"):
             text = text.removeprefix("<image>")
@@ -211,23 +218,26 @@ class PromptProfile:
         Instead of `template` a file may have `template_from = {file = "prepare.py", constant = "PROMPT"}`:
         the text is read out of that Python file (relative to the profile), which is parsed, not executed.
         In an `[image]` section a limit that is not given is none. Raises SdgError naming every fault, an
-        unknown key with the nearest known one.
+        unknown key with the nearest known one, and for a file larger than any profile.
         """
         path = Path(path)
-        if path.is_dir():
+        if is_folder(path):
             path /= PROFILE_FILE
             if not path.exists():
                 raise SdgError(
-                    f"{path.parent} holds no {PROFILE_FILE}; put the profile there that the detector was "
-                    "trained with, or give one: it only works with its own wording."
+                    f"{path_end(str(path.parent))} holds no {PROFILE_FILE}; put the profile there that the "
+                    "detector was trained with, or give one: it only works with its own wording."
                 )
+        name, text = path_end(str(path)), read_text(path, MAX_BYTES)
+        if _LONG_KEY.search(text):  # tomllib takes quadratic time for these
+            raise SdgError(f"{name} is no profile: it has a key of more than {MAX_DEPTH} parts.")
         try:
-            document = tomllib.loads(read_text(path))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SdgError(f"{path} is not valid TOML: {error}.") from None
+            document = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # of numbers of thousands of digits, too
+            raise SdgError(f"{name} is not valid TOML: {shortened(str(error), 150)}.") from None
         if "template_from" in document:
             if "template" in document:
-                raise SdgError(f"{path} has both template and template_from; keep one.")
+                raise SdgError(f"{name} has both template and template_from; keep one.")
             source = parse_recipe(
                 _TemplateSource, {"template_from": document.pop("template_from")}, str(path)
             )

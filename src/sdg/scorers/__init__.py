@@ -6,23 +6,26 @@ URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `p-real:FOLDER_OR_ID`, `unified-reward
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Final, Protocol
-from urllib.parse import parse_qsl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from PIL import Image
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted, shortened
+from sdg.io.files import is_folder
 from sdg.io.named import SCHEME, named_function
-from sdg.io.uri import is_path
+from sdg.io.uri import DetectorUri, count, is_path, read_options, seconds, split_address, text
 
 Scores = list[float | None]
 """One a picture; None where it could not be scored, which is never the same as a score of 0."""
 
 
-_OPTIONS: Final = {"clip": ("processor",), "p-real": (), "unified-reward": ("parallel", "timeout")}
-"""Scheme -> the options its URI may have."""
+_OPTIONS: Final[Mapping[str, Mapping[str, Callable[[str], Any]]]] = {
+    "clip": {"processor": text},
+    "p-real": {},
+    "unified-reward": {"parallel": count, "timeout": seconds},
+}
+"""Scheme -> the options its URI may have, and what reads each."""
 
 
 class Scorer(Protocol):
@@ -47,20 +50,18 @@ class FunctionScorer:
 def load_scorer(uri: str, device: str = "cpu") -> Scorer:
     """The scorer a URI names, with its weights on `device`; raises SdgError where there is none."""
     if uri.startswith(SCHEME):
-        return FunctionScorer(named_function(uri))
+        return FunctionScorer(named_function(uri, called_with=2))
     scheme, _, rest = uri.partition(":")
-    place, _, query = rest.partition("?")
-    options = dict(parse_qsl(query))
+    place, options = split_address(rest)
     if not place or scheme not in _OPTIONS:
         raise SdgError(
-            f"{uri!r} is no scorer; scorers are clip:FOLDER_OR_ID, p-real:FOLDER_OR_ID, "
+            f"{quoted(uri)} is no scorer; scorers are clip:FOLDER_OR_ID, p-real:FOLDER_OR_ID, "
             "unified-reward:BASE_URL#MODEL and python:MODULE.FUNCTION."
         )
-    if unknown := sorted(set(options) - set(_OPTIONS[scheme])):
-        has = ", ".join(_OPTIONS[scheme]) or "none"
-        raise SdgError(f"The {scheme} scorer has no option {unknown[0]!r}; it has {has}.")
-    if scheme != "unified-reward" and is_path(place) and not Path(place).is_dir():
-        raise SdgError(f"There is no folder {place}; check the path, or name a model on a hub as ORG/NAME.")
+    values = read_options(DetectorUri(scheme, place, options), _OPTIONS[scheme], "scorer")
+    if scheme != "unified-reward" and is_path(place) and not is_folder(place):
+        where = shortened(place, 80)
+        raise SdgError(f"There is no folder {where}; check the path, or name a model on a hub as ORG/NAME.")
     if scheme == "p-real":
         from sdg.scorers.real import RealScorer
 
@@ -68,14 +69,10 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
     if scheme == "clip":
         from sdg.scorers.clip import ClipScorer
 
-        return ClipScorer(place, device=device, processor=options.get("processor"))
+        return ClipScorer(place, device=device, **values)
     from sdg.scorers.unified_reward import UnifiedReward
 
     base_url, _, model = place.partition("#")
     if not model:
-        raise SdgError(f"{uri!r} names no model; write unified-reward:BASE_URL#MODEL?timeout=60.")
-    try:
-        timeout, parallel = float(options.get("timeout", 120)), int(options.get("parallel", 16))
-    except ValueError:
-        raise SdgError(f"{uri!r}: timeout is a number of seconds, parallel a number of requests.") from None
-    return UnifiedReward(base_url, model, timeout=timeout, parallel=parallel)
+        raise SdgError(f"{quoted(uri)} names no model; write unified-reward:BASE_URL#MODEL?timeout=60.")
+    return UnifiedReward(base_url, model, **values)

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from PIL import Image
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.io.chat import ChatServer, Refused, Unanswered, as_data_url
+from sdg.io.http import is_address
 
 WEIGHTS: Final = {"Alignment": 0.8, "Coherence": 0.1, "Style": 0.1}
 QUESTION: Final = """Please judge a picture that a text-to-image model made for this caption:
@@ -76,8 +77,8 @@ class UnifiedReward:
         first_pause: float = 1.0,
     ) -> None:
         """base_url: up to and with /v1; the key is OPENAI_API_KEY, if set; the rest as in `PatientServer`."""
-        if not base_url.startswith(("http://", "https://")):
-            raise SdgError(f"{base_url!r} is no server's address; write http://HOST:PORT/v1.")
+        if not is_address(base_url):
+            raise SdgError(f"{quoted(base_url)} is no server's address; write http://HOST:PORT/v1.")
         if timeout <= 0 or parallel < 1:
             raise SdgError("A scorer's timeout is above 0 and parallel at least 1.")
         self.base_url, self.model, self.parallel = base_url, model, parallel
