@@ -46,7 +46,7 @@ class MeasureJournal:
         if resume and description.is_file():
             try:
                 before = json.loads(read_text(description))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise SdgError(f"{description} is damaged; name another folder.") from None
             refuse_changes(before, settings, free=())
             self._read(total, batch)

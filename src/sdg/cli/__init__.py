@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
 import click
 
 from sdg._version import __version__
-from sdg.errors import SdgError
+from sdg.errors import SdgError, first_line, path_end
 
 # Command -> (module that defines it under the same name, help shown in the overview).
 COMMANDS = {
@@ -69,11 +70,19 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; an SdgError or a missing extra becomes one sentence on stderr and exit code 1."""
+    """Run the command line; what can go wrong becomes one sentence on stderr and exit code 1.
+
+    That is an SdgError, a missing extra, and what the operating system refuses where nobody foresaw it.
+    """
     try:
         cli.main(args=args, prog_name="sdg", standalone_mode=True)
     except SdgError as error:
         click.echo(f"sdg: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a name that no file can have, a folder one may not look into
+        name = error.filename
+        where = f"{path_end(os.fsdecode(name))}: " if isinstance(name, str | bytes) else ""
+        click.echo(f"sdg: {where}{error.strerror or first_line(error)}.", err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]

@@ -25,7 +25,7 @@ import numpy as np
 
 from sdg.errors import SdgError
 from sdg.io import jsonl
-from sdg.io.files import atomic_writer
+from sdg.io.files import atomic_writer, real_path
 from sdg.records import Path, as_name, text_of
 
 
@@ -91,7 +91,7 @@ def write_splits(path: Path, folder: Path, assignment: Assignment) -> dict[str, 
     All files appear together, at the end. Raises SdgError where one cannot be written.
     """
     paths = {name: pathlib.Path(folder) / f"{name}.jsonl" for name in assignment.names}
-    if pathlib.Path(path).resolve() in [target.resolve() for target in paths.values()]:
+    if real_path(path) in [real_path(target) for target in paths.values()]:
         raise SdgError(f"{path} would be overwritten by one of its own splits; name another folder.")
     with ExitStack() as stack:
         files = {name: stack.enter_context(atomic_writer(target)) for name, target in paths.items()}

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
-from sdg.errors import SdgError, loading_errors
+from sdg.errors import SdgError, first_line, loading_errors
 from sdg.models.vlm import Answer, LoadedModel, rope_not_interleaved
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, parse_response
@@ -97,7 +97,7 @@ class TransformersDetector(StreamingDetector):
                 self._checkpoint, dtype=getattr(torch, self._dtype), use_safetensors=True, **place
             )
         except loading_errors() as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = first_line(error)
             raise SdgError(f"{self._checkpoint} cannot be loaded as a detector: {reason}") from error
         if rope_not_interleaved(model.config):
             _LOG.warning(

@@ -20,6 +20,11 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 (pathlib's raises for a name that is too long)
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Where a path leads, links followed as far as they lead anywhere: in a loop of them, never an error."""
+    return Path(os.path.realpath(path))
+
+
 @contextmanager
 def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open an existing file for reading bytes.
@@ -73,7 +78,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             with path.open("wb") as file:
                 yield file
             return
-        target = path.resolve()  # a link keeps pointing where it did
+        target = real_path(path)  # a link keeps pointing where it did
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
         try:

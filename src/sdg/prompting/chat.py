@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from sdg.detectors.base import Source, picture
-from sdg.errors import SdgError
+from sdg.errors import SdgError, first_line, path_end
 from sdg.io.files import is_folder
 from sdg.prompting import PROFILE_FILE, PromptProfile
 
@@ -43,7 +43,7 @@ def checkpoint_profile(checkpoint: str, revision: str | None = None) -> PromptPr
             raise SdgError(f"{checkpoint} is no folder, and the model hub cannot be reached.") from None
         raise _no_profile(checkpoint) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise SdgError(f"{checkpoint} cannot be fetched: {' '.join(str(error).split())[:300]}") from None
+        raise SdgError(f"{path_end(checkpoint)} cannot be fetched: {first_line(error)}") from None
     return PromptProfile.load(file)
 
 

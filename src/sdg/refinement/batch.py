@@ -25,6 +25,7 @@ from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.images import save_image
 from sdg.io import jsonl
+from sdg.io.files import real_path
 from sdg.refinement.editors import Editor
 from sdg.refinement.first_look import HOPELESS, Looked, look
 from sdg.refinement.heat import StoredHeat
@@ -141,9 +142,9 @@ def require_writable(out: str | os.PathLike[str]) -> None:
 
 def is_output(file: Path, out: str | os.PathLike[str]) -> bool:
     """Whether a picture was written by a run, or a dry run, into the folder `out`: by its place and name."""
-    root = Path(out).resolve()
+    root = real_path(out)
     try:
-        place = (file.parent.resolve() / file.name).relative_to(root).parts
+        place = (real_path(file.parent) / file.name).relative_to(root).parts
     except ValueError:
         return False
     kept = len(place) == 2 and place[0] == PICTURES and _DIGEST.fullmatch(file.stem)
@@ -257,7 +258,7 @@ def _row(one: _Refined, out: Path) -> Row:
 
 def _way(file: Path, out: Path) -> str:
     """The path from `out` to a file; of folders that are links the way leads from where they point to."""
-    return os.path.relpath(file.parent.resolve() / file.name, out.resolve())
+    return os.path.relpath(real_path(file.parent) / file.name, real_path(out))
 
 
 def _readable(diagnosis: Diagnosis) -> Row:

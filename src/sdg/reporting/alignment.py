@@ -94,7 +94,7 @@ def _log(path: Path) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             yield value
@@ -108,7 +108,7 @@ def _comparison(path: Path) -> dict[str, Any] | None:
         if not isinstance(document, dict) or not document["cells"]:
             raise ValueError("no generators")
         AlignmentRun((), comparison=document).table()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
         raise SdgError(f"{path} is damaged; compare again with `sdg align compare`.") from None
     return document
 

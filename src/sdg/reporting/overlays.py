@@ -11,6 +11,7 @@ from sdg.data.formats.sdg30k import from_prediction
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.images import draw_overlay, load_image, save_image
+from sdg.io.files import real_path
 from sdg.io.paths import parts
 
 
@@ -41,9 +42,9 @@ def draw_overlays(
 
 def spare_images(items: Sequence[Item], folder: str | os.PathLike[str]) -> None:
     """Raise SdgError where an overlay in `folder` would be written over one of the images."""
-    images = {item.file.resolve() for item in items}
+    images = {real_path(item.file) for item in items}
     for item in items:
-        if Path(folder, *_inside(item.filepath)).with_suffix(".png").resolve() in images:
+        if real_path(Path(folder, *_inside(item.filepath)).with_suffix(".png")) in images:
             raise SdgError(
                 f"The overlay of {item.filepath} in {folder} would replace an image; name another folder."
             )

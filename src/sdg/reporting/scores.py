@@ -78,6 +78,6 @@ def read_scores(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
             for value in document["metrics"][kind].values():
                 if not isinstance(value, int | float | None):
                     raise problem
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise problem from None
     return Path(path).stem, document

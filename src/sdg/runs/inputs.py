@@ -10,6 +10,7 @@ from typing import Any, Final
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.io import jsonl
+from sdg.io.files import real_path
 from sdg.io.paths import PathIndex
 
 _IMAGES: Final = frozenset(
@@ -34,10 +35,10 @@ def gather(
     by default its own. For other images the prompt is `prompt`, or what the JSON Lines file `prompts` says
     for their path, the end of their path or their name. leave_out: a folder inside of one of `sources` whose
     images are no inputs, such as drawings of them.
-    Raises SdgError for a source that does not exist, and for images without a prompt.
+    Raises SdgError for a source that does not exist, for images without a prompt, and where both are given.
     """
     if prompt is not None and prompts is not None:
-        raise ValueError("Give one prompt for all images or a file with the prompts, not both.")
+        raise SdgError("Give one prompt for all images or a file with the prompts, not both.")
     found: list[tuple[str, str | None, Path]] = []
     for source in sources:
         path = Path(source)
@@ -59,14 +60,14 @@ def gather(
 
 
 def _image_files(folder: Path, leave_out: Place | None) -> list[Path]:
-    drawn = None if leave_out is None else Path(leave_out).resolve()
-    if drawn == folder.resolve():
+    drawn = None if leave_out is None else real_path(leave_out)
+    if drawn == real_path(folder):
         drawn = None  # asked for by its name
     files = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in _IMAGES and not path.name.startswith(".") and path.is_file()
-        if drawn is None or drawn not in path.resolve().parents
+        if drawn is None or drawn not in real_path(path).parents
     ]
     if not files:
         raise SdgError(f"{folder} holds no images.")

@@ -51,7 +51,7 @@ def begin(out: Path, settings: Mapping[str, Mapping[str, Any]], resume: bool) ->
         try:
             before = json.loads(read_text(manifest))[group]
             different = [name for name in {**before, **values} if before.get(name) != values.get(name)]
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise SdgError(f"{manifest} is damaged, so {out} cannot be resumed; name another file.") from None
         if different:
             was, now = (

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdg.errors import SdgError, loading_errors
+from sdg.errors import SdgError, first_line, loading_errors
 
 QUESTION: Final = "Is this picture real or fake? Answer with one word only: real or fake."
 _WORDS: Final = (("real", "Real", "REAL"), ("fake", "Fake", "FAKE"))
@@ -34,7 +34,7 @@ class RealScorer:
             self.processor: Any = AutoProcessor.from_pretrained(model)
             loaded: Any = AutoModelForImageTextToText.from_pretrained(model, use_safetensors=True)
         except loading_errors() as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = first_line(error)
             raise SdgError(
                 f"p-real:{model} cannot be loaded as an image-text-to-text model ({reason})."
             ) from error

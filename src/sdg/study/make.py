@@ -21,7 +21,7 @@ from sdg.errors import SdgError
 from sdg.images import load_image
 from sdg.io import jsonl
 from sdg.io.document import load_document
-from sdg.io.files import write_text
+from sdg.io.files import real_path, write_text
 from sdg.records import optional_text, text_of
 from sdg.refinement.batch import OUTPUT
 from sdg.refinement.loop import Outcome
@@ -159,7 +159,7 @@ def draw(matches: Sequence[Match], limit: int | None, seed: int) -> list[Match]:
 
 def same_pixels(one: Path, other: Path) -> bool:
     """Whether two files show the same picture; raises SdgError where one cannot be read."""
-    if one.resolve() == other.resolve():
+    if real_path(one) == real_path(other):
         return True
     first, second = load_image(one), load_image(other)
     return first.size == second.size and first.tobytes() == second.tobytes()

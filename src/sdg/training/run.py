@@ -32,7 +32,7 @@ from transformers import (
 
 from sdg._version import __version__
 from sdg.embeddings import load_embedder
-from sdg.errors import SdgError, loading_errors
+from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.files import atomic_writer, write_text
 from sdg.io.jsonl import dump_object
 from sdg.io.uri import is_path
@@ -371,5 +371,5 @@ def _versions() -> dict[str, str]:
 
 
 def _unloadable(recipe: ModelRecipe, error: Exception) -> SdgError:
-    reason = " ".join(str(error).split())[:300]
+    reason = first_line(error)
     return SdgError(f"{recipe.checkpoint} cannot be loaded to be trained: {reason}")
