@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test test-fast lint format types check bench browser reference docs clean
+.PHONY: help install demo test test-fast fuzz lint format types check bench browser reference docs clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -24,6 +24,9 @@ test: $(STAMP)   ## run every test, the slow ones included
 
 test-fast: $(STAMP) ## run the tests that take a moment
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+fuzz: $(STAMP)   ## read spoiled responses, completions, recipes and command lines by the hundred thousand
+	SDG_FUZZ=$${SDG_FUZZ:-20} $(BIN)/python -m pytest -s $$(find tests -name 'test_*fuzz.py')
 
 lint: $(STAMP)   ## check format and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

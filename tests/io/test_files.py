@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, open_binary, read_text, write_text
+from sdg.io.files import atomic_writer, is_folder, open_binary, read_text, write_text
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -111,3 +111,34 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_half_a_surrogate_pair_costs_no_file(tmp_path):
     write_text(tmp_path / "a.txt", "a \ud83d hand")
     assert (tmp_path / "a.txt").read_text() == "a ? hand"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300, "x/" * 3000, "\x1b[31m"])
+def test_a_name_that_no_file_has_is_one_sentence(name):
+    with pytest.raises(SdgError) as caught:
+        read_text(name)
+    assert len(str(caught.value)) <= 300
+    assert str(caught.value).isprintable()
+    assert not is_folder(name)
+
+
+def test_a_file_is_read_up_to_what_it_may_have(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert read_text(tmp_path / "a", 3) == "abc"
+    with pytest.raises(SdgError, match="larger than the 2 bytes"):
+        read_text(tmp_path / "a", 2)
+    with pytest.raises(SdgError, match="larger than the 9 bytes"):
+        read_text("/dev/zero", 9)
+
+
+def test_what_is_done_with_an_open_file_raises_what_it_raises(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    with pytest.raises(ValueError, match="mine"), open_binary(tmp_path / "a"):
+        raise ValueError("mine")
+
+
+def test_a_loop_of_links_is_no_place_to_write(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert not is_folder(tmp_path / "loop")
+    with pytest.raises(SdgError, match="cannot be written"):
+        write_text(tmp_path / "loop" / "x", "a")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sdg.errors import SdgError, quoted
+from sdg.errors import SdgError, path_end, shortened
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
@@ -32,17 +32,23 @@ def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises SdgError where there is no such file, where it is a folder, or where it cannot be read.
     """
     path = Path(path)
+    name = path_end(str(path), 160)
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             yield file
     except FileNotFoundError:
-        raise SdgError(f"{path} does not exist; check the path.") from None
+        raise SdgError(f"{name} does not exist; check the path.") from None
     except IsADirectoryError:
-        raise SdgError(f"{path} is a folder, but a file is needed here.") from None
+        raise SdgError(f"{name} is a folder, but a file is needed here.") from None
     except OSError as error:
-        raise SdgError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except ValueError as error:  # of NUL in the name
-        raise SdgError(f"{quoted(str(path))} is no path: {error}.") from None
+        raise SdgError(f"{name} cannot be read: {error.strerror or error}.") from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except ValueError as error:  # of NUL and half surrogates in the name
+        raise SdgError(f"{path_end(str(path), 160)} is no path: {shortened(str(error), 80)}.") from None
 
 
 def read_text(path: str | os.PathLike[str], at_most: int = -1) -> str:
@@ -53,7 +59,7 @@ def read_text(path: str | os.PathLike[str], at_most: int = -1) -> str:
     with open_binary(path) as file:
         content = file.read() if at_most < 0 else file.read(at_most + 1)
     if 0 <= at_most < len(content):
-        raise SdgError(f"{path} is larger than the {at_most:,} bytes that such a file may have.")
+        raise SdgError(f"{path_end(str(path))} is larger than the {at_most:,} bytes that such a file may have.")
     if not content.strip():
         raise SdgError(f"{path} is empty.")
     try:
