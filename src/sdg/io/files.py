@@ -59,7 +59,7 @@ def read_text(path: str | os.PathLike[str], at_most: int = -1) -> str:
     with open_binary(path) as file:
         content = file.read() if at_most < 0 else file.read(at_most + 1)
     if 0 <= at_most < len(content):
-        raise SdgError(f"{path_end(str(path))} is larger than the {at_most:,} bytes that such a file may have.")
+        raise SdgError(f"{path_end(str(path))} is larger than the {at_most:,} bytes such a file may have.")
     if not content.strip():
         raise SdgError(f"{path} is empty.")
     try:
