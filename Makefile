@@ -26,7 +26,7 @@ test-fast: $(STAMP) ## run the tests that take a moment
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 fuzz: $(STAMP)   ## read spoiled responses, completions, recipes and command lines by the hundred thousand
-	SDG_FUZZ=$${SDG_FUZZ:-20} $(BIN)/python -m pytest -s $$(find tests -name 'test_*fuzz.py')
+	SDG_FUZZ=$${SDG_FUZZ:-10} $(BIN)/python -m pytest -s $$(find tests -name 'test_*fuzz.py')
 
 lint: $(STAMP)   ## check format and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -127,7 +127,7 @@ def check(text: str, closely: bool = True) -> Status:
 def test_mutated_responses() -> None:
     rng = random.Random(20260606)
     seen: Counter[str] = Counter()
-    for number in range(count := budget(12_000)):
+    for number in range(count := budget(20_000)):
         text = mutate(SEEDS[number % len(SEEDS)], rng, PIECES)
         seen[check(text, closely=number // len(SEEDS) % 5 == 0)] += 1
     report("responses", seen)
