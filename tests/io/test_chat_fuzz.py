@@ -10,7 +10,7 @@ from sdg.io.chat import read_answer
 from sdg.io.http import Refused, TryAgain
 from sdg.refinement.openai_editor import read_picture
 from sdg.response import cut_off, parse_response
-from sdg.scorers.unified_reward import read_scores
+from sdg.scorers.unified_reward import WEIGHTS, read_scores
 
 CLEAN = "<think>\nFine.\n</think>\n<answer>\n[]\n</answer>"
 FOUND = CLEAN.replace("[]", '[{"box_2d": [1, 2, 3, 4], "label": "artifact", "description": "a"}]')
@@ -120,7 +120,8 @@ def check(content: bytes) -> str:
         assert may_be_clean(content), content
         return "clean"
     if read_scores(answer.text) is not None:
-        assert SCORES in json.loads(content)["choices"][0]["message"]["content"]
+        lines = json.loads(content)["choices"][0]["message"]["content"].splitlines()
+        assert all(any(line.startswith(f"{name} Score") for line in lines) for name in WEIGHTS), content
         return "scores"
     return found.status.value
 
