@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from sdg.models.device import cpu_autocast
 from sdg.runs.folders import replace_folder
 from sdg.testbed.models.generator.build import TEXT_LENGTH, new_tokenizer
 from sdg.testbed.models.loop import Budget, SeededBatches, fit
@@ -112,7 +113,7 @@ def new_image_processor() -> CLIPImageProcessor:
 
 def contrastive_loss(model: CLIPModel, pixels: Tensor, ids: Tensor) -> dict[str, Tensor]:
     """Symmetric cross-entropy of pictures (B, 3, H, W) and prompts (B, T); `right` is the hit rate."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with cpu_autocast():
         output = model(pixel_values=pixels, input_ids=ids)
     logits = output.logits_per_image.float()
     target = torch.arange(len(logits))

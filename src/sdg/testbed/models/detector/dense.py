@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
 from sdg.defects import BOX_SCALE, DefectType
+from sdg.models.device import cpu_autocast
 from sdg.testbed.models.detector.build import HIDDEN, MERGE, PATCH, SIZE
 from sdg.testbed.world.scene import COLOURS, SHAPES
 
@@ -122,7 +123,7 @@ class DenseReader(nn.Module):
 
 def dense_loss(reader: DenseReader, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """`dense_losses` of what a reader makes of a batch's pictures."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with cpu_autocast():
         out = reader(batch["pictures"])
     return dense_losses(out, batch)
 

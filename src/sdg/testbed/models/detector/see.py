@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
+from sdg.models.device import cpu_autocast
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.dense import DenseReader, dense_loss, dense_targets
 from sdg.testbed.models.generator.vae import to_tensor
@@ -49,7 +50,7 @@ def sample_dense(
 def round_trip(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pictures (B, H, W, 3) as the autoencoder decodes them from their latents' means; in bf16, for speed."""
     images = to_tensor(pictures).to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with cpu_autocast():
         decoded = vae.decode(vae.encode(images).latent_dist.mode()).sample
     return ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneratio
 
 from sdg.defects import BOX_SCALE
 from sdg.errors import SdgError
+from sdg.models.device import cpu_autocast
 from sdg.runs.folders import replace_folder
 from sdg.testbed.models.detector.build import MERGE, new_model, new_processor
 from sdg.testbed.models.detector.captions import embedded_profile
@@ -72,7 +73,7 @@ class Speaker(nn.Module):
 
 def speech_loss(speaker: Speaker, batch: dict[str, Any]) -> dict[str, Tensor]:
     """Mean loss of a token plus the weighted dense loss; `words` and `numbers` apart, for the log."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with cpu_autocast():
         dense, logits = speaker(batch)
     losses = [
         token_losses(speaker, each.float(), rows) for each, rows in zip(logits, batch["rows"], strict=True)

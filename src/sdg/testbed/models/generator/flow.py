@@ -20,6 +20,7 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sdg.models.device import cpu_autocast
 from sdg.runs.folders import open_run, replace_folder
 from sdg.testbed.models.generator.build import TEXT_LENGTH, new_pipeline
 from sdg.testbed.models.generator.sampling import sample_grid
@@ -84,7 +85,7 @@ def encode_scenes(vae: AutoencoderKL, count: int, seed: int, cache: Path) -> tup
             _, prompt, scene = sample_scene(rng, split="train")
             prompts.append(prompt)
             pictures.append(render(scene))
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), cpu_autocast():
             latents = vae.encode(to_tensor(np.stack(pictures))).latent_dist.mean
         chunks.append(pack((latents.float() - shift) * scale).half())
     tokens = torch.cat(chunks)
@@ -98,7 +99,7 @@ def velocity_loss(model: TextToVelocity, batch: dict[str, Tensor], grid: Tensor)
     """Mean squared error of the velocity at logit-normal noise levels, shifted as the sampler's are."""
     clean = batch["tokens"].float()
     noisy, sigma, noise = _noised(clean)
-    with torch.autocast("cpu", torch.bfloat16):
+    with cpu_autocast():
         velocity = model(noisy, sigma, batch["clip_ids"], batch["t5_ids"], grid)
     return {"loss": (velocity.float() - (noise - clean)).square().mean()}
 
@@ -120,7 +121,7 @@ def guided_loss(
     noisy, sigma, _ = _noised(clean)
     ids = batch["clip_ids"], batch["t5_ids"]
     blank = tuple(each.expand_as(known) for each, known in zip(empty, ids, strict=True))
-    with torch.autocast("cpu", torch.bfloat16):
+    with cpu_autocast():
         with torch.no_grad():
             both = [torch.cat(pair) for pair in zip(ids, blank, strict=True)]
             asked = teacher(noisy.repeat(2, 1, 1), sigma.repeat(2), *both, grid).float()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdg.errors import SdgError, first_line, loading_errors
+from sdg.models.device import cpu_autocast
 from sdg.runs.folders import replace_folder
 from sdg.testbed.models.loop import Budget, SeededBatches, fit
 from sdg.testbed.world.layout import sample_scene
@@ -98,7 +99,7 @@ def _mess_up(picture: NDArray[np.float32], rng: np.random.Generator) -> None:
 
 def vae_loss(vae: AutoencoderKL, pictures: Tensor) -> dict[str, Tensor]:
     """Reconstruction of pixels, edges and patch means, plus a light KL to the unit normal."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with cpu_autocast():
         posterior = vae.encode(pictures).latent_dist
         decoded = vae.decode(posterior.sample()).sample
     decoded = decoded.float()
