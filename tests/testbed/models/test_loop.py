@@ -312,12 +312,18 @@ def test_the_learning_rate_rises_stands_and_falls():
 
 
 def test_muon_gets_the_inner_matrices_and_nothing_is_lost():
+    block = nn.ModuleDict({"proj_out": nn.Linear(4, 4, bias=False)})
     model = nn.ModuleDict(
-        {"embed": nn.Embedding(5, 4), "inner": nn.Linear(4, 4), "proj_out": nn.Linear(4, 2)}
+        {
+            "embed": nn.Embedding(5, 4),
+            "inner": nn.Linear(4, 4),
+            "blocks": nn.ModuleList([block]),
+            "proj_out": nn.Linear(4, 2),
+        }
     )
     model["inner"].bias.requires_grad_(False)
     matrices, others = split_parameters(model)
-    assert [id(p) for p in matrices] == [id(model["inner"].weight)]
+    assert {id(p) for p in matrices} == {id(model["inner"].weight), id(block["proj_out"].weight)}
     assert {id(p) for p in others} == {
         id(model["embed"].weight),
         id(model["proj_out"].weight),

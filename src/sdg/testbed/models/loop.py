@@ -102,7 +102,10 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        inner = parameter.ndim == 2 and not any(part in name for part in ("embed", "proj_out", "lm_head"))
+        outer = any(part in name for part in ("embed", "lm_head")) or (
+            "proj_out" in name and "blocks." not in name  # a block of FLUX's has one inside, too
+        )
+        inner = parameter.ndim == 2 and not outer
         (matrices if inner else others).append(parameter)
     return matrices, others
 
