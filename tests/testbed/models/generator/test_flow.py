@@ -5,12 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from sdg.errors import SdgError
 from sdg.testbed.models.generator import flow
 from sdg.testbed.models.generator.build import TEXT_LENGTH, new_pipeline, new_tokenizer
+from sdg.testbed.models.generator.cells import cell_targets
 from sdg.testbed.models.generator.flow import (
+    TextToVelocity,
     distil_guidance,
     encode_scenes,
     guided_loss,
@@ -21,6 +25,7 @@ from sdg.testbed.models.generator.flow import (
 from sdg.testbed.models.generator.sampling import held_out_prompts, sample_grid, sample_pictures
 from sdg.testbed.models.generator.vae import new_vae
 from sdg.testbed.models.packaged import load_generator
+from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.prompts import parse_prompt, split_of
 
 
@@ -83,18 +88,51 @@ def test_the_loss_is_zero_for_the_true_velocity_and_the_variance_for_none():
     assert float(still["loss"]) == pytest.approx(2, rel=0.15)  # noise − picture, both of variance 1
 
 
+def test_what_cells_show_is_learned_beside_the_velocity(pipeline):
+    model = TextToVelocity(pipeline, cells=True)
+    scenes = [sample_scene(np.random.default_rng(i))[2] for i in range(4)]
+    ids = torch.ones(4, TEXT_LENGTH, dtype=torch.long)
+    batch = {"tokens": torch.randn(4, 64, 32), "clip_ids": ids, "t5_ids": ids, **cell_targets(scenes)}
+    grid = FluxPipeline._prepare_latent_image_ids(1, 8, 8, "cpu", torch.float32)
+    parts = velocity_loss(model, batch, grid)
+    assert parts["loss"].item() == pytest.approx(
+        float(parts["velocity"].detach() + flow.CELL_WEIGHT * parts["cells"].detach()), rel=1e-5
+    )
+    parts["cells"].backward()
+    blocks = pipeline.transformer.single_transformer_blocks
+    # At the start every block is the identity and its gate alone can move; blocks after the middle cannot.
+    assert blocks[1].norm.linear.weight.grad.any()
+    assert blocks[-1].norm.linear.weight.grad is None
+    model.zero_grad()
+
+
 def test_encoded_scenes_are_of_the_train_split_and_kept(tmp_path):
     vae = calibrated_vae()
     cache = tmp_path / "latents.safetensors"
-    tokens, prompts = encode_scenes(vae, 3, 1, cache)
+    tokens, prompts, scenes = encode_scenes(vae, 3, 1, cache)
     assert tokens.shape == (3, 64, 32)
+    assert len(scenes) == len(prompts) == 3
     assert {split_of(parse_prompt(prompt)) for prompt in prompts} == {"train"}
     before = cache.stat().st_mtime_ns
-    again, same_prompts = encode_scenes(vae, 3, 1, cache)
+    again, same_prompts, same_scenes = encode_scenes(vae, 3, 1, cache)
     assert torch.equal(tokens, again)
-    assert same_prompts == prompts
+    assert (same_prompts, same_scenes) == (prompts, scenes)
     assert cache.stat().st_mtime_ns == before
     assert [path.name for path in tmp_path.iterdir()] == ["latents.safetensors"]
+
+
+def test_more_scenes_begin_with_the_ones_that_are_encoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "CHUNK", 2)
+    vae, cache = calibrated_vae(), tmp_path / "latents.safetensors"
+    few, few_prompts, _ = encode_scenes(vae, 3, 1, cache)
+    marked = torch.full_like(load_file(cache)["tokens"], 7)
+    save_file({"tokens": marked}, cache)  # what is encoded is not encoded again
+    more, prompts, _ = encode_scenes(vae, 5, 1, cache)
+    assert torch.equal(more[:4], marked)
+    assert prompts[:3] == few_prompts
+    once, _, _ = encode_scenes(vae, 5, 1, tmp_path / "at once.safetensors")
+    assert torch.equal(once[4], more[4])
+    assert torch.equal(once[:3], few)
 
 
 def test_a_few_steps_of_training_are_saved_as_a_pipeline_and_can_be_resumed(tmp_path, monkeypatch):
@@ -110,6 +148,26 @@ def test_a_few_steps_of_training_are_saved_as_a_pipeline_and_can_be_resumed(tmp_
     loaded = load_generator(run / "pipeline")
     for name, value in trained.transformer.state_dict().items():
         assert torch.equal(value, loaded.transformer.state_dict()[name]), name
+
+
+def test_training_further_keeps_what_is_learned_and_wakes_what_no_gradient_reaches(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "sample_grid", lambda pipeline: Image.new("RGB", (8, 8)))
+    calibrated_vae().save_pretrained(tmp_path / "vae")
+    known = new_pipeline(calibrated_vae(), seed=1)
+    embedders = known.transformer.time_text_embed
+    for parameter in embedders.parameters():
+        torch.nn.init.zeros_(parameter)
+    settings = {"steps": 1, "batch_size": 2, "scenes": 2, "learning_rate": 1e-4}
+    further = train_generator(tmp_path / "vae", tmp_path / "run", start_from=known, **settings)
+    before, after = known.transformer.state_dict(), further.transformer.state_dict()
+    assert all(after[name].any() for name in after if "time_text_embed" in name and "weight" in name)
+    drift = max(float((after[n] - before[n]).abs().max()) for n in before if "time_text_embed" not in n)
+    assert drift < 1e-2
+    assert not any(value.any() for value in embedders.state_dict().values())  # the given one stays
+    wider = new_pipeline(calibrated_vae())
+    wider.transformer = FluxTransformer2DModel(num_layers=1, num_single_layers=1, num_attention_heads=2)
+    with pytest.raises(SdgError, match="transformer to start from is of another shape"):
+        train_generator(tmp_path / "vae", tmp_path / "other", start_from=wider, **settings)
 
 
 def test_training_without_an_autoencoder_is_a_sentence(tmp_path):

@@ -7,6 +7,7 @@ Afterwards it can learn to do in one pass what classifier-free guidance does in 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,34 +16,51 @@ from typing import Any, Final
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
-from numpy.typing import NDArray
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sdg.models.device import cpu_autocast
+from sdg.errors import SdgError, first_line
+from sdg.models.device import cpu_autocast, cpu_autocast_dtype
 from sdg.runs.folders import open_run, replace_folder
 from sdg.testbed.models.generator.build import TEXT_LENGTH, new_pipeline
+from sdg.testbed.models.generator.cells import CellHead, cell_loss, cell_targets
 from sdg.testbed.models.generator.sampling import sample_grid
 from sdg.testbed.models.generator.vae import load_vae, to_tensor
 from sdg.testbed.models.loop import Budget, SeededBatches, fit
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.renderer import render
+from sdg.testbed.world.scene import Scene
 
+CHUNK: Final = 64
+"""Scenes that are drawn from one random generator and encoded at once."""
+KEPT_EVERY: Final = 64
+"""Chunks after which encoded scenes are written to the cache."""
+CELL_WEIGHT: Final = 0.05
+"""Weight of what cells show against the velocity's error."""
 UNPROMPTED: Final = 0.08
 """Share of training pictures whose prompt is left out, for classifier-free guidance."""
 
 
 class TextToVelocity(nn.Module):
-    """What is trained: the transformer and both text encoders of a pipeline, in one module."""
+    """What is trained: the transformer and both text encoders of a pipeline, in one module.
 
-    def __init__(self, pipeline: FluxPipeline) -> None:
+    cells: with a head that tells from the tokens in the middle of the transformer what each cell will show.
+    """
+
+    def __init__(self, pipeline: FluxPipeline, *, cells: bool = False) -> None:
         super().__init__()
+        self.cells = CellHead(pipeline.transformer.inner_dim) if cells else None
         self.transformer, self.clip, self.t5 = (
             pipeline.transformer,
             pipeline.text_encoder,
             pipeline.text_encoder_2,
         )
+        if cpu_autocast_dtype() is torch.bfloat16:
+            # The backward pass of the CPU's fused attention is slow in bfloat16: plain products take half
+            # the time, unless they are done in float32 after all.
+            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+            self.transformer.set_attention_backend("_native_math")
 
     def forward(
         self, tokens: Tensor, sigma: Tensor, clip_ids: Tensor, t5_ids: Tensor, grid: Tensor
@@ -60,48 +78,84 @@ class TextToVelocity(nn.Module):
         )[0]
         return velocity
 
+    @property
+    def middle(self) -> nn.Module:
+        """The block whose image tokens the head for cells sees."""
+        blocks = self.transformer.single_transformer_blocks
+        return blocks[len(blocks) // 3]
+
+    def compile_blocks(self) -> None:
+        """Compile the transformer's blocks, all but `middle`: what it passes on is looked at from outside."""
+        blocks = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+        for block in blocks:
+            if block is not self.middle:
+                # The pattern matcher would put the fused attention back in.
+                block.compile(options={"pattern_matcher": False})
+
+    def velocity_and_cells(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, and what the head tells of each cell (B, L, …)."""
+        assert self.cells is not None
+        seen: list[Tensor] = []
+        with self.middle.register_forward_hook(lambda module, args, out: seen.append(out[1])):
+            velocity = self(*given)
+        return velocity, self.cells(seen[0])
+
 
 def pack(latents: Tensor) -> Tensor:
     """(B, C, H, W) latents to (B, H/2·W/2, 4C) tokens, as FLUX packs them."""
     return FluxPipeline._pack_latents(latents, *latents.shape)
 
 
-def encode_scenes(vae: AutoencoderKL, count: int, seed: int, cache: Path) -> tuple[Tensor, list[str]]:
-    """Latents (count, L, 4C) half precision and prompts of training scenes; made once and kept in `cache`."""
+def encode_scenes(
+    vae: AutoencoderKL, count: int, seed: int, cache: Path
+) -> tuple[Tensor, list[str], list[Scene]]:
+    """Latents (count, L, 4C) in half precision, prompts and contents of training scenes.
+
+    The latents are kept in `cache`. One that holds fewer, because it was made for fewer or was interrupted,
+    is continued: scene i is the same whatever the count.
+    """
+    scenes: list[Scene] = []
     prompts: list[str] = []
-    rng = np.random.default_rng((seed, 77))
-    if cache.exists():
-        tokens = load_file(cache)["tokens"]
-        for _ in range(count):
-            prompts.append(sample_scene(rng, split="train")[1])
-        if len(tokens) == count:
-            return tokens, prompts
-        prompts, rng = [], np.random.default_rng((seed, 77))
-    chunks = []
-    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
-    for start in track(range(0, count, 64), description="encoding scenes"):
-        pictures: list[NDArray[np.uint8]] = []
-        for _ in range(min(64, count - start)):
+    for chunk in range(math.ceil(count / CHUNK)):
+        rng = np.random.default_rng((seed, 77, chunk))
+        for _ in range(CHUNK):
             _, prompt, scene = sample_scene(rng, split="train")
             prompts.append(prompt)
-            pictures.append(render(scene))
+            scenes.append(scene)
+    parts = [load_file(cache)["tokens"]] if cache.exists() else []
+    done = len(parts[0]) if parts else 0
+    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
+    for start in track(range(done, len(scenes), CHUNK), description="encoding scenes", disable=done >= count):
+        pictures = to_tensor(np.stack([render(scene) for scene in scenes[start : start + CHUNK]]))
         with torch.no_grad(), cpu_autocast():
-            latents = vae.encode(to_tensor(np.stack(pictures))).latent_dist.mean
-        chunks.append(pack((latents.float() - shift) * scale).half())
-    tokens = torch.cat(chunks)
-    fresh = cache.with_name(f".{cache.name}.writing")
-    save_file({"tokens": tokens}, fresh)
-    fresh.replace(cache)
-    return tokens, prompts
+            latents = vae.encode(pictures.to(memory_format=torch.channels_last)).latent_dist.mean
+        parts.append(pack((latents.float() - shift) * scale).half())
+        if len(parts) > KEPT_EVERY or start + CHUNK >= len(scenes):
+            parts = [torch.cat(parts)]
+            fresh = cache.with_name(f".{cache.name}.writing")
+            save_file({"tokens": parts[0]}, fresh)
+            fresh.replace(cache)
+    return parts[0][:count], prompts[:count], scenes[:count]
 
 
 def velocity_loss(model: TextToVelocity, batch: dict[str, Tensor], grid: Tensor) -> dict[str, Tensor]:
-    """Mean squared error of the velocity at logit-normal noise levels, shifted as the sampler's are."""
+    """Mean squared error of the velocity at logit-normal noise levels, shifted as the sampler's are.
+
+    A model with a head for cells learns what they show as well, where the batch has it: part `cells`.
+    """
     clean = batch["tokens"].float()
     noisy, sigma, noise = _noised(clean)
+    given = noisy, sigma, batch["clip_ids"], batch["t5_ids"], grid
     with cpu_autocast():
-        velocity = model(noisy, sigma, batch["clip_ids"], batch["t5_ids"], grid)
-    return {"loss": (velocity.float() - (noise - clean)).square().mean()}
+        if getattr(model, "cells", None) is None:
+            velocity, told = model(*given), None
+        else:
+            velocity, told = model.velocity_and_cells(*given)
+    error = (velocity.float() - (noise - clean)).square().mean()
+    if told is None:
+        return {"loss": error}
+    cells = cell_loss(told, batch)
+    return {"loss": error + CELL_WEIGHT * cells, "velocity": error, "cells": cells}
 
 
 def guided_loss(
@@ -154,15 +208,21 @@ def train_generator(
     resume: bool = False,
     max_minutes: float | None = None,
     learning_rate: float = 1.5e-3,
+    decay: float = 0.5,
+    start_from: FluxPipeline | None = None,
+    compiled: bool = False,
 ) -> FluxPipeline:
     """Train and save the pipeline to out/pipeline, with a grid of held-out prompts beside each checkpoint.
 
-    vae_folder: what `train_vae` wrote to out/vae. Raises SdgError where it holds none, and as `fit`.
+    vae_folder: what `train_vae` wrote to out/vae. decay: share of the steps, at the end, over which the
+    learning rate falls; a resumed run may change it, and the steps. start_from: pipeline of the same shape
+    whose transformer and text encoders are trained further. compiled: compile the transformer's blocks first,
+    which takes a minute and a C++ compiler. Raises SdgError where there is no autoencoder, and as `fit`.
     """
     vae = load_vae(vae_folder)
     open_run(out, resume)  # a run in the way is said before scenes are encoded for minutes
-    pipeline = new_pipeline(vae, seed)
-    known = _encoded(pipeline, scenes, seed, out)
+    pipeline = new_pipeline(vae, seed) if start_from is None else _trainable(start_from, vae, seed)
+    known = _encoded(pipeline, scenes, seed, out / "latents.safetensors")
 
     def draw(rng: np.random.Generator) -> dict[str, Tensor]:
         batch = known.draw(rng, batch_size)
@@ -171,11 +231,14 @@ def train_generator(
             batch[name] = torch.where(unprompted, empty, batch[name])
         return batch
 
-    model = TextToVelocity(pipeline)
+    model = TextToVelocity(pipeline, cells=True)
+    if compiled:
+        model.compile_blocks()
     budget = Budget(
         steps=steps,
         learning_rate=learning_rate,
         warmup=300,
+        decay=decay,
         ema=0.999,
         save_every=500,
         report_every=50,
@@ -208,7 +271,7 @@ def distil_guidance(
     to out/pipeline; the given pipeline stays as it is. Raises SdgError as `fit`.
     """
     open_run(out, resume)
-    known = _encoded(pipeline, scenes, seed, out)
+    known = _encoded(pipeline, scenes, seed, out / "latents.safetensors")
     teacher = TextToVelocity(pipeline).requires_grad_(False).eval()
     student = copy.deepcopy(teacher).requires_grad_(True)
     budget = Budget(
@@ -231,26 +294,49 @@ def distil_guidance(
 
 @dataclass(frozen=True)
 class _Encoded:
-    """Scenes as the transformer has them: tokens (N, L, 4C), ids (N, TEXT_LENGTH), those of no prompt."""
+    """Scenes as the transformer has them, by name, and what a batch needs besides.
 
-    tokens: Tensor
-    clip_ids: Tensor
-    t5_ids: Tensor
+    tokens (N, L, 4C), clip_ids and t5_ids (N, TEXT_LENGTH), and `cell_targets`; empty: ids of no prompt.
+    """
+
+    scenes: dict[str, Tensor]
     empty: tuple[Tensor, Tensor]
     grid: Tensor
 
     def draw(self, rng: np.random.Generator, count: int) -> dict[str, Tensor]:
-        rows = torch.from_numpy(rng.integers(0, len(self.tokens), count))
-        return {"tokens": self.tokens[rows], "clip_ids": self.clip_ids[rows], "t5_ids": self.t5_ids[rows]}
+        rows = torch.from_numpy(rng.integers(0, len(self.scenes["tokens"]), count))
+        return {name: values[rows] for name, values in self.scenes.items()}
 
 
-def _encoded(pipeline: FluxPipeline, scenes: int, seed: int, out: Path) -> _Encoded:
-    tokens, prompts = encode_scenes(pipeline.vae, scenes, seed, out / "latents.safetensors")
-    clip_ids, t5_ids = (_tokenize(t, prompts) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
-    empty = _tokenize(pipeline.tokenizer, [""])[0], _tokenize(pipeline.tokenizer_2, [""])[0]
+def _encoded(pipeline: FluxPipeline, count: int, seed: int, cache: Path) -> _Encoded:
+    tokens, prompts, scenes = encode_scenes(pipeline.vae, count, seed, cache)
+    tokenizers = pipeline.tokenizer, pipeline.tokenizer_2
+    clip_ids, t5_ids = (_tokenize(tokenizer, prompts) for tokenizer in tokenizers)
     side = int(tokens.shape[1] ** 0.5)
-    grid = FluxPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32)
-    return _Encoded(tokens, clip_ids, t5_ids, empty, grid)
+    return _Encoded(
+        {"tokens": tokens, "clip_ids": clip_ids, "t5_ids": t5_ids, **cell_targets(scenes)},
+        empty=(_tokenize(tokenizers[0], [""])[0], _tokenize(tokenizers[1], [""])[0]),
+        grid=FluxPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32),
+    )
+
+
+def _trainable(pipeline: FluxPipeline, vae: AutoencoderKL, seed: int) -> FluxPipeline:
+    """The weights of a trained pipeline in a new one around the autoencoder.
+
+    Embedders and modulation that never left zero together would never be reached by a gradient: such
+    embedders begin anew.
+    """
+    fresh = new_pipeline(vae, seed)
+    for name in ("transformer", "text_encoder", "text_encoder_2"):
+        known = dict(getattr(pipeline, name).state_dict())
+        for key, value in known.items():
+            if "embed" in key and not value.any():
+                known[key] = getattr(fresh, name).state_dict()[key]
+        try:
+            getattr(fresh, name).load_state_dict(known)
+        except RuntimeError as error:
+            raise SdgError(f"The {name} to start from is of another shape: {first_line(error)}.") from error
+    return fresh
 
 
 def _fit(
