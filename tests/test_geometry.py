@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdg.geometry import diou, iou, paired_diou, paired_iou, rasterize
+from sdg.geometry import diou, iou, paired_diou, paired_iou, rasterize, touched_pixels
 
 
 @st.composite
@@ -105,6 +106,14 @@ def test_touch_is_every_cell_with_a_common_area(box, grid):
         for row in range(height)
     ]
     assert rasterize([box], grid)[0].tolist() == expected
+
+
+@given(boxes(), st.tuples(st.integers(1, 5000), st.integers(1, 5000)))
+def test_touched_pixels_are_bounded_by_the_box_rounded_outwards(box, size):
+    ends = [(Fraction(value * side, 1000)) for value, side in zip(box, (*size, *size), strict=True)]
+    expected = [*map(math.floor, ends[:2]), *map(math.ceil, ends[2:])]
+    assert touched_pixels([box], size).tolist() == [expected]
+    assert touched_pixels([], size).shape == (0, 4)
 
 
 @given(box_lists, grids)

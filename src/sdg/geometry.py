@@ -59,23 +59,31 @@ def rasterize(boxes: ArrayLike, grid: tuple[int, int], mode: RasterMode = "touch
     likewise, so that no box vanishes. "truncate": both ends rounded down, as in the authors' code; a box
     thinner than a cell may cover none. Integer arithmetic throughout, so that no edge is rounded away.
     """
-    array = as_boxes(boxes)
-    if array.dtype.kind == "f":
-        raise ValueError("Boxes to rasterise are integers from 0 to 1000; round them first.")
     height, width = (int(n) for n in grid)
     if height < 1 or width < 1:
         raise ValueError(f"A grid has at least one row and one column, not {grid}.")
-    cells = np.array([width, height], np.int64)
-    first = array[:, :2] * cells // BOX_SCALE  # (N, 2): column, row
-    if mode == "touch":
-        end = -(-array[:, 2:] * cells // BOX_SCALE)
-    elif mode == "truncate":
-        end = array[:, 2:] * cells // BOX_SCALE
-    else:
-        raise ValueError(f"A box is rasterised by 'touch' or 'truncate', not {mode!r}.")
-    columns = _between(first[:, 0], end[:, 0], width)
-    rows = _between(first[:, 1], end[:, 1], height)
+    cells = touched_pixels(boxes, (width, height), mode)
+    columns = _between(cells[:, 0], cells[:, 2], width)
+    rows = _between(cells[:, 1], cells[:, 3], height)
     return rows[:, :, None] & columns[:, None, :]
+
+
+def touched_pixels(
+    boxes: ArrayLike, size: tuple[int, int], mode: RasterMode = "touch"
+) -> NDArray[np.int64]:
+    """The pixels of a picture of (width, height) that boxes touch, as boxes of pixels: (N, 4) ints -> (N, 4).
+
+    x0, y0, x1, y1: the first column and row inside, and the first ones outside. Never empty, but for the mode
+    "truncate"; see `rasterize`.
+    """
+    array = as_boxes(boxes)
+    if array.dtype.kind == "f":
+        raise ValueError("Boxes to rasterise are integers from 0 to 1000; round them first.")
+    if mode not in ("touch", "truncate"):
+        raise ValueError(f"A box is rasterised by 'touch' or 'truncate', not {mode!r}.")
+    low, high = array[:, :2] * size, array[:, 2:] * size
+    end = high if mode == "truncate" else high + BOX_SCALE - 1  # rounds up
+    return np.concatenate([low, end], axis=1) // BOX_SCALE
 
 
 def _between(first: NDArray, end: NDArray, length: int) -> NDArray[np.bool_]:

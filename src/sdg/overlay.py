@@ -15,7 +15,8 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sdg.defects import BOX_SCALE, Defect, DefectType
+from sdg.defects import Defect, DefectType
+from sdg.geometry import touched_pixels
 
 Rect = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are the first column and row outside."""
@@ -52,7 +53,9 @@ def draw_overlay(
     canvas = _display_copy(image, min_side)
     draw = ImageDraw.Draw(canvas)
     line, text_size = _scale(canvas.size)
-    boxes = [_pixel_box(defect, canvas.size) for defect in defects]
+    boxes: list[Rect] = [
+        (x0, y0, x1, y1) for x0, y0, x1, y1 in touched_pixels([d.box for d in defects], canvas.size).tolist()
+    ]
     # Large boxes first, so that a small box inside a large one stays on top.
     for i in sorted(range(len(defects)), key=lambda i: -_area(boxes[i])):
         _draw_box(draw, boxes[i], canvas.size, line, defects[i].type)
@@ -75,14 +78,6 @@ def _scale(size: tuple[int, int]) -> tuple[int, int]:
     """Line width and text size in pixels: in proportion to the image's mean side, with a legible minimum."""
     side = sqrt(size[0] * size[1])
     return max(2, round(side / 256)), max(13, round(side / 45))
-
-
-def _pixel_box(defect: Defect, size: tuple[int, int]) -> Rect:
-    """The pixels a box touches; never empty."""
-    x0, y0, x1, y1 = defect.box
-    width, height = size
-    low = x0 * width // BOX_SCALE, y0 * height // BOX_SCALE
-    return *low, ceil(x1 * width / BOX_SCALE), ceil(y1 * height / BOX_SCALE)
 
 
 def _area(rect: Rect) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.defects import Defect, Status
+from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Status
 from sdg.evaluation.columns import TYPES, Columns
 from sdg.evaluation.metrics import METRICS, PAPER_METRICS
 from sdg.evaluation.scoring import Pairs
@@ -19,9 +19,6 @@ Metrics = dict[str, dict[str, float | None]]
 
 Intervals = dict[str, dict[str, tuple[float, float] | None]]
 """Type -> metric -> 95 % bounds, None where the metric is undefined."""
-
-UNKNOWN_IMPORTANCE = 50.0
-"""Weight of an error whose importance is not known, when cases are ranked."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

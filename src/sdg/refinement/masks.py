@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdg.defects import BOX_SCALE, Defect
+from sdg.defects import Defect
+from sdg.geometry import touched_pixels
 
 Mask = NDArray[np.float64]
 
@@ -94,10 +95,8 @@ def changed_share(before: Image.Image, after: Image.Image) -> float:
 
 def _distances(defect: Defect, size: tuple[int, int]) -> NDArray[np.float64]:
     """(H, W), how many pixels each one is away from those that a defect's box touches."""
-    width, height = size
-    x0, y0, x1, y1 = defect.box
-    dx = _distance(width, x0 * width // BOX_SCALE, -(-x1 * width // BOX_SCALE))
-    dy = _distance(height, y0 * height // BOX_SCALE, -(-y1 * height // BOX_SCALE))
+    ((x0, y0, x1, y1),) = touched_pixels([defect.box], size).tolist()
+    dx, dy = _distance(size[0], x0, x1), _distance(size[1], y0, y1)
     return np.hypot(dy[:, None], dx[None, :])
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sdg.defects import BOX_SCALE, UNKNOWN_IMPORTANCE, Defect, DefectType, Diagnosis
+from sdg.defects import UNKNOWN_IMPORTANCE, Defect, DefectType, Diagnosis
 from sdg.errors import SdgError
+from sdg.geometry import touched_pixels
 from sdg.refinement.masks import Mask, as_picture, box_mask, heat_mask, strength_map
 
 SMALLEST_SIDE: Final = 16
@@ -201,13 +202,9 @@ def draw_frames(picture: Image.Image, defects: Sequence[Defect]) -> Image.Image:
     """A copy of the picture, at its own size, with a red frame along the pixels each box touches."""
     marked = picture.convert("RGB").copy()
     draw = ImageDraw.Draw(marked)
-    width, height = marked.size
     line = max(1, round(min(marked.size) / 200))
-    for defect in defects:
-        x0, y0, x1, y1 = defect.box
-        low = x0 * width // BOX_SCALE, y0 * height // BOX_SCALE
-        high = -(-x1 * width // BOX_SCALE) - 1, -(-y1 * height // BOX_SCALE) - 1
-        draw.rectangle((low, high), outline=_BOX_COLOUR, width=line)
+    for x0, y0, x1, y1 in touched_pixels([defect.box for defect in defects], marked.size).tolist():
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=_BOX_COLOUR, width=line)
     return marked
 
 
