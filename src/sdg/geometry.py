@@ -68,9 +68,7 @@ def rasterize(boxes: ArrayLike, grid: tuple[int, int], mode: RasterMode = "touch
     return rows[:, :, None] & columns[:, None, :]
 
 
-def touched_pixels(
-    boxes: ArrayLike, size: tuple[int, int], mode: RasterMode = "touch"
-) -> NDArray[np.int64]:
+def touched_pixels(boxes: ArrayLike, size: tuple[int, int], mode: RasterMode = "touch") -> NDArray[np.int64]:
     """The pixels of a picture of (width, height) that boxes touch, as boxes of pixels: (N, 4) ints -> (N, 4).
 
     x0, y0, x1, y1: the first column and row inside, and the first ones outside. Never empty, but for the mode

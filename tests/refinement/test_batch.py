@@ -20,7 +20,7 @@ from sdg.detectors.replay import ReplayDetector
 from sdg.errors import SdgError
 from sdg.refinement import EditResult
 from sdg.refinement.batch import OUTPUT, Plan, is_output, refine_all
-from sdg.refinement.first_look import CHUNK, HOPELESS, look
+from sdg.refinement.sources import CHUNK, FATAL_ERRORS, read_sources
 from sdg.reporting.refinement import read_refinements
 
 SIZE = (32, 32)
@@ -207,7 +207,7 @@ FINE, REFUSED, UNANSWERED, CLEAN = (40, 40, 40), (40, 90, 0), (255, 255, 255), (
 def test_an_editor_or_detector_that_is_down_ends_the_run_and_what_was_done_is_kept(
     tmp_path: Path, concurrency: int, colour: tuple, sentence: str
 ) -> None:
-    source = pictures(tmp_path / "in", FINE, *[colour] * 3 * HOPELESS)
+    source = pictures(tmp_path / "in", FINE, *[colour] * 3 * FATAL_ERRORS)
     rows = []
     with pytest.raises(SdgError, match=sentence):
         run(
@@ -217,7 +217,7 @@ def test_an_editor_or_detector_that_is_down_ends_the_run_and_what_was_done_is_ke
             on_result=lambda row, _: rows.append(row),
         )
     # With two at a time the one that works may end among the others, and they are counted anew.
-    assert len(rows) == HOPELESS + 1 if concurrency == 1 else len(rows) <= 2 * HOPELESS
+    assert len(rows) == FATAL_ERRORS + 1 if concurrency == 1 else len(rows) <= 2 * FATAL_ERRORS
 
     class Back(Halver):
         def _one(self, request):
@@ -228,29 +228,29 @@ def test_an_editor_or_detector_that_is_down_ends_the_run_and_what_was_done_is_ke
             Image.new("RGB", SIZE, FINE).save(file)
     summary, _ = run(source, tmp_path / "out", Back(), resume=True)
     assert summary.failed == ()
-    assert summary.pictures == 3 * HOPELESS + 1
+    assert summary.pictures == 3 * FATAL_ERRORS + 1
     assert summary.worked_on == summary.pictures - sum(row["status"] == "improved" for row in rows)
 
 
 def test_clean_and_unreadable_pictures_say_nothing_about_an_editor_that_is_down(tmp_path: Path) -> None:
-    source = pictures(tmp_path / "in", *[REFUSED, CLEAN] * HOPELESS, REFUSED)
+    source = pictures(tmp_path / "in", *[REFUSED, CLEAN] * FATAL_ERRORS, REFUSED)
     (source / "05.png").write_bytes(b"no picture")
     with pytest.raises(SdgError, match="could not be edited"):
         run(source, tmp_path / "out")
 
 
 def test_failures_between_successes_end_no_run(tmp_path: Path) -> None:
-    source = pictures(tmp_path / "in", *[REFUSED, UNANSWERED, FINE] * (HOPELESS + 1))
+    source = pictures(tmp_path / "in", *[REFUSED, UNANSWERED, FINE] * (FATAL_ERRORS + 1))
     summary, _ = run(source, tmp_path / "out")
-    assert len(summary.failed) == 2 * (HOPELESS + 1)
+    assert len(summary.failed) == 2 * (FATAL_ERRORS + 1)
 
 
 def test_pictures_that_always_fail_do_not_bar_the_way_of_a_resumed_run(tmp_path: Path) -> None:
-    source = pictures(tmp_path / "in", *[REFUSED] * (HOPELESS + 1), *[FINE] * 3)
+    source = pictures(tmp_path / "in", *[REFUSED] * (FATAL_ERRORS + 1), *[FINE] * 3)
     with pytest.raises(SdgError, match="in a row"):
         run(source, tmp_path / "out")
     summary, _ = run(source, tmp_path / "out", resume=True)
-    assert summary.outcomes == {"failed": HOPELESS + 1, "improved": 3}
+    assert summary.outcomes == {"failed": FATAL_ERRORS + 1, "improved": 3}
 
 
 def test_a_detector_that_dies_while_edits_are_judged_ends_the_run(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_detector_that_dies_while_edits_are_judged_ends_the_run(tmp_path: Path
         def _one(self, request):
             return EditResult(Image.new("RGB", request.picture.size, UNANSWERED))
 
-    source = pictures(tmp_path / "in", *[FINE] * (HOPELESS + 1))
+    source = pictures(tmp_path / "in", *[FINE] * (FATAL_ERRORS + 1))
     with pytest.raises(SdgError, match="could not be diagnosed, the last because: No edit of the round"):
         run(source, tmp_path / "out", Dazzling())
 
@@ -319,7 +319,7 @@ def test_a_stored_answer_that_may_be_of_two_of_many_pictures_is_of_none(
         pictures(tmp_path / folder, *[(9, 9, 9)] * CHUNK)
     files = [tmp_path / folder / name for folder in ("a", "b") for name in names]
     both = [Item(str(file), "a cup", file) for file in files]
-    errors = [one.error for chunk in look(both, ReplayDetector(stored)) for one in chunk]
+    errors = [one.error for chunk in read_sources(both, ReplayDetector(stored)) for one in chunk]
     assert len(errors) == 2 * CHUNK
     assert all("More than one image here may be" in error for error in errors)
-    assert not any(one.error for chunk in look(both[:CHUNK], ReplayDetector(stored)) for one in chunk)
+    assert not any(one.error for chunk in read_sources(both[:CHUNK], ReplayDetector(stored)) for one in chunk)

@@ -12,8 +12,8 @@ from PIL import Image
 from sdg.errors import SdgError
 from sdg.refinement.batch import Plan
 from sdg.refinement.dry_run import write_requests
-from sdg.refinement.first_look import HOPELESS
 from sdg.refinement.request import Mode
+from sdg.refinement.sources import FATAL_ERRORS
 
 
 def pictures(folder: Path, **levels: int) -> Path:
@@ -73,6 +73,6 @@ def test_in_mode_heatmap_both_maps_are_written(tmp_path: Path) -> None:
 
 
 def test_a_detector_that_is_down_ends_a_dry_run_too(tmp_path: Path) -> None:
-    source = pictures(tmp_path / "in", **{f"p{number:02}": 255 for number in range(HOPELESS + 5)})
+    source = pictures(tmp_path / "in", **{f"p{number:02}": 255 for number in range(FATAL_ERRORS + 5)})
     with pytest.raises(SdgError, match=r"8 pictures in a row .* diagnosed, .*Too bright"):
         written(source, tmp_path / "out")

@@ -23,7 +23,7 @@ from sdg.alignment.policies import load_policy
 from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.lora import lora_parameters, save_lora
-from sdg.refinement import DiffusersEditor, build_request, editors, load_editor
+from sdg.refinement import DiffusersEditor, build_request, diffusers_editor, load_editor
 from sdg.refinement.masks import composite
 
 DIAGNOSIS = Diagnosis((Defect((300, 300, 700, 700), "artifact", "a crack", 80),))
@@ -132,13 +132,13 @@ def test_equal_strengths_everywhere_are_the_pipelines_own_inpainting(family: typ
 def test_the_weaker_a_pixels_strength_the_fewer_steps_it_takes_part_in(family: type, monkeypatch) -> None:
     free: list[list[float]] = []
 
-    class Recorded(editors._Schedule):
+    class Recorded(diffusers_editor._Schedule):
         def __call__(self, pipeline, step, timestep, tensors):
             answer = super().__call__(pipeline, step, timestep, tensors)
             shares.append(float(tensors["mask"].mean()))
             return answer
 
-    monkeypatch.setattr(editors, "_Schedule", Recorded)
+    monkeypatch.setattr(diffusers_editor, "_Schedule", Recorded)
     editor = DiffusersEditor(family.from_pipe(BLENDING[family]()), steps=10)
     request = build_request(picture().resize((16, 16)), "a red cup", DIAGNOSIS)
     for strength in (0.8, 0.3, 0.1):

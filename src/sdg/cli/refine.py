@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sdg.detectors import StreamingDetector
     from sdg.detectors.bulk import Item
     from sdg.refinement.batch import Plan
-    from sdg.refinement.heat import StoredHeat
     from sdg.refinement.loop import HeatSource
+    from sdg.refinement.stored_heat import StoredHeat
 
 
 @click.command()
@@ -199,7 +199,7 @@ def _heat(mode: str, folder: Path | None, items: Sequence[Item]) -> HeatSource |
     if mode != "heatmap":
         return None
     if folder is not None:
-        from sdg.refinement.heat import StoredHeat
+        from sdg.refinement.stored_heat import StoredHeat
 
         return StoredHeat(folder, items)
     from sdg.alignment.heat import drawn_heat

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sdg.refinement.editors import DiffusersEditor, Editor, EditResult, load_editor
+from sdg.refinement.base import Editor, EditResult
+from sdg.refinement.diffusers_editor import DiffusersEditor
+from sdg.refinement.editors import load_editor
 from sdg.refinement.loop import Attempt, Outcome, Refinement, refine, severity
 from sdg.refinement.request import EditRequest, EditSettings, Mode, build_request
 

@@ -26,12 +26,12 @@ from sdg.errors import SdgError
 from sdg.images import save_image
 from sdg.io import jsonl
 from sdg.io.files import real_path
-from sdg.refinement.editors import Editor
-from sdg.refinement.first_look import HOPELESS, Looked, look
-from sdg.refinement.heat import StoredHeat
+from sdg.refinement.base import Editor
 from sdg.refinement.loop import HeatSource, Outcome, Refinement, refine
 from sdg.refinement.request import EditSettings, Mode
-from sdg.refinement.workers import as_they_come
+from sdg.refinement.sources import FATAL_ERRORS, Source, read_sources
+from sdg.refinement.stored_heat import StoredHeat
+from sdg.refinement.workers import as_completed
 from sdg.runs.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 
 OUTPUT: Final = "refinements.jsonl"
@@ -87,7 +87,7 @@ def refine_all(
     with `resume` it is tried again, after those not tried yet, and what has another status never is.
     `on_result` gets each row once it is on disk, and how many are left.
     Raises SdgError where the folder holds a run of other settings or pictures or another process writes
-    it, where it cannot be written, and where HOPELESS pictures in a row could not be diagnosed or edited.
+    it, where it cannot be written, and where FATAL_ERRORS pictures in a row could not be diagnosed or edited.
     """
     output = Path(out) / OUTPUT
     keys = [item.key for item in items]
@@ -105,16 +105,16 @@ def refine_all(
         # Failed ones last: eight that always fail would bar the way to the others.
         with closing(_refined(items, (missing, again), detector, editor, plan, heat)) as results:
             for one in results:
-                row = rows[one.looked.item.key] = _row(one, Path(out))
+                row = rows[one.source.item.key] = _row(one, Path(out))
                 append(row)
                 left -= 1
                 if on_result is not None:
                     on_result(row, left)
                 for step, worked in _evidence(one).items():
                     in_a_row[step] = 0 if worked else in_a_row[step] + 1
-                    if in_a_row[step] == HOPELESS and left:
+                    if in_a_row[step] == FATAL_ERRORS and left:
                         raise SdgError(
-                            f"{HOPELESS} pictures in a row could not be {step}, the last because: "
+                            f"{FATAL_ERRORS} pictures in a row could not be {step}, the last because: "
                             f"{row['error']} What is done is kept; mend it and add --resume."
                         )
         ordered = [rows[key] for key in keys]
@@ -155,7 +155,7 @@ def is_output(file: Path, out: str | os.PathLike[str]) -> bool:
 class _Refined:
     """A picture with what came of it, or with why it was not even begun."""
 
-    looked: Looked
+    source: Source
     result: Refinement | None = None
     error: str = ""
 
@@ -182,38 +182,38 @@ def _refined(
     """Each item of the first part with what came of it, chunk by chunk, as they come; then of the next."""
     in_turn = _InTurn(detector)
 
-    def work(looked: Looked) -> _Refined:
-        if looked.picture is None or looked.error:
-            return _Refined(looked, error=looked.error)
+    def work(source: Source) -> _Refined:
+        if source.picture is None or source.error:
+            return _Refined(source, error=source.error)
         try:
             result = refine(
-                looked.picture,
-                looked.item.prompt,
+                source.picture,
+                source.item.prompt,
                 detector=in_turn,
                 editor=editor,
                 mode=plan.mode,
                 rounds=plan.rounds,
                 candidates=plan.candidates,
                 settings=plan.edit,
-                heat=heat.of(looked.item) if isinstance(heat, StoredHeat) else heat,
-                before=looked.found,
+                heat=heat.of(source.item) if isinstance(heat, StoredHeat) else heat,
+                before=source.found,
                 from_severity=plan.from_severity,
                 seed=plan.seed,
             )
         except SdgError as error:
-            return _Refined(looked, error=str(error))
-        return _Refined(looked, result)
+            return _Refined(source, error=str(error))
+        return _Refined(source, result)
 
     for part in parts:
-        for chunk in look(items, detector, part):
-            yield from as_they_come(work, chunk, editor.concurrency)
+        for chunk in read_sources(items, detector, part):
+            yield from as_completed(work, chunk, editor.concurrency)
 
 
 def _evidence(one: _Refined) -> dict[str, bool]:
     """What a picture says about detector and editor: whether they worked, as far as they were asked."""
-    if one.looked.picture is None:
+    if one.source.picture is None:
         return {}
-    if one.looked.error:
+    if one.source.error:
         return {"diagnosed": False}
     attempts = one.result.attempts if one.result is not None else ()
     if not attempts:
@@ -224,7 +224,7 @@ def _evidence(one: _Refined) -> dict[str, bool]:
 
 
 def _row(one: _Refined, out: Path) -> Row:
-    item, result = one.looked.item, one.result
+    item, result = one.source.item, one.result
     row: Row = {"id": item.filepath, "prompt": item.prompt, "before": _way(item.file, out)}
     row["after"] = None
     if result is None:

@@ -16,11 +16,11 @@ from sdg.errors import SdgError
 from sdg.images import save_image
 from sdg.io.files import write_text
 from sdg.refinement.batch import REQUESTS, Plan, digest_of
-from sdg.refinement.first_look import HOPELESS, Looked, look
-from sdg.refinement.heat import StoredHeat
 from sdg.refinement.loop import HeatSource, severity
 from sdg.refinement.masks import as_picture
 from sdg.refinement.request import EditRequest, build_request
+from sdg.refinement.sources import FATAL_ERRORS, Source, read_sources
+from sdg.refinement.stored_heat import StoredHeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +43,34 @@ def write_requests(
 ) -> Iterator[Written]:
     """Write the first request for each item, as `refine_all` would send it, to a folder of OUT/requests.
 
-    Raises SdgError where HOPELESS pictures in a row got no diagnosis, and where a file cannot be written.
+    Raises SdgError where FATAL_ERRORS pictures in a row got no diagnosis, and where a file cannot be written.
     """
     in_a_row = 0
-    for chunk in look(items, detector):
-        for looked in chunk:
-            if looked.picture is not None:
-                in_a_row = in_a_row + 1 if looked.error else 0
-            yield _written(looked, Path(out), plan, heat)
-            if in_a_row == HOPELESS:
+    for chunk in read_sources(items, detector):
+        for source in chunk:
+            if source.picture is not None:
+                in_a_row = in_a_row + 1 if source.error else 0
+            yield _written(source, Path(out), plan, heat)
+            if in_a_row == FATAL_ERRORS:
                 raise SdgError(
-                    f"{HOPELESS} pictures in a row could not be diagnosed, the last because: {looked.error}"
+                    f"{FATAL_ERRORS} pictures in a row could not be diagnosed, "
+                    f"the last because: {source.error}"
                 )
 
 
-def _written(looked: Looked, out: Path, plan: Plan, heat: HeatSource | StoredHeat | None) -> Written:
-    item, picture, found = looked.item, looked.picture, looked.found
-    if picture is None or looked.error:
-        return Written(item, None, looked.error)
+def _written(source: Source, out: Path, plan: Plan, heat: HeatSource | StoredHeat | None) -> Written:
+    item, picture, found = source.item, source.picture, source.found
+    if picture is None or source.error:
+        return Written(item, None, source.error)
     if found.is_clean:
         return Written(item, None, left="It is clean.")
     if (least := severity(found)) is None:
         return Written(item, None, f"The input could not be diagnosed ({found.status.value}).")
     if least < plan.from_severity:
         return Written(item, None, left=f"Its severity is {least}, below {plan.from_severity}.")
-    source = heat.of(item) if isinstance(heat, StoredHeat) else heat
+    read_heat = heat.of(item) if isinstance(heat, StoredHeat) else heat
     try:
-        maps = None if source is None else source(picture, item.prompt, found)
+        maps = None if read_heat is None else read_heat(picture, item.prompt, found)
         request = build_request(
             picture, item.prompt, found, mode=plan.mode, settings=plan.edit, heat=maps, seed=plan.seed
         )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Detector
-from sdg.refinement.editors import Editor
+from sdg.refinement.base import Editor
 from sdg.refinement.masks import changed_share, composite
 from sdg.refinement.request import EditSettings, Mode, build_request, importance_of
 

@@ -1,4 +1,4 @@
-"""`openai:BASE_URL#MODEL`: an images-edit API (GPT-Image style), asked patiently and within bounds.
+"""`openai:BASE_URL#MODEL`: an images-edit API (GPT-Image style), with retries and limits.
 
 What is sent: the picture, beside it its copy with red frames or its two heat maps, the mask with what is to
 be edited transparent, and the instruction. What comes back is a picture in the response itself; addresses
@@ -24,8 +24,8 @@ from PIL import Image
 from sdg.errors import SdgError
 from sdg.images import load_image_bytes, png_bytes
 from sdg.io.http import PatientServer, Refused, TryAgain, Unanswered, is_address
+from sdg.refinement.base import EditResult
 from sdg.refinement.canvas import Canvas
-from sdg.refinement.editors import EditResult
 from sdg.refinement.request import EditRequest
 
 CONCURRENCY: Final = 2

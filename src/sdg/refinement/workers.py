@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def as_they_come(work: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
+def as_completed(work: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
     """What `work` makes of each task; one worker takes them in order, in the caller's own thread.
 
     Several take them in order, and finish as they finish. What `work` raises is raised here, and no

@@ -12,7 +12,7 @@ from sdg import Defect, Diagnosis
 from sdg.alignment.heat import drawn_heat
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
-from sdg.refinement.heat import StoredHeat
+from sdg.refinement.stored_heat import StoredHeat
 
 PICTURE = Image.new("RGB", (32, 16))
 

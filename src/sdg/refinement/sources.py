@@ -1,4 +1,4 @@
-"""The first look at the pictures of a run: read and diagnosed, so many at a time, and when to give up."""
+"""The pictures that a run works on, read and diagnosed chunk by chunk, and how many errors end it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sdg.runs.journal import Key
 
 CHUNK: Final = 16
 """Pictures whose first diagnosis is asked for together."""
-HOPELESS: Final = 8
+FATAL_ERRORS: Final = 8
 """So many pictures in a row without a diagnosis, or without an edit, end a run: the server is down."""
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """One picture as it was found; error: why it cannot be read (picture is None) or got no diagnosis."""
+class Source:
+    """One input picture; error: why it cannot be read (picture is None) or got no diagnosis."""
 
     item: Item
     picture: Image.Image | None
@@ -31,9 +31,9 @@ class Looked:
     error: str = ""
 
 
-def look(
+def read_sources(
     items: Sequence[Item], detector: StreamingDetector, wanted: Collection[Key] | None = None
-) -> Iterator[list[Looked]]:
+) -> Iterator[list[Source]]:
     """Read and diagnose the items whose keys are wanted, by default all, out of CHUNK at a time, in order.
 
     Chunks are of all items, so that a detector's batches are those of a run that was never stopped; one of
@@ -52,7 +52,7 @@ def look(
         else:
             outcomes = dict(detector.stream(pairs, fit)) if fit else {}
         unread = Outcome(Diagnosis(status=Status.FAILED))
-        yield [_looked(chunk[place], *read[place], outcomes.get(place, unread)) for place in places]
+        yield [_source(chunk[place], *read[place], outcomes.get(place, unread)) for place in places]
 
 
 def _stored(
@@ -70,7 +70,7 @@ def _read(item: Item) -> tuple[Image.Image | None, str]:
         return None, str(error)
 
 
-def _looked(item: Item, picture: Image.Image | None, error: str, outcome: Outcome) -> Looked:
+def _source(item: Item, picture: Image.Image | None, error: str, outcome: Outcome) -> Source:
     if picture is not None and outcome.diagnosis.status is Status.FAILED:
         error = f"The input could not be diagnosed: {outcome.error}"
-    return Looked(item, picture, outcome.diagnosis, error)
+    return Source(item, picture, outcome.diagnosis, error)
