@@ -301,7 +301,7 @@ def test_the_report_holds_pictures_and_escaped_texts(run, files, tmp_path):
     assert code == 0
     assert str(report) in err
     html = report.read_text(encoding="utf-8")
-    assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp; &#x27;quotes&#x27;" in html
+    assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt; &amp; &#39;quotes&#39;" in html
     assert "<script" not in html
     assert html.count('src="data:image/') == 2  # a.png: truth and prediction
     assert "b.png does not exist" in html

@@ -132,10 +132,10 @@ def evaluate(
     for part in parts.values():
         tables += slice_rows(part)
     if html_path is not None:
-        from sdg.reporting.evaluation import render_report
+        from sdg.reporting.evaluation import write_evaluation
 
         title = f"SDG-Eval: {predictions.name}"
-        write_text(html_path, render_report(result, joined, tables, title=title, images=images))
+        write_evaluation(html_path, result, joined, tables, title=title, images=images)
         click.echo(f"Report: {html_path}", err=True)
     document = _document(result, joined, truth, predictions)
     document |= _extras(parts, comparison, other, published)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,10 +56,11 @@ def write_page(
 ) -> Path:
     """Write the page that a template makes of `values`, by pieces, whole or not at all; returns its path.
 
-    script: its only one. style: what it has beside that of reports. All are files of the folder `templates`.
+    script: its only one, "" for none. style: what it has beside that of reports. All are files of the folder
+    `templates`.
     Raises SdgError where the file cannot be written.
     """
-    stream = _environment().get_template(template).stream(**values, **head(script, style))
+    stream = _environment().get_template(template).stream(**values, **_head(script, style))
     stream.enable_buffering(64)
     with atomic_writer(path) as file:
         for text in stream:
@@ -67,21 +68,8 @@ def write_page(
     return Path(path)
 
 
-def plain_page(title: str, body: Markup) -> str:
-    """A page without script in the same style; `body` is HTML in which all data is escaped already."""
-    return _environment().get_template("plain.html").render(title=title, body=body, **head(script=""))
-
-
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Collection[int] = ()
-) -> Markup:
-    """A table that scrolls in itself; the rows in `notes` are shown faintly."""
-    macro = _environment().get_template("parts.html").make_module().table  # type: ignore[attr-defined]
-    return Markup(macro(columns, rows, title, notes))
-
-
-def head(script: str = "report.js", style: str = "") -> dict[str, Markup]:
-    """Style, script and policy of a page, as its template or another page's code needs them."""
+def _head(script: str, style: str) -> dict[str, Markup]:
+    """Style, script and policy of a page."""
     css, js = _asset("report.css") + (_asset(style) if style else ""), _asset(script) if script else ""
     policy = f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; "
     policy += (f"script-src '{_hash(js)}'; " if js else "") + "base-uri 'none'; form-action 'none'"
