@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from sdg.alignment.policies import FAMILIES, FlowPolicy, load_pipeline
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.scoring import load_judge
 from sdg.errors import SdgError
+from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.images import save_image
 from sdg.io.files import write_text
 from sdg.io.named import read_prompts
@@ -158,34 +160,33 @@ def tabulate(
 
     averaged: the measures whose relative changes are averaged into Avg, more being better in each.
     """
-    names = list(measures[BASE][0])
-    prompts = len(measures[BASE]) // samples
-    draws = np.random.default_rng(seed).integers(0, prompts, (bootstrap, prompts))  # whole prompts
-    cells: dict[str, dict[str, Cell]] = {}
-    averages: dict[str, float | None] = {}
-    intervals: dict[str, Interval | None] = {}
-    base = {name: _values(measures[BASE], name, prompts) for name in names}
-    for generator, rows in measures.items():
-        cells[generator] = {}
-        changes: list[tuple[float | None, NDArray[np.float64]]] = []
-        for name in names:
-            values = _values(rows, name, prompts)
-            means, before = _resampled(values, draws), _resampled(base[name], draws)
-            mean, old = _mean(values), _mean(base[name])
-            with np.errstate(divide="ignore", invalid="ignore"):
-                change_draws = (means - before) / np.abs(before)
-            change = None if mean is None or not old else (mean - old) / abs(old)
-            known = int(np.isfinite(values).sum())
-            cells[generator][name] = Cell(
-                mean, _interval(means), change, _interval(change_draws) if change is not None else None, known
-            )
-            if name in averaged:
-                changes.append((change, change_draws))
-        known_changes = [change for change, _ in changes if change is not None]
-        complete = bool(changes) and len(known_changes) == len(changes)
-        averages[generator] = sum(known_changes) / len(changes) if complete else None
-        intervals[generator] = _interval(np.mean([draw for _, draw in changes], axis=0)) if complete else None
-    return Comparison(prompts, samples, cells, averages, intervals)
+    names, generators = list(measures[BASE][0]), list(measures)
+    prompts, base = len(measures[BASE]) // samples, generators.index(BASE)
+    flat = [[[row[name] for row in rows] for name in names] for rows in measures.values()]
+    values = np.array(flat, np.float64).reshape(len(generators), len(names), prompts, samples)  # NaN: unknown
+    # Whole prompts are resampled, the same for all: (generators, measures, prompts, sum and count).
+    sums = np.stack([np.nansum(values, -1), np.isfinite(values).sum(-1)], -1)
+    table = np.moveaxis(sums, 2, 0).reshape(prompts, -1)
+    drawn = np.concatenate([table.sum(0, keepdims=True), bootstrap_sums(table, bootstrap, seed)])
+    drawn = drawn.reshape(-1, len(generators), len(names), 2)  # first what was measured, then its resamples
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = drawn[..., 0] / drawn[..., 1]
+        before = means[:, base, None]
+        changes = (means - before) / np.abs(before)
+    changes[~np.isfinite(changes)] = np.nan
+    average = changes[..., [names.index(name) for name in averaged]].mean(-1)
+    cells: dict[str, dict[str, Cell]] = {generator: {} for generator in generators}
+    for (g, generator), (n, name) in product(enumerate(generators), enumerate(names)):
+        known = int(drawn[0, g, n, 1])
+        cells[generator][name] = Cell(*_estimate(means[:, g, n]), *_estimate(changes[:, g, n]), known)
+    averages = {generator: _estimate(average[:, g]) for g, generator in enumerate(generators)}
+    return Comparison(
+        prompts,
+        samples,
+        cells,
+        {generator: value for generator, (value, _) in averages.items()},
+        {generator: bounds for generator, (_, bounds) in averages.items()},
+    )
 
 
 def _generator(recipe: AlignRecipe, folder: Path | None, device: str) -> FlowPolicy:
@@ -201,31 +202,12 @@ def _digest(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _values(rows: Sequence[Measures], name: str, prompts: int) -> NDArray[np.float64]:
-    """(prompts, samples), NaN where unknown."""
-    flat = [np.nan if (value := row[name]) is None else value for row in rows]
-    return np.array(flat, dtype=np.float64).reshape(prompts, -1)
-
-
-def _resampled(values: NDArray[np.float64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean of each resample of prompts, (bootstrap,), over the pictures that are known."""
-    total, count = np.nansum(values, axis=1), np.isfinite(values).sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        means: NDArray[np.float64] = total[draws].sum(axis=1) / count[draws].sum(axis=1)
-    return means
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else None
-
-
-def _interval(draws: NDArray[np.float64]) -> Interval | None:
-    known = draws[np.isfinite(draws)]
-    if not known.size:
-        return None
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
+def _estimate(samples: NDArray[np.float64]) -> tuple[float | None, Interval | None]:
+    """What was measured, the first, and the interval of its resamples, the others; None where unknown."""
+    if np.isnan(samples[0]):
+        return None, None
+    low, high = map(float, interval(samples[1:]))
+    return float(samples[0]), None if np.isnan(low) else (low, high)
 
 
 def _cell(cell: Cell) -> str:
