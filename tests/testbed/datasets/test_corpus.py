@@ -13,7 +13,7 @@ from sdg.cli import cli
 from sdg.data.formats.sdg30k import read_annotations
 from sdg.errors import SdgError
 from sdg.testbed.datasets import injected as dataset
-from sdg.testbed.datasets.corpus import Settings, fingerprint, generate_corpus, wish
+from sdg.testbed.datasets.corpus import CorpusSettings, fingerprint, generate_corpus, picture_request
 from sdg.testbed.models.generator import sampling
 from sdg.testbed.oracle import diagnose
 from sdg.testbed.world.prompts import parse_prompt, split_of
@@ -96,7 +96,7 @@ def test_generated_pictures_are_annotated_by_the_oracle(written):
 
 def test_the_injected_half_is_what_generate_draws(written):
     _, _, records = written
-    settings = dataset.Settings(COUNT, 3, "core", 128)
+    settings = dataset.InjectedSettings(COUNT, 3, "core", 128)
     for number in range(0, 20, 2):
         drawn = dataset.draw(settings, number)
         assert records[number].prompt == drawn.prompt
@@ -146,10 +146,12 @@ def test_another_generator_is_not_mixed_in(tmp_path, pipeline):
 
 
 def test_prompts_depend_on_seed_and_number_alone():
-    first, second = Settings(10, 4, "a"), Settings(99, 4, "b")
-    assert [wish(first, n) for n in range(1, 9, 2)] == [wish(second, n) for n in range(1, 9, 2)]
-    assert wish(first, 1).prompt != wish(Settings(10, 5, "a"), 1).prompt
-    assert [wish(first, n).steps for n in range(1, 9, 2)] == [4, 8, 12, 20]
+    first, second = CorpusSettings(10, 4, "a"), CorpusSettings(99, 4, "b")
+    assert [picture_request(first, n) for n in range(1, 9, 2)] == [
+        picture_request(second, n) for n in range(1, 9, 2)
+    ]
+    assert picture_request(first, 1).prompt != picture_request(CorpusSettings(10, 5, "a"), 1).prompt
+    assert [picture_request(first, n).steps for n in range(1, 9, 2)] == [4, 8, 12, 20]
 
 
 def test_the_data_commands_read_it(written, tmp_path):

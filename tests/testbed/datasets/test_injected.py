@@ -11,7 +11,7 @@ from sdg.data.formats.sdg30k import read_annotations
 from sdg.errors import SdgError
 from sdg.response import parse_response
 from sdg.testbed.datasets import injected as dataset
-from sdg.testbed.datasets.injected import Settings, draw, generate
+from sdg.testbed.datasets.injected import InjectedSettings, draw, generate
 from sdg.testbed.world.prompts import parse_prompt, split_of
 
 
@@ -47,7 +47,7 @@ def test_records_say_what_was_drawn(written):
     for split in counts:
         for record in read_annotations(folder / f"{split}.jsonl"):
             number = int(Path(record.filepath).stem)
-            drawn = draw(Settings(250, 5, "core", 96), number)
+            drawn = draw(InjectedSettings(250, 5, "core", 96), number)
             seen.add(number)
             assert record.prompt == drawn.prompt
             assert record.diagnosis == drawn.diagnosis

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sdg.scorers.clip import ClipScorer
-from sdg.testbed.models.generator.build import new_tokenizer
+from sdg.testbed.models.generator.pipeline import new_tokenizer
 from sdg.testbed.models.packaged import load_scorer
 from sdg.testbed.models.scorer import (
     alter,

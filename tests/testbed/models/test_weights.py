@@ -5,7 +5,7 @@ import torch
 
 from sdg.errors import SdgError
 from sdg.testbed.models import packaged as weights
-from sdg.testbed.models.generator.build import new_pipeline
+from sdg.testbed.models.generator.pipeline import new_pipeline
 from sdg.testbed.models.generator.vae import new_vae
 from sdg.testbed.models.packaged import export_half, load_generator, load_scorer, packaged
 

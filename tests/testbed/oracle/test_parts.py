@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import sdg.testbed.oracle
 from sdg.geometry import iou
-from sdg.testbed.injection import sample
+from sdg.testbed.conventions import SEMANTIC
+from sdg.testbed.injection import ARTIFACTS, MISALIGNMENTS, sample
 from sdg.testbed.injection import vocabulary as injected_words
-from sdg.testbed.injection.importance import SEMANTIC as INJECTED
 from sdg.testbed.oracle import diagnose, vocabulary
 from sdg.testbed.oracle.check import check
 from sdg.testbed.oracle.diagnosis import to_defect_box
@@ -26,7 +26,6 @@ from sdg.testbed.oracle.judgement import cast
 from sdg.testbed.oracle.outline import fit_outline, outline_points
 from sdg.testbed.oracle.perception import Seen
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, as_picture, classify, look
-from sdg.testbed.oracle.rating import SEMANTIC
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.prompts import WORDS, phrase, sample_request
 from sdg.testbed.world.renderer import render, render_float, thing_layer
@@ -49,9 +48,8 @@ def test_the_oracle_reports_what_the_conventions_name_and_nothing_else():
             own[name] = (cells[1], float(cells[4]))
         else:
             shared.add(name)
-    assert shared == set(INJECTED)
+    assert shared == {*MISALIGNMENTS["rich"], *ARTIFACTS["rich"]}
     assert shared | set(own) == set(SEMANTIC)
-    assert {name: SEMANTIC[name] for name in INJECTED} == INJECTED
     assert {name: SEMANTIC[name] for name in own} == {name: weight for name, (_, weight) in own.items()}
     assert {name: type for name, (type, _) in own.items()} == {
         "wrong background": "misalignment",

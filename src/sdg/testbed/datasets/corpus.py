@@ -38,7 +38,7 @@ Drawn = tuple[NDArray[np.uint8], Record]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CorpusSettings:
     """Everything the bytes of a corpus depend on; `weights` is the generator's fingerprint."""
 
     count: int
@@ -54,7 +54,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PictureRequest:
     """A picture to be generated: its number in the data set, its prompt, the sampling steps."""
 
     number: int
@@ -84,7 +84,7 @@ def generate_corpus(
     if count < 1:
         raise ValueError("A corpus needs at least one picture.")
     generator = load_generator(pipeline)
-    settings = Settings(count, seed, fingerprint(pipeline or GENERATOR), injected=injected)
+    settings = CorpusSettings(count, seed, fingerprint(pipeline or GENERATOR), injected=injected)
     began = monotonic()
     with building(out, count, settings.as_json()) as unfinished:
         for first in unfinished.missing():
@@ -96,7 +96,7 @@ def generate_corpus(
         return unfinished.finish()
 
 
-def draw_chunk(pipeline: FluxPipeline, settings: Settings, numbers: Iterable[int]) -> Iterator[Drawn]:
+def draw_chunk(pipeline: FluxPipeline, settings: CorpusSettings, numbers: Iterable[int]) -> Iterator[Drawn]:
     """Pictures of these numbers, in order: even ones injected, odd ones by the generator's variants in turn.
 
     Without `settings.injected` the generator draws the even ones too. The injected picture of a number is
@@ -104,9 +104,9 @@ def draw_chunk(pipeline: FluxPipeline, settings: Settings, numbers: Iterable[int
     """
     numbers = list(numbers)
     by_generator = [number for number in numbers if number % 2 or not settings.injected]
-    wanted = [wish(settings, number) for number in by_generator]
+    wanted = [picture_request(settings, number) for number in by_generator]
     generated = draw_generated(pipeline, wanted, settings.seed, most=MOST_DEFECTS)
-    recipe = dataset.Settings(settings.count, settings.seed, "core", 128)
+    recipe = dataset.InjectedSettings(settings.count, settings.seed, "core", 128)
     for number in numbers:
         if number % 2 or not settings.injected:
             yield next(generated)
@@ -115,15 +115,15 @@ def draw_chunk(pipeline: FluxPipeline, settings: Settings, numbers: Iterable[int
             yield drawn.picture, dataset.to_record(drawn, image_path(number))
 
 
-def wish(settings: Settings, number: int) -> Wanted:
+def picture_request(settings: CorpusSettings, number: int) -> PictureRequest:
     """What the generator is asked for as picture `number`."""
     rng = np.random.default_rng([settings.seed, number])
     prompt = phrase(sample_request(rng), rng)
-    return Wanted(number, prompt, settings.variants[number // 2 % len(settings.variants)])
+    return PictureRequest(number, prompt, settings.variants[number // 2 % len(settings.variants)])
 
 
 def draw_generated(
-    pipeline: FluxPipeline, wanted: Sequence[Wanted], seed: int, *, most: int | None = None
+    pipeline: FluxPipeline, wanted: Sequence[PictureRequest], seed: int, *, most: int | None = None
 ) -> Iterator[Drawn]:
     """Generate pictures and let the oracle annotate them; those of one number of steps are drawn together.
 

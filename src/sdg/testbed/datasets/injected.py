@@ -28,7 +28,7 @@ GENERATOR: Final = "injected"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class InjectedSettings:
     """Everything the bytes of a data set depend on."""
 
     count: int
@@ -55,7 +55,7 @@ def generate(
     """
     if count < 1 or workers < 1:
         raise ValueError("A data set needs at least one picture and one worker.")
-    settings = Settings(count, seed, level, size)
+    settings = InjectedSettings(count, seed, level, size)
     with building(out, count, asdict(settings)) as unfinished:
         _draw_missing(unfinished, settings, workers, on_progress or (lambda done: None))
         return unfinished.finish()
@@ -66,14 +66,14 @@ def to_record(drawn: Sample, filepath: str) -> Record:
     return Record(filepath, drawn.prompt, drawn.diagnosis, generator=GENERATOR, split=split_of(drawn.request))
 
 
-def draw(settings: Settings, number: int) -> Sample:
+def draw(settings: InjectedSettings, number: int) -> Sample:
     """Picture `number` of the data set with these settings."""
     rng = np.random.default_rng([settings.seed, number])
     return sample(rng, settings.level, size=settings.size)
 
 
 def _draw_missing(
-    unfinished: Unfinished, settings: Settings, workers: int, on_progress: Callable[[int], None]
+    unfinished: Unfinished, settings: InjectedSettings, workers: int, on_progress: Callable[[int], None]
 ) -> None:
     missing = unfinished.missing()
     done = unfinished.done()
@@ -96,6 +96,6 @@ def _draw_missing(
             raise
 
 
-def _write_chunk(unfinished: Unfinished, settings: Settings, first: int) -> int:
+def _write_chunk(unfinished: Unfinished, settings: InjectedSettings, first: int) -> int:
     drawn = ((draw(settings, number), image_path(number)) for number in unfinished.chunk(first))
     return unfinished.write(first, ((one.picture, to_record(one, path)) for one, path in drawn))

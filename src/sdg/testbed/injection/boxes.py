@@ -6,19 +6,16 @@ A pixel box is (x0, y0, x1, y1), ints, the last column and row not included.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdg.defects import BOX_SCALE
+from sdg.testbed.conventions import LEAST_SIDE
 from sdg.testbed.world.renderer import signed_distance
 from sdg.testbed.world.scene import CANVAS, Thing
 
 Box = tuple[int, int, int, int]
-
-MIN_SIDE: Final = 12.0
-"""Least side of a defect's box, scene units."""
 
 
 def mask_box(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> Box | None:
@@ -46,8 +43,8 @@ def union(boxes: Iterable[Box]) -> Box:
 
 
 def widened(box: Box, size: int) -> Box:
-    """The box with no side under MIN_SIDE: grown evenly, and pushed back inside the picture."""
-    least = int(np.ceil(MIN_SIDE * size / CANVAS))
+    """The box with no side under LEAST_SIDE: grown evenly, and pushed back inside the picture."""
+    least = int(np.ceil(LEAST_SIDE * size / CANVAS))
     x0, x1 = _widen(box[0], box[2], least, size)
     y0, y1 = _widen(box[1], box[3], least, size)
     return x0, y0, x1, y1

@@ -8,37 +8,19 @@ docs/background/testbed-conventions.md says what each criterion is; the tiers fo
 from __future__ import annotations
 
 from math import dist, sqrt
-from typing import Final
 
+from sdg.testbed.conventions import (
+    IMPORTANCE_RANGE,
+    IMPORTANCE_WEIGHTS,
+    LARGE_AREA,
+    SEMANTIC,
+    STRONG_CHANGE,
+    STRONG_COLOUR,
+)
 from sdg.testbed.injection.artifacts import Artifact
 from sdg.testbed.injection.boxes import Box, area
 from sdg.testbed.injection.reading import Misalignment
 from sdg.testbed.world.scene import COLOURS, Request, Scene
-
-SEMANTIC: Final = {
-    "missing object": 1.0,
-    "wrong relation": 0.8,
-    "wrong shape": 0.75,
-    "wrong colour": 0.7,
-    "wrong count": 0.7,
-    "wrong text": 0.7,
-    "extra object": 0.6,
-    "wrong size": 0.5,
-    "missing chunk": 0.7,
-    "ghost copy": 0.6,
-    "warp": 0.55,
-    "smear": 0.5,
-    "garbled letters": 0.5,
-    "noise texture": 0.45,
-    "broken edge": 0.4,
-    "colour bleeding": 0.35,
-    "wrong shadow": 0.3,
-}
-"""How far a defect of a subtype changes what the picture means."""
-
-_STRONG_CHANGE: Final = 110.0  # mean change of pixels, of 255, that nobody overlooks
-_STRONG_COLOUR: Final = 250.0  # distance in RGB of colours that nobody confuses
-_LARGE_AREA: Final = 0.2  # share of the picture that counts as large
 
 
 def misalignment_importance(request: Request, scene: Scene, size: int, found: Misalignment) -> int:
@@ -50,7 +32,7 @@ def misalignment_importance(request: Request, scene: Scene, size: int, found: Mi
     elif found.subtype == "wrong colour":
         assert group is not None
         shown = scene.things[found.things[0]].colour
-        prominence = min(1.0, dist(COLOURS[shown], COLOURS[group.colour]) / _STRONG_COLOUR)
+        prominence = min(1.0, dist(COLOURS[shown], COLOURS[group.colour]) / STRONG_COLOUR)
     elif found.subtype == "wrong count":
         assert group is not None
         prominence = min(1.0, abs(len(found.things) - group.count) / group.count)
@@ -75,14 +57,16 @@ def artifact_importance(scene: Scene, size: int, found: Artifact) -> int:
     else:
         group = scene.things[found.target].group
         main = 0.3 if group < 0 else 1.0 if group == 0 else 0.5
-    prominence = min(1.0, found.change / _STRONG_CHANGE)
+    prominence = min(1.0, found.change / STRONG_CHANGE)
     return _weigh(prominence, SEMANTIC[found.subtype], _extent(found.box, size), main)
 
 
 def _extent(box: Box, size: int) -> float:
-    return min(1.0, sqrt(area(box) / (_LARGE_AREA * size * size)))
+    return min(1.0, sqrt(area(box) / (LARGE_AREA * size * size)))
 
 
 def _weigh(prominence: float, semantic: float, extent: float, main: float) -> int:
-    score = 0.30 * prominence + 0.35 * semantic + 0.20 * extent + 0.15 * main
-    return max(5, min(97, round(100 * score)))
+    a, b, c, d = IMPORTANCE_WEIGHTS
+    score = a * prominence + b * semantic + c * extent + d * main
+    low, high = IMPORTANCE_RANGE
+    return max(low, min(high, round(100 * score)))

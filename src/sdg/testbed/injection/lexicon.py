@@ -9,17 +9,9 @@ from collections.abc import Iterable, Sequence
 from math import hypot
 from typing import Final
 
-from sdg.testbed.world.prompts import NUMBERS
-from sdg.testbed.world.scene import Group, Relation, Request
+from sdg.testbed.conventions import CENTRE, EDGE, NUMBER_WORDS, RELATION_WORDS
+from sdg.testbed.world.scene import Group, Request
 
-RELATION_WORDS: Final[dict[Relation, str]] = {
-    "left": "left of",
-    "right": "right of",
-    "above": "above",
-    "below": "below",
-}
-
-_NUMBER_WORDS: Final = {number: word for word, number in NUMBERS.items()} | {7: "seven", 8: "eight"}
 _PLACES: Final = (
     ("at the top left", "at the top", "at the top right"),
     ("on the left", "in the middle", "on the right"),
@@ -34,7 +26,7 @@ _SIDES: Final = (
 
 def number(count: int) -> str:
     """3 -> "three", up to eight."""
-    return _NUMBER_WORDS[count]
+    return NUMBER_WORDS[count]
 
 
 def plural(shape: str) -> str:
@@ -92,7 +84,7 @@ def short_place(x: float, y: float) -> str:
 def side(dx: float, dy: float) -> str:
     """Which side of an object an offset from its centre, in radii, points to: "upper left side"."""
     length = hypot(dx, dy)
-    if length < 0.2:
+    if length < CENTRE:
         return _SIDES[1][1]
     # Eight directions: an axis counts from 22.5 degrees off the other one.
     column = 1 + (dx > 0.38 * length) - (dx < -0.38 * length)
@@ -101,7 +93,7 @@ def side(dx: float, dy: float) -> str:
 
 
 def _third(position: float) -> int:
-    return 0 if position < 0.36 else 1 if position <= 0.64 else 2
+    return 0 if position < EDGE else 1 if position <= 1 - EDGE else 2
 
 
 def words_of(texts: Iterable[str]) -> set[str]:
@@ -116,7 +108,7 @@ def words_of(texts: Iterable[str]) -> set[str]:
 LEXICON: Final = frozenset(
     words_of(
         [
-            *_NUMBER_WORDS.values(),
+            *NUMBER_WORDS.values(),
             *RELATION_WORDS.values(),
             *(name for row in (*_PLACES, *_SIDES) for name in row),
             "a an and with the word on background small large",

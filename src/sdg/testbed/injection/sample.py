@@ -18,8 +18,8 @@ from sdg.testbed.injection.boxes import Box, overlap, thing_box, to_defect_box
 from sdg.testbed.injection.importance import artifact_importance, misalignment_importance
 from sdg.testbed.injection.misalignments import CHANGES
 from sdg.testbed.injection.reading import Misalignment, misalignments
-from sdg.testbed.injection.reasons import artifact_reason, misalignment_reason
-from sdg.testbed.injection.traces import trace
+from sdg.testbed.injection.thinking import trace
+from sdg.testbed.injection.wording import artifact_reason, misalignment_reason
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.prompts import Split
 from sdg.testbed.world.renderer import object_map, render

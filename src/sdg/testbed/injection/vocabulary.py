@@ -9,8 +9,8 @@ from itertools import chain
 
 from sdg.testbed.injection.artifacts import EFFECTS
 from sdg.testbed.injection.lexicon import LEXICON, plural, words_of
-from sdg.testbed.injection.reasons import ARTIFACT_REASONS, MISALIGNMENT_REASONS
-from sdg.testbed.injection.traces import PHRASES
+from sdg.testbed.injection.thinking import PHRASES
+from sdg.testbed.injection.wording import ARTIFACT_REASONS, MISALIGNMENT_REASONS
 from sdg.testbed.world.prompts import WORDS
 from sdg.testbed.world.scene import BACKGROUNDS, COLOURS, SHAPES
 

@@ -22,7 +22,7 @@ from sdg.defects import DefectType
 from sdg.errors import SdgError
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.records import Record
-from sdg.testbed.datasets.corpus import Wanted, draw_generated, fingerprints
+from sdg.testbed.datasets.corpus import PictureRequest, draw_generated, fingerprints
 from sdg.testbed.datasets.folder import building
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def measure_generator(
                 if max_minutes is not None and monotonic() - began > 60 * max_minutes:
                     return None
                 wanted = [
-                    Wanted(number, texts[number % prompts], steps) for number in unfinished.chunk(first)
+                    PictureRequest(number, texts[number % prompts], steps)
+                    for number in unfinished.chunk(first)
                 ]
                 unfinished.write(first, draw_generated(generator, wanted, seed))
                 if on_progress is not None:

@@ -19,7 +19,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from sdg.models.device import cpu_autocast
 from sdg.runs.folders import replace_folder
-from sdg.testbed.models.generator.build import TEXT_LENGTH, new_tokenizer
+from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_tokenizer
 from sdg.testbed.models.loop import Budget, SeededBatches, fit
 from sdg.testbed.world.layout import place
 from sdg.testbed.world.prompts import Split, phrase, sample_request, split_of

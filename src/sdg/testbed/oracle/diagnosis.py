@@ -6,17 +6,15 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
+from sdg.testbed.conventions import LEAST_SIDE
 from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.judgement import Contradiction, contradictions
-from sdg.testbed.oracle.perception import Artifact, perceive
+from sdg.testbed.oracle.perception import SeenArtifact, perceive
 from sdg.testbed.oracle.pixels import SIDE, as_picture
 from sdg.testbed.oracle.rating import rate_artifact, rate_contradiction
 from sdg.testbed.oracle.reasons import reason_artifact, reason_contradiction
 from sdg.testbed.oracle.traces import trace
 from sdg.testbed.world.prompts import parse_prompt
-
-_LEAST_SIDE = 12
-"""Least side of a defect's box in pixels of a 128-pixel picture."""
 
 
 def diagnose(image: Image.Image | ArrayLike, prompt: str, *, most: int | None = None) -> Diagnosis:
@@ -30,7 +28,7 @@ def diagnose(image: Image.Image | ArrayLike, prompt: str, *, most: int | None = 
     request = parse_prompt(prompt)
     view = perceive(as_picture(image), request)
     parts, misalignments = contradictions(request, view)
-    rated: list[tuple[int, Contradiction | Artifact]] = [
+    rated: list[tuple[int, Contradiction | SeenArtifact]] = [
         *((rate_contradiction(request, view.seen, item), item) for item in misalignments),
         *((rate_artifact(parts, item), item) for item in view.artifacts),
     ]
@@ -57,14 +55,14 @@ def to_defect_box(box: Box) -> Box:
 
 
 def _widened(low: int, high: int) -> tuple[int, int]:
-    if high - low < _LEAST_SIDE:
-        low = min(max(0, low - (_LEAST_SIDE - (high - low)) // 2), SIDE - _LEAST_SIDE)
-        high = low + _LEAST_SIDE
+    if high - low < LEAST_SIDE:
+        low = min(max(0, low - (LEAST_SIDE - (high - low)) // 2), SIDE - LEAST_SIDE)
+        high = low + LEAST_SIDE
     return low, high
 
 
-def _in_order(rated: tuple[int, Contradiction | Artifact]) -> tuple[bool, int, int]:
+def _in_order(rated: tuple[int, Contradiction | SeenArtifact]) -> tuple[bool, int, int]:
     """Misalignments first, then artifacts, each from left to right."""
     item = rated[1]
     x0, y0, x1, y1 = item.box
-    return isinstance(item, Artifact), x0 + x1, y0 + y1
+    return isinstance(item, SeenArtifact), x0 + x1, y0 + y1

@@ -6,23 +6,12 @@ from collections.abc import Sequence
 from math import atan2, hypot, pi
 from typing import Final
 
+from sdg.testbed.conventions import CENTRE, EDGE, NUMBER_WORDS, RELATION_WORDS
 from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.perception import Seen
 from sdg.testbed.oracle.pixels import SIDE
-from sdg.testbed.world.prompts import NUMBERS
-from sdg.testbed.world.scene import Group, Relation, Request
+from sdg.testbed.world.scene import Group, Request
 
-RELATION_WORDS: Final[dict[Relation, str]] = {
-    "left": "left of",
-    "right": "right of",
-    "above": "above",
-    "below": "below",
-}
-_COUNTS: Final = {count: word for word, count in NUMBERS.items()} | {7: "seven", 8: "eight"}
-_EDGE: Final = 0.36
-"""Share of the picture on each side that is not its middle."""
-_CENTRE: Final = 0.2
-"""Distance from an object's centre, in radii, that is its middle."""
 # Clockwise from the right, as angles grow where y points down.
 _SIDES: Final = (
     "right side",
@@ -38,7 +27,7 @@ _SIDES: Final = (
 
 def number(count: int) -> str:
     """3 -> "three"; "many" beyond eight."""
-    return _COUNTS.get(count, "many")
+    return NUMBER_WORDS.get(count, "many")
 
 
 def plural(shape: str) -> str:
@@ -90,8 +79,8 @@ def noun_of(item: Seen) -> str:
 def place_of(box: Box) -> str:
     """Where in the picture the middle of a box lies: "at the top left", "in the middle"."""
     x, y = (box[0] + box[2]) / (2 * SIDE), (box[1] + box[3]) / (2 * SIDE)
-    column = "left" if x < _EDGE else "right" if x > 1 - _EDGE else ""
-    row = "top" if y < _EDGE else "bottom" if y > 1 - _EDGE else ""
+    column = "left" if x < EDGE else "right" if x > 1 - EDGE else ""
+    row = "top" if y < EDGE else "bottom" if y > 1 - EDGE else ""
     if row:
         return f"at the {row} {column}".rstrip()
     return f"on the {column}" if column else "in the middle"
@@ -100,7 +89,7 @@ def place_of(box: Box) -> str:
 def side_of(body: Seen, box: Box) -> str:
     """On which side of an object the middle of a box lies: "upper left side", or "middle"."""
     dx, dy = (box[0] + box[2]) / 2 - body.x, (box[1] + box[3]) / 2 - body.y
-    if hypot(dx, dy) < _CENTRE * body.radius:
+    if hypot(dx, dy) < CENTRE * body.radius:
         return "middle"
     return _SIDES[round(atan2(dy, dx) / (pi / 4)) % 8]
 

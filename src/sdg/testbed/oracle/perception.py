@@ -50,7 +50,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
+class SeenArtifact:
     """One flaw of the picture: subtype, pixel box, the object it is on (index into `seen`, −1 for none).
 
     change: mean difference over its pixels, 0..255. colour: what seeped into the object ("": no colour of
@@ -71,7 +71,7 @@ class Perception:
     background: str
     support: float
     seen: tuple[Seen, ...]
-    artifacts: tuple[Artifact, ...]
+    artifacts: tuple[SeenArtifact, ...]
     word: Word | None = None
 
 
@@ -84,13 +84,13 @@ def perceive(picture: Floats, request: Request) -> Perception:
     ruined = [_is_malformed(item, [f for f in flaws if f.target == i]) for i, item in enumerate(found)]
     seen = [_seen(item, hopeless) for item, hopeless in zip(found, ruined, strict=True)]
     artifacts = [
-        Artifact("malformed object", item.box, index, _change(flaws, index))
+        SeenArtifact("malformed object", item.box, index, _change(flaws, index))
         for index, item in enumerate(found)
         if ruined[index]
     ]
     artifacts += [_artifact(pixels, flaw, seen) for flaw in flaws]
     if word is not None and word.garbled is not None:
-        artifacts.append(Artifact("garbled letters", word.box, -1, word.garbled))
+        artifacts.append(SeenArtifact("garbled letters", word.box, -1, word.garbled))
     return Perception(pixels.background, pixels.support, tuple(seen), tuple(_distinct(artifacts)), word)
 
 
@@ -113,9 +113,9 @@ def _change(flaws: Sequence[Flaw], target: int) -> float:
     return max((flaw.change for flaw in flaws if flaw.target == target), default=60.0)
 
 
-def _distinct(artifacts: Sequence[Artifact]) -> list[Artifact]:
+def _distinct(artifacts: Sequence[SeenArtifact]) -> list[SeenArtifact]:
     """Artifacts without those that lie mostly inside another: malformed objects first, then larger boxes."""
-    kept: list[Artifact] = []
+    kept: list[SeenArtifact] = []
     for item in sorted(artifacts, key=lambda a: (a.subtype != "malformed object", -_area(a.box))):
         for place, other in enumerate(kept):
             if other.subtype != "malformed object":
@@ -151,18 +151,18 @@ def _seen(item: Found, malformed: bool) -> Seen:
     return Seen(thing.colour, thing.shape, box, thing.x, thing.y, thing.radius)
 
 
-def _artifact(pixels: Pixels, flaw: Flaw, seen: list[Seen]) -> Artifact:
+def _artifact(pixels: Pixels, flaw: Flaw, seen: list[Seen]) -> SeenArtifact:
     """A flaw as an artifact; a blob large enough to be meant as an object is seen as a malformed one."""
     if flaw.subtype != "stray mark":
-        return Artifact(flaw.subtype, flaw.box, flaw.target, flaw.change, flaw.foreign)
+        return SeenArtifact(flaw.subtype, flaw.box, flaw.target, flaw.change, flaw.foreign)
     area = np.count_nonzero(flaw.region.mask)
     shown = pixels.colour[flaw.region.mask]
     counts = np.bincount(shown[shown >= 0], minlength=len(COLOUR_NAMES))
     if area < _BLOB_AREA or counts.max() < _BLOB_HUE * area:
-        return Artifact(flaw.subtype, flaw.box, -1, flaw.change)
+        return SeenArtifact(flaw.subtype, flaw.box, -1, flaw.change)
     colour = COLOUR_NAMES[int(counts.argmax())]
     seen.append(Seen(colour, None, flaw.box, *_centre(flaw.box), float(np.sqrt(area / np.pi))))
-    return Artifact("malformed object", flaw.box, len(seen) - 1, flaw.change)
+    return SeenArtifact("malformed object", flaw.box, len(seen) - 1, flaw.change)
 
 
 def _centre(box: Box) -> tuple[float, float]:

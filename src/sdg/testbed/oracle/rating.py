@@ -8,37 +8,20 @@ from __future__ import annotations
 from math import dist, sqrt
 from typing import Final
 
+from sdg.testbed.conventions import (
+    IMPORTANCE_RANGE,
+    IMPORTANCE_WEIGHTS,
+    LARGE_AREA,
+    SEMANTIC,
+    STRONG_CHANGE,
+    STRONG_COLOUR,
+)
 from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.judgement import Cast, Contradiction
-from sdg.testbed.oracle.perception import Artifact, Seen
+from sdg.testbed.oracle.perception import Seen, SeenArtifact
 from sdg.testbed.oracle.pixels import SIDE
 from sdg.testbed.world.scene import COLOURS, Request
 
-SEMANTIC: Final = {
-    # misalignments
-    "missing object": 1.0,
-    "wrong relation": 0.8,
-    "wrong shape": 0.75,
-    "wrong colour": 0.7,
-    "wrong count": 0.7,
-    "wrong text": 0.7,
-    "extra object": 0.6,
-    "wrong size": 0.5,
-    "wrong background": 0.5,
-    # artifacts
-    "malformed object": 0.8,
-    "missing chunk": 0.7,
-    "ghost copy": 0.6,
-    "warp": 0.55,
-    "smear": 0.5,
-    "garbled letters": 0.5,
-    "noise texture": 0.45,
-    "broken edge": 0.4,
-    "colour bleeding": 0.35,
-    "wrong shadow": 0.3,
-    "stray mark": 0.3,
-}
-"""How far a defect changes what the picture means; three of these only occur in generated pictures."""
 _PROMINENT: Final = {"missing object": 1.0, "wrong relation": 1.0, "wrong text": 1.0}
 _OTHERWISE: Final = 0.7
 
@@ -54,7 +37,7 @@ def rate_contradiction(request: Request, seen: tuple[Seen, ...], item: Contradic
         group = request.groups[item.group]
         if item.subtype == "wrong colour":
             shown = COLOURS[seen[item.things[0]].colour]
-            prominence = min(1.0, dist(shown, COLOURS[group.colour]) / 250)
+            prominence = min(1.0, dist(shown, COLOURS[group.colour]) / STRONG_COLOUR)
         elif item.subtype == "wrong count":
             prominence = min(1.0, abs(len(item.things) - group.count) / group.count)
         elif item.subtype == "missing object":
@@ -62,7 +45,7 @@ def rate_contradiction(request: Request, seen: tuple[Seen, ...], item: Contradic
     return _weigh(prominence, SEMANTIC[item.subtype], area, main)
 
 
-def rate_artifact(parts: Cast, item: Artifact) -> int:
+def rate_artifact(parts: Cast, item: SeenArtifact) -> int:
     """Importance of an artifact, 5..97."""
     if item.subtype == "garbled letters":
         main = 0.5
@@ -71,14 +54,16 @@ def rate_artifact(parts: Cast, item: Artifact) -> int:
     else:
         groups = [n for n in range(len(parts.members)) if item.target in parts.players(n)]
         main = 0.3 if not groups else 1.0 if groups[0] == 0 else 0.5
-    return _weigh(min(1.0, item.change / 110), SEMANTIC[item.subtype], _extent(item.box), main)
+    return _weigh(min(1.0, item.change / STRONG_CHANGE), SEMANTIC[item.subtype], _extent(item.box), main)
 
 
 def _extent(box: Box) -> float:
     area = (box[2] - box[0]) * (box[3] - box[1])
-    return min(1.0, sqrt(area / (0.2 * SIDE * SIDE)))
+    return min(1.0, sqrt(area / (LARGE_AREA * SIDE * SIDE)))
 
 
 def _weigh(prominence: float, meaning: float, area: float, main: float) -> int:
-    score = 0.30 * prominence + 0.35 * meaning + 0.20 * area + 0.15 * main
-    return max(5, min(97, round(100 * score)))
+    w_prominence, w_meaning, w_area, w_main = IMPORTANCE_WEIGHTS
+    score = w_prominence * prominence + w_meaning * meaning + w_area * area + w_main * main
+    low, high = IMPORTANCE_RANGE
+    return max(low, min(high, round(100 * score)))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 from zlib import crc32
 
+from sdg.testbed.conventions import RELATION_WORDS
 from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.nouns import (
-    RELATION_WORDS,
     counted,
     direction,
     kind,
@@ -21,7 +21,7 @@ from sdg.testbed.oracle.nouns import (
     side_of,
     with_article,
 )
-from sdg.testbed.oracle.perception import Artifact, Perception
+from sdg.testbed.oracle.perception import Perception, SeenArtifact
 from sdg.testbed.world.scene import OPPOSITE, Request
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
@@ -152,7 +152,7 @@ def reason_contradiction(request: Request, view: Perception, parts: Cast, item: 
     return _fill(key, slots, item.box)
 
 
-def reason_artifact(view: Perception, item: Artifact) -> str:
+def reason_artifact(view: Perception, item: SeenArtifact) -> str:
     """Say which part of which object is wrong, and how it looks."""
     key, slots = item.subtype, {"background": view.background, "place": place_of(item.box)}
     if item.target >= 0:

@@ -19,13 +19,13 @@ from sdg.testbed.oracle.nouns import (
     plural,
     side_of,
 )
-from sdg.testbed.oracle.perception import Artifact, Perception
+from sdg.testbed.oracle.perception import Perception, SeenArtifact
 from sdg.testbed.oracle.reasons import REASONS, anchor_of
 from sdg.testbed.world.scene import Request
 
 PHRASES: Final = (
     "Step 1: The caption asks for Step 2: Seen from left to right: nothing the word object objects malformed",
-    "Everything fits. Misalignment: Artifact: no instead of not asked for large small on the background",
+    "Everything fits. Misalignment: SeenArtifact: no instead of not asked for large small on the background",
     "Step 3: No box. Box (misalignment): (artifact): the whole picture the area the pair the text",
     "smear missing chunk noise texture ghost copy warp broken edge colour bleeding garbled letters",
     "wrong shadow stray mark one two three four five six seven eight many too few left right of above below",
@@ -39,7 +39,9 @@ def vocabulary() -> tuple[str, ...]:
     return (*(text for texts in REASONS.values() for text in texts), *PHRASES)
 
 
-def trace(request: Request, view: Perception, parts: Cast, wrong: Sequence[Contradiction | Artifact]) -> str:
+def trace(
+    request: Request, view: Perception, parts: Cast, wrong: Sequence[Contradiction | SeenArtifact]
+) -> str:
     """The think text for the defects in their order, without coordinates (SDG §3.3, App. B)."""
     order = sorted(view.seen, key=lambda item: (item.box[0] + item.box[2], item.box[1] + item.box[3]))
     seen = [noun_of(item) if item.shape else f"malformed {noun_of(item)}" for item in order]
@@ -57,7 +59,7 @@ def trace(request: Request, view: Perception, parts: Cast, wrong: Sequence[Contr
             lines.append(f"Misalignment: {_short(request, view, item)}.")
             boxes.append(f"Box {count} (misalignment): {_region(request, view, parts, item)}.")
         else:
-            lines.append(f"Artifact: {_short_flaw(view, item)}.")
+            lines.append(f"SeenArtifact: {_short_flaw(view, item)}.")
             boxes.append(f"Box {count} (artifact): {_spot(view, item)}.")
     return "\n".join([*lines, "Step 3:", *boxes])
 
@@ -86,7 +88,7 @@ def _short(request: Request, view: Perception, item: Contradiction) -> str:
     return f"{noun_of(thing)} instead of {group.colour if item.subtype == 'wrong colour' else group.shape}"
 
 
-def _short_flaw(view: Perception, item: Artifact) -> str:
+def _short_flaw(view: Perception, item: SeenArtifact) -> str:
     if item.subtype == "garbled letters":
         return item.subtype
     if item.target < 0:
@@ -111,7 +113,7 @@ def _region(request: Request, view: Perception, parts: Cast, item: Contradiction
     return f"the {noun_of(thing)} {place_of(thing.box)}"
 
 
-def _spot(view: Perception, item: Artifact) -> str:
+def _spot(view: Perception, item: SeenArtifact) -> str:
     if item.target < 0:
         what = "the text" if item.subtype == "garbled letters" else "the background"
         return f"{what} {place_of(item.box)}"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from sdg.errors import SdgError
 from sdg.testbed.models.generator import flow
-from sdg.testbed.models.generator.build import TEXT_LENGTH, new_pipeline, new_tokenizer
+from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline, new_tokenizer
 from sdg.testbed.models.generator.cells import cell_targets
 from sdg.testbed.models.generator.flow import (
     TextToVelocity,

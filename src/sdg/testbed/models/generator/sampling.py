@@ -9,7 +9,7 @@ import torch
 from diffusers import FluxPipeline
 from PIL import Image
 
-from sdg.testbed.models.generator.build import TEXT_LENGTH
+from sdg.testbed.models.generator.pipeline import TEXT_LENGTH
 from sdg.testbed.world.prompts import phrase, sample_request, split_of
 
 SIDE = 128

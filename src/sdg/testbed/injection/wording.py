@@ -9,10 +9,10 @@ from typing import Final
 
 import numpy as np
 
+from sdg.testbed.conventions import RELATION_WORDS
 from sdg.testbed.injection.artifacts import Artifact
 from sdg.testbed.injection.boxes import Box
 from sdg.testbed.injection.lexicon import (
-    RELATION_WORDS,
     counted,
     listed,
     noun,

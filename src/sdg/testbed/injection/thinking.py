@@ -12,7 +12,7 @@ from sdg.testbed.injection.artifacts import Artifact
 from sdg.testbed.injection.boxes import Box
 from sdg.testbed.injection.lexicon import asked, noun, number, short_place
 from sdg.testbed.injection.reading import Misalignment
-from sdg.testbed.injection.reasons import anchor_of, artifact_side, direction
+from sdg.testbed.injection.wording import anchor_of, artifact_side, direction
 from sdg.testbed.world.scene import Request, Scene
 
 Found = Misalignment | Artifact
