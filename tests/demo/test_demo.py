@@ -16,7 +16,7 @@ from sdg.alignment.recipe import AlignRecipe
 from sdg.cli import cli
 from sdg.data.formats.native import read
 from sdg.demo import Ending, Settings, run_demo
-from sdg.demo.repair import worst
+from sdg.demo.part_refinement import worst
 from sdg.demo.settings import demo_recipe, recipe_file
 from sdg.demo.stages import LeftOut, Stages
 from sdg.errors import SdgError

@@ -15,7 +15,7 @@ from sdg.errors import SdgError
 from sdg.reporting import Entry, Gallery, Report, read_refinements, read_run, read_scores, write_report
 from sdg.reporting.curves import HEIGHT, WIDTH, curve
 from sdg.reporting.gallery import boxes_of
-from sdg.reporting.pictures import Shown, show
+from sdg.reporting.thumbnails import Shown, show
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from sdg._version import __version__
-from sdg.demo.adapter import compare
-from sdg.demo.alignment import align
 from sdg.demo.page import Story, write_page
-from sdg.demo.pictures import diagnose, draw
-from sdg.demo.repair import repair
-from sdg.demo.scores import score
+from sdg.demo.part_adapter import compare
+from sdg.demo.part_alignment import align
+from sdg.demo.part_pictures import diagnose, draw
+from sdg.demo.part_refinement import repair
+from sdg.demo.part_scores import score
 from sdg.demo.settings import Settings
 from sdg.demo.stages import Say, Stages, hush_libraries
 from sdg.errors import SdgError

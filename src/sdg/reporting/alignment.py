@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 from sdg.errors import SdgError
 from sdg.reporting.curves import Curve, curve, number
-from sdg.reporting.pictures import Shown, show
+from sdg.reporting.thumbnails import Shown, show
 
 # Of training, where logged: `kl` only is where the recipe has that term.
 _WATCHED: Final = ("reward", "defects", "loss", "reward_std", "approx_kl", "kl", "clip_fraction")

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis, Status, Tier
 from sdg.records import Record
-from sdg.reporting.pictures import Shown, Source, default_side, prepared, show
+from sdg.reporting.thumbnails import Shown, Source, default_side, prepared, show
 
 UNKNOWN_TIER: Final = "not rated"
 TAG: Final = 48, 44  # of a box's number, in units of the drawing

@@ -13,7 +13,7 @@ from sdg.data.formats.sdg30k import read_defects
 from sdg.defects import Diagnosis
 from sdg.io import jsonl
 from sdg.reporting.gallery import Box, boxes_of, tier_name
-from sdg.reporting.pictures import Shown, Source, default_side, prepared, show
+from sdg.reporting.thumbnails import Shown, Source, default_side, prepared, show
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Final
 
 from sdg.errors import SdgError
 from sdg.reporting.page import write_page
-from sdg.reporting.pictures import Shown, Source, prepared, show
+from sdg.reporting.thumbnails import Shown, Source, prepared, show
 
 SIDE: Final = 1024
 """Longer side of each picture in pixels at most: what the paper's editor makes."""

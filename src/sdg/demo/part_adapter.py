@@ -11,7 +11,7 @@ from typing import Any, Final
 from PIL import Image
 
 from sdg.defects import Diagnosis
-from sdg.demo.pictures import Drawn, Found, draw_pictures
+from sdg.demo.part_pictures import Drawn, Found, draw_pictures
 from sdg.demo.settings import Settings, demo_recipe
 from sdg.demo.stages import LeftOut, watched
 from sdg.images import save_image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdg.demo.pictures import Found
+from sdg.demo.part_pictures import Found
 from sdg.demo.settings import Settings, demo_recipe
 from sdg.reporting import AlignmentRun, read_run
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.demo.pictures import Drawn, Found, write_records
+from sdg.demo.part_pictures import Drawn, Found, write_records
 from sdg.demo.settings import Settings
 from sdg.embeddings import Embedder, load_embedder
 from sdg.errors import SdgError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sdg.defects import Diagnosis
-from sdg.demo.pictures import SAMPLING_STEPS, Drawn, Found
+from sdg.demo.part_pictures import SAMPLING_STEPS, Drawn, Found
 from sdg.demo.settings import Settings
 from sdg.demo.stages import watched
 from sdg.errors import SdgError
