@@ -246,7 +246,7 @@ def test_agreement_of_two_files(sdg, tmp_path):
     assert code == 0
     assert "Second against first" in out
     assert "DetTypeF1" in out
-    assert err == "1 images have no two annotations and are left out.\n"
+    assert err == "Numbers: out.json\n1 images have no two annotations and are left out.\n"
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["second_against_first"]["metrics"]["artifact"]["BoxRe@0.1"] == 0
     assert document["skipped"] == ["b.png"]

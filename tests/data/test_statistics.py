@@ -4,10 +4,8 @@ import pytest
 from rich.console import Console
 
 from sdg.data.formats import native
-from sdg.data.plots import plot_statistics
 from sdg.data.splits import assign_prompts
 from sdg.data.statistics import NO_GENERATOR, statistics
-from sdg.data.tables import split_table, statistics_tables
 from sdg.defects import Defect, Diagnosis
 from sdg.errors import SdgError
 from sdg.records import Record
@@ -69,33 +67,27 @@ def test_no_images_have_no_means():
     result = statistics([])
     assert result.overall.defects_per_image("artifact") is None
     assert set(result.overall.shares().values()) == {None}
-    assert [table.row_count for table in statistics_tables(result)] == [1, 1, 10]
+    assert [len(table.rows) for table in result.tables()] == [1, 1, 10]
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.SVG", b"<?xml"), ("a.pdf", b"%PDF")])
 @pytest.mark.parametrize("records", [RECORDS, []])
 def test_a_plot_is_a_file_of_the_kind_its_name_says(tmp_path, name, start, records):
     pytest.importorskip("matplotlib")
-    plot_statistics(statistics(records), tmp_path / name)
+    statistics(records).plot(tmp_path / name)
     content = (tmp_path / name).read_bytes()
     assert content.startswith(start)
     assert len(content) > 5000
 
 
-def test_the_bars_of_the_plot_are_the_numbers(tmp_path, monkeypatch):
-    figure = pytest.importorskip("matplotlib.figure")
-    drawn = []
-    save = figure.Figure.savefig
-    monkeypatch.setattr(
-        figure.Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))
-    )
-    plot_statistics(statistics(RECORDS), tmp_path / "a.png")
-    per_image, shares, importance = drawn[0].axes
+def test_the_bars_of_the_plot_are_the_numbers():
+    pytest.importorskip("matplotlib")
+    per_image, shares, importance = statistics(RECORDS).plot().axes
     assert [bar.get_height() for bar in per_image.patches] == [0, 1, 1, 0, 0.5, 0]
     assert sum(bar.get_width() for bar in shares.patches) == pytest.approx(
         4 * 100
     )  # three generators and all
-    assert {line.get_label(): line.get_ydata().tolist()[0] for line in importance.lines} == {
+    assert {line.get_label(): line.get_ydata()[0] for line in importance.lines} == {
         NO_GENERATOR: 0,
         "A": 40,
         "B": 0,
@@ -104,19 +96,27 @@ def test_the_bars_of_the_plot_are_the_numbers(tmp_path, monkeypatch):
 
 def test_a_plot_of_another_kind_is_refused(tmp_path):
     with pytest.raises(SdgError, match=r"^A plot is a \.png, \.svg or \.pdf file, not .*a\.jpg\.$"):
-        plot_statistics(statistics([]), tmp_path / "a.jpg")
+        statistics([]).plot(tmp_path / "a.jpg")
 
 
 def test_names_of_generators_are_text_in_the_tables(tmp_path):
     names = ("[/bold]", "[red]x", "all")
     records = [Record(f"{n}.png", f"cup {n}", Diagnosis(), generator=names[n % 3]) for n in range(6)]
     native.write(tmp_path / "a.jsonl", records)
+    tables = [*statistics(records).tables(), assign_prompts(tmp_path / "a.jsonl", {"a": 1, "b": 1}).table()]
     console = Console(width=120, file=StringIO())
-    for table in statistics_tables(statistics(records)):
-        console.print(table)
-    console.print(split_table(assign_prompts(tmp_path / "a.jsonl", {"a": 1, "b": 1})))
+    for table in tables:
+        console.print(table.rich())
     shown = console.file.getvalue()
     assert [shown.count(name) for name in names[:2]] == [4, 4]
-    rows = [line.split("│")[1:3] for line in shown.splitlines() if line.startswith("│ all")]
+    assert [str(table).count(names[0]) for table in tables] == [1, 1, 1, 1]
     # The generator of that name, then the sum.
-    assert [[cell.strip() for cell in row] for row in rows[:2]] == [["all", "2"], ["all", "6"]]
+    assert [row[:2] for row in tables[0].rows if row[0] == "all"] == [("all", "2"), ("all", "6")]
+
+
+def test_a_statistic_prints_its_tables():
+    lines = str(statistics(RECORDS)).splitlines()
+    assert lines[0] == "Defects per image"
+    assert lines[1].split() == ["generator", "images", "artifact", "misalignment"]
+    assert lines[3].split() == ["A", "4", "1.00", "0.50"]
+    assert len({len(line) for line in lines[1:6]}) == 1

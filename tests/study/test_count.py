@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdg.errors import SdgError
-from sdg.study.count import Ratings, count, kappa, read_ratings, tally_rows
+from sdg.study.count import Ratings, count, kappa, read_ratings, tally_tables
 from sdg.study.make import Key, Pair
 
 KEY = Key(
@@ -110,7 +110,7 @@ def test_without_a_better_side_there_is_no_sign_test() -> None:
     assert tally.pooled.p_value is None
     assert tally.pooled.intervals["same"] == (1.0, 1.0)
     assert tally.to_document()["pooled"]["p_value"] is None
-    assert next(tally_rows(tally)).rows[0] == ("Ann", "0.00 %", "100.00 %", "0.00 %", "–")
+    assert next(tally_tables(tally)).rows[0] == ("Ann", "0.00 %", "100.00 %", "0.00 %", "–")
 
 
 def test_kappa_of_the_usual_example() -> None:
@@ -149,7 +149,7 @@ def test_one_annotator_twice_is_refused() -> None:
 
 def test_the_table_is_that_of_the_paper_with_a_row_for_all() -> None:
     verdicts = ("good",) * 11 + ("same",) * 85 + ("bad",) * 4
-    first, second = tally_rows(
+    first, second = tally_tables(
         count(long_key(100), [Ratings("Ann", verdicts), Ratings("Bob", verdicts[::-1])])
     )
     assert first.columns == ("annotator", "Good", "Same", "Bad", "sign test p")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from sdg.cli.options import write_numbers
+from sdg.cli.progress import records_read, say
 from sdg.data import formats
 from sdg.data.formats import FORMATS, Format
 from sdg.data.formats.sdg30k import BoxOrder
-from sdg.io import files
 from sdg.records import Fault
+from sdg.tables import print_tables
 
 _READABLE = click.Path(path_type=Path)
 _WRITABLE = click.Path(path_type=Path)
@@ -67,21 +65,12 @@ def validate(
         click.echo(f"{fault.path}, {fault.place}: {fault.reason}")
 
     found = 0
-    bar = Progress(
-        SpinnerColumn(), TextColumn("{task.completed:,} records read"), console=_stderr(), transient=True
-    )
-    with bar:
-        task = bar.add_task("", total=None)
+    with records_read() as on_record:
         for path in paths:
             summary = validate_file(
-                path,
-                report,
-                format=format,
-                box_order=box_order,
-                images=images,
-                on_record=lambda record: bar.advance(task),
+                path, report, format=format, box_order=box_order, images=images, on_record=on_record
             )
-            click.echo(f"{path}: {summary}", err=True)
+            say(f"{path}: {summary}")
             found += summary.faults
     if found:
         click.get_current_context().exit(1)
@@ -108,19 +97,14 @@ def stats(
       sdg data stats annotations.jsonl --plot figure3.png
     """
     from sdg.data.statistics import statistics
-    from sdg.data.tables import statistics_tables
 
     result = statistics(formats.read_records(path, format, box_order=box_order))
     if plot_path is not None:
-        from sdg.data.plots import plot_statistics
-
-        plot_statistics(result, plot_path)
-    if not _write_json(json_path, result.to_dict()):
-        console = Console()
-        for table in statistics_tables(result):
-            console.print(table)
+        result.plot(plot_path)
+    if not write_numbers(json_path, result.to_dict()):
+        print_tables(result.tables())
     if result.unknown:
-        click.echo(f"{result.unknown:,} images of which nothing is known are not counted.", err=True)
+        say(f"{result.unknown:,} images of which nothing is known are not counted.")
 
 
 @data.command()
@@ -147,13 +131,12 @@ def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
       sdg data split annotations.jsonl --out splits/ --part train=96 --part test=4
     """
     from sdg.data.splits import assign_prompts, write_splits
-    from sdg.data.tables import split_table
 
     assignment = assign_prompts(path, dict(map(_part, parts)), seed)
     written = write_splits(path, out, assignment)
-    Console().print(split_table(assignment))
+    print_tables([assignment.table()])
     for target in written.values():
-        click.echo(f"Wrote {target}", err=True)
+        say(f"Wrote {target}")
 
 
 @data.command()
@@ -200,11 +183,11 @@ def convert(
     count = formats.write_records(
         target, records, to_format, images=images, size=None if size is None else _size(size), blind=blind
     )
-    click.echo(f"Wrote {count:,} to {target}", err=True)
+    say(f"Wrote {count:,} to {target}")
     if restore_images is not None:
         from sdg.data.formats.hf import restore_images as restore
 
-        click.echo(f"Put {restore(source, restore_images):,} images into {restore_images}", err=True)
+        say(f"Put {restore(source, restore_images):,} images into {restore_images}")
 
 
 @data.command()
@@ -250,26 +233,10 @@ def agreement(
     result = agreements.agreement(pairs, skipped, embedder=embedder, bootstrap=bootstrap, seed=seed)
     if per_image is not None:
         write_objects(per_image, result.per_image())
-    if not _write_json(json_path, result.to_document()):
+    if not write_numbers(json_path, result.to_document()):
         click.echo(f"Second against first\n{result.forward}\n\nFirst against second\n{result.backward}")
     if skipped:
-        click.echo(f"{len(skipped):,} images have no two annotations and are left out.", err=True)
-
-
-def _write_json(path: Path | None, document: dict[str, Any]) -> bool:
-    """Write a document where it is asked for; returns whether it went to stdout."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    if path is None:
-        return False
-    if str(path) == "-":
-        click.echo(text)
-        return True
-    files.write_text(path, text + "\n")
-    return False
-
-
-def _stderr() -> Console:
-    return Console(stderr=True)
+        say(f"{len(skipped):,} images have no two annotations and are left out.")
 
 
 def _part(text: str) -> tuple[str, float]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sdg.cli.options import FOLDER, sources_and_prompts
+from sdg.cli.progress import diagnosed, say
 from sdg.errors import SdgError
 
 if TYPE_CHECKING:
@@ -86,15 +84,15 @@ def diagnose(
         rows, failed = [bulk.to_row(items[0], outcome)], []
     else:
         try:
-            with _progress(len(items)) as advance:
+            with diagnosed(len(items)) as advance:
                 summary = bulk.run(model, items, out, resume=resume, on_result=advance)
         except KeyboardInterrupt:
-            _say(f"Stopped. What is done so far is kept; go on with --resume --out {out}.")
+            say(f"Stopped. What is done so far is kept; go on with --resume --out {out}.")
             raise
         rows, failed = list(jsonl.read_objects(out)), list(summary.failed)
-        _say(f"{summary.images:,} images in {out}, {summary.diagnosed:,} of them asked for now.")
+        say(f"{summary.images:,} images in {out}, {summary.diagnosed:,} of them asked for now.")
     if overlays is not None:
-        _say(f"{draw_overlays(items, rows, overlays):,} overlays in {overlays}.")
+        say(f"{draw_overlays(items, rows, overlays):,} overlays in {overlays}.")
     if html is not None:
         _write_gallery(items, rows, html, detector)
     if failed:
@@ -116,28 +114,4 @@ def _write_gallery(
         for item, row in zip(items, rows, strict=True)
     ]
     write_report(Report("Diagnosis", (Gallery(entries, note=f"Detector: {detector}"),)), html)
-    _say(f"Report: {html}")
-
-
-def _say(message: str) -> None:
-    click.echo(message, err=True)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """A bar on a terminal, a line every tenth of the way elsewhere; both on stderr."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]}"), TimeRemainingColumn())
-    failed = 0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total, failed="")
-
-        def advance(row: dict[str, Any], left: int) -> None:
-            nonlocal failed
-            failed += row["status"] == "failed"
-            done = total - left
-            bar.update(task, completed=done, failed=f"{failed:,} failed" if failed else "")
-            if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
-                _say(f"{done:,} of {total:,} images, {failed:,} failed")
-
-        yield advance
+    say(f"Report: {html}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,18 @@ def sources_and_prompts(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def write_numbers(path: Path | None, document: Mapping[str, Any]) -> bool:
+    """What `--json` asks for: a document written to its file, `-` being stdout; whether it went there."""
+    if path is None:
+        return False
+    from sdg.io.files import write_text
+
+    text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    if str(path) == "-":
+        click.echo(text, nl=False)
+        return True
+    write_text(path, text)
+    click.echo(f"Numbers: {path}", err=True)
+    return False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from sdg.cli.options import write_numbers
 
 _PATH = click.Path(path_type=Path)
 
@@ -115,26 +116,14 @@ def count(folder: Path, ratings: tuple[Path, ...], json_path: Path | None) -> No
     Example:
       sdg study count study ratings-ann.json ratings-bob.json --json gsb.json
     """
-    from rich.console import Console
-
-    from sdg.evaluation.tables import rich_table
-    from sdg.io.files import write_text
     from sdg.study import count as gsb
     from sdg.study.make import KEY, read_key
+    from sdg.tables import print_tables
 
     key = read_key(folder / KEY)
     tally = gsb.count(key, [gsb.read_ratings(path, key) for path in ratings])
-    text = json.dumps(tally.to_document(), ensure_ascii=False, indent=2) + "\n"
-    if str(json_path) == "-":
-        click.echo(text, nl=False)
+    if write_numbers(json_path, tally.to_document()):
         return
-    if json_path is not None:
-        write_text(json_path, text)
-        click.echo(f"Numbers: {json_path}", err=True)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # in a file or a pipe nothing has to be cut
-    for table in gsb.tally_rows(tally):
-        console.print(rich_table(table))
+    print_tables(gsb.tally_tables(tally))
     if tally.identical:
         click.echo(f"Same holds {tally.identical:,} identical pairs that were not shown.")

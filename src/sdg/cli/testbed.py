@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED
+from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED, write_numbers
+from sdg.cli.progress import counted
 from sdg.cli.testbed_training import TRAININGS
 from sdg.errors import SdgError
 from sdg.testbed.world.scene import Level
@@ -23,16 +20,6 @@ _PIPELINE = click.option(
 _SAMPLING_STEPS = click.option(
     "--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Sampling steps."
 )
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, where that is a terminal; yields a function to be told how many pictures are done."""
-    console = Console(stderr=True)
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 @click.group()
@@ -70,7 +57,7 @@ def generate(count: int, out: Path, seed: int, level: Level, size: int, workers:
     """
     from sdg.testbed.datasets.injected import generate as write
 
-    with _progress(count) as on_progress:
+    with counted("pictures", count) as on_progress:
         splits = write(
             out,
             count,
@@ -129,7 +116,7 @@ def sample(
 
     texts = list(prompts) or held_out_prompts(count, seed)
     generator = load_generator(pipeline, lora=lora)
-    with _progress(len(texts)) as on_progress:
+    with counted("pictures", len(texts)) as on_progress:
         drawn = draw_folder(
             generator,
             texts,
@@ -169,7 +156,7 @@ def corpus(
     """
     from sdg.testbed.datasets.corpus import generate_corpus
 
-    with _progress(count) as on_progress:
+    with counted("pictures", count) as on_progress:
         splits = generate_corpus(
             out,
             count,
@@ -228,17 +215,15 @@ def measure(
       sdg testbed measure --what generator --out measured --json measured.json
       sdg testbed measure --what scorer
     """
-    import json
     from tempfile import TemporaryDirectory
 
-    from sdg.io.files import write_text
     from sdg.testbed.models.measure import GeneratorQuality, ScorerQuality, measure_generator, measure_scorer
 
     result: GeneratorQuality | ScorerQuality | None
     if what == "scorer":
         result = measure_scorer(scorer, scenes=2 * prompts, seed=seed)
     else:
-        with TemporaryDirectory() as temporary, _progress(prompts * seeds) as on_progress:
+        with TemporaryDirectory() as temporary, counted("pictures", prompts * seeds) as on_progress:
             result = measure_generator(
                 out or Path(temporary) / "pictures",
                 pipeline=pipeline,
@@ -252,9 +237,8 @@ def measure(
             )
     if result is None:
         raise SdgError("Time is up before all pictures were drawn; with --out, the same command goes on.")
-    click.echo(result.table())
-    if json_path is not None:
-        write_text(json_path, json.dumps(result.to_dict(), indent=2) + "\n")
+    if not write_numbers(json_path, result.to_dict()):
+        click.echo(result.table())
 
 
 for training in TRAININGS:

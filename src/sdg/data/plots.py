@@ -1,56 +1,40 @@
-"""The three panels of the paper's Figure 3, drawn from `Statistics` (needs matplotlib, the `plot` extra)."""
+"""The three panels of the paper's Figure 3, drawn from the document of a `Statistics`."""
 
 from __future__ import annotations
 
-import io
-import pathlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from sdg.data.statistics import BINS, KINDS, Group, Statistics
 from sdg.defects import DefectType
-from sdg.errors import SdgError
-from sdg.io.files import atomic_writer
+from sdg.io.plotting import TYPE_COLOURS, finish, new_figure
 from sdg.records import Path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Okabe–Ito colours, which colour-blind readers tell apart.
-_TYPE_COLOURS: Final = {DefectType.ARTIFACT: "#d55e00", DefectType.MISALIGNMENT: "#0072b2"}
-_KIND_COLOURS: Final = dict(zip(KINDS, ("#009e73", "#d55e00", "#0072b2", "#cc79a7"), strict=True))
-_FORMATS: Final = (".png", ".svg", ".pdf")
+    Groups = Mapping[str, Mapping[str, Any]]
+
+_KIND_COLOURS: Final = ("#009e73", "#d55e00", "#0072b2", "#cc79a7")
 
 
-def plot_statistics(statistics: Statistics, path: Path) -> None:
-    """Draw the three panels into a PNG, SVG or PDF file.
-
-    Raises SdgError where matplotlib is missing, the name has another ending or the file cannot be written.
-    """
-    suffix = pathlib.Path(path).suffix.lower()
-    if suffix not in _FORMATS:
-        raise SdgError(f"A plot is a .png, .svg or .pdf file, not {path}.")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise SdgError("Plots need matplotlib: pip install 'structured-defect-grounding[plot]'.") from None
-    groups = statistics.generators
-    figure = Figure(figsize=(15, 4.5), layout="constrained")
+def plot_statistics(document: Mapping[str, Any], path: Path | None = None) -> Figure:
+    """The three panels of what `Statistics.to_dict` gives; see `Statistics.plot`."""
+    groups = document["generators"]
+    figure = new_figure(15, 4.5)
     per_image, shares, importance = figure.subplots(1, 3)
     _plot_defects_per_image(per_image, groups)
-    _plot_shares(shares, groups | {"all": statistics.overall})
+    _plot_shares(shares, groups | {"all": document["overall"]})
     _plot_importance(importance, groups)
-    content = io.BytesIO()
-    figure.savefig(content, format=suffix[1:], dpi=150)
-    with atomic_writer(path) as file:
-        file.write(content.getvalue())
+    return finish(figure, path)
 
 
-def _plot_defects_per_image(axes: Axes, groups: dict[str, Group]) -> None:
+def _plot_defects_per_image(axes: Axes, groups: Groups) -> None:
     """Two bars a generator, one for each type."""
     for offset, kind in zip((-0.2, 0.2), DefectType, strict=True):
-        heights = [group.defects_per_image(kind) or 0.0 for group in groups.values()]
+        heights = [group["defects_per_image"][kind] or 0.0 for group in groups.values()]
         places = [place + offset for place in range(len(groups))]
-        bars = axes.bar(places, heights, 0.4, label=kind.value, color=_TYPE_COLOURS[kind])
+        bars = axes.bar(places, heights, 0.4, label=kind.value, color=TYPE_COLOURS[kind])
         axes.bar_label(bars, fmt="%.2f", fontsize=8)
     axes.set_xticks(range(len(groups)), list(groups), rotation=20, ha="right")
     axes.set(title="Defects per image")
@@ -58,13 +42,13 @@ def _plot_defects_per_image(axes: Axes, groups: dict[str, Group]) -> None:
     axes.legend(frameon=False, loc="upper center", ncols=2)
 
 
-def _plot_shares(axes: Axes, groups: dict[str, Group]) -> None:
+def _plot_shares(axes: Axes, groups: Groups) -> None:
     """One bar a generator, divided by what its images hold."""
     names = list(groups)
     left = [0.0] * len(names)
-    for kind in KINDS:
-        widths = [100 * (group.shares()[kind] or 0.0) for group in groups.values()]
-        bars = axes.barh(names, widths, left=left, label=kind, color=_KIND_COLOURS[kind])
+    for kind, colour in zip(groups["all"]["shares"], _KIND_COLOURS, strict=True):
+        widths = [100 * (group["shares"][kind] or 0.0) for group in groups.values()]
+        bars = axes.barh(names, widths, left=left, label=kind, color=colour)
         labels = [f"{width:.1f}" if width >= 4 else "" for width in widths]
         axes.bar_label(bars, labels=labels, label_type="center", color="white", fontsize=8)
         left = [start + width for start, width in zip(left, widths, strict=True)]
@@ -73,12 +57,14 @@ def _plot_shares(axes: Axes, groups: dict[str, Group]) -> None:
     axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8)
 
 
-def _plot_importance(axes: Axes, groups: dict[str, Group]) -> None:
+def _plot_importance(axes: Axes, groups: Groups) -> None:
     """One line a generator: its defects' share in each bin of importance."""
-    middles = [(low + high) / 2 for low, high in BINS]
     for name, group in groups.items():
-        counts = group.importance.sum(0)
-        axes.plot(middles, 100 * counts / max(1, counts.sum()), marker="o", markersize=3, label=name)
+        by_type = [group["importance"][kind] for kind in DefectType]
+        middles = [sum(map(int, bin.split("-"))) / 2 for bin in by_type[0]]
+        counts = [sum(values) for values in zip(*(bins.values() for bins in by_type), strict=True)]
+        shares = [100 * count / max(1, sum(counts)) for count in counts]
+        axes.plot(middles, shares, marker="o", markersize=3, label=name)
     axes.set(title="Importance", xlabel="importance", ylabel="% of defects", xlim=(0, 101), ylim=(0, None))
     if groups:
         axes.legend(frameon=False, fontsize=8)

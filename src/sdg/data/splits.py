@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from sdg.data.statistics import NO_GENERATOR
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.io.files import atomic_writer, real_path
 from sdg.records import Path, as_name, text_of
+from sdg.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,21 @@ class Assignment:
         if at == len(self._keys) or self._keys[at] != key:
             raise KeyError(prompt)
         return self.names[self._splits[at]]
+
+    def table(self) -> Table:
+        """Images by generator and split, with each split's share of the generator's images."""
+        split = self.counts.values()
+        generators = sorted({name for counts in split for name in counts}, key=lambda name: name or "")
+        rows = [
+            (generator or NO_GENERATOR, [counts.get(generator, 0) for counts in split])
+            for generator in generators
+        ]
+        rows.append(("all", [sum(counts.values()) for counts in split]))
+        cells = (
+            (name, *(f"{number:,} ({100 * number / sum(numbers):.1f} %)" for number in numbers))
+            for name, numbers in rows
+        )
+        return Table("Images by split", ("generator", *self.names), tuple(cells))
 
 
 def assign_prompts(path: Path, shares: Mapping[str, float], seed: int = 0) -> Assignment:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdg.defects import DefectType
-from sdg.records import Record
+from sdg.records import Path, Record
+from sdg.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS: Final = ("clean", "artifact only", "misalignment only", "both")
 """What an image may hold (Figure 3, middle)."""
@@ -85,6 +89,49 @@ class Statistics:
             "unknown": self.unknown,
         }
 
+    def tables(self) -> tuple[Table, Table, Table]:
+        """The three panels of Figure 3: a row a generator, and for the importance a column."""
+        groups = [*self.generators.items(), ("all", self.overall)]
+        names = [name for name, _ in groups]
+        means = (
+            (
+                name,
+                f"{group.images:,}",
+                *(_cell(group.defects_per_image(kind), "{:.2f}") for kind in DefectType),
+            )
+            for name, group in groups
+        )
+        shares = (
+            (name, *(_cell(share, "{:.1%}") for share in group.shares().values())) for name, group in groups
+        )
+        binned = [group.importance.sum(0) for _, group in groups]
+        bins = (
+            (
+                f"{low}–{high}",
+                *(_cell(counts[at] / counts.sum() if counts.sum() else None, "{:.1%}") for counts in binned),
+            )
+            for at, (low, high) in enumerate(BINS)
+        )
+        return (
+            Table("Defects per image", ("generator", "images", *map(str, DefectType)), tuple(means)),
+            Table("Images by what they hold, %", ("generator", *KINDS), tuple(shares)),
+            Table("Importance, % of defects", ("importance", *names), tuple(bins)),
+        )
+
+    def __str__(self) -> str:
+        """The same three tables in plain text."""
+        return "\n\n".join(map(str, self.tables()))
+
+    def plot(self, path: Path | None = None) -> Figure:
+        """The three panels of Figure 3 as a figure of matplotlib, also written to `path` where one is given.
+
+        Raises SdgError where matplotlib is missing, for a path that is no .png, .svg or .pdf, and where it
+        cannot be written.
+        """
+        from sdg.data.plots import plot_statistics
+
+        return plot_statistics(self.to_dict(), path)
+
 
 def statistics(records: Iterable[Record]) -> Statistics:
     """Count what records hold, streaming (SDG Figure 3).
@@ -110,6 +157,10 @@ def statistics(records: Iterable[Record]) -> Statistics:
         group.defects[:] += present
         group.kinds[bool(present[0]) + 2 * bool(present[1])] += 1
     return Statistics(_sum(groups.values()), dict(sorted(groups.items())), unknown)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value).removesuffix("%")
 
 
 def _empty() -> Group:

@@ -7,7 +7,7 @@ permutation test: were the two exchangeable, swapping them on any image would ch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from sdg.evaluation.columns import TYPES
 from sdg.evaluation.metrics import Count, metrics
 from sdg.evaluation.resampling import bootstrap_sums, interval, swapped_sums
 from sdg.evaluation.result import Evaluation, Intervals, Metrics, bounds_by_type, by_type
+from sdg.records import Path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ROUNDING = 1e-12  # sums taken in another order differ by this much; they count as equal
 
@@ -49,6 +53,14 @@ class Comparison:
             "resamples": self.resamples,
             "seed": self.seed,
         }
+
+    def plot(self, path: Path | None = None) -> Figure:
+        """The differences with their intervals as a figure; see `Evaluation.plot`."""
+        from sdg.evaluation.charts import plot_metrics
+
+        ends = [abs(end) for of in self.intervals.values() for pair in of.values() for end in pair or ()]
+        most = 1.05 * max(ends, default=1.0) or 1.0
+        return plot_metrics(self.difference, self.intervals, "first minus second", (-most, most), path)
 
 
 def compare(first: Evaluation, second: Evaluation, *, resamples: int = 1000, seed: int = 0) -> Comparison:

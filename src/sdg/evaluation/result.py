@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,10 @@ from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Status
 from sdg.evaluation.columns import TYPES, Columns
 from sdg.evaluation.metrics import METRICS, PAPER_METRICS
 from sdg.evaluation.scoring import Pairs
+from sdg.records import Path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Metrics = dict[str, dict[str, float | None]]
 """Type -> metric -> value, None where it is undefined."""
@@ -76,6 +80,16 @@ class Evaluation:
             "status": dict(self.status),
             "settings": dict(self.settings),
         }
+
+    def plot(self, path: Path | None = None) -> Figure:
+        """The paper's metrics and intervals as a figure of matplotlib, also written to `path` if given.
+
+        Raises SdgError where matplotlib is missing, for a path that is no .png, .svg or .pdf, and where it
+        cannot be written.
+        """
+        from sdg.evaluation.charts import plot_metrics
+
+        return plot_metrics(self.metrics, self.intervals, "score", (-0.02, 1.02), path)
 
     def worst(self, count: int) -> list[Case]:
         """The images whose missed and spurious defects weigh most by importance, worst first.

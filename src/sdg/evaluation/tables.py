@@ -1,10 +1,9 @@
-"""Evaluations, comparisons and slices as tables for a terminal; the HTML report shows the same rows."""
+"""Evaluations, comparisons and slices as tables, for a terminal and for the HTML report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdg.evaluation.columns import TYPES
 from sdg.evaluation.comparison import Comparison
@@ -12,9 +11,7 @@ from sdg.evaluation.metrics import METRICS, PAPER_METRICS
 from sdg.evaluation.published import PublishedRow
 from sdg.evaluation.result import Evaluation, cell, interval_cell
 from sdg.evaluation.slices import Slice
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from sdg.tables import Table
 
 _SLICE_METRICS = {
     "generator": PAPER_METRICS,
@@ -22,19 +19,9 @@ _SLICE_METRICS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A table as text: a title, the column names, and rows, of which the notes are shown faintly."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: frozenset[int] = frozenset()
-
-
-def evaluation_rows(
+def evaluation_tables(
     evaluation: Evaluation, name: str, published: Sequence[PublishedRow] = ()
-) -> Iterator[Rows]:
+) -> Iterator[Table]:
     """The paper's Table 2, one table a type: these predictions, their intervals, published rows."""
     for kind in map(str, TYPES):
         rows = [_row(name, evaluation.metrics[kind], PAPER_METRICS)]
@@ -43,10 +30,10 @@ def evaluation_rows(
             rows.append(("95 % interval", *(interval_cell(bounds[metric]) for metric in PAPER_METRICS)))
         notes = range(1, len(rows) + len(published))
         rows += [_row(f"{row.model} (published)", row.metrics[kind], PAPER_METRICS) for row in published]
-        yield Rows(kind, (kind, *PAPER_METRICS), tuple(rows), frozenset(notes))
+        yield Table(kind, (kind, *PAPER_METRICS), tuple(rows), frozenset(notes))
 
 
-def comparison_rows(comparison: Comparison, first: str, second: str) -> Iterator[Rows]:
+def comparison_tables(comparison: Comparison, first: str, second: str) -> Iterator[Table]:
     """Difference, interval and p-value of every metric, one table a type."""
     columns = ("metric", first, second, "difference", "95 % interval", "p")
     for kind in map(str, TYPES):
@@ -62,10 +49,10 @@ def comparison_rows(comparison: Comparison, first: str, second: str) -> Iterator
             for name in METRICS
         )
         title = f"{kind}: {first} minus {second} on {comparison.images:,} images"
-        yield Rows(title, columns, rows)
+        yield Table(title, columns, rows)
 
 
-def slice_rows(parts: Sequence[Slice]) -> Iterator[Rows]:
+def slice_tables(parts: Sequence[Slice]) -> Iterator[Table]:
     """One row a part, one table a type; parts without a true defect of the type are left out."""
     if not parts:
         return
@@ -83,22 +70,7 @@ def slice_rows(parts: Sequence[Slice]) -> Iterator[Rows]:
             if by == "generator" or part.defects[kind]
         )
         if rows:
-            yield Rows(f"{kind} by {by}", (by, "images", "true defects", *names), rows)
-
-
-def rich_table(rows: Rows) -> Table:
-    """The same, to print on a terminal."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text  # names of files and people are no markup
-
-    title = None if rows.title == rows.columns[0] else Text(rows.title, "table.title")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for at, column in enumerate(rows.columns):
-        table.add_column(Text(column), justify="right" if at else "left", no_wrap=True)
-    for at, row in enumerate(rows.rows):
-        table.add_row(*map(Text, row), style="dim" if at in rows.notes else None)
-    return table
+            yield Table(f"{kind} by {by}", (by, "images", "true defects", *names), rows)
 
 
 def p_cell(value: float | None) -> str:

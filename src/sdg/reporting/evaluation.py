@@ -11,10 +11,10 @@ from typing import Final
 from sdg.errors import SdgError
 from sdg.evaluation.join import Joined
 from sdg.evaluation.result import Case, Evaluation, describe_settings, describe_status
-from sdg.evaluation.tables import Rows
 from sdg.images import draw_overlay, load_image
 from sdg.reporting.page import write_page
-from sdg.reporting.pictures import Shown, show
+from sdg.reporting.thumbnails import Shown, show
+from sdg.tables import Table
 
 PICTURE_SIDE: Final = 640
 """Longer side of the pictures in a report, in pixels."""
@@ -35,7 +35,7 @@ def write_evaluation(
     path: str | os.PathLike[str],
     evaluation: Evaluation,
     joined: Joined,
-    tables: Iterable[Rows],
+    tables: Iterable[Table],
     *,
     title: str = "SDG-Eval",
     images: str | os.PathLike[str] | None = None,

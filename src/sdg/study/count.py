@@ -20,9 +20,10 @@ from scipy.stats import binomtest
 
 from sdg.errors import SdgError
 from sdg.evaluation.resampling import bootstrap_sums, interval
-from sdg.evaluation.tables import Rows, p_cell
+from sdg.evaluation.tables import p_cell
 from sdg.io.document import load_document
 from sdg.study.make import Key
+from sdg.tables import Table
 
 VERDICTS: Final = ("good", "same", "bad")
 RESAMPLES: Final = 10_000
@@ -154,7 +155,7 @@ def kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
     return None if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
 
 
-def tally_rows(tally: Tally) -> Iterator[Rows]:
+def tally_tables(tally: Tally) -> Iterator[Table]:
     """The paper's Table 6, with an interval under each row, and the agreement of annotators."""
     listed = [*tally.annotators.items()]
     if len(listed) > 1:
@@ -164,7 +165,7 @@ def tally_rows(tally: Tally) -> Iterator[Rows]:
         rows.append((name, *(_percent(found.shares[verdict]) for verdict in VERDICTS), p_cell(found.p_value)))
         rows.append(("95 % interval", *(_bounds(found.intervals[verdict]) for verdict in VERDICTS), ""))
     title = f"{tally.a} against {tally.b}, {tally.pairs:,} pairs"
-    yield Rows(
+    yield Table(
         title,
         ("annotator", "Good", "Same", "Bad", "sign test p"),
         tuple(rows),
@@ -180,7 +181,7 @@ def tally_rows(tally: Tally) -> Iterator[Rows]:
             for one in tally.agreement
         )
         title = f"Agreement on {tally.pairs - tally.identical:,} pairs that were shown"
-        yield Rows(title, ("annotators", "the same verdict", "Cohen's kappa"), pairs)
+        yield Table(title, ("annotators", "the same verdict", "Cohen's kappa"), pairs)
 
 
 def _table(verdicts: Sequence[str]) -> NDArray[np.float64]:

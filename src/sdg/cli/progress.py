@@ -1,0 +1,83 @@
+"""Progress of long work, on stderr: a bar on a terminal that vanishes at the end, lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from sdg.embeddings import Embedder
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    click.echo(message, err=True)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar, on a terminal alone; yields a function to be told how many are done."""
+    with _bar(TextColumn(what), *_COLUMNS) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def diagnosed(total: int) -> Iterator[Callable[[Mapping[str, Any], int], None]]:
+    """A bar with the number of failures, or a line every tenth of the way; told each row and what is left."""
+    failed = 0
+    with _bar(*_COLUMNS[:2], TextColumn("{task.fields[failed]}"), _COLUMNS[2]) as bar:
+        task = bar.add_task("", total=total, failed="")
+
+        def advance(row: Mapping[str, Any], left: int) -> None:
+            nonlocal failed
+            failed += row["status"] == "failed"
+            done = total - left
+            bar.update(task, completed=done, failed=f"{failed:,} failed" if failed else "")
+            if bar.disable and done * 10 // total > (done - 1) * 10 // total:
+                say(f"{done:,} of {total:,} images, {failed:,} failed")
+
+        yield advance
+
+
+@contextmanager
+def records_read() -> Iterator[Callable[[object], None]]:
+    """A spinner with a count; told each record."""
+    with _bar(SpinnerColumn(), TextColumn("{task.completed:,} records read")) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda record: bar.advance(task)
+
+
+@contextmanager
+def embedder_of(name: str | None) -> Iterator[Embedder | None]:
+    """The embedder of that name, None for none; one that takes its time shows how far it is."""
+    from sdg.embeddings import TransformerEmbedder, load_embedder
+
+    embedder = None if name is None else load_embedder(name)
+    if not isinstance(embedder, TransformerEmbedder):
+        yield embedder
+        return
+    with _bar(TextColumn("Embedding reasons"), *_COLUMNS) as bar:
+        task = bar.add_task("", total=None)
+        embedder.progress = lambda done, total: bar.update(task, completed=done, total=total)
+        yield embedder
+
+
+_COLUMNS = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
+def _bar(*columns: Any) -> Progress:
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,60 @@
+"""Tables of text: what results print on a terminal, and what reports show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as text: a title, the column names, and rows, of which the notes are shown faintly."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: frozenset[int] = frozenset()
+
+    @property
+    def caption(self) -> str:
+        """The title, "" where the first column says the same."""
+        return "" if self.title == self.columns[0] else self.title
+
+    def __str__(self) -> str:
+        """The title over aligned columns, the first one to the left."""
+        lines = [self.columns, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(row))
+            for row in (zip(line, widths, strict=True) for line in lines)
+        ]
+        return "\n".join([self.caption, *text] if self.caption else text)
+
+    def rich(self) -> RichTable:
+        """The same, to print on a terminal."""
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text  # names of files and people are no markup
+
+        title = Text(self.caption, "table.title") if self.caption else None
+        table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        for at, column in enumerate(self.columns):
+            table.add_column(Text(column), justify="right" if at else "left", no_wrap=True)
+        for at, row in enumerate(self.rows):
+            table.add_row(*map(Text, row), style="dim" if at in self.notes else None)
+        return table
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Print tables on stdout; in a file or a pipe nothing is cut."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    for table in tables:
+        console.print(table.rich())

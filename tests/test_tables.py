@@ -1,0 +1,24 @@
+"""Tables print aligned, whole, and as text whatever their cells hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from sdg.tables import Table, print_tables
+
+TABLE = Table("Counts", ("name", "images"), (("[red]a", "1"), ("b", "1,000")), frozenset({1}))
+
+
+def test_plain_text_is_aligned_under_a_caption() -> None:
+    assert str(TABLE).splitlines() == ["Counts", "name    images", "[red]a       1", "b        1,000"]
+    assert Table("name", ("name",), ()).caption == ""
+    assert str(Table("name", ("name",), ())) == "name"
+
+
+def test_a_pipe_gets_every_column_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    wide = Table("Wide", tuple(f"column {n}" for n in range(14)), (("[bold]x",) * 14,))
+    print_tables([TABLE, wide])
+    out = capsys.readouterr().out
+    assert "[red]a" in out
+    assert "column 13" in out
+    assert out.count("[bold]x") == 14
