@@ -70,10 +70,10 @@ def diagnose(
 
     from sdg.detectors import bulk, load_detector
     from sdg.io import jsonl
-    from sdg.reporting.overlays import draw_overlays, spare_images
+    from sdg.reporting.overlays import draw_overlays, refuse_overwriting
 
     if overlays is not None:
-        spare_images(items, overlays)
+        refuse_overwriting(items, overlays)
     model = load_detector(detector, **options)
     if out is None:
         outcome = bulk.ask(model, items[0])

@@ -225,7 +225,7 @@ def _evidence(one: _Refined) -> dict[str, bool]:
 
 def _row(one: _Refined, out: Path) -> Row:
     item, result = one.source.item, one.result
-    row: Row = {"id": item.filepath, "prompt": item.prompt, "before": _way(item.file, out)}
+    row: Row = {"id": item.filepath, "prompt": item.prompt, "before": _relative(item.file, out)}
     row["after"] = None
     if result is None:
         return {**row, "status": Outcome.FAILED.value, "error": one.error}
@@ -256,8 +256,8 @@ def _row(one: _Refined, out: Path) -> Row:
     }
 
 
-def _way(file: Path, out: Path) -> str:
-    """The path from `out` to a file; of folders that are links the way leads from where they point to."""
+def _relative(file: Path, out: Path) -> str:
+    """The path from `out` to a file, once links among the folders of both are resolved."""
     return os.path.relpath(real_path(file.parent) / file.name, real_path(out))
 
 

@@ -111,7 +111,7 @@ class EditRequest:
 
     @property
     def shown(self) -> list[tuple[str, Image.Image]]:
-        """The pictures an editor looks at, as files: the one to edit, then what its mode puts beside it."""
+        """The input images of an editor, as files: the one to edit, then what its mode puts beside it."""
         shown = [("picture.png", self.picture)]
         if self.marked.tobytes() != self.picture.tobytes():
             shown.append(("marked.png", self.marked))

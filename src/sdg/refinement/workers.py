@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def as_completed(work: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
-    """What `work` makes of each task; one worker takes them in order, in the caller's own thread.
+    """The result of `work` for each task; one worker takes them in order, in the caller's own thread.
 
     Several take them in order, and finish as they finish. What `work` raises is raised here, and no
     further task is begun then, nor once the iterator is closed. Their threads are daemons: one that waits for

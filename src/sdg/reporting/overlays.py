@@ -22,9 +22,9 @@ def draw_overlays(
 
     items and rows belong together one by one. A path leads nowhere outside of the folder; of two images
     that would get the same name the second gets a number. Raises SdgError where a file cannot be written,
-    and as `spare_images` does.
+    and as `refuse_overwriting` does.
     """
-    spare_images(items, folder)
+    refuse_overwriting(items, folder)
     taken: set[Path] = set()
     for item, row in zip(items, rows, strict=True):
         diagnosis = from_prediction(row).diagnosis
@@ -40,7 +40,7 @@ def draw_overlays(
     return len(taken)
 
 
-def spare_images(items: Sequence[Item], folder: str | os.PathLike[str]) -> None:
+def refuse_overwriting(items: Sequence[Item], folder: str | os.PathLike[str]) -> None:
     """Raise SdgError where an overlay in `folder` would be written over one of the images."""
     images = {real_path(item.file) for item in items}
     for item in items:

@@ -54,7 +54,7 @@ def write_report(report: Report, path: str | os.PathLike[str], *, side: int | No
 def write_page(
     path: str | os.PathLike[str], template: str, *, script: str = "report.js", style: str = "", **values: Any
 ) -> Path:
-    """Write the page that a template makes of `values`, by pieces, whole or not at all; returns its path.
+    """Render a template with `values` and write the page, whole or not at all; returns its path.
 
     script: its only one, "" for none. style: what it has beside that of reports. All are files of the folder
     `templates`.

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from sdg.testbed.world.prompts import NUMBERS
-from sdg.testbed.world.scene import Relation
-
 LEAST_SIDE: Final = 12
 """Least side of a defect's box in pixels of a 128-pixel picture."""
 
@@ -46,13 +43,6 @@ SEMANTIC: Final = {
 }
 """How far a defect changes what the picture means."""
 
-RELATION_WORDS: Final[dict[Relation, str]] = {
-    "left": "left of",
-    "right": "right of",
-    "above": "above",
-    "below": "below",
-}
-NUMBER_WORDS: Final = {number: word for word, number in NUMBERS.items()} | {7: "seven", 8: "eight"}
 EDGE: Final = 0.36
 """Share of the picture on each side that is not its middle."""
 CENTRE: Final = 0.2

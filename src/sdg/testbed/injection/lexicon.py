@@ -5,12 +5,12 @@ The vocabulary is closed, so that a tokenizer with one token a word can be small
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import hypot
 from typing import Final
 
-from sdg.testbed.conventions import CENTRE, EDGE, NUMBER_WORDS, RELATION_WORDS
-from sdg.testbed.world.scene import Group, Request
+from sdg.testbed.conventions import CENTRE, EDGE
+from sdg.testbed.world.words import NUMBER_WORDS, RELATION_WORDS
 
 _PLACES: Final = (
     ("at the top left", "at the top", "at the top right"),
@@ -22,53 +22,6 @@ _SIDES: Final = (
     ("left side", "middle", "right side"),
     ("lower left side", "lower side", "lower right side"),
 )
-
-
-def number(count: int) -> str:
-    """3 -> "three", up to eight."""
-    return NUMBER_WORDS[count]
-
-
-def plural(shape: str) -> str:
-    """ "cross" -> "crosses"."""
-    return shape + ("es" if shape.endswith("s") else "s")
-
-
-def noun(colour: str, shape: str, count: int = 1) -> str:
-    """ "red ring", or "red rings" for another count than one."""
-    return f"{colour} {shape if count == 1 else plural(shape)}"
-
-
-def with_article(words: str) -> str:
-    """ "orange ring" -> "an orange ring"."""
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def counted(group: Group) -> str:
-    """ "three small blue stars", "an orange ring"."""
-    words = noun(group.colour, group.shape, group.count)
-    if group.size:
-        words = f"{group.size} {words}"
-    return with_article(words) if group.count == 1 else f"{number(group.count)} {words}"
-
-
-def listed(items: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + f" and {items[-1]}"
-
-
-def asked(request: Request) -> str:
-    """Everything a request asks for, always in the same words whatever the caption's phrasing."""
-    groups = [counted(group) for group in request.groups]
-    if request.relation is not None:
-        words = f"{groups[0]} {RELATION_WORDS[request.relation]} {groups[1]}"
-    else:
-        words = listed(groups)
-    if request.word is not None:
-        words += f" with the word {request.word.upper()}"
-    if request.background is not None:
-        words += f" on {with_article(request.background)} background"
-    return words
 
 
 def place(x: float, y: float) -> str:

@@ -10,10 +10,11 @@ from typing import Final
 
 from sdg.testbed.injection.artifacts import Artifact
 from sdg.testbed.injection.boxes import Box
-from sdg.testbed.injection.lexicon import asked, noun, number, short_place
+from sdg.testbed.injection.lexicon import short_place
 from sdg.testbed.injection.reading import Misalignment
 from sdg.testbed.injection.wording import anchor_of, artifact_side, direction
 from sdg.testbed.world.scene import Request, Scene
+from sdg.testbed.world.words import asked, noun, number
 
 Found = Misalignment | Artifact
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from itertools import chain
 
 from sdg.testbed.injection.artifacts import EFFECTS
-from sdg.testbed.injection.lexicon import LEXICON, plural, words_of
+from sdg.testbed.injection.lexicon import LEXICON, words_of
 from sdg.testbed.injection.thinking import PHRASES
 from sdg.testbed.injection.wording import ARTIFACT_REASONS, MISALIGNMENT_REASONS
 from sdg.testbed.world.prompts import WORDS
 from sdg.testbed.world.scene import BACKGROUNDS, COLOURS, SHAPES
+from sdg.testbed.world.words import plural
 
 _CAPTIONS = (
     "to the left of right of left above over below under placed sitting one with the word on background",

@@ -9,21 +9,12 @@ from typing import Final
 
 import numpy as np
 
-from sdg.testbed.conventions import RELATION_WORDS
 from sdg.testbed.injection.artifacts import Artifact
 from sdg.testbed.injection.boxes import Box
-from sdg.testbed.injection.lexicon import (
-    counted,
-    listed,
-    noun,
-    number,
-    place,
-    plural,
-    side,
-    with_article,
-)
+from sdg.testbed.injection.lexicon import place, side
 from sdg.testbed.injection.reading import Misalignment
 from sdg.testbed.world.scene import CANVAS, OPPOSITE, Request, Scene
+from sdg.testbed.world.words import RELATION_WORDS, counted, listed, noun, number, plural, with_article
 
 MISALIGNMENT_REASONS: Final[dict[str, tuple[str, ...]]] = {
     "missing object": (

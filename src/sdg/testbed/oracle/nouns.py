@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import atan2, hypot, pi
 from typing import Final
 
-from sdg.testbed.conventions import CENTRE, EDGE, NUMBER_WORDS, RELATION_WORDS
+from sdg.testbed.conventions import CENTRE, EDGE
 from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.perception import Seen
 from sdg.testbed.oracle.pixels import SIDE
-from sdg.testbed.world.scene import Group, Request
+from sdg.testbed.world.words import RELATION_WORDS
 
 # Clockwise from the right, as angles grow where y points down.
 _SIDES: Final = (
@@ -23,52 +22,6 @@ _SIDES: Final = (
     "upper side",
     "upper right side",
 )
-
-
-def number(count: int) -> str:
-    """3 -> "three"; "many" beyond eight."""
-    return NUMBER_WORDS.get(count, "many")
-
-
-def plural(shape: str) -> str:
-    """ "cross" -> "crosses"."""
-    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
-
-
-def kind(colour: str, shape: str, count: int) -> str:
-    """ "red star" for one, "red stars" for any other count."""
-    return f"{colour} {shape if count == 1 else plural(shape)}"
-
-
-def with_article(words: str) -> str:
-    """ "orange ring" -> "an orange ring"."""
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
-
-
-def counted(group: Group) -> str:
-    """What a group asks for: "three small blue stars", "an orange ring"."""
-    words = kind(group.colour, group.shape, group.count)
-    words = f"{group.size} {words}" if group.size else words
-    return with_article(words) if group.count == 1 else f"{number(group.count)} {words}"
-
-
-def listed(items: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    *first, last = items
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def asked_words(request: Request) -> str:
-    """Everything a prompt asks for, in the same words however the prompt says it."""
-    groups = [counted(group) for group in request.groups]
-    words = listed(groups)
-    if request.relation is not None:
-        words = f"{groups[0]} {RELATION_WORDS[request.relation]} {groups[1]}"
-    if request.word is not None:
-        words = f"{words} with the word {request.word.upper()}"
-    if request.background is not None:
-        words = f"{words} on {with_article(request.background)} background"
-    return words
 
 
 def noun_of(item: Seen) -> str:

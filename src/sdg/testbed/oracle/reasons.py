@@ -8,21 +8,12 @@ from __future__ import annotations
 from typing import Final
 from zlib import crc32
 
-from sdg.testbed.conventions import RELATION_WORDS
 from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.judgement import Cast, Contradiction
-from sdg.testbed.oracle.nouns import (
-    counted,
-    direction,
-    kind,
-    noun_of,
-    number,
-    place_of,
-    side_of,
-    with_article,
-)
+from sdg.testbed.oracle.nouns import direction, noun_of, place_of, side_of
 from sdg.testbed.oracle.perception import Perception, SeenArtifact
 from sdg.testbed.world.scene import OPPOSITE, Request
+from sdg.testbed.world.words import RELATION_WORDS, counted, noun, number, with_article
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
     "missing object": (
@@ -212,13 +203,13 @@ def _slots(request: Request, view: Perception, parts: Cast, item: Contradiction)
     many, off = len(item.things), len(item.things) - group.count
     slots |= {
         "wanted": counted(group),
-        "noun": kind(group.colour, group.shape, group.count),
+        "noun": noun(group.colour, group.shape, group.count),
         "colour": group.colour,
         "shape": group.shape,
-        "plural": kind(group.colour, group.shape, 2),
+        "plural": noun(group.colour, group.shape, 2),
         "asked_size": group.size or "",
         "shown_size": "large" if group.size == "small" else "small",
-        "found": f"{number(many)} {kind(group.colour, group.shape, many)}",
+        "found": f"{number(many)} {noun(group.colour, group.shape, many)}",
         "found_number": number(many),
         "asked_number": number(group.count),
         "difference": f"{number(abs(off))} too {'many' if off > 0 else 'few'}",

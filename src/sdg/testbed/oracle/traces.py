@@ -9,23 +9,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from sdg.testbed.oracle.judgement import Cast, Contradiction
-from sdg.testbed.oracle.nouns import (
-    asked_words,
-    direction,
-    kind,
-    noun_of,
-    number,
-    place_of,
-    plural,
-    side_of,
-)
+from sdg.testbed.oracle.nouns import direction, noun_of, place_of, side_of
 from sdg.testbed.oracle.perception import Perception, SeenArtifact
 from sdg.testbed.oracle.reasons import REASONS, anchor_of
 from sdg.testbed.world.scene import Request
+from sdg.testbed.world.words import asked, noun, number, plural
 
 PHRASES: Final = (
     "Step 1: The caption asks for Step 2: Seen from left to right: nothing the word object objects malformed",
-    "Everything fits. Misalignment: SeenArtifact: no instead of not asked for large small on the background",
+    "Everything fits. Misalignment: Artifact: no instead of not asked for large small on the background",
     "Step 3: No box. Box (misalignment): (artifact): the whole picture the area the pair the text",
     "smear missing chunk noise texture ghost copy warp broken edge colour bleeding garbled letters",
     "wrong shadow stray mark one two three four five six seven eight many too few left right of above below",
@@ -48,7 +40,7 @@ def trace(
     if view.word is not None:
         seen.append(f"the word {view.word.text}")
     lines = [
-        f"Step 1: The caption asks for {asked_words(request)}.",
+        f"Step 1: The caption asks for {asked(request)}.",
         f"Step 2: Seen from left to right: {', '.join(seen) or 'nothing'}.",
     ]
     if not wrong:
@@ -59,7 +51,7 @@ def trace(
             lines.append(f"Misalignment: {_short(request, view, item)}.")
             boxes.append(f"Box {count} (misalignment): {_region(request, view, parts, item)}.")
         else:
-            lines.append(f"SeenArtifact: {_short_flaw(view, item)}.")
+            lines.append(f"Artifact: {_short_flaw(view, item)}.")
             boxes.append(f"Box {count} (artifact): {_spot(view, item)}.")
     return "\n".join([*lines, "Step 3:", *boxes])
 
@@ -78,10 +70,10 @@ def _short(request: Request, view: Perception, item: Contradiction) -> str:
     assert item.group is not None
     group = request.groups[item.group]
     if item.subtype == "missing object":
-        return f"no {kind(group.colour, group.shape, group.count)}"
+        return f"no {noun(group.colour, group.shape, group.count)}"
     if item.subtype == "wrong count":
         many = len(item.things)
-        return f"{number(many)} {kind(group.colour, group.shape, many)} instead of {number(group.count)}"
+        return f"{number(many)} {noun(group.colour, group.shape, many)} instead of {number(group.count)}"
     thing = view.seen[item.things[0]]
     if item.subtype == "wrong size":
         return f"{'large' if group.size == 'small' else 'small'} {noun_of(thing)} instead of {group.size}"

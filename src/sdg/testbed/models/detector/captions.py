@@ -12,7 +12,7 @@ from sdg.defects import DefectType
 from sdg.prompting import Generation, ImageLimits, PromptProfile
 from sdg.testbed.injection import Sample
 from sdg.testbed.injection.boxes import to_defect_box
-from sdg.testbed.injection.lexicon import noun
+from sdg.testbed.world.words import noun
 
 REQUEST: Final = "List every object and flaw with its box."
 """Asks for a caption; the prompts of pictures never read so."""
