@@ -1,4 +1,4 @@
-"""Numbers and words of docs/testbed-conventions.md: all that injection and the oracle share."""
+"""The numbers of docs/testbed-conventions.md: with the world, all that injection and the oracle share."""
 
 from __future__ import annotations
 

@@ -281,6 +281,10 @@ def test_reasons_are_short_concrete_and_in_a_closed_vocabulary():
             assert steps == ["Step 1", "Step 2", "Step 3"]
             boxes = [line for line in found.reasoning.splitlines() if line.startswith("Box ")]
             assert len(boxes) == len(found.defects)
+            wrong = [line.split(": ")[0] for line in found.reasoning.split("\nStep 3")[0].splitlines()[2:]]
+            assert wrong == [d.type.value.capitalize() for d in found.defects] or wrong == [
+                "Everything fits."
+            ]
     assert len(seen) >= 14
 
 
