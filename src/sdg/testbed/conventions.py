@@ -1,4 +1,4 @@
-"""The numbers of docs/testbed-conventions.md: with the world, all that injection and the oracle share."""
+"""The numbers of docs/background/testbed-conventions.md, which injection and the oracle share."""
 
 from __future__ import annotations
 

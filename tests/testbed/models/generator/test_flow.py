@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from sdg.errors import SdgError
 from sdg.testbed.models.generator import flow
-from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline, new_tokenizer
 from sdg.testbed.models.generator.cells import cell_targets
 from sdg.testbed.models.generator.flow import (
     TextToVelocity,
@@ -22,6 +21,7 @@ from sdg.testbed.models.generator.flow import (
     train_generator,
     velocity_loss,
 )
+from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline, new_tokenizer
 from sdg.testbed.models.generator.sampling import held_out_prompts, sample_grid, sample_pictures
 from sdg.testbed.models.generator.vae import new_vae
 from sdg.testbed.models.packaged import load_generator

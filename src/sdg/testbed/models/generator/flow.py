@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from sdg.errors import SdgError, first_line
 from sdg.models.device import cpu_autocast, cpu_autocast_dtype
 from sdg.runs.folders import open_run, replace_folder
-from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline
 from sdg.testbed.models.generator.cells import CellHead, cell_loss, cell_targets
+from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline
 from sdg.testbed.models.generator.sampling import sample_grid
 from sdg.testbed.models.generator.vae import load_vae, to_tensor
 from sdg.testbed.models.loop import Budget, SeededBatches, fit
