@@ -58,8 +58,9 @@ class Comparison:
         """The differences with their intervals as a figure; see `Evaluation.plot`."""
         from sdg.evaluation.charts import plot_metrics
 
-        ends = [abs(end) for of in self.intervals.values() for pair in of.values() for end in pair or ()]
-        most = 1.05 * max(ends, default=1.0) or 1.0
+        ends = [end for of in self.intervals.values() for pair in of.values() for end in pair or ()]
+        ends += [value for of in self.difference.values() for value in of.values() if value is not None]
+        most = 1.05 * max(map(abs, ends), default=1.0) or 1.0
         return plot_metrics(self.difference, self.intervals, "first minus second", (-most, most), path)
 
 
