@@ -32,7 +32,7 @@ LAYERS = (
     ("io",),
     ("response", "prompting"),
 )
-SINGLE = "defects, records, geometry, matching, embeddings, overlay, images, recipes, errors"
+SINGLE = "defects, records, geometry, matching, embeddings, overlay, images, tables, recipes, errors"
 
 
 def overview() -> Image.Image:
