@@ -27,7 +27,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from sdg import Defect, DefectType, Diagnosis, load_detector
-from sdg.data.formats.sdg30k import from_prediction, read_annotations
+from sdg.data.formats.sdg30k import read_annotations
 from sdg.detectors.bulk import Item, run
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
@@ -36,6 +36,7 @@ from sdg.evaluation.result import cell, interval_cell
 from sdg.evaluation.tables import p_cell
 from sdg.io.files import write_text
 from sdg.io.jsonl import read_objects
+from sdg.io.predictions import read_prediction
 from sdg.records import Record
 from sdg.response import format_fault
 
@@ -136,7 +137,7 @@ def answers(name: str, folder: Path, test: Sequence[Record], runs: Path) -> Syst
     if [row["filepath"] for row in rows] != [record.filepath for record in test]:
         raise SdgError(f"{out} holds the answers to another test split; remove it.")
     return System(
-        name, [known(from_prediction(row)) for row in rows], [row["response"] or "" for row in rows]
+        name, [known(read_prediction(row)) for row in rows], [row["response"] or "" for row in rows]
     )
 
 

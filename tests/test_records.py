@@ -1,4 +1,9 @@
+import json
+from dataclasses import asdict
+
 import pytest
+import strategies
+from hypothesis import given
 
 import sdg
 from sdg.records import Record
@@ -30,3 +35,15 @@ def test_a_record_needs_a_path_and_a_prompt_only():
 def test_what_is_no_record_is_refused_in_a_sentence(values, reason):
     with pytest.raises(ValueError, match=reason):
         Record(**{"filepath": "a.png", "prompt": "a cat"} | values)
+
+
+@given(strategies.records)
+def test_a_record_comes_back_whole_from_json(record):
+    assert asdict(Record.from_dict(json.loads(json.dumps(record.to_dict())))) == asdict(record)
+
+
+@given(strategies.json_values)
+def test_any_other_json_is_refused_in_a_sentence(value):
+    with pytest.raises(ValueError, match=r".") as caught:
+        Record.from_dict(value)
+    assert "\n" not in str(caught.value)

@@ -5,10 +5,13 @@ Every other module takes a Diagnosis in, gives one out, or scores one against an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from numbers import Integral
-from typing import Final
+from typing import Any, Final, Self
+
+from sdg.errors import Faults, quoted
 
 BOX_SCALE: Final = 1000
 """Boxes are integers from 0 to BOX_SCALE on each axis, whatever the image's size."""
@@ -64,7 +67,8 @@ SUBTYPES: Final[dict[DefectType, tuple[str, ...]]] = {
 """The paper's taxonomy (SDG App. A.2). A data set may use finer names, such as "wrong colour"."""
 
 UNKNOWN_IMPORTANCE: Final = 50
-"""Stands in where an importance is asked for and a detector gives none: the middle of the scale."""
+"""Stands in for an importance that is not known: the middle of the scale. In the reward map alone such a
+defect weighs 1 (`sdg.alignment.reward_map`)."""
 
 DROPPED_ITEM: Final = "dropped-item"
 """The repair that loses content: an item of the answer was left out because it could not be read."""
@@ -83,6 +87,9 @@ class Defect:
     reason may be "" and importance None: a prompt profile need not ask for them.
     subtype is for analysis only ("missing object"); it is not on the wire and not part of equality.
     Raises ValueError, in one sentence, for anything outside these domains.
+
+    Example: `Defect((10, 20, 30, 40), "artifact", "six fingers", 45).to_dict()` is `{"box": [10, 20, 30, 40],
+    "type": "artifact", "reason": "six fingers", "importance": 45}`.
     """
 
     box: tuple[int, int, int, int]
@@ -94,9 +101,9 @@ class Defect:
     def __post_init__(self) -> None:
         if self._is_exact():
             return
-        box = tuple(self.box)
+        box = tuple(self.box) if isinstance(self.box, Iterable) else ()
         if len(box) != 4 or not all(isinstance(c, Integral) and not isinstance(c, bool) for c in box):
-            raise ValueError(f"A box is four integers [x0, y0, x1, y1], not {self.box!r}.")
+            raise ValueError(f"A box is four integers [x0, y0, x1, y1], not {quoted(self.box)}.")
         x0, y0, x1, y1 = (int(c) for c in box)
         if not (0 <= x0 < x1 <= BOX_SCALE and 0 <= y0 < y1 <= BOX_SCALE):
             raise ValueError(
@@ -106,14 +113,18 @@ class Defect:
         try:
             object.__setattr__(self, "type", DefectType(self.type))
         except ValueError:
-            raise ValueError(f"A defect's type is 'artifact' or 'misalignment', not {self.type!r}.") from None
+            raise ValueError(
+                f"A defect's type is 'artifact' or 'misalignment', not {quoted(self.type)}."
+            ) from None
         if not isinstance(self.reason, str):
-            raise ValueError(f"A reason is text, not {self.reason!r}.")
+            raise ValueError(f"A reason is text, not {quoted(self.reason)}.")
+        if not isinstance(self.subtype, str | None):
+            raise ValueError(f"'subtype' is text, not {quoted(self.subtype)}.")
         if self.importance is not None:
             importance = self.importance
             integral = isinstance(importance, Integral) and not isinstance(importance, bool)
             if not integral or not 1 <= importance <= 100:
-                raise ValueError(f"An importance is an integer from 1 to 100, not {importance!r}.")
+                raise ValueError(f"An importance is an integer from 1 to 100, not {quoted(importance)}.")
             object.__setattr__(self, "importance", int(importance))
 
     def _is_exact(self) -> bool:
@@ -129,6 +140,32 @@ class Defect:
             and type(self.type) is DefectType
             and type(self.reason) is str
             and (importance is None or (type(importance) is int and 1 <= importance <= 100))
+            and (self.subtype is None or type(self.subtype) is str)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON values, under its own name; importance and subtype only where known."""
+        value: dict[str, Any] = {"box": list(self.box), "type": self.type.value, "reason": self.reason}
+        if self.importance is not None:
+            value["importance"] = self.importance
+        if self.subtype is not None:
+            value["subtype"] = self.subtype
+        return value
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises ValueError, in one sentence, for an unknown key or a bad value."""
+        if not isinstance(value, Mapping):
+            raise ValueError(f"A defect is a JSON object, not {quoted(value)}.")
+        require_keys(value, _DEFECT_KEYS, "defect")
+        box: Any = value.get("box")
+        kind: Any = value.get("type")
+        return cls(
+            box=box,
+            type=_TYPES.get(kind, kind) if isinstance(kind, str) else kind,
+            reason=value.get("reason", ""),
+            importance=value.get("importance"),
+            subtype=value.get("subtype"),
         )
 
     @property
@@ -164,11 +201,55 @@ class Diagnosis:
                 object.__setattr__(self, "status", Status(self.status))
             except ValueError:
                 known = ", ".join(Status)
-                raise ValueError(f"A diagnosis's status is one of {known}, not {self.status!r}.") from None
+                raise ValueError(
+                    f"A diagnosis's status is one of {known}, not {quoted(self.status)}."
+                ) from None
         if defects and self.status in (Status.FAILED, Status.UNPARSEABLE):
             raise ValueError(f"A diagnosis with status {self.status.value!r} knows no defects.")
         if type(self.repairs) is not tuple:
             object.__setattr__(self, "repairs", tuple(self.repairs))
+        if not (isinstance(self.reasoning, str) and isinstance(self.raw, str)):
+            raise ValueError("A diagnosis's reasoning and raw response are text.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON values; `defects` is a list of dicts, and what is empty or ok is left out.
+
+        `Diagnosis.from_dict(diagnosis.to_dict())` is the diagnosis again, with all that equality leaves out.
+        """
+        value: dict[str, Any] = {"defects": [defect.to_dict() for defect in self.defects]}
+        if self.reasoning:
+            value["reasoning"] = self.reasoning
+        if self.status is not Status.OK:
+            value["status"] = self.status.value
+        if self.raw:
+            value["raw"] = self.raw
+        if self.repairs:
+            value["repairs"] = list(self.repairs)
+        return value
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises ValueError, in one sentence, for an unknown key or a bad value; of several bad defects
+        `Faults`, each of which names the defect, counted from 1.
+        """
+        if not isinstance(value, Mapping) or "defects" not in value:
+            raise ValueError(f"A diagnosis is an object with a list of 'defects', not {quoted(value)}.")
+        require_keys(value, _DIAGNOSIS_KEYS, "diagnosis")
+        for key in ("reasoning", "status", "raw"):
+            if not isinstance(value.get(key, ""), str):
+                raise ValueError(f"{key!r} is text, not {quoted(value[key])}.")
+        repairs = value.get("repairs", [])
+        if not isinstance(repairs, list | tuple) or not all(isinstance(name, str) for name in repairs):
+            raise ValueError(f"Repairs are a list of names, not {quoted(repairs)}.")
+        return cls(
+            defects=_defects(value["defects"]),
+            reasoning=value.get("reasoning", ""),
+            status=value.get("status", Status.OK),
+            raw=value.get("raw", ""),
+            repairs=tuple(repairs),
+        )
 
     def of_type(self, type: DefectType | str) -> tuple[Defect, ...]:
         """The defects of one type, in order."""
@@ -198,3 +279,32 @@ class Diagnosis:
     @property
     def _lost(self) -> bool:
         return self.status is Status.TRUNCATED or DROPPED_ITEM in self.repairs
+
+
+_TYPES: Final = {kind.value: kind for kind in DefectType}
+_DEFECT_KEYS: Final = frozenset({"box", "type", "reason", "importance", "subtype"})
+_DIAGNOSIS_KEYS: Final = frozenset({"defects", "reasoning", "status", "raw", "repairs"})
+
+
+def _defects(values: object) -> tuple[Defect, ...]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"The defects are a JSON list, not {quoted(values)}.")
+    defects: list[Defect] = []
+    faults: list[str] = []
+    for number, value in enumerate(values, start=1):
+        try:
+            defects.append(Defect.from_dict(value))
+        except ValueError as error:
+            faults.append(f"Defect {number}: {error}")
+    if faults:
+        raise Faults(faults)
+    return tuple(defects)
+
+
+def require_keys(value: Mapping[str, Any], known: Set[str], what: str) -> None:
+    """Raise ValueError for the first key that is not `known`; what: "record", say."""
+    if not value.keys() <= known:
+        unknown = next(key for key in value if key not in known)
+        raise ValueError(
+            f"A {what} has no key {quoted(unknown)}; anything else belongs into a record's 'metadata'."
+        )

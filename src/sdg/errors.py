@@ -1,5 +1,9 @@
 """Errors a user can act on: one sentence, printed without a traceback, exit code 1."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
 
 class SdgError(Exception):
     """A file, an image, a server or a recipe is wrong; the message says which, and what to do."""
@@ -42,3 +46,28 @@ def shortened(text: str, most: int) -> str:
 def path_end(path: str, most: int = 80) -> str:
     """A path, or the end of it where it is longer than `most` characters, for a sentence."""
     return shortened(path if len(path) <= most else "…" + path[1 - most :], most)
+
+
+class Faults(ValueError):
+    """Several reasons why one part of a file cannot be used; as text, the first of them."""
+
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(self.reasons[0])
+
+
+def reasons(error: ValueError) -> tuple[str, ...]:
+    """All reasons a ValueError holds."""
+    return error.reasons if isinstance(error, Faults) else (str(error),)
+
+
+def raise_all(checks: Iterable[Callable[[], object]]) -> None:
+    """Call every check; raises Faults with all reasons where any of them raised ValueError."""
+    found: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except ValueError as error:
+            found.extend(reasons(error))
+    if found:
+        raise Faults(found)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
 
-from sdg.defects import DefectType, Diagnosis, Status
-from sdg.errors import SdgError
+from sdg.defects import Defect, Diagnosis, require_keys
+from sdg.errors import SdgError, quoted, raise_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,37 @@ class Record:
             if name is not None and (not isinstance(name, str) or not name):
                 raise ValueError(f"A generator, split or annotator is a name or None, not {name!r}.")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON values, under its own name; what is not known is left out."""
+        value: dict[str, Any] = {"filepath": self.filepath, "prompt": self.prompt}
+        value |= {name: getattr(self, name) for name in NAMES if getattr(self, name) is not None}
+        if self.diagnosis is not None:
+            value["diagnosis"] = self.diagnosis.to_dict()
+        if self.metadata:
+            value["metadata"] = dict(self.metadata)
+        return value
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises ValueError in one sentence (Faults for several at once)."""
+        if not isinstance(value, Mapping):
+            raise ValueError(f"A record is a JSON object, not {quoted(value)}.")
+        readers: dict[str, Callable[[], Any]] = {
+            "filepath": lambda: text_of(value, "filepath"),
+            "prompt": lambda: text_of(value, "prompt"),
+            "diagnosis": lambda: _diagnosis(value.get("diagnosis")),
+            "generator": lambda: as_name("generator", value.get("generator")),
+            "split": lambda: as_name("split", value.get("split")),
+            "annotator": lambda: as_name("annotator", value.get("annotator")),
+            "metadata": lambda: _metadata(value),
+        }
+        try:
+            require_keys(value, readers.keys(), "record")
+            return cls(**{name: read() for name, read in readers.items()})
+        except ValueError:
+            raise_all([lambda: require_keys(value, readers.keys(), "record"), *readers.values()])
+            raise
+
 
 Path = str | os.PathLike[str]
 Part = tuple[str, Callable[[], Iterable[Record]]]
@@ -63,31 +94,6 @@ class Fault:
         return f"{self.path}, {self.place}: {self.reason}" if self.place else self.reason
 
 
-class Faults(ValueError):
-    """Several reasons why one part of a file cannot be used; as text, the first of them."""
-
-    def __init__(self, reasons: Iterable[str]) -> None:
-        self.reasons = tuple(reasons)
-        super().__init__(self.reasons[0])
-
-
-def reasons(error: ValueError) -> tuple[str, ...]:
-    """All reasons a ValueError holds."""
-    return error.reasons if isinstance(error, Faults) else (str(error),)
-
-
-def raise_all(checks: Iterable[Callable[[], object]]) -> None:
-    """Call every check; raises Faults with all reasons where any of them raised ValueError."""
-    found: list[str] = []
-    for check in checks:
-        try:
-            check()
-        except ValueError as error:
-            found.extend(reasons(error))
-    if found:
-        raise Faults(found)
-
-
 def read_parts(path: Path, parts: Iterable[Part]) -> Iterator[Record]:
     """The records of all parts; raises SdgError with file, place and reason at the first fault."""
     for place, make in parts:
@@ -98,13 +104,10 @@ def read_parts(path: Path, parts: Iterable[Part]) -> Iterator[Record]:
         yield from records
 
 
-LABELS: Final = {**{kind.value: (kind,) for kind in DefectType}, "both": tuple(DefectType)}
-"""Label in a file -> types; `both`, in the released data, is one defect of each."""
 NAMES: Final = ("generator", "split", "annotator")
 ESCAPE: Final = "_metadata"
 STORED: Final = "_diagnosis"
 """Key under which formats keep what `diagnosis_extras` gives."""
-_DIAGNOSIS_KEYS: Final = {"status": None, "reasoning": None, "raw": None, "repairs": None}.keys()
 
 
 def to_extras(record: Record, taken: Container[str]) -> dict[str, Any]:
@@ -167,26 +170,26 @@ def as_integer(value: object) -> object:
 
 
 def diagnosis_extras(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Status, raw response and repairs, where they are not the defaults of an annotation."""
-    extras: dict[str, Any] = {}
-    if diagnosis.status is not Status.OK:
-        extras["status"] = diagnosis.status.value
-    if diagnosis.raw:
-        extras["raw"] = diagnosis.raw
-    if diagnosis.repairs:
-        extras["repairs"] = list(diagnosis.repairs)
-    return extras
+    """What `Diagnosis.to_dict` gives beside the defects, which formats write in ways of their own."""
+    return {key: value for key, value in diagnosis.to_dict().items() if key != "defects"}
 
 
-def from_diagnosis_extras(extras: object) -> dict[str, Any]:
-    """Keyword arguments of Diagnosis from what `diagnosis_extras` made; raises ValueError."""
-    if not isinstance(extras, Mapping) or not extras.keys() <= _DIAGNOSIS_KEYS:
-        raise ValueError(f"A stored diagnosis holds {', '.join(_DIAGNOSIS_KEYS)} only, not {extras!r}.")
-    repairs = extras.get("repairs", [])
-    if not isinstance(repairs, list) or not all(isinstance(name, str) for name in repairs):
-        raise ValueError(f"Repairs are a list of names, not {repairs!r}.")
-    fields = {key: text_of(extras, key) for key in extras if key != "repairs"}
-    return fields | {"repairs": tuple(repairs)}
+def with_extras(defects: Iterable[Defect], extras: object) -> Diagnosis:
+    """The diagnosis of these defects, the rest as `diagnosis_extras` gave it; raises ValueError."""
+    if not isinstance(extras, Mapping) or "defects" in extras:
+        raise ValueError(f"A stored diagnosis is an object without defects, not {quoted(extras)}.")
+    return replace(Diagnosis.from_dict({**extras, "defects": []}), defects=tuple(defects))
+
+
+def _diagnosis(value: Any) -> Diagnosis | None:
+    return None if value is None else Diagnosis.from_dict(value)
+
+
+def _metadata(value: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = value.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise ValueError(f"'metadata' is a JSON object, not {quoted(metadata)}.")
+    return metadata
 
 
 def text_of(value: Mapping[str, Any], key: str, *, default: str | None = None) -> str:

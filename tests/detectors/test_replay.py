@@ -120,7 +120,7 @@ def test_a_profile_without_thinking_is_minded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        ({"response": "x"}, "line 1: A stored response needs its image's path"),
+        ({"response": "x"}, "line 1: 'filepath' is missing"),
         ({"filepath": "a.png"}, "line 1: 'response' is missing"),
         ({"filepath": "a.png", "response": 3}, "line 1: 'response' is the detector's raw text"),
     ],

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdg.data.formats import sdg30k
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.evaluation import PUBLISHED, evaluate
 from sdg.images import save_image
@@ -20,6 +19,7 @@ from sdg.reporting import (
     read_refinements,
     read_run,
 )
+from sdg.response.strict import write_defects
 from sdg.testbed.injection import sample
 
 HOSTILE = (
@@ -68,7 +68,7 @@ def sections(folder: Path) -> tuple[Scores, Refinements, object, Gallery]:
                 "prompt": drawn.prompt,
                 "before": f"{number}-before.png",
                 "after": f"{number}-after.png",
-                "diagnosis_before": {"status": "ok", "defects": sdg30k.write_defects(defects)},
+                "diagnosis_before": {"status": "ok", "defects": write_defects(defects)},
                 "diagnosis_after": {"status": "ok", "defects": []},
                 "rounds": 1,
                 "pixels_changed": float(drawn.artifact_mask.mean()),

@@ -13,6 +13,7 @@ each location answers for every defect that its own noise may have caused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,6 +23,11 @@ from torch import Tensor
 from sdg.alignment.advantages import group_deviations
 from sdg.defects import BOX_SCALE, Defect, DefectType
 from sdg.geometry import RasterMode, rasterize
+
+NO_IMPORTANCE: Final = 100
+"""Stands in for an importance that is not known, here alone: such a defect weighs 1, as in the code released
+with the paper, so that a detector which gives no importances lowers the reward. Elsewhere it is
+`sdg.defects.UNKNOWN_IMPORTANCE`."""
 
 
 def spatial_reward(
@@ -131,7 +137,7 @@ def _table(defect_sets: Sequence[Sequence[Defect] | None]) -> NDArray[np.int64]:
     rows = [
         (
             2 * image + (defect.type is DefectType.MISALIGNMENT),
-            100 if defect.importance is None else defect.importance,
+            NO_IMPORTANCE if defect.importance is None else defect.importance,
             *defect.box,
         )
         for image, defects in enumerate(defect_sets)

@@ -106,11 +106,11 @@ def _write_gallery(
     items: Sequence[Item], rows: Sequence[Mapping[str, Any]], html: Path, detector: str
 ) -> None:
     """The results as a page; rows: one an item, in the same order."""
-    from sdg.data.formats.sdg30k import from_prediction
+    from sdg.io.predictions import read_prediction
     from sdg.reporting import Entry, Gallery, Report, write_report
 
     entries = [
-        Entry(item.filepath, item.prompt, from_prediction(row).diagnosis, picture=item.file)
+        Entry(item.filepath, item.prompt, read_prediction(row).diagnosis, picture=item.file)
         for item, row in zip(items, rows, strict=True)
     ]
     write_report(Report("Diagnosis", (Gallery(entries, note=f"Detector: {detector}"),)), html)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sdg.data.formats import Format, read_parts
-from sdg.data.formats.sdg30k import BoxOrder
-from sdg.errors import SdgError
+from sdg.errors import SdgError, reasons
 from sdg.images import load_image
-from sdg.records import Fault, Path, Record, reasons
+from sdg.records import Fault, Path, Record
+from sdg.response.strict import BoxOrder
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdg.data.formats.sdg30k import write_defects
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector
 from sdg.errors import SdgError
 from sdg.io import jsonl
+from sdg.io.predictions import write_prediction
+from sdg.records import Record
+from sdg.response.strict import write_diagnosis
 from sdg.runs.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 
 
@@ -91,24 +93,14 @@ def ask(detector: StreamingDetector, item: Item) -> Outcome:
 
 def readable(item: Item, diagnosis: Diagnosis) -> Row:
     """A diagnosis as JSON for people and scripts, its defects under the keys of the wire format."""
-    value: Row = {"filepath": item.filepath, "caption": item.prompt, "status": diagnosis.status.value}
-    value["defects"] = write_defects(diagnosis.defects)
-    value["reasoning"] = diagnosis.reasoning
-    if diagnosis.repairs:
-        value["repairs"] = list(diagnosis.repairs)
-    return value
+    return {"filepath": item.filepath, "caption": item.prompt, **write_diagnosis(diagnosis)}
 
 
 def to_row(item: Item, outcome: Outcome) -> Row:
     """One line of the output."""
-    status = outcome.diagnosis.status
-    row: Row = {"filepath": item.filepath, "caption": item.prompt, "response": outcome.diagnosis.raw}
-    if status is Status.FAILED:
-        row["response"] = None
-    row["status"] = status.value
-    if outcome.error:
-        row["error"] = outcome.error
-    return row
+    error = {"error": outcome.error} if outcome.error else {}
+    record = Record(item.filepath, item.prompt, outcome.diagnosis, metadata=error)
+    return write_prediction(record, outcome.diagnosis.raw)
 
 
 def _answered(row: Row | None) -> bool:

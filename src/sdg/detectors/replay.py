@@ -12,11 +12,11 @@ from sdg.defects import Status
 from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, path_of
 from sdg.io import jsonl
 from sdg.io.paths import PathIndex, claimed_twice
-from sdg.io.predictions import read_stored
+from sdg.io.predictions import read_prediction
 
 _FAILED = "The stored run got no answer for this image."
-_Row = tuple[Any, Outcome]
-"""The caption of a line, which may be missing, and what came of it."""
+_Row = tuple[str, Outcome]
+"""The caption of a line, "" where it is missing, and what came of it."""
 
 
 class ReplayDetector(StreamingDetector):
@@ -76,12 +76,10 @@ class ReplayDetector(StreamingDetector):
 
 
 def _row(value: Mapping[str, Any], require_think: bool) -> tuple[str, _Row]:
-    path = value.get("filepath", value.get("filename"))
-    if not isinstance(path, str) or not path:
-        raise ValueError("A stored response needs its image's path as 'filepath'.")
-    diagnosis, error = read_stored(value, require_think), value.get("error")
-    if diagnosis.status is Status.FAILED:
+    record = read_prediction(value, require_think=require_think)
+    diagnosis, error = record.diagnosis, record.metadata.get("error")
+    if diagnosis is None or diagnosis.status is Status.FAILED:
         outcome = failed(error if isinstance(error, str) and error else _FAILED)
     else:
         outcome = Outcome(diagnosis)
-    return path, (value.get("caption"), outcome)
+    return record.filepath, (record.prompt, outcome)

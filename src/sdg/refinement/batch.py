@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.data.formats.sdg30k import write_defects
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Detector, Pair, StreamingDetector
 from sdg.detectors.bulk import Item
@@ -32,6 +31,7 @@ from sdg.refinement.request import EditSettings, Mode
 from sdg.refinement.sources import FATAL_ERRORS, Source, read_sources
 from sdg.refinement.stored_heat import StoredHeat
 from sdg.refinement.workers import as_completed
+from sdg.response.strict import write_diagnosis
 from sdg.runs.journal import Key, Row, begin, earlier, journal, partial_of, require_once
 
 OUTPUT: Final = "refinements.jsonl"
@@ -238,15 +238,15 @@ def _row(one: _Refined, out: Path) -> Row:
         "status": result.outcome.value,
         "rounds": max((attempt.round for attempt in result.attempts), default=0),
         "pixels_changed": result.changed,
-        "diagnosis_before": _readable(result.before),
-        "diagnosis_after": _readable(result.diagnosis),
+        "diagnosis_before": write_diagnosis(result.before),
+        "diagnosis_after": write_diagnosis(result.diagnosis),
         "attempts": [
             {
                 "round": attempt.round,
                 "seed": attempt.seed,
                 "severity": attempt.severity,
                 "pixels_changed": attempt.changed,
-                "diagnosis": None if attempt.diagnosis is None else _readable(attempt.diagnosis),
+                "diagnosis": None if attempt.diagnosis is None else write_diagnosis(attempt.diagnosis),
                 "error": attempt.error,
             }
             for attempt in result.attempts
@@ -259,13 +259,6 @@ def _row(one: _Refined, out: Path) -> Row:
 def _relative(file: Path, out: Path) -> str:
     """The path from `out` to a file, once links among the folders of both are resolved."""
     return os.path.relpath(real_path(file.parent) / file.name, real_path(out))
-
-
-def _readable(diagnosis: Diagnosis) -> Row:
-    row: Row = {"status": diagnosis.status.value, "defects": write_defects(diagnosis.defects)}
-    if diagnosis.repairs:  # they say whether items were lost
-        row["repairs"] = list(diagnosis.repairs)
-    return row
 
 
 def _failed(row: Row) -> bool:

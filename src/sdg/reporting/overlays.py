@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdg.data.formats.sdg30k import from_prediction
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.images import draw_overlay, load_image, save_image
 from sdg.io.files import real_path
 from sdg.io.paths import parts
+from sdg.io.predictions import read_prediction
 
 
 def draw_overlays(
@@ -27,7 +27,7 @@ def draw_overlays(
     refuse_overwriting(items, folder)
     taken: set[Path] = set()
     for item, row in zip(items, rows, strict=True):
-        diagnosis = from_prediction(row).diagnosis
+        diagnosis = read_prediction(row).diagnosis
         if diagnosis is None or not diagnosis.is_informative:
             continue
         try:

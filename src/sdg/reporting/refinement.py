@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sdg.data.formats.sdg30k import read_defects
 from sdg.defects import Diagnosis
 from sdg.io import jsonl
 from sdg.reporting.gallery import Box, boxes_of, tier_name
 from sdg.reporting.thumbnails import Shown, Source, default_side, prepared, show
+from sdg.response.strict import read_diagnosis
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +133,5 @@ def _refinement(value: Mapping[str, Any], folder: Path) -> Refinement:
     )
 
 
-def _diagnosis(value: object) -> Diagnosis | None:
-    """A diagnosis as `{"status": …, "defects": […], "repairs": […]}`, items under keys of the wire format."""
-    if value is None:
-        return None
-    if not isinstance(value, Mapping):
-        raise ValueError(f"A diagnosis is an object with 'status' and 'defects', not {value!r}.")
-    repairs = value.get("repairs", [])
-    if not isinstance(repairs, list) or not all(isinstance(name, str) for name in repairs):
-        raise ValueError(f"'repairs' is a list of texts, not {repairs!r}.")
-    defects = read_defects(value.get("defects", []))
-    return Diagnosis(defects, status=value.get("status", "ok"), repairs=tuple(repairs))
+def _diagnosis(value: Any) -> Diagnosis | None:
+    return None if value is None else read_diagnosis(value)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-from sdg.defects import Defect, Diagnosis
+from sdg.defects import Diagnosis
 from sdg.response.grammar import escape_tags
+from sdg.response.strict import write_defect
 
 
 def render_response(
@@ -26,15 +26,10 @@ def render_response(
             f"A diagnosis with status {diagnosis.status.value!r} and no readable defect cannot be rendered: "
             "it would read as a clean image."
         )
-    items = ",\n".join(f"  {_item(defect, description, importance)}" for defect in diagnosis.defects)
+    lines = (
+        json.dumps(write_defect(defect, description=description, importance=importance), ensure_ascii=False)
+        for defect in diagnosis.defects
+    )
+    items = ",\n".join("  " + line.replace("<", "\\u003c") for line in lines)
     answer = f"<answer>\n[\n{items}\n]\n</answer>" if items else "<answer>\n[]\n</answer>"
     return f"<think>\n{escape_tags(diagnosis.reasoning)}\n</think>\n{answer}" if think else answer
-
-
-def _item(defect: Defect, description: bool, importance: bool) -> str:
-    item: dict[str, Any] = {"box_2d": defect.box, "label": defect.type.value}
-    if description:
-        item["description"] = defect.reason
-    if importance and defect.importance is not None:
-        item["importance"] = defect.importance
-    return json.dumps(item, ensure_ascii=False).replace("<", "\\u003c")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from sdg.data.formats import read_records
-from sdg.data.formats.sdg30k import read_defects, write_defects
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.images import image_size
@@ -65,14 +64,13 @@ def target(diagnosis: Diagnosis, answer: AnswerParts) -> str:
 
 def pack_truth(diagnosis: Diagnosis) -> str:
     """A truth as JSON text, which a column of a `datasets.Dataset` can hold."""
-    return json.dumps({"defects": write_defects(diagnosis.defects), "reasoning": diagnosis.reasoning})
+    return json.dumps(replace(diagnosis, raw="").to_dict())
 
 
 @lru_cache(maxsize=4096)
 def unpack_truth(text: str) -> Diagnosis:
     """The inverse of `pack_truth`; a group's completions share one truth, so the last ones are kept."""
-    value = json.loads(text)
-    return Diagnosis(read_defects(value["defects"]), value["reasoning"])
+    return Diagnosis.from_dict(json.loads(text))
 
 
 def read_rows(

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.defects import Defect, DefectType, Diagnosis
+from sdg.defects import UNKNOWN_IMPORTANCE, Defect, DefectType, Diagnosis
 from sdg.embeddings import Similarity
 from sdg.geometry import as_boxes, paired_diou
 from sdg.matching import match_blocks
@@ -32,7 +32,6 @@ UNMATCHED: Final = 0.5  # off the sum of DIoU, for each defect without a partner
 COSINE_FLOOR: Final = 0.5  # a similarity up to this earns nothing …
 COSINE_SPAN: Final = 0.4  # … and one this much higher earns all
 IMPORTANCE_SPAN: Final = 50  # a difference this large earns nothing
-IMPORTANCE_UNKNOWN: Final = 50  # stands in where the truth gives none
 
 _TYPES: Final = {kind: number for number, kind in enumerate(DefectType)}
 
@@ -197,5 +196,5 @@ def _description_scores(pairs: list[tuple[Defect, Defect]], similarity: Similari
 def _importance_score(true: Defect, said: Defect) -> float:
     if said.importance is None:
         return 0.0
-    expected = IMPORTANCE_UNKNOWN if true.importance is None else true.importance
+    expected = UNKNOWN_IMPORTANCE if true.importance is None else true.importance
     return max(0.0, 1 - abs(expected - said.importance) / IMPORTANCE_SPAN)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdg.data.formats import native
-from sdg.errors import SdgError
-from sdg.records import Faults, Record
+from sdg.errors import Faults, SdgError
+from sdg.records import Record
 
 DEFECT = {"box": [0, 0, 10, 10], "type": "artifact", "reason": "x", "importance": 3, "subtype": "anatomy"}
 LINE = {"filepath": "a.png", "prompt": "a cat", "diagnosis": {"defects": [DEFECT]}}
@@ -30,7 +30,7 @@ def test_a_line_reads_as_its_names_say(tmp_path):
         3,
         "anatomy",
     )
-    assert native.to_object(record) == LINE
+    assert record.to_dict() == LINE
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_line_reads_as_its_names_say(tmp_path):
     [
         ({"seed": 3}, "A record has no key 'seed'; anything else belongs into a record's 'metadata'."),
         ({"metadata": []}, "'metadata' is a JSON object, not []."),
-        ({"diagnosis": []}, "'diagnosis' is an object with a list of 'defects', or null."),
+        ({"diagnosis": []}, "A diagnosis is an object with a list of 'defects', not []."),
         ({"diagnosis": {"defects": None}}, "The defects are a JSON list, not None."),
         ({"diagnosis": {"defects": [], "status": "good"}}, "A diagnosis's status is one of ok, "),
         ({"diagnosis": {"defects": [], "repairs": "none"}}, "Repairs are a list of names, not 'none'."),
@@ -66,7 +66,7 @@ def test_a_fault_names_file_line_and_reason(tmp_path, changes, reason):
 def test_all_faults_of_a_line_are_known():
     bad = DEFECT | {"importance": 0}
     with pytest.raises(Faults) as error:
-        native.from_object({"filepath": 1, "diagnosis": {"defects": [bad, DEFECT, bad | {"box": []}]}})
+        Record.from_dict({"filepath": 1, "diagnosis": {"defects": [bad, DEFECT, bad | {"box": []}]}})
     assert [reason.split(":")[0] for reason in error.value.reasons] == [
         "'filepath' is text, not 1.",
         "'prompt' is missing.",

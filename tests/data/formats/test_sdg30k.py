@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sdg.data.formats import sdg30k
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.errors import SdgError
+from sdg.io.predictions import read_prediction, write_prediction
 from sdg.records import Record
 from sdg.response import cut_off, parse_response, render_response
 
@@ -174,7 +175,7 @@ def test_an_empty_error_and_another_status_mean_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ({"response": "x"}, "'filename' is missing."),
+        ({"response": "x"}, "'filepath' is missing."),
         ({"filepath": "a.png"}, "'response' is missing; where the detector failed it is null."),
         ({"filepath": "a.png", "response": []}, "'response' is the detector's raw text, not []."),
     ],
@@ -235,7 +236,7 @@ def test_a_response_told_to_be_cut_off_is_never_clean(tmp_path, response):
     assert record.diagnosis.status is Status.TRUNCATED
     assert not record.diagnosis.is_clean
     assert record.metadata == {}
-    assert sdg30k.from_prediction(sdg30k.to_prediction(record)) == record
+    assert read_prediction(write_prediction(record)) == record
 
 
 responses = st.text(max_size=20) | st.builds(

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from sdg.data.formats import coco, hf, label_studio, native, sdg30k
-from sdg.data.formats.sdg30k import BoxOrder
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.io.document import load_document
+from sdg.io.predictions import read_prediction
 from sdg.records import Part, Path, Record
+from sdg.response.strict import BoxOrder
 
 Format = Literal["sdg", "sdg30k", "predictions", "coco", "label-studio", "hf"]
 """sdg: our own JSONL; sdg30k: the released annotations; predictions: raw responses; hf: a dataset folder."""
@@ -47,11 +48,11 @@ def read_parts(path: Path, format: Format | None = None, *, box_order: BoxOrder 
     """Each line, image or task on its own, so that one bad part does not hide the others."""
     match _readable(path, format, box_order):
         case "sdg":
-            return jsonl.parts(path, native.from_object)
+            return jsonl.parts(path, Record.from_dict)
         case "sdg30k":
             return jsonl.parts(path, partial(sdg30k.from_annotation, box_order=box_order))
         case "predictions":
-            return jsonl.parts(path, partial(sdg30k.from_prediction, box_order=box_order))
+            return jsonl.parts(path, partial(read_prediction, box_order=box_order))
         case "coco":
             return coco.parts(path)
         case "label-studio":

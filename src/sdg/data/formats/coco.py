@@ -15,27 +15,25 @@ from functools import partial
 from typing import Any, Final
 
 from sdg.data.formats.boxes import from_scale, to_scale
-from sdg.defects import Defect, DefectType, Diagnosis
-from sdg.errors import SdgError
+from sdg.defects import Defect, DefectType
+from sdg.errors import Faults, SdgError
 from sdg.images import image_size
 from sdg.io.document import ListWriter, load_document
 from sdg.io.files import atomic_writer
 from sdg.records import (
-    LABELS,
     STORED,
-    Faults,
     Part,
     Path,
     Record,
     as_integer,
     diagnosis_extras,
-    from_diagnosis_extras,
     from_extras,
-    optional_text,
     read_parts,
     text_of,
     to_extras,
+    with_extras,
 )
+from sdg.response.strict import LABELS
 
 _CATEGORY_IDS: Final = {kind: number for number, kind in enumerate(DefectType, start=1)}
 _CATEGORIES: Final = [
@@ -139,12 +137,8 @@ def _image(record: Record, image_id: int, width: int, height: int) -> dict[str, 
     image["prompt"] = record.prompt
     if diagnosis is None or not diagnosis.is_informative:
         image["annotated"] = False
-    if diagnosis is not None:
-        stored = diagnosis_extras(diagnosis)
-        if diagnosis.reasoning:
-            stored["reasoning"] = diagnosis.reasoning
-        if stored:
-            image[STORED] = stored
+    if diagnosis is not None and (stored := diagnosis_extras(diagnosis)):
+        image[STORED] = stored
     taken = _IMAGE_KEYS if _known_size(record) else _IMAGE_KEYS | {"width", "height"}
     return image | to_extras(record, taken=taken)
 
@@ -184,9 +178,9 @@ def _record(
             faults.append(f"Annotation {number}: {error}")
     if faults:
         raise Faults(faults)
-    stored = from_diagnosis_extras(image[STORED]) if STORED in image else {}
+    stored = image.get(STORED, {})
     unknown = image.get("annotated") is False and not stored and not defects
-    diagnosis = None if unknown else Diagnosis(tuple(defects), **stored)
+    diagnosis = None if unknown else with_extras(defects, stored)
     return (Record(filepath, prompt, diagnosis, **from_extras(image, known=_IMAGE_KEYS | {prompt_key})),)
 
 
@@ -205,10 +199,9 @@ def _defects(
     if not isinstance(attributes, dict):
         raise ValueError(f"'attributes' is an object, not {attributes!r}.")
     values = {**annotation, **attributes}
-    subtype = optional_text(values, "subtype")
     importance: Any = as_integer(values.get("importance"))
     for kind in LABELS[name]:
-        yield Defect(box, kind, values.get("reason") or "", importance, subtype)
+        yield Defect(box, kind, values.get("reason") or "", importance, values.get("subtype"))
 
 
 def _refuse_orphan(annotation: object) -> tuple[Record, ...]:

@@ -13,7 +13,8 @@ import numpy as np
 from sdg.data.formats.boxes import from_scale, to_scale
 from sdg.defects import Defect, DefectType, Diagnosis
 from sdg.errors import SdgError
-from sdg.records import LABELS, as_integer, diagnosis_extras, from_diagnosis_extras
+from sdg.records import as_integer, diagnosis_extras, with_extras
+from sdg.response.strict import LABELS
 
 if TYPE_CHECKING:
     import supervision
@@ -36,7 +37,6 @@ def to_detections(diagnosis: Diagnosis, size: tuple[int, int]) -> supervision.De
     defects = diagnosis.defects
     boxes = np.array([to_scale(defect.box, size) for defect in defects], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    stored = diagnosis_extras(diagnosis)
     return Detections(
         xyxy=boxes.astype(np.float32),
         class_id=np.array([CLASS_NAMES.index(defect.type) for defect in defects], dtype=int),
@@ -46,7 +46,7 @@ def to_detections(diagnosis: Diagnosis, size: tuple[int, int]) -> supervision.De
             "importance": _objects([defect.importance for defect in defects]),
             "subtype": _objects([defect.subtype for defect in defects]),
         },
-        metadata=stored | ({"reasoning": diagnosis.reasoning} if diagnosis.reasoning else {}),
+        metadata=diagnosis_extras(diagnosis),
     )
 
 
@@ -65,8 +65,7 @@ def from_detections(detections: supervision.Detections, size: tuple[int, int]) -
         box = from_scale([x0, y0, x1 - x0, y1 - y0], size)
         defects.extend(Defect(box, kind, reason, importance, subtype) for kind in LABELS[label])
     known = {"reasoning", "status", "raw", "repairs"}
-    stored = {key: value for key, value in detections.metadata.items() if key in known}
-    return Diagnosis(tuple(defects), **from_diagnosis_extras(stored))
+    return with_extras(defects, {key: value for key, value in detections.metadata.items() if key in known})
 
 
 def _label(detections: supervision.Detections, index: int) -> str:

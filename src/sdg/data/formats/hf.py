@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, BinaryIO, Final
 
-from sdg.data.formats.native import from_defect_objects, to_defect_objects
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.io import jsonl
@@ -26,7 +25,6 @@ from sdg.records import (
     Path,
     Record,
     as_name,
-    from_diagnosis_extras,
     from_extras,
     read_parts,
     text_of,
@@ -164,7 +162,7 @@ def _row(record: Record, name: str) -> dict[str, str]:
     diagnosis = record.diagnosis
     row = {"file_name": name, "filepath": record.filepath, "prompt": record.prompt}
     row |= {field: getattr(record, field) or "" for field in NAMES}
-    row["defects"] = json.dumps(None if diagnosis is None else to_defect_objects(diagnosis.defects))
+    row["defects"] = json.dumps(None if diagnosis is None else diagnosis.to_dict()["defects"])
     diagnosis = diagnosis or Diagnosis()
     row |= {"status": diagnosis.status.value, "reasoning": diagnosis.reasoning, "raw": diagnosis.raw}
     return row | {
@@ -187,8 +185,8 @@ def _record(row: Mapping[str, Any], beside: pathlib.Path) -> Record:
         raise ValueError(f"'metadata' is a JSON object, not {metadata!r}.")
     diagnosis = None
     if defects is not None:
-        extras = {key: row[key] for key in ("status", "reasoning", "raw")} | {"repairs": repairs}
-        diagnosis = Diagnosis(from_defect_objects(defects), **from_diagnosis_extras(extras))
+        texts = {key: row[key] for key in ("status", "reasoning", "raw")}
+        diagnosis = Diagnosis.from_dict({"defects": defects, **texts, "repairs": repairs})
     return Record(text_of(row, "filepath"), text_of(row, "prompt"), diagnosis, **names, metadata=metadata)
 
 

@@ -18,27 +18,25 @@ from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
 
 from sdg.data.formats.boxes import from_scale, to_scale
-from sdg.defects import BOX_SCALE, SUBTYPES, Defect, DefectType, Diagnosis
-from sdg.errors import SdgError
+from sdg.defects import BOX_SCALE, SUBTYPES, Defect, DefectType, Diagnosis, Status
+from sdg.errors import Faults, SdgError, reasons
 from sdg.io.document import ListWriter, load_document
 from sdg.io.files import atomic_writer, write_text
 from sdg.records import (
-    LABELS,
     STORED,
-    Faults,
     Part,
     Path,
     Record,
     as_integer,
     as_name,
     diagnosis_extras,
-    from_diagnosis_extras,
     from_extras,
     read_parts,
-    reasons,
     text_of,
     to_extras,
+    with_extras,
 )
+from sdg.response.strict import LABELS
 
 NO_PROBLEM: Final = "no problem"
 """Tag of the placeholder box that stands for "I looked, and there is nothing"."""
@@ -150,12 +148,8 @@ def _annotation(record: Record) -> dict[str, Any]:
     annotation: dict[str, Any] = {"result": _results(record.diagnosis)}
     if record.annotator is not None:
         annotation["completed_by"] = _person(record.annotator)
-    if record.diagnosis is not None:
-        stored = diagnosis_extras(record.diagnosis)
-        if record.diagnosis.reasoning:
-            stored["reasoning"] = record.diagnosis.reasoning
-        if stored:
-            annotation[STORED] = stored
+    if record.diagnosis is not None and (stored := diagnosis_extras(record.diagnosis)):
+        annotation[STORED] = stored
     return annotation
 
 
@@ -228,7 +222,7 @@ def _annotated(annotation: object) -> tuple[str | None, Diagnosis | None]:
     person = annotation.get("completed_by")
     if isinstance(person, dict):
         person = person.get("email") or person.get("id")
-    stored = from_diagnosis_extras(annotation[STORED]) if STORED in annotation else {}
+    stored = annotation.get(STORED, {})
     regions = _regions(annotation["result"])
     defects: list[Defect] = []
     faults: list[str] = []
@@ -241,8 +235,9 @@ def _annotated(annotation: object) -> tuple[str | None, Diagnosis | None]:
         faults.append(f"It carries the tag {NO_PROBLEM!r} beside defects; keep one or the other.")
     if faults:
         raise Faults(faults)
-    unknown = not regions and "status" not in stored and not stored.get("repairs")
-    return as_name("completed_by", person), None if unknown else Diagnosis(tuple(defects), **stored)
+    diagnosis = with_extras(defects, stored)
+    unknown = not regions and diagnosis.status is Status.OK and not diagnosis.repairs
+    return as_name("completed_by", person), None if unknown else diagnosis
 
 
 def _regions(results: list[Any]) -> list[dict[str, Any]]:
