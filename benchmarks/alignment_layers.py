@@ -32,11 +32,12 @@ from sdg.alignment.drawing import Drawn, roll_out
 from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.scoring import Score, Scoring, load_judge
+from sdg.alignment.scoring import Score, Scoring
 from sdg.alignment.signals import training_signal
+from sdg.detectors import load_detector
 from sdg.detectors.base import Pair
 from sdg.errors import SdgError
-from sdg.io.named import read_prompts
+from sdg.io.uri import read_prompts
 from sdg.models.lora import add_lora, lora_parameters
 from sdg.recipes import load_recipe
 from sdg.scorers.weighted import load_reward
@@ -108,8 +109,8 @@ def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
         raise SdgError("monitor.judges is empty; name the judge that layers are measured by.")
     own_rows = share(recipe, 0, 1)
     prompts = read_prompts(recipe.prompts.train)
-    detector = load_judge(recipe.reward.detector or "") if recipe.needs_detector else None
-    judge = load_judge(recipe.monitor.judges[0].uri)
+    detector = load_detector(recipe.reward.detector or "") if recipe.needs_detector else None
+    judge = load_detector(recipe.monitor.judges[0].uri)
     reward = load_reward(recipe.reward.scorers, "cpu")
     policy = load_policy(recipe.policy, torch.device("cpu"), recipe.precision, recipe.seed)
     adapt_every_layer(policy, recipe)

@@ -26,7 +26,7 @@ from sdg.alignment.optimising import adapter_optimizer
 from sdg.alignment.policies import load_policy
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.reward_map import alphas, spatial_rewards
-from sdg.io.named import read_prompts
+from sdg.io.uri import read_prompts
 from sdg.models.lora import lora_parameters
 from sdg.recipes import load_recipe
 

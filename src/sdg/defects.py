@@ -281,7 +281,7 @@ class Diagnosis:
         return self.status is Status.TRUNCATED or DROPPED_ITEM in self.repairs
 
 
-_TYPES: Final = {kind.value: kind for kind in DefectType}
+_TYPES: Final[Mapping[str, Any]] = {kind.value: kind for kind in DefectType}
 _DEFECT_KEYS: Final = frozenset({"box", "type", "reason", "importance", "subtype"})
 _DIAGNOSIS_KEYS: Final = frozenset({"defects", "reasoning", "status", "raw", "repairs"})
 

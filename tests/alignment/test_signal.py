@@ -32,10 +32,11 @@ from sdg.alignment.recipe import (
     SamplingRecipe,
     ScorerRecipe,
 )
-from sdg.alignment.scoring import FunctionDetector, Score, Scoring, check_failures
+from sdg.alignment.scoring import Score, Scoring, check_failures
 from sdg.alignment.signals import epoch_values, training_signal
+from sdg.detectors.function import FunctionDetector
 from sdg.errors import SdgError
-from sdg.io.named import read_prompts
+from sdg.io.uri import read_prompts
 from sdg.runs.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
@@ -195,7 +196,11 @@ def test_scoring_overlaps_with_whoever_submits_and_keeps_order() -> None:
             return [float(prompt) for prompt in prompts]
 
     statuses = {"1": Status.FAILED, "2": Status.UNPARSEABLE, "3": Status.TRUNCATED}
-    detector = FunctionDetector(lambda picture, prompt: Diagnosis(status=statuses.get(prompt, Status.OK)))
+
+    def diagnosis(picture, prompt):
+        return Diagnosis(status=statuses.get(prompt, Status.OK))
+
+    detector = FunctionDetector("python:diagnosis", diagnosis)
     picture = Image.new("RGB", (2, 2))
     with Scoring(Slow(), detector) as scoring:
         began = time.monotonic()

@@ -1,45 +1,20 @@
-"""Detector URIs: what is understood, what is refused and in which words, and what is not imported."""
+"""Detectors by their URIs: what is loaded, what is refused and in which words, and what is not imported."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import sdg
+from sdg.defects import Defect, Diagnosis
 from sdg.detectors import StreamingDetector
+from sdg.detectors.function import FunctionDetector
 from sdg.errors import SdgError
-from sdg.io.uri import DetectorUri, parse_uri
-
-
-@pytest.mark.parametrize(
-    ("uri", "scheme", "place", "options"),
-    [
-        ("testbed", "testbed", "", {}),
-        ("testbed?batch_size=4", "testbed", "", {"batch_size": "4"}),
-        ("hf:P1n3/sdg-detector-sft", "hf", "P1n3/sdg-detector-sft", {}),
-        ("hf:a/b?dtype=float32&device=cuda:1", "hf", "a/b", {"dtype": "float32", "device": "cuda:1"}),
-        ("openai:http://h:8000/v1#org/m", "openai", "http://h:8000/v1#org/m", {}),
-        ("openai:http://h/v1?attempts=2#m", "openai", "http://h/v1#m", {"attempts": "2"}),
-        ("openai:http://h/v1#m:7b?attempts=2", "openai", "http://h/v1#m:7b", {"attempts": "2"}),
-        ("heatmap:maps?threshold=0.1", "heatmap", "maps", {"threshold": "0.1"}),
-        ("replay:a b/out.jsonl", "replay", "a b/out.jsonl", {}),
-    ],
-)
-def test_a_uri_is_taken_apart(uri: str, scheme: str, place: str, options: dict[str, str]) -> None:
-    assert parse_uri(uri) == DetectorUri(scheme, place, options)
-
-
-def test_a_folder_needs_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "grpo?x=1").mkdir()
-    (tmp_path / "testbed").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert parse_uri(str(tmp_path)) == DetectorUri("hf", str(tmp_path), {})
-    assert parse_uri(f"{tmp_path}?device=cpu") == DetectorUri("hf", str(tmp_path), {"device": "cpu"})
-    assert parse_uri("grpo?x=1") == DetectorUri("hf", "grpo?x=1", {})
-    assert parse_uri("testbed").scheme == "testbed"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +36,15 @@ def test_a_folder_needs_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("openai:http://h/v1#m?profile=none.toml", "none.toml does not exist"),
         ("heatmap:.?threshold=1.5", "threshold is a number from 0 to below 1, not '1.5'"),
         ("heatmap:.?batch_size=3", "The heatmap detector has no option 'batch_size'"),
+        (
+            "testbed?batch_sise=3",
+            "The testbed detector has no option 'batch_sise'; did you mean 'batch_size'",
+        ),
+        ("python:os.nothing", "names no function"),
+        ("python:os.path.join", "failed (TypeError: expected str"),
+        ("python:operator.is_", "returned bool, not a Diagnosis"),
+        ("python:builtins.dict?a=1", "makes what has `stream`, but dict"),
+        ("python:sdg.testbed.entry.detector?device=cuda:77", "There is no device 'cuda:77' here"),
         ("hf:a/b?dtype=int8", "dtype is one of auto, float32, bfloat16, float16, not 'int8'"),
     ],
 )
@@ -69,7 +53,7 @@ def test_a_bad_uri_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SdgError) as caught:
-        sdg.load_detector(uri)
+        sdg.load_detector(uri).diagnose([(Image.new("RGB", (8, 8)), "a cup")])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -119,3 +103,45 @@ def test_what_needs_no_torch_loads_none() -> None:
 
 def test_every_loaded_detector_streams(tmp_path: Path) -> None:
     assert isinstance(sdg.load_detector(f"heatmap:{tmp_path}"), StreamingDetector)
+
+
+def judge(picture: Image.Image, prompt: str, importance: int = 7) -> Diagnosis:
+    """Finds one artifact in everything but what is clean."""
+    if prompt == "?":
+        raise ValueError("nothing is asked\nfor")
+    defects = () if prompt == "clean" else (Defect((0, 0, 500, 1000), "artifact", picture.mode, importance),)
+    return Diagnosis(defects, status="failed" if prompt == "late" else "ok")
+
+
+class Maker(FunctionDetector):
+    """A detector made by its class, as `python:` may name one."""
+
+    def __init__(self, importance: int = 1) -> None:
+        super().__init__("maker", partial(judge, importance=importance))
+
+
+def test_a_function_is_a_detector(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    detector = sdg.load_detector(f"python:{__name__}.judge?importance=45")
+    assert detector.identity == {"detector": "python", "function": f"python:{__name__}.judge?importance=45"}
+    pairs = [(tmp_path / "a.png", prompt) for prompt in ("a cup", "clean", "?", "late")]
+    pairs.append((tmp_path / "b.png", "a cup"))
+    found = dict(detector.stream(pairs))
+    assert found[0].diagnosis.defects == (Defect((0, 0, 500, 1000), "artifact", "RGB", 45),)
+    assert sdg.parse_response(found[0].diagnosis.raw) == found[0].diagnosis  # as files of predictions need it
+    assert found[1].diagnosis.is_clean
+    assert [found[place].diagnosis.status for place in (2, 3, 4)] == ["failed"] * 3
+    assert found[2].error.endswith("nothing is asked")
+    assert "b.png does not exist" in found[4].error
+    assert list(dict(detector.stream(pairs, {1}))) == [1]
+
+
+def test_a_class_makes_a_detector_of_its_options() -> None:
+    picture = Image.new("RGB", (8, 8))
+    for detector, importance in (
+        (sdg.load_detector(f"python:{__name__}.Maker?importance=3"), 3),
+        (sdg.load_detector(f"python:{__name__}.Maker", importance=4), 4),
+    ):
+        assert detector.diagnose([(picture, "a cup")])[0].defects[0].importance == importance
+    with pytest.raises(SdgError, match="unexpected keyword argument 'device'"):
+        sdg.load_detector(f"python:{__name__}.Maker", device="cpu")

@@ -24,12 +24,12 @@ from sdg.alignment.pictures import picture_grid
 from sdg.alignment.plan import Purpose, noise_seed
 from sdg.alignment.policies import FAMILIES, FlowPolicy, load_pipeline
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.scoring import load_judge
+from sdg.detectors import load_detector
 from sdg.errors import SdgError
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.images import save_image
 from sdg.io.files import write_text
-from sdg.io.named import read_prompts
+from sdg.io.uri import read_prompts
 from sdg.models.lora import WEIGHTS, load_lora
 from sdg.recipes import to_document
 from sdg.scorers.weighted import load_reward, load_scaled
@@ -109,9 +109,9 @@ def compare_generators(
     prompts = read_prompts(recipe.prompts.held_out)
     generators: dict[str, Path | None] = {BASE: None, **adapters}
     scorers = {scorer.name: load_scaled(scorer, device) for scorer in recipe.monitor.scorers}
-    judges = {judge.name: load_judge(judge.uri) for judge in recipe.monitor.judges}
+    judges = {judge.name: load_detector(judge.uri) for judge in recipe.monitor.judges}
     if recipe.reward.detector is not None:
-        judges = {"detector": load_judge(recipe.reward.detector)} | judges
+        judges = {"detector": load_detector(recipe.reward.detector)} | judges
     everything = {"reward": load_reward(recipe.reward.scorers, device)} | scorers
 
     work = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]

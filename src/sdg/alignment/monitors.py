@@ -15,8 +15,8 @@ from PIL import Image
 from sdg.alignment.plan import Purpose, noise_seed
 from sdg.alignment.policies import FlowPolicy
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
-from sdg.alignment.scoring import load_judge
 from sdg.defects import Diagnosis
+from sdg.detectors import load_detector
 from sdg.detectors.base import Detector
 from sdg.scorers import Scorer
 from sdg.scorers.weighted import load_scaled
@@ -82,7 +82,7 @@ class Monitor:
         self.scorers: dict[str, Scorer] = {"reward": reward}
         self.judges: dict[str, Detector] = {} if detector is None else {"detector": detector}
         self.scorers |= {scorer.name: load_scaled(scorer, device) for scorer in recipe.monitor.scorers}
-        self.judges |= {judge.name: load_judge(judge.uri) for judge in recipe.monitor.judges}
+        self.judges |= {judge.name: load_detector(judge.uri) for judge in recipe.monitor.judges}
 
     def measure(self, policy: FlowPolicy, rank: int = 0, processes: int = 1) -> Measures:
         """Means over all held-out prompts, the same on every process; each draws its share of them."""

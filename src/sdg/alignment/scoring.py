@@ -5,7 +5,7 @@ A chunk is scored as it was drawn, in order, so that results do not depend on ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,7 +16,6 @@ from PIL import Image
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Detector, Pair
 from sdg.errors import SdgError
-from sdg.io.named import SCHEME, named_function
 from sdg.scorers import Scorer, Scores
 
 
@@ -26,26 +25,6 @@ class Score:
 
     reward: float | None
     diagnosis: Diagnosis | None  # also None where no detector was asked
-
-
-class FunctionDetector:
-    """A function of (picture, prompt) as a detector."""
-
-    def __init__(self, function: Callable[..., Diagnosis]) -> None:
-        self.function = function
-
-    def diagnose(self, pairs: Sequence[Pair]) -> list[Diagnosis]:
-        """What the function returns for each pair."""
-        return [self.function(picture, prompt) for picture, prompt in pairs]
-
-
-def load_judge(uri: str) -> Detector:
-    """A detector by its URI, or a named function of (picture, prompt) that returns a Diagnosis."""
-    if uri.startswith(SCHEME):
-        return FunctionDetector(named_function(uri, called_with=2))
-    from sdg.detectors import load_detector
-
-    return load_detector(uri)
 
 
 class PendingScores:

@@ -24,10 +24,11 @@ from sdg.alignment.optimising import adapter_optimizer, optimise
 from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.scoring import Scoring, check_failures, load_judge
+from sdg.alignment.scoring import Scoring, check_failures
 from sdg.alignment.signals import epoch_values, training_signal
+from sdg.detectors import load_detector
 from sdg.errors import SdgError
-from sdg.io.named import read_prompts
+from sdg.io.uri import read_prompts
 from sdg.models.lora import Ema, lora_parameters, save_lora
 from sdg.recipes import to_document
 from sdg.runs.checkpoint import (
@@ -62,7 +63,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
         raise SdgError(f"{min(shared)!r} is both trained on and held out; take it out of one of the two.")
 
     # First what a wrong address or a missing profile stops at once; the generator takes minutes to load.
-    detector = load_judge(recipe.reward.detector or "") if recipe.needs_detector else None
+    detector = load_detector(recipe.reward.detector or "") if recipe.needs_detector else None
     reward = load_reward(recipe.reward.scorers, str(accelerator.device))
     policy = load_policy(recipe.policy, accelerator.device, recipe.precision, recipe.seed)
     _check_levels(recipe, policy)

@@ -11,8 +11,8 @@ from sdg.cli.options import write_numbers
 from sdg.cli.progress import records_read, say
 from sdg.data import formats
 from sdg.data.formats import FORMATS, Format
-from sdg.data.formats.sdg30k import BoxOrder
 from sdg.records import Fault
+from sdg.response.strict import BoxOrder
 from sdg.tables import print_tables
 
 _READABLE = click.Path(path_type=Path)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     "--detector",
     default="testbed",
     show_default=True,
-    help="testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE.",
+    help="testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE, "
+    "python:MODULE.FUNCTION.",
 )
 @click.option("--profile", help='Prompt profile (TOML), or "default" [default: the checkpoint\'s own].')
 @click.option("--batch-size", type=click.IntRange(1), help="Images at a time (hf) [default: 8].")

@@ -8,12 +8,12 @@ import click
 
 from sdg.cli.options import write_numbers
 from sdg.cli.progress import embedder_of, say
-from sdg.data.formats.sdg30k import BoxOrder
 from sdg.errors import SdgError
 from sdg.evaluation.from_files import evaluate_files, join_files
 from sdg.evaluation.result import describe_settings, describe_status
 from sdg.evaluation.scoring import Matching
 from sdg.evaluation.slices import SLICES, SliceBy
+from sdg.response.strict import BoxOrder
 from sdg.tables import print_tables
 
 _FILE = click.Path(path_type=Path)

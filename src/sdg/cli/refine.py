@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     default="testbed",
     show_default=True,
     help="testbed, testbed:FOLDER or diffusers:FOLDER, each with ?lora=FOLDER and ?sampling=ode or "
-    "stochastic, or openai:BASE_URL#MODEL.",
+    "stochastic, openai:BASE_URL#MODEL, or python:MODULE.FUNCTION.",
 )
 @click.option(
     "--mode",

@@ -82,12 +82,12 @@ def diagnose(settings: Settings, folder: Path, drawn: Drawn) -> tuple[Found, str
 
     Raises LeftOut where this build ships without the embedded detector, SdgError where no answer can be used.
     """
-    from sdg.alignment.scoring import load_judge  # also reads python:MODULE.FUNCTION, as recipes do
+    from sdg.detectors import load_detector
     from sdg.testbed.models.packaged import DETECTOR
 
     if settings.detector == EMBEDDED and not DETECTOR.is_dir():
         raise LeftOut("This build ships without the embedded detector; name one of your own with --detector.")
-    detector = load_judge(settings.detector)
+    detector = load_detector(settings.detector)
     pairs = list(zip(drawn.pictures, drawn.prompts, strict=True))
     diagnoses: list[Diagnosis] = []
     starts = range(0, len(pairs), BATCH)

@@ -1,4 +1,4 @@
-"""Detectors: an image and its prompt in, a Diagnosis out, whatever does the looking.
+"""Detectors: an image and its prompt in, a Diagnosis out, whatever model gives it.
 
 `load_detector` makes one from a URI; `sdg.detectors.bulk` runs one over many images, resumably.
 """
@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sdg.detectors.base import Detector, Outcome, Pair, Source, StreamingDetector
-from sdg.errors import SdgError, shortened
+from sdg.errors import SdgError
 from sdg.io import uri as _uri
-from sdg.io.files import is_folder
-from sdg.io.uri import DetectorUri, parse_uri
+from sdg.io.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     from sdg.detectors.hf import TransformersDetector
@@ -26,15 +25,27 @@ __all__ = ["Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_d
 _LOG = logging.getLogger("sdg.detectors")
 
 
+_FORMS: Final = {
+    "testbed": "testbed",
+    "hf": "hf:ORG/NAME, a checkpoint folder",
+    "openai": "openai:BASE_URL#MODEL",
+    "heatmap": "heatmap:FOLDER",
+    "replay": "replay:FILE",
+    "python": "python:MODULE.FUNCTION",
+}
+
+
 def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     """The detector of a URI; options given by name count before those in the URI.
 
-    testbed                    the embedded weights, which know the testbed's world only
+    testbed                    the embedded weights, which know the testbed's world only; options as for hf
     hf:ORG/NAME, or a folder   batch_size, device, dtype, profile, revision
     openai:BASE_URL#MODEL      concurrency, timeout, attempts, key (name of an environment variable), profile
     these three also           temperature, looks, agree: see `sdg.detectors.consensus`
     heatmap:FOLDER             threshold, min_area
     replay:FILE.jsonl          profile
+    python:MODULE.FUNCTION     a function of (picture, prompt) that returns a Diagnosis; or a class, or
+                               a function of keyword arguments alone, that makes a StreamingDetector
 
     Example: `load_detector("hf:out/grpo?batch_size=4", device="cpu").diagnose([("cat.png", "a cat")])`.
     profile is a TOML file, or "default" for our own wording; a checkpoint's folder holds its own. A server
@@ -42,25 +53,16 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     model trained on none, and says so once on stderr.
     Raises SdgError, in one sentence, for an unknown detector or option, and for weights that do not load.
     """
-    parsed = parse_uri(uri)
+    parsed = parse_uri(uri, "detector", _FORMS, folder="hf")
     given = {name: str(value) for name, value in options.items() if value is not None}
-    return _LOADERS[parsed.scheme](DetectorUri(parsed.scheme, parsed.place, {**parsed.options, **given}))
+    return _LOADERS[parsed.scheme](replace(parsed, options={**parsed.options, **given}))
 
 
-def _testbed(uri: DetectorUri) -> StreamingDetector:
-    from sdg.testbed.models.detector.embedded import EmbeddedDetector
-    from sdg.testbed.models.packaged import DETECTOR, packaged
+def load_checkpoint(uri: Uri, kind: type[TransformersDetector] | None = None) -> StreamingDetector:
+    """The detector of the checkpoint at `uri.place`, as a `kind`, by default `TransformersDetector`.
 
-    return _checkpoint(DetectorUri(uri.scheme, str(packaged(DETECTOR)), uri.options), EmbeddedDetector)
-
-
-def _hf(uri: DetectorUri) -> StreamingDetector:
-    from sdg.detectors.hf import TransformersDetector
-
-    return _checkpoint(uri, TransformersDetector)
-
-
-def _checkpoint(uri: DetectorUri, kind: type[TransformersDetector]) -> StreamingDetector:
+    Options are those of `hf:` in `load_detector`; raises SdgError as it does.
+    """
     from sdg.detectors import hf
     from sdg.prompting.chat import checkpoint_profile
 
@@ -71,17 +73,13 @@ def _checkpoint(uri: DetectorUri, kind: type[TransformersDetector]) -> Streaming
         "profile": _uri.text,
         "revision": _uri.text,
     }
-    if _uri.is_path(uri.place) and not is_folder(uri.place):
-        raise SdgError(
-            f"There is no folder {shortened(uri.place, 80)}; check the path, "
-            "or name a model on a hub as hf:ORG/NAME."
-        )
-    values = _with_profile(uri, known | _LOOKS)
+    _uri.require_place(uri.place, "; check the path, or name a model on a hub as hf:ORG/NAME.")
+    values = _with_profile(uri, known | _SAMPLING)
     profile = values.pop("profile") or checkpoint_profile(uri.place, values.get("revision"))
-    return _looking(values, profile, partial(kind, uri.place))
+    return _sampled(values, profile, partial(kind or hf.TransformersDetector, uri.place))
 
 
-def _openai(uri: DetectorUri) -> StreamingDetector:
+def _openai(uri: Uri) -> StreamingDetector:
     from sdg.detectors.openai import OpenAIDetector
     from sdg.prompting import PromptProfile
 
@@ -95,11 +93,11 @@ def _openai(uri: DetectorUri) -> StreamingDetector:
     base_url, _, model = uri.place.partition("#")
     if not (base_url and model):
         raise SdgError("Write openai:BASE_URL#MODEL, such as openai:http://localhost:8000/v1#ORG/NAME.")
-    values = _with_profile(uri, known | _LOOKS)
+    values = _with_profile(uri, known | _SAMPLING)
     profile = values.pop("profile")
     if "key" in values:
         values["key_name"] = values.pop("key")
-    detector = _looking(values, profile or PromptProfile(), partial(OpenAIDetector, base_url, model))
+    detector = _sampled(values, profile or PromptProfile(), partial(OpenAIDetector, base_url, model))
     if profile is None:
         _say_our_wording(model)
     return detector
@@ -114,47 +112,53 @@ def _say_our_wording(model: str) -> None:
     )
 
 
-def _heatmap(uri: DetectorUri) -> StreamingDetector:
+def _heatmap(uri: Uri) -> StreamingDetector:
     from sdg.detectors.heatmap import HeatmapDetector
 
     options = _uri.read_options(uri, {"threshold": _uri.share, "min_area": _uri.share})
     return HeatmapDetector(uri.place, **options)
 
 
-def _replay(uri: DetectorUri) -> StreamingDetector:
+def _replay(uri: Uri) -> StreamingDetector:
     from sdg.detectors.replay import ReplayDetector
 
     profile = _with_profile(uri, {"profile": _uri.text})["profile"]
     return ReplayDetector(uri.place, require_think=profile is None or profile.answer.think)
 
 
-_LOOKS = {"looks": _uri.count, "temperature": _uri.temperature, "agree": _uri.positive_share}
+def _python(uri: Uri) -> StreamingDetector:
+    from sdg.detectors.function import FunctionDetector
+
+    return _uri.made_by(uri, 2, partial(FunctionDetector, str(uri)), "stream")
 
 
-def _looking(
+_SAMPLING = {"looks": _uri.count, "temperature": _uri.temperature, "agree": _uri.positive_share}
+
+
+def _sampled(
     values: dict[str, Any], profile: PromptProfile, detector: Callable[..., StreamingDetector]
 ) -> StreamingDetector:
-    """The detector of a profile that samples as the values say, asked as often as they say.
+    """The detector asked at the `temperature` of the values, and `looks` times a picture.
 
-    What of the values is not about looks goes to `detector`, after the profile.
+    Options other than `looks`, `agree` and `temperature` are passed on to `detector`, after the profile.
     """
-    options = {name: values.pop(name) for name in _LOOKS if name in values}
+    options = {name: values.pop(name) for name in _SAMPLING if name in values}
     looks = options.get("looks", 1)
     if looks == 1 and "agree" in options:
         raise SdgError("`agree` is a share of several looks; add looks=8, or leave it out.")
-    # Greedy looks would all be the same one.
+    # Greedy answers would all be the same one.
     temperature = options.get("temperature", profile.generation.temperature or float(looks > 1))
     if looks > 1 and temperature == 0:
         raise SdgError("At temperature 0 all looks are the same; leave one of the two options out.")
-    sampled = replace(profile, generation=replace(profile.generation, temperature=temperature))
+    sampling = replace(profile, generation=replace(profile.generation, temperature=temperature))
     if looks == 1:
-        return detector(sampled, **values)
+        return detector(sampling, **values)
     from sdg.detectors.consensus import AGREE, ConsensusDetector
 
-    return ConsensusDetector(detector(sampled, **values), looks, options.get("agree", AGREE))
+    return ConsensusDetector(detector(sampling, **values), looks, options.get("agree", AGREE))
 
 
-def _with_profile(uri: DetectorUri, known: dict[str, Any]) -> dict[str, Any]:
+def _with_profile(uri: Uri, known: dict[str, Any]) -> dict[str, Any]:
     """The options, with `profile` read from its file; None where none is given."""
     from sdg.prompting.chat import given_profile
 
@@ -162,10 +166,10 @@ def _with_profile(uri: DetectorUri, known: dict[str, Any]) -> dict[str, Any]:
     return {**values, "profile": given_profile(values.get("profile"))}
 
 
-_LOADERS = {
-    "testbed": _testbed,
-    "hf": _hf,
+_LOADERS: Final[Mapping[str, Callable[[Uri], StreamingDetector]]] = {
+    "hf": load_checkpoint,
     "openai": _openai,
     "heatmap": _heatmap,
     "replay": _replay,
+    "python": _python,
 }

@@ -9,7 +9,6 @@ from typing import Any
 
 from sdg._version import __version__
 from sdg.data.formats import guess_format, read_records
-from sdg.data.formats.sdg30k import BoxOrder
 from sdg.defects import Diagnosis, Status
 from sdg.embeddings import Embedder
 from sdg.errors import SdgError
@@ -22,6 +21,7 @@ from sdg.evaluation.sdg_eval import evaluate
 from sdg.evaluation.slices import Slice, SliceBy, slices
 from sdg.evaluation.tables import comparison_tables, evaluation_tables, slice_tables
 from sdg.records import Record
+from sdg.response.strict import BoxOrder
 from sdg.tables import Table
 
 Say = Callable[[str], object]

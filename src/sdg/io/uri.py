@@ -1,91 +1,232 @@
-"""Detector URIs: `scheme:place?option=value&…`, and the options each scheme knows."""
+"""Addresses of models: `scheme:place?option=value&…`, their options, and the functions that `python:` names.
+
+A detector, an editor, a scorer, a generator or a set of prompts can be `python:MODULE.FUNCTION?key=value`,
+the door for whatever is not built in. `testbed` is an alias of such functions.
+"""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
-from sdg.errors import SdgError, quoted, shortened
+from sdg.errors import SdgError, first_line, quoted, shortened
 from sdg.io.files import is_folder
 
-SCHEMES: Final = ("testbed", "hf", "openai", "heatmap", "replay")
-_FORMS: Final = (
-    "testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE"
-)
+T = TypeVar("T")
+
+PYTHON: Final = "python"
+ALIASES: Final = {"testbed": "sdg.testbed.entry"}
+"""Name -> module: `testbed` is `python:sdg.testbed.entry.detector` as a detector, `….editor` as an editor."""
+
+_WHOLE: Final = re.compile("-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorUri:
+class Uri:
     """A URI taken apart: `place` is what stands between the scheme and the options."""
 
     scheme: str
     place: str
     options: Mapping[str, str]
 
+    def __str__(self) -> str:
+        options = "&".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.scheme}:{self.place}" + (f"?{options}" if options else "")
 
-def parse_uri(uri: str) -> DetectorUri:
-    """Take a detector URI apart; a folder that exists counts as `hf:` also without the scheme.
 
-    The options of an `openai:` URI stand before or after its `#MODEL`. Raises SdgError, naming the forms
-    there are, for anything else.
+def parse_uri(uri: str, what: str, forms: Mapping[str, str], folder: str = "") -> Uri:
+    """Take a URI apart; options stand before or after the `#MODEL` of an address.
+
+    what: "detector", "editor" or "scorer". forms: scheme or alias -> how such URIs are written. folder: the
+    scheme of a bare path where a folder is. An alias gives the `python:` URI that it stands for, with what
+    follows a colon as the option `folder`.
+    Raises SdgError, naming the nearest scheme or else all forms, for anything else.
     """
-    place, options = _split_options(uri)
-    if place == "testbed":
-        return DetectorUri(place, "", options)
-    if uri and is_folder(uri):  # also where its name holds a question mark
-        return DetectorUri("hf", uri, {})
-    if place and is_folder(place):
-        return DetectorUri("hf", place, options)
-    scheme, _, rest = uri.partition(":")
-    if scheme not in SCHEMES[1:]:
-        raise _unknown(uri, scheme)
-    place, options = split_address(rest) if scheme == "openai" else _split_options(rest)
+    address, options = split_options(uri)
+    scheme, _, place = address.partition(":")
+    if scheme in ALIASES and scheme in forms:
+        return _aliased(scheme, what, options | ({"folder": place} if place else {}))
+    if folder and uri and is_folder(uri):  # also where its name holds a question mark
+        return Uri(folder, uri, {})
+    if folder and address and is_folder(address):
+        return Uri(folder, address, options)
+    if scheme not in forms:
+        raise _unknown(uri, scheme, what, forms, folder)
     if not place:
-        raise SdgError(f"{quoted(uri)} does not say which one; detectors are {_FORMS}.")
-    return DetectorUri(scheme, place, options)
+        raise SdgError(f"{quoted(uri)} does not say which one; {what}s are {', '.join(forms.values())}.")
+    return Uri(scheme, place, options)
 
 
-def split_address(text: str) -> tuple[str, dict[str, str]]:
-    """`BASE_URL#MODEL` without its options, and these, which stand before or after the `#MODEL`."""
-    base, hash_, model = text.partition("#")
-    base, before = _split_options(base)
-    model, after = _split_options(model)
-    return base + hash_ + model, before | after
+def split_options(text: str) -> tuple[str, dict[str, str]]:
+    """An address without its options, and these, which stand before or after its `#MODEL`."""
+    options: dict[str, str] = {}
+    parts = []
+    for part in text.split("#", 1):
+        place, _, query = part.partition("?")
+        parts.append(place)
+        options |= dict(parse_qsl(query, keep_blank_values=True))
+    return "#".join(parts), options
 
 
-def is_path(place: str) -> bool:
-    """Whether a place can only be a path, as a model hub's names are NAME or ORG/NAME."""
-    return place.startswith(("/", ".", "~")) or place.count("/") > 1 or "\\" in place
+def require_place(place: str, otherwise: str) -> None:
+    """Raise SdgError where a place can only be a path and no folder is there; a hub's names are ORG/NAME.
+
+    otherwise: how the sentence goes on after the path, such as "; check the path."
+    """
+    is_path = place.startswith(("/", ".", "~")) or place.count("/") > 1 or "\\" in place
+    if is_path and not is_folder(place):
+        raise SdgError(f"There is no folder {shortened(place, 80)}{otherwise}")
 
 
-def _unknown(uri: str, scheme: str) -> SdgError:
-    near = difflib.get_close_matches(scheme[:80], SCHEMES, n=1)
+def _unknown(uri: str, scheme: str, what: str, forms: Mapping[str, str], folder: str) -> SdgError:
+    near = difflib.get_close_matches(scheme[:80], forms, n=1)
     if near:
-        return SdgError(f"{quoted(uri)} is no detector; did you mean {near[0]!r}?")
-    if "/" in uri or uri.startswith("."):
+        return SdgError(f"{quoted(uri)} is no {what}; did you mean {near[0]!r}?")
+    if folder and ("/" in uri or uri.startswith(".")):
         return SdgError(
             f"{shortened(uri, 80)} is no folder; name a checkpoint folder that exists, "
-            "or one on a hub as hf:ORG/NAME."
+            f"or one on a hub as {folder}:ORG/NAME."
         )
-    return SdgError(f"{quoted(uri)} is no detector; detectors are {_FORMS}.")
+    return SdgError(f"{quoted(uri)} is no {what}; {what}s are {', '.join(forms.values())}.")
 
 
-def _split_options(text: str) -> tuple[str, dict[str, str]]:
-    place, _, query = text.partition("?")
-    return place, dict(parse_qsl(query, keep_blank_values=True))
+def _aliased(name: str, what: str, options: Mapping[str, str]) -> Uri:
+    return Uri(PYTHON, f"{ALIASES[name]}.{what}", options)
+
+
+def is_python(uri: str) -> bool:
+    """Whether a URI names a function."""
+    return uri.startswith(f"{PYTHON}:")
+
+
+def named_function(uri: Uri | str, called_with: int = 0) -> Callable[..., Any]:
+    """The function that a `python:` URI names; its options become keyword arguments, whole numbers as int.
+
+    called_with: how many arguments it gets by position. Raises SdgError where the module or its function
+    does not exist, and where the function does not take these arguments.
+    """
+    function = _imported(uri := _taken_apart(uri))
+    if reason := _refusal(function, called_with):
+        raise SdgError(f"{quoted(str(uri))} cannot be called with what it gets here: {reason}.")
+    return function
+
+
+def made_by(uri: Uri, takes: int, wrap: Callable[[Callable[..., Any]], T], method: str, **offered: Any) -> T:
+    """What a `python:` URI stands for where an object with a certain `method` is needed.
+
+    A function of `takes` arguments by position does the work itself, and is wrapped. A class, or a function
+    of keyword arguments alone, makes the object: out of the URI's options, and of what is `offered` as far as
+    it has parameters of these names. Raises SdgError where neither comes of it.
+    """
+    function = _imported(uri)
+    if not inspect.isclass(getattr(function, "func", function)) and not _refusal(function, takes):
+        return wrap(function)
+    try:
+        parameters = set(inspect.signature(function).parameters) - set(uri.options)
+    except ValueError:
+        parameters = set()
+    known = {name: value for name, value in offered.items() if name in parameters}
+    made: Any = _called(uri, partial(function, **known), lambda made: made)
+    if not hasattr(made, method):
+        raise SdgError(
+            f"{quoted(str(uri))} takes neither {takes} arguments nor makes what has `{method}`, "
+            f"but {type(made).__name__}."
+        )
+    return made
+
+
+def read_prompts(source: str) -> list[str]:
+    """The prompts of a text file, one a line, or of a named function; raises SdgError if there are none."""
+    if is_python(source):
+        prompts = _called(source, named_function(source), list)
+    else:
+        try:
+            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:  # of bytes that are not UTF-8, of NUL in the name
+            reason = getattr(error, "strerror", None) or shortened(str(error), 80)
+            raise SdgError(
+                f"{quoted(source)} cannot be read ({reason}); give a text file of one prompt a line."
+            ) from None
+        prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise SdgError(f"{quoted(source)} holds no prompts; give one a line.")
+    return prompts
+
+
+def model_location(model: str) -> str:
+    """A generator's folder or hub id: as written, or what a named function or an alias returns."""
+    address, options = split_options(model)
+    if address in ALIASES:
+        model = str(_aliased(address, "generator", options))
+    return _called(model, named_function(model), os.fspath) if is_python(model) else model
+
+
+def _taken_apart(uri: Uri | str) -> Uri:
+    return uri if isinstance(uri, Uri) else Uri(PYTHON, *split_options(uri.removeprefix(f"{PYTHON}:")))
+
+
+def _imported(uri: Uri) -> Callable[..., Any]:
+    """The function of a URI with its options, whatever it takes beside them."""
+    module, _, name = uri.place.rpartition(".")
+    try:
+        if not all(part.isidentifier() for part in uri.place.split(".")) or not module:
+            raise ValueError("it is no dotted name")
+        function = getattr(import_module(module), name)
+    except (Exception, SystemExit) as error:  # a module may raise whatever it likes while it is imported
+        reason = shortened(first_line(error), 100)
+        raise SdgError(
+            f"{quoted(str(uri))} names no function ({reason}); write python:MODULE.FUNCTION."
+        ) from error
+    if not callable(function):
+        raise SdgError(f"{quoted(str(uri))} names {type(function).__name__}, not a function.")
+    arguments = {k: int(v) if _WHOLE.fullmatch(v) else v for k, v in uri.options.items()}
+    return partial(function, **arguments) if arguments else function
+
+
+def _refusal(function: Callable[..., Any], called_with: int) -> str:
+    """Why a function does not take so many arguments by position; "" where it does."""
+    arguments: dict[str, Any] = {}
+    if isinstance(function, partial):  # whose own signature leaves out what it must not be given
+        function, arguments = function.func, function.keywords
+    try:
+        inspect.signature(function).bind(*[None] * called_with, **arguments)
+    except TypeError as error:
+        return shortened(str(error), 100)
+    except ValueError:  # of some functions written in C, nobody knows what they take
+        pass
+    return ""
+
+
+def _called(uri: Uri | str, function: Callable[[], Any], kind: Callable[[Any], T]) -> T:
+    """What a function returns, as a `kind`; raises SdgError, naming it, whatever it raises."""
+    if reason := _refusal(function, 0):
+        raise SdgError(f"{quoted(str(uri))} cannot be called with what it gets here: {reason}.")
+    try:
+        return kind(function())
+    except SdgError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = shortened(f"{type(error).__name__}: {first_line(error)}", 100)
+        raise SdgError(f"{quoted(str(uri))} does not return what it should here ({reason}).") from error
 
 
 def read_options(
-    uri: DetectorUri, known: Mapping[str, Callable[[str], Any]], what: str = "detector"
+    uri: Uri, known: Mapping[str, Callable[[str], Any]], what: str = "detector"
 ) -> dict[str, Any]:
     """The options as values; `known` maps each name to what reads its text, raising ValueError if it cannot.
 
-    what: "detector" or "editor", for the sentence. Raises SdgError for an option the scheme does not have,
-    naming the nearest one, and for a bad value.
+    what: "detector", "editor" or "scorer", for the sentence. Raises SdgError for an option the scheme does
+    not have, naming the nearest one, and for a bad value.
     """
     values: dict[str, Any] = {}
     for name, text in uri.options.items():

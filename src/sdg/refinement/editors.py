@@ -2,74 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sdg.detectors.hf import choose_device
-from sdg.errors import SdgError
-from sdg.io import uri as uris
-from sdg.refinement.base import Editor
-from sdg.refinement.diffusers_editor import STEPS, DiffusersEditor, load_pipeline
+from PIL import Image
 
-SHIPPED: Final = "shipped"
-"""In place of an adapter's folder: the one inside the package."""
+from sdg.detectors.hf import choose_device
+from sdg.errors import SdgError, first_line
+from sdg.io import uri as uris
+from sdg.refinement.base import Editor, EditResult
+from sdg.refinement.diffusers_editor import STEPS, DiffusersEditor, load_pipeline
+from sdg.refinement.request import EditRequest
+
+PIPELINE_OPTIONS: Final = {"lora": uris.text, "sampling": uris.one_of("ode", "stochastic")}
+"""Options of every editor that runs a pipeline here, and what reads them."""
+_FORMS: Final = {
+    "testbed": "testbed, testbed:FOLDER",
+    "diffusers": "diffusers:FOLDER",
+    "openai": "openai:BASE_URL#MODEL",
+    "python": "python:MODULE.FUNCTION",
+}
 
 
 def load_editor(
     uri: str = "testbed", *, device: str = "auto", dtype: str = "auto", steps: int = STEPS
 ) -> Editor:
-    """The editor of a URI: `testbed` (embedded), `testbed:FOLDER` (weights that training wrote),
-    `diffusers:FOLDER`, any pipeline that diffusers can turn into inpainting or image-to-image, or
-    `openai:BASE_URL#MODEL`, an images-edit API, whose key is in the environment (OPENAI_API_KEY); its
-    options are quality, concurrency, per_minute, timeout and attempts, as in `openai:…#MODEL?quality=low`.
-    The others have the option lora, the folder of an adapter that `sdg align` wrote, as in
-    `diffusers:FOLDER?lora=runs/flux/best`; `testbed?lora=shipped` is the embedded one. Their option sampling
-    is `ode` or `stochastic` (see `DiffusersEditor`), which is what `testbed` does by default.
+    """The editor of a URI.
+
+    testbed                 the embedded generator; `testbed:FOLDER` has weights that training wrote
+    diffusers:FOLDER        any pipeline that diffusers can turn into inpainting or image-to-image
+    these two               lora, the folder of an adapter that `sdg align` wrote (`testbed?lora=shipped` is
+                            the embedded one); sampling, `ode` or `stochastic`, the default of `testbed`
+                            (see `DiffusersEditor`)
+    openai:BASE_URL#MODEL   an images-edit API, its key in OPENAI_API_KEY; quality, concurrency, per_minute,
+                            timeout, attempts
+    python:MODULE.FUNCTION  a function of an EditRequest that returns the edited picture; or a class, or a
+                            function of keyword arguments alone, that makes an Editor of the options
 
     device and steps are for pipelines, dtype is for those of `diffusers:`; "auto" is bfloat16, on a CPU
-    float32. Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
+    float32. A function that makes an editor gets those of the three that it has parameters for.
+    Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
     """
-    if uri.startswith("openai:"):
-        return _api(uri.removeprefix("openai:"))
-    address, options = uris.split_address(uri)
-    scheme, _, place = address.partition(":")
-    if scheme == "testbed":
-        from diffusers import FluxInpaintPipeline
+    parsed = uris.parse_uri(uri, "editor", _FORMS)
+    if parsed.scheme == "openai":
+        return _api(parsed)
+    if parsed.scheme == uris.PYTHON:
+        return uris.made_by(parsed, 1, FunctionEditor, "edit", device=device, dtype=dtype, steps=steps)
+    values = uris.read_options(parsed, PIPELINE_OPTIONS, "editor")
+    pipeline = load_pipeline(parsed.place, choose_device(device), dtype)
+    if "lora" in values:
+        from sdg.models.lora import load_lora
 
-        from sdg.testbed.models.packaged import ALIGNED, load_generator, packaged
-
-        lora, sampling = _pipeline_options(scheme, place, options, "stochastic")
-        if lora == SHIPPED:
-            lora = str(packaged(ALIGNED))
-        generator = load_generator(place or None, choose_device(device), lora=lora)
-        pipeline: Any = FluxInpaintPipeline.from_pipe(generator)
-    elif scheme == "diffusers" and place:
-        lora, sampling = _pipeline_options(scheme, place, options, "ode")
-        pipeline = load_pipeline(place, choose_device(device), dtype)
-        if lora is not None:
-            from sdg.models.lora import load_lora
-
-            load_lora(pipeline, lora, f"the pipeline {place}")
-    else:
-        raise SdgError(
-            f"{uri!r} is no editor; editors are testbed, testbed:FOLDER, diffusers:FOLDER "
-            "and openai:BASE_URL#MODEL."
-        )
-    return DiffusersEditor(pipeline, steps=steps, stochastic=sampling == "stochastic")
+        load_lora(pipeline, values["lora"], f"the pipeline {parsed.place}")
+    return DiffusersEditor(pipeline, steps=steps, stochastic=values.get("sampling") == "stochastic")
 
 
-def _pipeline_options(
-    scheme: str, place: str, options: dict[str, str], sampling: str
-) -> tuple[str | None, str]:
-    """An adapter's folder, if one is named, and how to sample, by default as `sampling` says."""
-    known = {"lora": uris.text, "sampling": uris.one_of("ode", "stochastic")}
-    values = uris.read_options(uris.DetectorUri(scheme, place, options), known, "editor")
-    return values.get("lora"), values.get("sampling", sampling)
+class FunctionEditor:
+    """A function of one request, which returns the edited picture, as an editor."""
+
+    concurrency: Final = 1
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        return [self._edit(request) for request in requests]
+
+    def _edit(self, request: EditRequest) -> EditResult:
+        try:
+            edited = self._function(request)
+        except Exception as error:  # whatever a function raises costs this picture alone
+            return EditResult(None, first_line(error))
+        if not isinstance(edited, Image.Image):
+            raise SdgError(f"The editor's function returned {type(edited).__name__}, not a picture.")
+        return EditResult(edited)
 
 
-def _api(place: str) -> Editor:
+def _api(uri: uris.Uri) -> Editor:
     from sdg.refinement.openai_editor import QUALITIES, OpenAIEditor
 
-    place, options = uris.split_address(place)
     known = {
         "quality": uris.one_of(*QUALITIES),
         "concurrency": uris.count,
@@ -77,6 +88,6 @@ def _api(place: str) -> Editor:
         "timeout": uris.seconds,
         "attempts": uris.count,
     }
-    values = uris.read_options(uris.DetectorUri("openai", place, options), known, "editor")
-    base_url, _, model = place.partition("#")
+    values = uris.read_options(uri, known, "editor")
+    base_url, _, model = uri.place.partition("#")
     return OpenAIEditor(base_url, model, **values)

@@ -11,15 +11,19 @@ from typing import Any, Final, Protocol
 
 from PIL import Image
 
-from sdg.errors import SdgError, quoted, shortened
-from sdg.io.files import is_folder
-from sdg.io.named import SCHEME, named_function
-from sdg.io.uri import DetectorUri, count, is_path, read_options, seconds, split_address, text
+from sdg.errors import SdgError, quoted
+from sdg.io.uri import PYTHON, count, made_by, parse_uri, read_options, require_place, seconds, text
 
 Scores = list[float | None]
 """One a picture; None where it could not be scored, which is never the same as a score of 0."""
 
 
+_FORMS: Final = {
+    "clip": "clip:FOLDER_OR_ID",
+    "p-real": "p-real:FOLDER_OR_ID",
+    "unified-reward": "unified-reward:BASE_URL#MODEL",
+    "python": "python:MODULE.FUNCTION",
+}
 _OPTIONS: Final[Mapping[str, Mapping[str, Callable[[str], Any]]]] = {
     "clip": {"processor": text},
     "p-real": {},
@@ -48,20 +52,19 @@ class FunctionScorer:
 
 
 def load_scorer(uri: str, device: str = "cpu") -> Scorer:
-    """The scorer a URI names, with its weights on `device`; raises SdgError where there is none."""
-    if uri.startswith(SCHEME):
-        return FunctionScorer(named_function(uri, called_with=2))
-    scheme, _, rest = uri.partition(":")
-    place, options = split_address(rest)
-    if not place or scheme not in _OPTIONS:
-        raise SdgError(
-            f"{quoted(uri)} is no scorer; scorers are clip:FOLDER_OR_ID, p-real:FOLDER_OR_ID, "
-            "unified-reward:BASE_URL#MODEL and python:MODULE.FUNCTION."
-        )
-    values = read_options(DetectorUri(scheme, place, options), _OPTIONS[scheme], "scorer")
-    if scheme != "unified-reward" and is_path(place) and not is_folder(place):
-        where = shortened(place, 80)
-        raise SdgError(f"There is no folder {where}; check the path, or name a model on a hub as ORG/NAME.")
+    """The scorer a URI names, with its weights on `device`; raises SdgError where there is none.
+
+    python:MODULE.FUNCTION is a function of (pictures, prompts) that returns one score a picture, None where
+    it could not be scored; or a class, or a function of keyword arguments alone, that makes a Scorer of the
+    options.
+    """
+    parsed = parse_uri(uri, "scorer", _FORMS)
+    if parsed.scheme == PYTHON:
+        return made_by(parsed, 2, FunctionScorer, "score", device=device)
+    scheme, place = parsed.scheme, parsed.place
+    values = read_options(parsed, _OPTIONS[scheme], "scorer")
+    if scheme != "unified-reward":
+        require_place(place, "; check the path, or name a model on a hub as ORG/NAME.")
     if scheme == "p-real":
         from sdg.scorers.real import RealScorer
 

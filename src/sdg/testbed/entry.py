@@ -1,10 +1,11 @@
-"""What the testbed's alignment recipes name: prompts, generator and scorer, as plain functions."""
+"""What recipes and commands name of the testbed, through `python:` or its alias: plain functions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,14 @@ from PIL import Image
 from sdg.testbed.world.prompts import Split, phrase, sample_request, split_of
 
 if TYPE_CHECKING:
+    from diffusers import FluxPipeline
+
+    from sdg.detectors import StreamingDetector
+    from sdg.refinement import DiffusersEditor
     from sdg.scorers.clip import ClipScorer
+
+SHIPPED: Final = "shipped"
+"""In place of an adapter's folder: the one inside the package."""
 
 
 def prompts(split: Split = "train", count: int = 4096, seed: int = 0) -> list[str]:
@@ -36,6 +44,55 @@ def generator() -> str:
     from sdg.testbed.models.packaged import GENERATOR, packaged
 
     return str(packaged(GENERATOR))
+
+
+def load_generator(lora: Path | str | None = None) -> FluxPipeline:
+    """The packaged text-to-image pipeline in fp32; lora: folder of an adapter, or "shipped".
+
+    Raises SdgError where the folder holds no adapter.
+    """
+    from sdg.testbed.models import packaged
+
+    return packaged.load_generator(lora=_adapter(lora))
+
+
+def detector(**options: Any) -> StreamingDetector:
+    """The packaged detector, which refuses pictures of other worlds; its options are those of `hf:`."""
+    from sdg.detectors import load_checkpoint
+    from sdg.io.uri import Uri
+    from sdg.testbed.models.detector.embedded import EmbeddedDetector
+    from sdg.testbed.models.packaged import DETECTOR, packaged
+
+    texts = {name: str(value) for name, value in options.items()}
+    return load_checkpoint(Uri("testbed", str(packaged(DETECTOR)), texts), EmbeddedDetector)
+
+
+def editor(*, device: str = "auto", steps: int | None = None, **options: str) -> DiffusersEditor:
+    """The packaged generator as an editor that inpaints; folder: one that training wrote, in its place.
+
+    Further options: lora (a folder, or "shipped") and sampling ("stochastic" by default, or "ode").
+    """
+    from diffusers import FluxInpaintPipeline
+
+    from sdg.detectors.hf import choose_device
+    from sdg.io.uri import Uri, read_options, text
+    from sdg.refinement.diffusers_editor import STEPS, DiffusersEditor
+    from sdg.refinement.editors import PIPELINE_OPTIONS
+    from sdg.testbed.models import packaged
+
+    values = read_options(Uri("testbed", "", options), {**PIPELINE_OPTIONS, "folder": text}, "editor")
+    generator = packaged.load_generator(
+        values.get("folder"), choose_device(device), lora=_adapter(values.get("lora"))
+    )
+    pipeline = FluxInpaintPipeline.from_pipe(generator)
+    stochastic = values.get("sampling", "stochastic") == "stochastic"
+    return DiffusersEditor(pipeline, steps=STEPS if steps is None else steps, stochastic=stochastic)
+
+
+def _adapter(lora: Path | str | None) -> Path | str | None:
+    from sdg.testbed.models.packaged import ALIGNED, packaged
+
+    return packaged(ALIGNED) if lora == SHIPPED else lora
 
 
 def clip_score(pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[float | None]:

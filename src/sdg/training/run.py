@@ -35,7 +35,7 @@ from sdg.embeddings import load_embedder
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.files import atomic_writer, write_text
 from sdg.io.jsonl import dump_object
-from sdg.io.uri import is_path
+from sdg.io.uri import require_place
 from sdg.models.vlm import rope_not_interleaved
 from sdg.prompting import PromptProfile
 from sdg.prompting.chat import checkpoint_profile
@@ -68,11 +68,9 @@ def load_profile(recipe: Recipe) -> PromptProfile:
 
 def load_processor(recipe: ModelRecipe) -> Any:
     """The processor of the checkpoint, padding on the left; raises SdgError."""
-    if is_path(recipe.checkpoint) and not Path(recipe.checkpoint).is_dir():
-        raise SdgError(
-            f"There is no folder {recipe.checkpoint} to start from; train what it comes from first, "
-            "or set model.checkpoint."
-        )
+    require_place(
+        recipe.checkpoint, " to start from; train what it comes from first, or set model.checkpoint."
+    )
     try:
         processor = AutoProcessor.from_pretrained(recipe.checkpoint, revision=recipe.revision)
     except loading_errors() as error:

@@ -11,7 +11,7 @@ from sdg.alignment.policies.flux import FluxPolicy
 from sdg.alignment.policies.sd3 import Sd3Policy
 from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
-from sdg.io.named import model_location
+from sdg.io.uri import model_location
 from sdg.models.lora import add_lora
 
 __all__ = ["FlowPolicy", "FluxPolicy", "Rollout", "Sd3Policy", "Transitions", "load_pipeline", "load_policy"]

@@ -1,4 +1,4 @@
-"""`python:` URIs: whatever they name, a fault is one sentence."""
+"""URIs: how they are taken apart, and whatever a `python:` one names, a fault is one sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdg.errors import SdgError
-from sdg.io.named import model_location, named_function, read_prompts
+from sdg.io.uri import Uri, model_location, named_function, parse_uri, read_prompts
 
 
 def test_a_function_gets_what_its_uri_says() -> None:
@@ -17,6 +17,48 @@ def test_a_function_gets_what_its_uri_says() -> None:
     assert read_prompts("python:string.capwords?s=x") == ["X"]
     assert model_location("python:os.getcwd") == str(Path.cwd())
     assert model_location("ORG/NAME") == "ORG/NAME"
+
+
+def parse(uri: str, what: str = "detector") -> Uri:
+    schemes = ("testbed", "hf", "openai", "heatmap", "replay", "python")
+    return parse_uri(uri, what, {scheme: f"{scheme}:…" for scheme in schemes}, folder="hf")
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme", "place", "options"),
+    [
+        ("testbed", "python", "sdg.testbed.entry.detector", {}),
+        ("testbed?batch_size=4", "python", "sdg.testbed.entry.detector", {"batch_size": "4"}),
+        ("testbed:out/generator", "python", "sdg.testbed.entry.detector", {"folder": "out/generator"}),
+        ("python:a.b.c?x=1&y=", "python", "a.b.c", {"x": "1", "y": ""}),
+        ("hf:P1n3/sdg-detector-sft", "hf", "P1n3/sdg-detector-sft", {}),
+        ("hf:a/b?dtype=float32&device=cuda:1", "hf", "a/b", {"dtype": "float32", "device": "cuda:1"}),
+        ("openai:http://h:8000/v1#org/m", "openai", "http://h:8000/v1#org/m", {}),
+        ("openai:http://h/v1?attempts=2#m", "openai", "http://h/v1#m", {"attempts": "2"}),
+        ("openai:http://h/v1#m:7b?attempts=2", "openai", "http://h/v1#m:7b", {"attempts": "2"}),
+        ("heatmap:maps?threshold=0.1", "heatmap", "maps", {"threshold": "0.1"}),
+        ("replay:a b/out.jsonl", "replay", "a b/out.jsonl", {}),
+    ],
+)
+def test_a_uri_is_taken_apart(uri: str, scheme: str, place: str, options: dict[str, str]) -> None:
+    assert parse(uri) == Uri(scheme, place, options)
+
+
+def test_a_folder_needs_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "grpo?x=1").mkdir()
+    (tmp_path / "testbed").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert parse(str(tmp_path)) == Uri("hf", str(tmp_path), {})
+    assert parse(f"{tmp_path}?device=cpu") == Uri("hf", str(tmp_path), {"device": "cpu"})
+    assert parse("grpo?x=1") == Uri("hf", "grpo?x=1", {})
+    assert parse("testbed").place == "sdg.testbed.entry.detector"
+
+
+def test_an_alias_is_only_one_where_it_is_named() -> None:
+    assert parse("testbed", "editor").place == "sdg.testbed.entry.editor"
+    with pytest.raises(SdgError, match="'testbed' is no scorer; scorers are clip:FOLDER"):
+        parse_uri("testbed", "scorer", {"clip": "clip:FOLDER"})
+    assert model_location("testbed") == model_location("python:sdg.testbed.entry.generator")
 
 
 @pytest.fixture
