@@ -1,4 +1,4 @@
-"""One chat completion from a server, asked as patiently as `sdg.io.http` does."""
+"""Chat completions of an OpenAI-compatible server, with the deadlines and retries of `sdg.io.http`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 
 from sdg.images import png_bytes
-from sdg.io.http import PatientServer, Refused, TryAgain, Unanswered
+from sdg.io.http import HttpClient, Refused, TryAgain
 from sdg.io.predictions import ENDS
 
-__all__ = ["Answer", "ChatServer", "Refused", "Unanswered", "as_data_url", "read_answer"]
+__all__ = ["Answer", "ChatClient", "as_data_url", "read_answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Answer:
     cut_off: bool
 
 
-class ChatServer(PatientServer):
-    """A client of `POST {base_url}/chat/completions`; the settings are those of `PatientServer`."""
+class ChatClient(HttpClient):
+    """A client of `POST {base_url}/chat/completions`; the settings are those of `HttpClient`."""
 
     def __init__(
         self, base_url: str, key: str, *, timeout: float, attempts: int, first_pause: float = 1.0

@@ -1,19 +1,26 @@
-"""One HTTP request to a server that may be slow, busy or broken: deadlines, retries, honest errors."""
+"""HTTP requests to a server that may be slow, busy or broken: deadlines, retries, back-off, clear errors."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
-from collections.abc import Callable
+import threading
+import time
+from asyncio import FIRST_EXCEPTION
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from copy import copy
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import TracebackType
+from queue import SimpleQueue
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from sdg.errors import SdgError
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 LONGEST_PAUSE: Final = 60.0
@@ -42,6 +49,34 @@ class TryAgain(Exception):
         self.after = after
 
 
+class Breaker:
+    """Says when a server has left so many requests in a row without an answer that it is asked no more.
+
+    limit: so many in a row; what: what they are, for the sentence. rest: seconds after the last of them until
+    it is asked again, so that a server that hangs costs a run its deadlines once and not in every batch.
+    """
+
+    def __init__(self, limit: int, what: str, rest: float = math.inf) -> None:
+        self._limit, self._what, self._rest = limit, what, rest
+        self._failures, self._last, self._again_at = 0, "", 0.0
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is asked now, in one sentence; "" where requests may be sent."""
+        if self._failures < self._limit or time.monotonic() >= self._again_at:
+            return ""
+        return f"Not asked, as {self._failures} {self._what} in a row got no answer: {self._last}"
+
+    def answered(self) -> None:
+        """Count a request that the server did answer, were it with a refusal."""
+        self._failures = 0
+
+    def failed(self, reason: str) -> None:
+        """Count a request that got no answer after all its attempts."""
+        self._failures, self._last = self._failures + 1, reason
+        self._again_at = time.monotonic() + self._rest
+
+
 def is_address(url: str) -> bool:
     """Whether a client can be made of it: http or https, a host, a port that is one, no odd letters."""
     if not (url.isascii() and url.isprintable() and " " not in url and len(url) < 2048):
@@ -53,12 +88,13 @@ def is_address(url: str) -> bool:
         return False
 
 
-class PatientServer:
-    """A client of one address, open within `async with`.
+class HttpClient:
+    """A client of one address; requests are made by the copy of it that `connected` or `each` gives.
 
     timeout: seconds for one attempt, from first to last byte. attempts: in all. first_pause: seconds,
     doubled after each attempt up to a minute, drawn between half of it and all of it, so that many clients
     do not come back at once. `Retry-After` counts where it is longer (up to ten minutes).
+    Raises SdgError for a key that no header can hold.
     """
 
     def __init__(
@@ -68,28 +104,76 @@ class PatientServer:
             raise SdgError("The API key holds what no header can: letters beyond ASCII, or a line's end.")
         self._url = url
         self._key, self._timeout, self._attempts, self._first_pause = key, timeout, attempts, first_pause
-        self._client: Any = None
+        self._connections: Any = None
 
-    async def __aenter__(self) -> Self:
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Self]:
+        """A copy of this client with connections of its own, which belong to the running event loop."""
         try:
             import httpx2
         except ImportError:
             raise SdgError(
                 "Asking a server needs httpx2: pip install 'structured-defect-grounding[api]'."
             ) from None
-        self._client = httpx2.AsyncClient(
+        connections = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=None,  # each attempt has its own deadline; these would only bound its parts
             limits=httpx2.Limits(max_connections=None),
             # A proxy in the environment is for the world outside.
             trust_env=urlsplit(self._url).hostname not in _LOCAL,
         )
-        return self
+        client = copy(self)
+        async with connections:
+            client._connections = connections
+            yield client
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.aclose()
+    def each(
+        self, tasks: Sequence[T], work: Callable[[Self, T], Awaitable[R]], at_once: int
+    ) -> Iterator[tuple[T, R]]:
+        """Each task with what `work` makes of it, given a connected client; so many at once, as they finish.
+
+        What `work` raises is raised here. Once the iterator is closed nothing more is asked.
+        """
+        results: SimpleQueue[tuple[T, R] | BaseException | None] = SimpleQueue()
+        stop = threading.Event()
+        waiting = iter(tasks)
+
+        async def take(client: Self) -> None:
+            for task in waiting:
+                results.put((task, await work(client, task)))
+
+        async def all_tasks() -> None:
+            async with self.connected() as client:
+                workers = {asyncio.ensure_future(take(client)) for _ in range(min(at_once, len(tasks)))}
+                left = workers
+                try:
+                    while left and not stop.is_set():
+                        done, left = await asyncio.wait(left, timeout=0.2, return_when=FIRST_EXCEPTION)
+                        for worker in done:
+                            worker.result()
+                finally:
+                    for worker in workers:
+                        worker.cancel()
+                    await asyncio.gather(*workers, return_exceptions=True)
+
+        def run() -> None:
+            try:
+                asyncio.run(all_tasks())
+                results.put(None)
+            except BaseException as error:  # handed to the caller's thread, which raises it
+                results.put(error)
+
+        # A thread of its own, because the caller may be inside of an event loop already (a notebook).
+        thread = threading.Thread(target=run, name="sdg-http", daemon=True)
+        thread.start()
+        try:
+            while (result := results.get()) is not None:
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+        finally:
+            stop.set()
+            thread.join()
 
     async def post(self, read: Callable[[bytes], T], **request: Any) -> T:
         """What `read` makes of the response's content; it raises TryAgain or Refused where that is no answer.
@@ -114,7 +198,7 @@ class PatientServer:
 
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._client.post(self._url, **request)
+                response = await self._connections.post(self._url, **request)
         except TimeoutError:
             raise TryAgain(f"The server gave no whole answer within {self._timeout:g} s") from None
         except httpx2.RequestError as error:

@@ -12,7 +12,7 @@ from sdg.detectors.base import Pair, Source
 from sdg.errors import SdgError
 from sdg.images import image_size
 from sdg.prompting import PromptProfile
-from sdg.prompting.chat import chat_turns, fitted_picture
+from sdg.prompting.chat import chat_messages, fitted_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -122,12 +122,12 @@ class LoadedModel:
 
     def _text(self, prompt: str) -> str:
         """What the model reads, up to where its answer begins."""
-        turns = chat_turns(self._profile, prompt, {"type": "image"})
+        messages = chat_messages(self._profile, prompt, {"type": "image"})
         # In a prompt such a token would be taken for the model's own, and end the turn or ask for an image.
         for token in self._special:
             if token in prompt:
                 raise SdgError(f"The prompt holds {token}, which has a meaning to the model; remove it.")
-        text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         assert isinstance(text, str)
         return text
 

@@ -1,4 +1,4 @@
-"""From a profile and a pair to what a model is asked: its profile, the fitted picture, the chat turns."""
+"""From a profile and a pair to what a model is asked: its profile, the fitted picture, the messages."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def fitted_picture(image: Source, profile: PromptProfile) -> Image.Image:
     return loaded if size == loaded.size else loaded.resize(size, Image.Resampling.BICUBIC)
 
 
-def chat_turns(profile: PromptProfile, prompt: str, image: dict[str, Any]) -> list[dict[str, Any]]:
-    """The profile's turns with `image` as the part of its image; turns of nothing but text become a string.
+def chat_messages(profile: PromptProfile, prompt: str, image: dict[str, Any]) -> list[dict[str, Any]]:
+    """The profile's messages with `image` as the part of its image; content that is text alone is a string.
 
     Raises SdgError for a prompt that is not text.
     """
     if not isinstance(prompt, str):
         raise SdgError(f"A prompt is text, not {type(prompt).__name__}.")
-    turns = []
-    for turn in profile.render(prompt):
-        parts = [image if part["type"] == "image" else part for part in turn["content"]]
+    messages = []
+    for message in profile.render(prompt):
+        parts = [image if part["type"] == "image" else part for part in message["content"]]
         only_text = all(part["type"] == "text" for part in parts)
         content: Any = "".join(part["text"] for part in parts) if only_text else parts
-        turns.append({"role": turn["role"], "content": content})
-    return turns
+        messages.append({"role": message["role"], "content": content})
+    return messages

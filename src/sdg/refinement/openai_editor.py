@@ -15,7 +15,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -23,7 +22,7 @@ from PIL import Image
 
 from sdg.errors import SdgError
 from sdg.images import load_image_bytes, png_bytes
-from sdg.io.http import PatientServer, Refused, TryAgain, Unanswered, is_address
+from sdg.io.http import Breaker, HttpClient, Refused, TryAgain, Unanswered, is_address
 from sdg.refinement.base import EditResult
 from sdg.refinement.canvas import Canvas
 from sdg.refinement.request import EditRequest
@@ -71,16 +70,13 @@ class OpenAIEditor:
         self._concurrency, self._interval = concurrency, 60 / per_minute
         self._next, self._clock = 0.0, threading.Lock()
         self._places = threading.BoundedSemaphore(concurrency)
-        # A client belongs to the event loop it is used in, so that each call makes its own.
-        self._server = partial(
-            PatientServer,
+        self._client = HttpClient(
             base_url.rstrip("/") + "/images/edits",
             os.environ.get(key_name, ""),
             timeout=timeout,
             attempts=attempts,
             first_pause=first_pause,
         )
-        self._server()  # says at once what is wrong with the key
 
     @property
     def concurrency(self) -> int:
@@ -89,52 +85,28 @@ class OpenAIEditor:
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
         """One result for each request, in their order; a request that fails never raises."""
-        results: list[EditResult | None] = [None] * len(requests)
-        raised: list[BaseException] = []
+        breaker = Breaker(2 * self._concurrency + 2, "requests")
 
-        def work() -> None:
+        async def edit_one(client: HttpClient, index: int) -> EditResult:
+            if reason := breaker.reason:
+                return EditResult(None, reason)
+            while not self._places.acquire(blocking=False):  # another thread's requests
+                await asyncio.sleep(0.05)
             try:
-                asyncio.run(self._edit_all(requests, results))
-            except BaseException as error:  # handed to the caller's thread
-                raised.append(error)
+                await self._turn()
+                result = EditResult(await self._one(client, requests[index]))
+            except Refused as error:
+                result = EditResult(None, str(error))
+            except Unanswered as error:
+                breaker.failed(str(error))
+                return EditResult(None, str(error))
+            finally:
+                self._places.release()
+            breaker.answered()
+            return result
 
-        # A thread of its own, because the caller may be inside of an event loop already (a notebook).
-        thread = threading.Thread(target=work, name="sdg-images-edit", daemon=True)
-        thread.start()
-        thread.join()
-        if raised:
-            raise raised[0]
-        assert None not in results, "every request ends with a result"
-        return [result for result in results if result is not None]
-
-    async def _edit_all(self, requests: Sequence[EditRequest], results: list[EditResult | None]) -> None:
-        waiting = iter(range(len(requests)))
-        unanswered, last = 0, ""
-
-        async def edit_in_turn(server: PatientServer) -> None:
-            nonlocal unanswered, last
-            for index in waiting:
-                if unanswered >= 2 * self._concurrency + 2:
-                    results[index] = EditResult(
-                        None, f"Not asked, as {unanswered} requests in a row got no answer: {last}"
-                    )
-                    continue
-                while not self._places.acquire(blocking=False):  # another thread's requests
-                    await asyncio.sleep(0.05)
-                try:
-                    await self._turn()
-                    results[index] = EditResult(await self._one(server, requests[index]))
-                    unanswered = 0
-                except Refused as error:
-                    results[index], unanswered = EditResult(None, str(error)), 0
-                except Unanswered as error:
-                    unanswered, last = unanswered + 1, str(error)
-                    results[index] = EditResult(None, last)
-                finally:
-                    self._places.release()
-
-        async with self._server() as server:
-            await asyncio.gather(*(edit_in_turn(server) for _ in range(self._concurrency)))
+        results = dict(self._client.each(range(len(requests)), edit_one, self._concurrency))
+        return [results[index] for index in range(len(requests))]
 
     async def _turn(self) -> None:
         """Wait until the rate limit lets another request start."""
@@ -144,7 +116,7 @@ class OpenAIEditor:
             self._next = start + self._interval
         await asyncio.sleep(start - now)
 
-    async def _one(self, server: PatientServer, request: EditRequest) -> Image.Image:
+    async def _one(self, client: HttpClient, request: EditRequest) -> Image.Image:
         canvas = Canvas.holding(request.picture.size, SIZES)
         width, height = canvas.size
         data = {
@@ -154,7 +126,7 @@ class OpenAIEditor:
             "size": f"{width}x{height}",
             "quality": self._quality,
         }
-        edited = await server.post(read_picture, files=_files(request, canvas), data=data)
+        edited = await client.post(read_picture, files=_files(request, canvas), data=data)
         try:
             return canvas.taken_from(edited)
         except ValueError as error:

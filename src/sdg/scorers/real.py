@@ -40,8 +40,8 @@ class RealScorer:
             ) from error
         self.model: Any = loaded.to(device).eval()
         self.real, self.fake = (word_tokens(self.processor.tokenizer, variants) for variants in _WORDS)
-        turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
-        self.text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+        self.text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:

@@ -11,15 +11,13 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final
 
 from PIL import Image
 
 from sdg.errors import SdgError, quoted
-from sdg.io.chat import ChatServer, Refused, Unanswered, as_data_url
-from sdg.io.http import is_address
+from sdg.io.chat import ChatClient, as_data_url
+from sdg.io.http import Refused, Unanswered, is_address
 
 WEIGHTS: Final = {"Alignment": 0.8, "Coherence": 0.1, "Style": 0.1}
 QUESTION: Final = """Please judge a picture that a text-to-image model made for this caption:
@@ -64,7 +62,7 @@ def read_scores(answer: str) -> float | None:
 
 
 class UnifiedReward:
-    """Asks a served model for the score of each picture, many at a time and as patiently as detectors do."""
+    """Asks a served model for the score of each picture, many at a time, with retries and deadlines."""
 
     def __init__(
         self,
@@ -76,54 +74,39 @@ class UnifiedReward:
         attempts: int = _ATTEMPTS,
         first_pause: float = 1.0,
     ) -> None:
-        """base_url: up to and with /v1; the key is OPENAI_API_KEY, if set; the rest as in `PatientServer`."""
+        """base_url: up to and with /v1; the key is OPENAI_API_KEY, if set; the rest as in `HttpClient`."""
         if not is_address(base_url):
             raise SdgError(f"{quoted(base_url)} is no server's address; write http://HOST:PORT/v1.")
         if timeout <= 0 or parallel < 1:
             raise SdgError("A scorer's timeout is above 0 and parallel at least 1.")
         self.base_url, self.model, self.parallel = base_url, model, parallel
         key = os.environ.get("OPENAI_API_KEY", "")
-        # A client belongs to the event loop it is used in, so that each call makes its own.
-        self._server = partial(
-            ChatServer, base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause
-        )
-        self._server()  # says at once what is wrong with the key
+        self._client = ChatClient(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
         """Scores at temperature 0; None where the server kept failing or answered unreadably."""
-        # A thread of its own, because the caller may be inside of an event loop already (a notebook).
-        with ThreadPoolExecutor(1, thread_name_prefix="sdg-unified-reward") as apart:
-            return apart.submit(asyncio.run, self._score_all(pictures, prompts)).result()
+        pairs = list(zip(pictures, prompts, strict=True))
 
-    async def _score_all(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
-        free = asyncio.Semaphore(self.parallel)
+        async def score_one(client: ChatClient, index: int) -> float | None:
+            return await self._score_one(client, *pairs[index])
+
+        scores = dict(self._client.each(range(len(pairs)), score_one, self.parallel))
+        return [scores[index] for index in range(len(pairs))]
+
+    async def _score_one(self, client: ChatClient, picture: Image.Image, prompt: str) -> float | None:
         try:
-            async with self._server() as server, asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._score_one(server, picture, prompt, free))
-                    for picture, prompt in zip(pictures, prompts, strict=True)
-                ]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
-
-    async def _score_one(
-        self, server: ChatServer, picture: Image.Image, prompt: str, free: asyncio.Semaphore
-    ) -> float | None:
-        async with free:
-            try:
-                answer = await server.ask(await asyncio.to_thread(self._body, picture, prompt))
-            except Unanswered as error:
-                _LOG.warning("A picture has no base reward: %s", error)
-                return None
-            except Refused as error:
-                if error.status in _REFUSES_ALL:
-                    raise SdgError(
-                        f"{self.base_url} refuses model {self.model} (HTTP {error.status}); "
-                        "check the address, the model's name and OPENAI_API_KEY."
-                    ) from None
-                _LOG.warning("A picture has no base reward: %s", error)
-                return None
+            answer = await client.ask(await asyncio.to_thread(self._body, picture, prompt))
+        except Unanswered as error:
+            _LOG.warning("A picture has no base reward: %s", error)
+            return None
+        except Refused as error:
+            if error.status in _REFUSES_ALL:
+                raise SdgError(
+                    f"{self.base_url} refuses model {self.model} (HTTP {error.status}); "
+                    "check the address, the model's name and OPENAI_API_KEY."
+                ) from None
+            _LOG.warning("A picture has no base reward: %s", error)
+            return None
         score = None if answer.cut_off else read_scores(answer.text)  # its last figure may lack a digit
         if score is None:
             _LOG.warning("No scores could be read from the answer %r.", answer.text[-200:])

@@ -23,7 +23,7 @@ from sdg.images import image_size
 from sdg.io.files import open_binary
 from sdg.models.vlm import special_tokens
 from sdg.prompting import AnswerParts, PromptProfile, trim_reasoning
-from sdg.prompting.chat import chat_turns, fitted_picture
+from sdg.prompting.chat import chat_messages, fitted_picture
 from sdg.records import Record
 from sdg.response import format_fault, render_response
 
@@ -163,10 +163,10 @@ def _is_text(text: str) -> bool:
 
 
 def _text_tokens(processor: Any, profile: PromptProfile, caption: str, response: str) -> int:
-    turns = chat_turns(profile, caption, {"type": "image"})
+    messages = chat_messages(profile, caption, {"type": "image"})
     if response:
-        turns.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=not response)
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=not response)
     return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -178,8 +178,8 @@ def _image_tokens(processor: Any, profile: PromptProfile, size: tuple[int, int])
 
 
 def question(profile: PromptProfile, caption: str) -> list[dict[str, Any]]:
-    """The chat turns that ask about one picture, as every detector asks; the image is a placeholder."""
-    return chat_turns(profile, caption, {"type": "image"})
+    """The chat messages that ask about one picture, as every detector asks; the image is a placeholder."""
+    return chat_messages(profile, caption, {"type": "image"})
 
 
 def load_picture(path: str, profile: PromptProfile) -> Image.Image:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sdg.prompting.chat import chat_turns
+from sdg.prompting.chat import chat_messages
 from sdg.response import parse_response
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.build import new_processor
@@ -33,11 +33,11 @@ def test_ids_are_those_of_the_processor(tokenizer, samples):
     for one in samples[:8]:
         said = target(one.diagnosis, embedded_profile().answer)
         ids, labels, _ = Encoder(tokenizer).row(one.prompt, said, said)
-        turns = [
-            *chat_turns(embedded_profile(), one.prompt, {"type": "image"}),
+        messages = [
+            *chat_messages(embedded_profile(), one.prompt, {"type": "image"}),
             {"role": "assistant", "content": said},
         ]
-        text = processor.apply_chat_template(turns, tokenize=False).removesuffix("\n")
+        text = processor.apply_chat_template(messages, tokenize=False).removesuffix("\n")
         theirs = processor(images=[Image.fromarray(one.picture)], text=[text])["input_ids"][0]
         assert ids == list(theirs)
         learned = [label for label in labels if label != IGNORED]
