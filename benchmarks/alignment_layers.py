@@ -35,8 +35,8 @@ from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.scoring import Score, Scoring
 from sdg.alignment.signals import training_signal
 from sdg.detectors import load_detector
-from sdg.detectors.base import Pair
 from sdg.errors import SdgError
+from sdg.images import Pair
 from sdg.io.uri import read_prompts
 from sdg.models.lora import add_lora, lora_parameters
 from sdg.recipes import load_recipe

@@ -32,14 +32,8 @@ SHARED_NAMES = {"base", "chat", "page", "recipe"}
 """Files that each room may have for itself: what its kinds have in common, its messages, page, settings."""
 
 PENDING = {
-    ("sdg.detectors.__init__", "sdg.testbed.models.detector.embedded"),
-    ("sdg.detectors.__init__", "sdg.testbed.models.packaged"),
     ("sdg.models.lora", "sdg.alignment.recipe"),
-    ("sdg.models.vlm", "sdg.detectors.base"),
-    ("sdg.prompting.chat", "sdg.detectors.base"),
-    ("sdg.refinement.editors", "sdg.testbed.models.packaged"),
     ("sdg.runs.inputs", "sdg.detectors.bulk"),
-    ("sdg.scorers.weighted", "sdg.alignment.recipe"),
 }
 """Upward imports that are still there; the list only shrinks."""
 PENDING_NAMES = {"scoring"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -24,6 +25,13 @@ __all__ = ["MAX_PIXELS", "draw_overlay", "image_size", "load_image", "load_image
 
 MAX_PIXELS: Final = 8192 * 8192
 """Larger images are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
+
+Source = str | os.PathLike[str] | Image.Image
+"""An image: its file, or a picture in memory."""
+Pair = tuple[Source, str]
+"""An image and the prompt it was generated from."""
+
+_LOADING: Final = threading.Lock()
 
 # Formats that pictures come in. Pillow's others are left out on purpose: EPS, for one, runs Ghostscript.
 _FORMATS: Final = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -53,6 +61,20 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """
     with _opened(path) as stream:
         return _load(stream, os.fspath(path), max_pixels)
+
+
+def rgb_picture(image: Source) -> Image.Image:
+    """An image file, or a picture in memory, as 8-bit RGB, transparency laid on white.
+
+    Raises SdgError if it cannot be read, or is neither a path nor a PIL image.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return load_image(image)
+    if not isinstance(image, Image.Image):
+        raise SdgError(f"An image is a path or a PIL image, not {type(image).__name__}.")
+    with _LOADING:  # a file that is opened only is read here, which no two threads may do at once
+        loaded = type(image) is Image.Image and image.width > 0 and image.height > 0
+        return image if image.mode == "RGB" and loaded else as_rgb(image, "The image")
 
 
 def load_image_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from sdg.cli import COMMANDS, cli, main
 from sdg.errors import SdgError
-from sdg.io.http import PatientServer, Unanswered
+from sdg.io.http import HttpClient, Unanswered
 from sdg.recipes import _read
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -165,7 +165,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def stop(*args: object, **options: object) -> None:
         raise SdgError(STOP)
 
-    monkeypatch.setattr(PatientServer, "post", unanswered)
+    monkeypatch.setattr(HttpClient, "post", unanswered)
     monkeypatch.setattr("sdg.embeddings._load_transformer", stop)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(logging.getLogger("sdg"), "propagate", False)

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 import sdg
 from sdg import Diagnosis
 from sdg.data.formats.sdg30k import read_predictions
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
+from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.detectors.bulk import Item, run
 from sdg.errors import SdgError
+from sdg.images import Pair
 
 ITEMS = [Item(f"{place}.png", f"prompt {place}", Path(f"{place}.png")) for place in range(7)]
 

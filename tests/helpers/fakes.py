@@ -11,8 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from sdg import Defect, Diagnosis, Status
-from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, failed, picture
+from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.detectors.bulk import Item
+from sdg.images import Pair, Source, rgb_picture
 from sdg.refinement import EditRequest, EditResult
 from sdg.refinement.batch import Plan, refine_all
 
@@ -43,7 +44,7 @@ class Brightness(StreamingDetector):
             self._free.release()
 
     def _answer(self, image: Source) -> Outcome:
-        shown = picture(image)
+        shown = rgb_picture(image)
         red = shown.getpixel((shown.width // 2, shown.height // 2))[0]
         if red == 255:
             return failed("Too bright to look at.")

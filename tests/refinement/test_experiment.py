@@ -15,9 +15,9 @@ from PIL import Image
 
 from sdg import Defect, Diagnosis
 from sdg.data.formats.sdg30k import write_annotations
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, picture
+from sdg.detectors.base import Outcome, StreamingDetector
 from sdg.errors import SdgError
-from sdg.images import save_image
+from sdg.images import Pair, save_image
 from sdg.io.jsonl import write_objects
 from sdg.records import Record
 from sdg.refinement import EditRequest, EditResult
@@ -133,7 +133,7 @@ class Oracle(StreamingDetector):
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[int, Outcome]]:
         for index, (image, prompt) in enumerate(pairs):
-            yield index, Outcome(diagnose(picture(image), prompt))
+            yield index, Outcome(diagnose(rgb_picture(image), prompt))
 
 
 class Attentive:

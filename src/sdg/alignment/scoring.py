@@ -14,8 +14,9 @@ from typing import Self
 from PIL import Image
 
 from sdg.defects import Diagnosis
-from sdg.detectors.base import Detector, Pair
+from sdg.detectors.base import Detector
 from sdg.errors import SdgError
+from sdg.images import Pair
 from sdg.scorers import Scorer, Scores
 
 

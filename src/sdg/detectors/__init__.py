@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.detectors.base import Detector, Outcome, Pair, Source, StreamingDetector
+from sdg.detectors.base import Detector, Outcome, StreamingDetector
 from sdg.errors import SdgError
+from sdg.images import Pair, Source
 from sdg.io import uri as _uri
 from sdg.io.uri import Uri, parse_uri
 

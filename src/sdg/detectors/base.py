@@ -1,28 +1,20 @@
-"""What a detector is: pairs of image and prompt in, one Diagnosis for each out, in the same order."""
+"""What every detector has in common: pairs of image and prompt in, a Diagnosis of each out, in order."""
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Protocol
 
 from PIL import Image
 
 from sdg.defects import Diagnosis, Status
-from sdg.errors import SdgError
-from sdg.images import as_rgb, load_image
-
-Source = str | os.PathLike[str] | Image.Image
-"""An image: its file, or a picture in memory."""
-Pair = tuple[Source, str]
-"""An image and the prompt it was generated from."""
+from sdg.images import Pair, Source
 
 _LOG = logging.getLogger("sdg.detectors")
-_LOADING: Final = threading.Lock()
 
 
 class Detector(Protocol):
@@ -45,7 +37,7 @@ class StreamingDetector(ABC):
     """A detector that hands out each result as soon as it has it; what `load_detector` returns."""
 
     stored: ClassVar[bool] = False
-    """Whether answers are found by their images' paths, which is only certain beside all paths of a run."""
+    """Whether answers are looked up by path, for which all paths of a run have to be given at once."""
 
     @property
     @abstractmethod
@@ -81,21 +73,6 @@ class StreamingDetector(ABC):
 def failed(reason: str) -> Outcome:
     """The outcome of a pair that got no answer."""
     return Outcome(Diagnosis(status=Status.FAILED), reason)
-
-
-def picture(image: Source) -> Image.Image:
-    """The image of a pair as 8-bit RGB, transparency laid on white; raises SdgError if it cannot be read."""
-    if isinstance(image, (str, os.PathLike)):
-        return load_image(image)
-    if not isinstance(image, Image.Image):
-        raise SdgError(f"An image is a path or a PIL image, not {type(image).__name__}.")
-    with _LOADING:  # a file that is opened only is read here, which no two threads may do at once
-        return image if image.mode == "RGB" and _is_loaded(image) else as_rgb(image, "The image")
-
-
-def _is_loaded(image: Image.Image) -> bool:
-    """Whether the pixels are in memory already, and some are there."""
-    return type(image) is Image.Image and image.width > 0 and image.height > 0
 
 
 def path_of(image: Source) -> str | None:

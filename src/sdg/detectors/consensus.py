@@ -17,8 +17,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Diagnosis, Status
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
+from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.geometry import iou
+from sdg.images import Pair
 from sdg.response import render_response
 
 AGREE: Final = 0.375

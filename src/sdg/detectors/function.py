@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sdg.defects import Diagnosis
-from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, failed, picture
+from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.errors import SdgError, first_line
+from sdg.images import Pair, Source, rgb_picture
 from sdg.response import render_response
 
 
@@ -33,7 +34,7 @@ class FunctionDetector(StreamingDetector):
 
     def _outcome(self, image: Source, prompt: str) -> Outcome:
         try:
-            found = self._function(picture(image), prompt)
+            found = self._function(rgb_picture(image), prompt)
         except (SdgError, ValueError) as error:
             return failed(f"{self._name}: {first_line(error)}")
         except Exception as error:  # the function is at fault, and not this pair

@@ -18,9 +18,9 @@ from PIL import Image
 from scipy import ndimage
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, path_of
+from sdg.detectors.base import Outcome, StreamingDetector, failed, path_of
 from sdg.errors import SdgError
-from sdg.images import MAX_PIXELS, image_size
+from sdg.images import MAX_PIXELS, Pair, image_size
 from sdg.io.paths import claimed_twice, parts
 from sdg.response import render_response
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed
+from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.errors import SdgError, first_line, loading_errors
+from sdg.images import Pair
 from sdg.models.vlm import Answer, LoadedModel, rope_not_interleaved
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, parse_response

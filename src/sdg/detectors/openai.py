@@ -10,8 +10,9 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sdg.detectors.base import Outcome, Pair, Source, StreamingDetector, failed
+from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.errors import SdgError, quoted
+from sdg.images import Pair, Source
 from sdg.io.chat import ChatClient, as_data_url
 from sdg.io.http import Breaker, Refused, Unanswered, is_address
 from sdg.prompting import PromptProfile

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from sdg.defects import Status
-from sdg.detectors.base import Outcome, Pair, StreamingDetector, failed, path_of
+from sdg.detectors.base import Outcome, StreamingDetector, failed, path_of
+from sdg.images import Pair
 from sdg.io import jsonl
 from sdg.io.paths import PathIndex, claimed_twice
 from sdg.io.predictions import read_prediction

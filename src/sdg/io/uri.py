@@ -197,7 +197,8 @@ def _refusal(function: Callable[..., Any], called_with: int) -> str:
     """Why a function does not take so many arguments by position; "" where it does."""
     arguments: dict[str, Any] = {}
     if isinstance(function, partial):  # whose own signature leaves out what it must not be given
-        function, arguments = function.func, function.keywords
+        arguments = function.keywords
+        function = function.func
     try:
         inspect.signature(function).bind(*[None] * called_with, **arguments)
     except TypeError as error:

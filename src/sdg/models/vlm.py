@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.detectors.base import Pair, Source
 from sdg.errors import SdgError
-from sdg.images import image_size
+from sdg.images import Pair, Source, image_size
 from sdg.prompting import PromptProfile
 from sdg.prompting.chat import chat_messages, fitted_picture
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from sdg.detectors.base import Source, picture
 from sdg.errors import SdgError, first_line, path_end
+from sdg.images import Source, rgb_picture
 from sdg.io.files import is_folder
 from sdg.prompting import PROFILE_FILE, PromptProfile
 
@@ -56,7 +56,7 @@ def _no_profile(checkpoint: str) -> SdgError:
 
 def fitted_picture(image: Source, profile: PromptProfile) -> Image.Image:
     """The image of a pair as RGB, brought within the profile's limits; raises SdgError if unreadable."""
-    loaded = picture(image)
+    loaded = rgb_picture(image)
     size = profile.image.fit(*loaded.size)
     return loaded if size == loaded.size else loaded.resize(size, Image.Resampling.BICUBIC)
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdg.defects import Diagnosis, Status
-from sdg.detectors.base import Detector, Pair, StreamingDetector
+from sdg.detectors.base import Detector, StreamingDetector
 from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
-from sdg.images import save_image
+from sdg.images import Pair, save_image
 from sdg.io import jsonl
 from sdg.io.files import real_path
 from sdg.refinement.base import Editor
