@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,21 @@ from diffusers import (
     FluxInpaintPipeline,
     StableDiffusion3InpaintPipeline,
 )
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sdg import Defect, Diagnosis
 from sdg.alignment.policies import load_policy
 from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.lora import lora_parameters, save_lora
-from sdg.refinement import DiffusersEditor, build_request, diffusers_editor, load_editor
+from sdg.refinement import (
+    DiffusersEditor,
+    EditRequest,
+    EditResult,
+    build_request,
+    diffusers_editor,
+    load_editor,
+)
 from sdg.refinement.masks import composite
 
 DIAGNOSIS = Diagnosis((Defect((300, 300, 700, 700), "artifact", "a crack", 80),))
@@ -299,3 +307,39 @@ def test_a_device_that_is_not_there_is_said_so(saved: Path) -> None:
     for scheme in ("diffusers", "testbed"):
         with pytest.raises(SdgError, match="There is no device 'cuda:77' here"):
             load_editor(f"{scheme}:{saved}", device="cuda:77")
+
+
+def inverted(request: EditRequest) -> Image.Image | None:
+    """An editor as a function."""
+    if request.prompt == "?":
+        raise KeyError("nothing to do")
+    return None if request.prompt == "none" else ImageOps.invert(request.picture)
+
+
+class Made:
+    """An editor made by its class, with what `load_editor` is told."""
+
+    concurrency = 3
+
+    def __init__(self, *, steps: int, colour: str = "red") -> None:
+        self.settings = steps, colour
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        return [EditResult(request.picture) for request in requests]
+
+
+def test_a_function_is_an_editor() -> None:
+    requests = [build_request(picture(), prompt, DIAGNOSIS) for prompt in ("a red cup", "?")]
+    edited, failed = load_editor(f"python:{__name__}.inverted").edit(requests)
+    assert edited == EditResult(ImageOps.invert(requests[0].picture))
+    assert failed == EditResult(None, "'nothing to do'")
+    with pytest.raises(SdgError, match="returned NoneType, not a picture"):
+        load_editor(f"python:{__name__}.inverted").edit([build_request(picture(), "none", DIAGNOSIS)])
+
+
+def test_a_class_makes_an_editor_of_its_options() -> None:
+    made = load_editor(f"python:{__name__}.Made?colour=blue", steps=7)
+    assert isinstance(made, Made)
+    assert (made.settings, made.concurrency) == ((7, "blue"), 3)
+    with pytest.raises(SdgError, match="unexpected keyword argument 'color'"):
+        load_editor(f"python:{__name__}.Made?color=blue")

@@ -17,7 +17,7 @@ from sdg import Defect, Diagnosis
 from sdg.data.formats.sdg30k import write_annotations
 from sdg.detectors.base import Outcome, StreamingDetector
 from sdg.errors import SdgError
-from sdg.images import Pair, save_image
+from sdg.images import Pair, rgb_picture, save_image
 from sdg.io.jsonl import write_objects
 from sdg.records import Record
 from sdg.refinement import EditRequest, EditResult

@@ -1,10 +1,15 @@
-"""The testbed's prompts for alignment: splits that share nothing they ask for."""
+"""What commands and recipes name of the testbed: prompts whose splits share nothing, and its models."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from sdg.testbed.entry import prompts
+from sdg.detectors import load_detector
+from sdg.errors import SdgError
+from sdg.refinement import load_editor
+from sdg.testbed.entry import load_generator, prompts
 from sdg.testbed.world.prompts import parse_prompt, split_of
 
 
@@ -24,3 +29,17 @@ def test_a_longer_list_begins_with_the_shorter_one() -> None:
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match="train, validation, test"):
         prompts("held-out")  # type: ignore[arg-type]
+
+
+def test_the_models_are_those_of_the_alias(tmp_path: Path) -> None:
+    named, plain = (load_detector(uri).identity for uri in ("python:sdg.testbed.entry.detector", "testbed"))
+    assert named == plain
+    assert plain["detector"] == "testbed"
+    assert load_detector("testbed?batch_size=3", batch_size=4).identity["batch_size"] == 4
+    with pytest.raises(SdgError, match="holds no adapter"):
+        load_generator(lora=tmp_path)
+    with pytest.raises(SdgError, match="holds no adapter"):
+        load_editor(f"python:sdg.testbed.entry.editor?lora={tmp_path}")
+    with pytest.raises(SdgError, match="holds no pipeline"):
+        load_editor(f"testbed:{tmp_path}")
+    assert type(load_generator(lora="shipped")).__name__ == "FluxPipeline"

@@ -1,4 +1,4 @@
-"""Bulk runs: each result is on disk as soon as it is there, and a run that died goes on where it was.
+"""A detector over many images, resumably: each result is written as soon as it is known.
 
 `OUT.run.json` says with what the run was begun, `OUT.partial` collects results in the order they come, and
 `OUT` appears at the end, in the order of the images.

@@ -1,7 +1,7 @@
-"""`looks=K` of a detector's URI: it is asked K times with sampling, and the answers are made into one.
+"""Self-consistency, `looks=K` in a detector's URI: of K sampled answers, what enough of them agree on.
 
-One greedy answer does not say how sure a model is. Of several sampled ones the share that finds a defect
-does, and a picture that K looks find clean is clean more often than one that a single look does.
+A look is one sampled answer. One greedy answer does not say how sure a model is; the share of K sampled
+answers that find a defect does. A picture that all K find clean is clean more often than one that one does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdg.images import Pair
 from sdg.response import render_response
 
 AGREE: Final = 0.375
-"""Share of the looks that must find a defect, by default; what fewer find is taken for chance."""
+"""Share of the looks (sampled answers) that must find a defect, by default; fewer are taken for chance."""
 SAME: Final = 0.1
 """Mean IoU from which boxes of one type in different looks are one defect: the lenient one of SDG-Eval."""
 _NEVER: Final = 1e6  # a distance: of boxes that are not the same defect, whatever their IoU

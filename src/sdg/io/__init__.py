@@ -1,1 +1,1 @@
-"""Bytes, lines, addresses and servers: what every room reads and writes by."""
+"""Files, JSON Lines, URIs and servers: how every other room reads and writes."""

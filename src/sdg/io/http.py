@@ -130,7 +130,7 @@ class HttpClient:
     def each(
         self, tasks: Sequence[T], work: Callable[[Self, T], Awaitable[R]], at_once: int
     ) -> Iterator[tuple[T, R]]:
-        """Each task with what `work` makes of it, given a connected client; so many at once, as they finish.
+        """Each task with the result of `work`, which gets a connected client; `at_once`, as they finish.
 
         What `work` raises is raised here. Once the iterator is closed nothing more is asked.
         """
@@ -176,7 +176,7 @@ class HttpClient:
             thread.join()
 
     async def post(self, read: Callable[[bytes], T], **request: Any) -> T:
-        """What `read` makes of the response's content; it raises TryAgain or Refused where that is no answer.
+        """The response's content, read by `read`, which raises TryAgain or Refused where it is no answer.
 
         request: the arguments of the client's `post` beside the address. Raises Refused, or Unanswered
         after the last attempt.

@@ -1,4 +1,4 @@
-"""Finding what belongs to an image by its path, where a file names images in its own way.
+"""Matching images to stored rows by path, where the two are relative to different folders.
 
 Data sets name images relative to folders of their own; the end of a path still says which image is meant.
 """

@@ -129,10 +129,11 @@ def made_by(uri: Uri, takes: int, wrap: Callable[[Callable[..., Any]], T], metho
     it has parameters of these names. Raises SdgError where neither comes of it.
     """
     function = _imported(uri)
-    if not inspect.isclass(getattr(function, "func", function)) and not _refusal(function, takes):
+    itself = function.func if isinstance(function, partial) else function  # without the URI's options
+    if not inspect.isclass(itself) and not _refusal(function, takes):
         return wrap(function)
     try:
-        parameters = set(inspect.signature(function).parameters) - set(uri.options)
+        parameters = set(inspect.signature(itself).parameters) - set(uri.options)
     except ValueError:
         parameters = set()
     known = {name: value for name, value in offered.items() if name in parameters}

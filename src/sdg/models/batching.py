@@ -1,4 +1,4 @@
-"""Generation that drops answers from its batch as they end, which otherwise wait for the longest."""
+"""Early-finish batching: a finished answer leaves its batch, which need not wait for the longest."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def generate(model: Any, inputs: dict[str, Any], end: Collection[int], limit: in
     inputs: input_ids and attention_mask (B, L), left-padded, and what the processor made of the pictures.
     """
     rows = len(inputs["input_ids"])
-    shrinks = getattr(model.config, "model_type", "") in _FAMILIES
+    compacts = getattr(model.config, "model_type", "") in _FAMILIES
     written: list[list[int]] = [[] for _ in range(rows)]
     live, prompt = torch.arange(rows), inputs["input_ids"].shape[1]
     sequences, mask = inputs["input_ids"], inputs["attention_mask"]
     state = {key: value for key, value in inputs.items() if key not in ("input_ids", "attention_mask")}
     while True:
-        watched = shrinks and len(live) >= SMALLEST
+        watched = compacts and len(live) >= SMALLEST
         output = model.generate(
             input_ids=sequences,
             attention_mask=mask,

@@ -1,4 +1,4 @@
-"""A model of transformers in memory, asked about pairs in batches: by a detector, or while it is trained."""
+"""A vision-language model in memory that generates answers about pairs, in batches; also one in training."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class LoadedModel:
         return text
 
     def _inputs(self, asked: Sequence[tuple[str, Image.Image]]) -> Any:
-        """Model inputs, left-padded: input_ids (B, L) and whatever the processor makes of the pictures."""
+        """Model inputs, left-padded: input_ids (B, L) and what the processor prepares of the pictures."""
         texts, pictures = [text for text, _ in asked], [picture for _, picture in asked]
         return self._processor(
             images=pictures, text=texts, padding=True, padding_side="left", return_tensors="pt"

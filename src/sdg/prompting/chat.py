@@ -1,4 +1,4 @@
-"""From a profile and a pair to what a model is asked: its profile, the fitted picture, the messages."""
+"""Chat messages for an image and its prompt: the model's profile, the picture within its limits, the text."""
 
 from __future__ import annotations
 

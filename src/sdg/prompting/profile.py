@@ -1,4 +1,4 @@
-"""The profile itself: what the model is told, what it is to answer, and the limits on pixels and tokens."""
+"""`PromptProfile`: what a model is told, what it is to answer, and the limits on pixels and tokens."""
 
 from __future__ import annotations
 

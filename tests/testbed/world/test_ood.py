@@ -11,7 +11,7 @@ from sdg.testbed.models import packaged as weights
 from sdg.testbed.models.detector.build import new_model
 from sdg.testbed.models.detector.rows import base_tokenizer
 from sdg.testbed.models.detector.speak import save_base
-from sdg.testbed.world.ood import background_share, strangeness
+from sdg.testbed.world.ood import background_share, ood_reason
 
 
 def noise(seed=0):
@@ -23,13 +23,13 @@ def test_injected_pictures_are_of_this_world(level):
     rng = np.random.default_rng(2)
     for _ in range(60):
         one = sample(rng, level)
-        assert strangeness(Image.fromarray(one.picture), one.prompt) == ""
+        assert ood_reason(Image.fromarray(one.picture), one.prompt) == ""
 
 
 def test_another_prompt_or_another_picture_is_not():
     one = sample(np.random.default_rng(4), kind="clean")
-    assert "prompt" in strangeness(Image.fromarray(one.picture), "A cat on a sofa")
-    assert "background" in strangeness(noise(), one.prompt)
+    assert "prompt" in ood_reason(Image.fromarray(one.picture), "A cat on a sofa")
+    assert "background" in ood_reason(noise(), one.prompt)
 
 
 def test_the_share_of_the_background_is_counted():

@@ -1,4 +1,4 @@
-"""Whether a picture and its prompt are of the testbed's world, outside of which its models know nothing."""
+"""Out-of-distribution check: whether a picture and its prompt are of the world the testbed's models know."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIDE: Final = 64
 _TOLERANCE: Final = 20  # channel values around the colour
 
 
-def strangeness(picture: Image.Image, prompt: str) -> str:
+def ood_reason(picture: Image.Image, prompt: str) -> str:
     """Why the embedded models cannot judge this picture, in one sentence; "" where they can.
 
     A plain background is all that is asked of the picture: one that went wrong badly is of this world too.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from PIL import Image
 
 from sdg.detectors.hf import TransformersDetector
-from sdg.testbed.world.ood import strangeness
+from sdg.testbed.world.ood import ood_reason
 
 
 class EmbeddedDetector(TransformersDetector):
@@ -21,4 +21,4 @@ class EmbeddedDetector(TransformersDetector):
         return {**super().identity, "detector": "testbed"}
 
     def refusal(self, picture: Image.Image, prompt: str) -> str:
-        return strangeness(picture, prompt)
+        return ood_reason(picture, prompt)
