@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
-from sdg.errors import SdgError, first_line, quoted, shortened
+from sdg.errors import SdgError, first_line, path_end, quoted, shortened
 from sdg.io.files import is_folder
 
 T = TypeVar("T")
@@ -156,11 +156,11 @@ def read_prompts(source: str) -> list[str]:
         except (OSError, ValueError) as error:  # of bytes that are not UTF-8, of NUL in the name
             reason = getattr(error, "strerror", None) or shortened(str(error), 80)
             raise SdgError(
-                f"{quoted(source)} cannot be read ({reason}); give a text file of one prompt a line."
+                f"{path_end(source)} cannot be read ({reason}); give a text file of one prompt a line."
             ) from None
         prompts = [line.strip() for line in lines if line.strip()]
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise SdgError(f"{quoted(source)} holds no prompts; give one a line.")
+        raise SdgError(f"{path_end(source)} holds no prompts; give one a line.")
     return prompts
 
 
