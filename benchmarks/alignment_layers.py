@@ -3,7 +3,7 @@
     python benchmarks/alignment_layers.py recipes/align/boxflow-testbed.yaml --epochs 24
 
 Draws epochs of the recipe's roll-outs with the untrained generator, and takes the policy gradient of each
-optimiser step for an adapter on every linear layer. For each layer it prints:
+optimizer step for an adapter on every linear layer. For each layer it prints:
 
 - own: how alike the gradients of two independent steps are, E⟨g, g'⟩ / E|g|². What they share is signal, all
   else is noise that training follows as well: a layer near 0 only adds to it.
@@ -65,7 +65,7 @@ def adapt_every_layer(policy: FlowPolicy, recipe: AlignRecipe) -> None:
 def step_gradients(
     policy: FlowPolicy, drawn: Drawn, advantages: Sequence[Tensor], own_rows: list[list[int]], size: int
 ) -> list[list[dict[str, Tensor]]]:
-    """For each optimiser step, each of the signals' gradients, by parameter."""
+    """For each optimizer step, each of the signals' gradients, by parameter."""
     parameters = {name: p for name, p in lora_parameters(policy.transformer).items() if UP in name}
     steps = []
     for number, rows in enumerate(own_rows):
@@ -127,7 +127,7 @@ def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
                 for found in judge.diagnose(pairs)
             ]
             groups = torch.tensor([row.group for row in rows])
-            rules = policy.grid, recipe.reward, recipe.optimiser
+            rules = policy.grid, recipe.reward, recipe.optimizer
             signals = [
                 training_signal(recipe.method, scores, groups, *rules).advantages,
                 training_signal("flow-grpo", judged, groups, *rules).advantages,

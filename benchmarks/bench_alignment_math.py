@@ -2,7 +2,7 @@
 
     python benchmarks/bench_alignment_math.py [--images 768] [--boxes 5] [--threads 1] [--repeats 15]
 
-First beside an optimiser step measured in the same run: the shipped testbed generator with the adapter of
+First beside an optimizer step measured in the same run: the shipped testbed generator with the adapter of
 recipes/align/boxflow-testbed.yaml, one batch of that recipe. Then for an epoch of the released configuration
 (48 prompts × 16 = 768 images) on three grids, and against FLUX.1-dev's step by arithmetic. The whole cost is
 counted, also what a scalar method would pay. Roll-outs and scoring, which take longer, are left out of it.
@@ -22,7 +22,7 @@ import torch
 from sdg import Defect
 from sdg.alignment.advantages import scalar_advantages, spatial_advantages
 from sdg.alignment.losses import boxflow_loss, flow_grpo_loss
-from sdg.alignment.optimising import adapter_optimizer
+from sdg.alignment.optimizing import adapter_optimizer
 from sdg.alignment.policies import load_policy
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.reward_map import alphas, spatial_rewards
@@ -105,7 +105,7 @@ def testbed_step(boxes: int, repeats: int) -> None:
     images = recipe.sampling.batch_size
     policy = load_policy(recipe.policy, precision=recipe.precision, seed=recipe.seed)
     parameters = list(lora_parameters(policy.transformer).values())
-    optimizer = adapter_optimizer(parameters, recipe.optimiser)
+    optimizer = adapter_optimizer(parameters, recipe.optimizer)
     prompts = read_prompts(recipe.prompts.train)[:images]
     sampling = recipe.sampling
     transitions = policy.sample(
@@ -120,14 +120,14 @@ def testbed_step(boxes: int, repeats: int) -> None:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         policy.score(transitions, 0).log_prob.mean().backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.optimiser.grad_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.optimizer.grad_norm)
         optimizer.step()
 
     whole = milliseconds(step, max(3, repeats // 3))  # long enough for fewer
     costs, _ = spatial_costs(images, boxes, policy.grid, repeats, recipe.reward.reach)
     lora, size = recipe.policy.lora, f"{recipe.policy.width}×{recipe.policy.height}"
     print(f"testbed generator, LoRA r {lora.r}, {recipe.precision}, {images} × {size}, {boxes} boxes each")
-    print(f"  optimiser step (forward, backward, AdamW)  {whole:8.1f} ms")
+    print(f"  optimizer step (forward, backward, AdamW)  {whole:8.1f} ms")
     print(f"  maps + advantages + loss, grid {policy.grid[0]}×{policy.grid[1]}       {sum(costs):8.2f} ms")
     print(f"  ratio {100 * sum(costs) / whole:.2f} % (at most {100 * STEP_BUDGET:g} %)\n")
 

@@ -1,11 +1,11 @@
 """The testbed's alignment experiment: base, Flow-GRPO, DenseFlow-GRPO, BoxFlow-GRPO, the oracle as judge.
 
     python benchmarks/experiment_alignment.py             # everything; the same again goes on after a stop
-    python benchmarks/experiment_alignment.py --set optimiser.steps=600 --runs runs/longer --out longer
+    python benchmarks/experiment_alignment.py --set optimizer.steps=600 --runs runs/longer --out longer
     python benchmarks/experiment_alignment.py --trial 2   # two epochs a method: what all of it will take
     python benchmarks/plot_alignment.py                   # the learning curves, at any time
 
-Every method has the same prompts, noise, roll-outs and optimiser steps; early stopping is off, so that the
+Every method has the same prompts, noise, roll-outs and optimizer steps; early stopping is off, so that the
 budgets stay equal. The adapters compared are those of the last step: none is chosen by the oracle. With
 --adapter best they are those that each run's monitor chose on validation prompts. Runs are kept in --runs;
 logs, tables and pictures go to --out. Each of --parallel runs has one thread.
@@ -71,7 +71,7 @@ def align_once(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> 
     """One run, begun or gone on with; nothing where it has had all its steps."""
     folder = runs / run_name(method, seed)
     chosen = ["monitor.patience=null", *overrides, f"seed={seed}"]
-    steps = load_recipe(AlignRecipe, RECIPES[method], chosen).optimiser.steps
+    steps = load_recipe(AlignRecipe, RECIPES[method], chosen).optimizer.steps
     if (folder / ADAPTER).is_file() and read_log(folder)[-1]["step"] >= steps:
         print(f"{folder.name}: done before", flush=True)
         return
@@ -98,7 +98,7 @@ def trial(epochs: int, runs: Path, overrides: Sequence[str], seeds: int, paralle
     total = 0.0
     for method, path in RECIPES.items():
         recipe = load_recipe(AlignRecipe, path, [*overrides])
-        steps = f"optimiser.steps={epochs * recipe.optimiser.steps_per_epoch}"
+        steps = f"optimizer.steps={epochs * recipe.optimizer.steps_per_epoch}"
         folder = runs / "trial" / method
         shutil.rmtree(folder, ignore_errors=True)
         chosen = [*overrides, steps, "monitor.prompts=1", "monitor.steps=1", "run.pictures_every=0"]
@@ -106,7 +106,7 @@ def trial(epochs: int, runs: Path, overrides: Sequence[str], seeds: int, paralle
         lines = [line for line in read_log(folder) if line["kind"] == "train"]
         parts = {
             part: min(line[f"{part}_seconds"] for line in lines)
-            for part in ("sampling", "scoring", "optimising")
+            for part in ("sampling", "scoring", "optimizing")
         }
         epoch = sum(parts.values())
         total += seeds * recipe.epochs * epoch

@@ -214,7 +214,7 @@ def verdicts(name: str, result: Evaluation, formed: float | None) -> Iterator[st
 
 
 def plot(logs: Mapping[str, Path], out: Path) -> None:
-    """Validation metrics while training, by optimiser step."""
+    """Validation metrics while training, by optimizer step."""
     figure, axes = plt.subplots(2, 3, figsize=(12, 6), constrained_layout=True)
     for axis, metric in zip(axes.flat, CURVES, strict=True):
         for name, log in logs.items():
@@ -224,7 +224,7 @@ def plot(logs: Mapping[str, Path], out: Path) -> None:
             if points:
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
         axis.set_title(metric)
-        axis.set_xlabel("optimiser step")
+        axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.3)
     axes.flat[0].legend()
     figure.savefig(out, dpi=100)

@@ -1,4 +1,4 @@
-"""Learning curves of the alignment experiment: what the monitor saw on held-out prompts, by optimiser step.
+"""Learning curves of the alignment experiment: what the monitor saw on held-out prompts, by optimizer step.
 
     python benchmarks/plot_alignment.py [--logs docs/experiments/alignment/logs] [--out …/curves.png]
 
@@ -66,7 +66,7 @@ def draw(curves: dict[str, dict[str, dict[str, Curve]]], out: Path) -> None:
             if of_panel:
                 mean = mean_curve(of_panel)
                 axis.plot(list(mean), list(mean.values()), color=colour, linewidth=2.2, label=method)
-        axis.set(title=title, xlabel="optimiser step")
+        axis.set(title=title, xlabel="optimizer step")
         axis.grid(alpha=0.25)
     axes.flat[0].legend(frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def test_the_flux_recipe_holds_the_papers_settings() -> None:
         0.7,
     )
     assert (recipe.groups.prompts, recipe.groups.size) == (48, 16)
-    assert (recipe.optimiser.steps, recipe.optimiser.learning_rate, recipe.optimiser.clip) == (
+    assert (recipe.optimizer.steps, recipe.optimizer.learning_rate, recipe.optimizer.clip) == (
         500,
         3e-4,
         1e-4,
@@ -113,7 +113,7 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
         "groups.size": 4,
         "reward.scorers.0.uri": "python:toy.darkness",
         "reward.detector": "python:toy.detect",
-        "optimiser.steps": 4,
+        "optimizer.steps": 4,
         "monitor.scorers.0.uri": f"clip:{checkpoints / 'clip'}",
         "monitor.scorers.1.uri": f"clip:{checkpoints / 'clip'}?processor={checkpoints / 'clip'}",
         "monitor.every": 1,
@@ -140,7 +140,7 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
 @pytest.mark.parametrize("recipe", ["boxflow", "flowgrpo", "denseflow"])
 def test_the_testbed_recipes_run_with_each_method(checkpoints: Path, tmp_path: Path, recipe: str) -> None:
     steps = {"sampling__sde_steps": "[0, 1]", "sampling__sde_steps_per_epoch": 2, "policy__lora__above": 0.8}
-    options = small(checkpoints, optimiser__steps=2, optimiser__steps_per_epoch=2, optimiser__kl=0.1, **steps)
+    options = small(checkpoints, optimizer__steps=2, optimizer__steps_per_epoch=2, optimizer__kl=0.1, **steps)
     targets = "[to_q, to_k, proj_mlp]"
     (line,) = run(tmp_path, [*options, "--set", f"policy.lora.targets={targets}"], f"{recipe}-testbed.yaml")
     assert len(line["sde_steps"]) == 2
@@ -149,7 +149,7 @@ def test_the_testbed_recipes_run_with_each_method(checkpoints: Path, tmp_path: P
     assert (line["defects"] is None) == (recipe == "flowgrpo")  # which asks no detector
 
 
-SMOOTH = {"method": "flow-grpo", "optimiser__clip": 0.2}
+SMOOTH = {"method": "flow-grpo", "optimizer__clip": 0.2}
 """Two runs that do the same may round a pixel another way, for equal weights at other addresses may be added
 up in another order. Here nothing turns on that: no threshold of a detector, no ratio at its clip."""
 
@@ -174,7 +174,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 def test_a_resumed_run_goes_on_as_an_uninterrupted_one(checkpoints: Path, tmp_path: Path) -> None:
     def options(steps: int) -> list[str]:
-        return small(checkpoints, optimiser__steps=steps, optimiser__ema_every=1, **SMOOTH)
+        return small(checkpoints, optimizer__steps=steps, optimizer__ema_every=1, **SMOOTH)
 
     run(tmp_path / "whole", options(8))
     run(tmp_path / "parts", options(4))
@@ -195,7 +195,7 @@ def adapter(out: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_an_undisturbed_one(checkpoints: Path, tmp_path: Path) -> None:
-    options = small(checkpoints, optimiser__steps=12, optimiser__schedule="linear", **SMOOTH)
+    options = small(checkpoints, optimizer__steps=12, optimizer__schedule="linear", **SMOOTH)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(whole, options)
     recipe = RECIPES / "boxflow-flux1-dev.yaml"
@@ -215,18 +215,18 @@ def test_a_killed_run_ends_as_an_undisturbed_one(checkpoints: Path, tmp_path: Pa
 def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(
     checkpoints: Path, tmp_path: Path
 ) -> None:
-    falling = {"optimiser__learning_rate": 8e-4, "optimiser__schedule": "linear"}
-    lines = run(tmp_path, small(checkpoints, optimiser__steps=8, **falling))
+    falling = {"optimizer__learning_rate": 8e-4, "optimizer__schedule": "linear"}
+    lines = run(tmp_path, small(checkpoints, optimizer__steps=8, **falling))
     assert [line["learning_rate"] for line in lines] == pytest.approx([8e-4, 6e-4, 4e-4, 2e-4])
-    options = small(checkpoints, optimiser__steps=12, **falling)
-    with pytest.raises(SdgError, match=r"optimiser\.steps was 8 when this run began and is 12 now"):
+    options = small(checkpoints, optimizer__steps=12, **falling)
+    with pytest.raises(SdgError, match=r"optimizer\.steps was 8 when this run began and is 12 now"):
         run(tmp_path, options, "boxflow-flux1-dev.yaml", "--resume")
 
 
 def test_with_a_large_epsilon_a_clipped_step_has_a_set_length(checkpoints: Path, tmp_path: Path) -> None:
-    length = {"optimiser__grad_norm": 1e-6, "optimiser__epsilon": 1e-2, "optimiser__learning_rate": 200}
-    once = {"optimiser__steps": 1, "optimiser__steps_per_epoch": 1, "optimiser__ema_decay": 0}
-    plain = small(checkpoints, **length, **once, optimiser__ema_every=1, optimiser__weight_decay=0)
+    length = {"optimizer__grad_norm": 1e-6, "optimizer__epsilon": 1e-2, "optimizer__learning_rate": 200}
+    once = {"optimizer__steps": 1, "optimizer__steps_per_epoch": 1, "optimizer__ema_decay": 0}
+    plain = small(checkpoints, **length, **once, optimizer__ema_every=1, optimizer__weight_decay=0)
     (line,) = run(tmp_path, plain)
     assert line["grad_norm"] > 1e-5  # so it was clipped
     _, weights = adapter(tmp_path)
@@ -305,8 +305,8 @@ def test_a_run_stops_with_a_sentence_when_a_server_is_too_late_for_every_picture
 
 def test_the_reward_rises(checkpoints: Path, tmp_path: Path) -> None:
     options = small(
-        checkpoints, optimiser__steps=24, optimiser__learning_rate=1.0, optimiser__ema_every=1,
-        optimiser__clip=0.2, monitor__every=12, groups__size=8, sampling__batch_size=16, monitor__prompts=4,
+        checkpoints, optimizer__steps=24, optimizer__learning_rate=1.0, optimizer__ema_every=1,
+        optimizer__clip=0.2, monitor__every=12, groups__size=8, sampling__batch_size=16, monitor__prompts=4,
     )  # fmt: skip
     run(
         tmp_path,
@@ -328,7 +328,7 @@ def test_two_processes_learn_what_one_learns(
 ) -> None:
     options = small(
         checkpoints, reward__scorers=f"[{{name: s, uri: 'python:toy.{scorer}'}}]", groups__prompts=8,
-        optimiser__steps=2, optimiser__grad_norm=1e9, reward__max_failed=0.9, optimiser__kl=kl,
+        optimizer__steps=2, optimizer__grad_norm=1e9, reward__max_failed=0.9, optimizer__kl=kl,
     )[1::2]  # fmt: skip
     recipe = RECIPES / "boxflow-flux1-dev.yaml"
 
@@ -360,7 +360,7 @@ def test_two_processes_learn_what_one_learns(
 
 
 def test_compare_measures_base_and_adapter_on_the_same_noise(checkpoints: Path, tmp_path: Path) -> None:
-    options = small(checkpoints, optimiser__steps=2)
+    options = small(checkpoints, optimizer__steps=2)
     run(tmp_path / "run", options)
     arguments = ["align", "compare", str(RECIPES / "boxflow-flux1-dev.yaml"), *options]
     adapters = ["--lora", f"boxflow={tmp_path / 'run' / 'final'}"]
@@ -557,22 +557,22 @@ def test_prompts_that_are_trained_on_cannot_be_held_out(checkpoints: Path, tmp_p
 def test_an_earlier_run_is_neither_overwritten_nor_resumed_with_another_recipe(
     checkpoints: Path, tmp_path: Path
 ) -> None:
-    run(tmp_path, small(checkpoints, optimiser__steps=2))
+    run(tmp_path, small(checkpoints, optimizer__steps=2))
     with pytest.raises(SdgError, match="holds an earlier run; add --resume"):
-        run(tmp_path, small(checkpoints, optimiser__steps=4))
-    with pytest.raises(SdgError, match=r"optimiser\.clip was 0\.0001 when this run began and is 0\.5 now"):
-        run(tmp_path, small(checkpoints, optimiser__clip=0.5), "boxflow-flux1-dev.yaml", "--resume")
+        run(tmp_path, small(checkpoints, optimizer__steps=4))
+    with pytest.raises(SdgError, match=r"optimizer\.clip was 0\.0001 when this run began and is 0\.5 now"):
+        run(tmp_path, small(checkpoints, optimizer__clip=0.5), "boxflow-flux1-dev.yaml", "--resume")
 
 
 def test_a_run_is_not_resumed_with_fewer_steps_or_other_prompts(checkpoints: Path, tmp_path: Path) -> None:
-    options = {"prompts__train": tmp_path / "train.txt", "optimiser__steps": 4}
+    options = {"prompts__train": tmp_path / "train.txt", "optimizer__steps": 4}
     lines = (checkpoints / "train.txt").read_text().splitlines()
     (tmp_path / "train.txt").write_text("\n".join(lines))
     run(tmp_path / "run", small(checkpoints, **options))
     with pytest.raises(SdgError, match="holds 2 epochs already and the recipe has 1"):
         run(
             tmp_path / "run",
-            small(checkpoints, **options | {"optimiser__steps": 2}),
+            small(checkpoints, **options | {"optimizer__steps": 2}),
             "boxflow-flux1-dev.yaml",
             "--resume",
         )

@@ -16,7 +16,7 @@ def test_the_spatial_part_is_a_small_share_of_a_step_measured_beside_it(
     monkeypatch.setattr(sys, "argv", ["bench_alignment_math.py", "--images", "32", "--repeats", "3"])
     load("bench_alignment_math").main()
     said = capsys.readouterr().out
-    (step,) = re.findall(r"optimiser step .*?([\d.]+) ms", said)
+    (step,) = re.findall(r"optimizer step .*?([\d.]+) ms", said)
     (spatial,) = re.findall(r"maps \+ advantages \+ loss, grid 8×8 +([\d.]+) ms", said)
     here, flux = (float(ratio) for ratio in re.findall(r"ratio ([\d.]+) %", said))
     assert here == pytest.approx(100 * float(spatial) / float(step), rel=0.05, abs=0.01)

@@ -95,7 +95,7 @@ def test_the_experiment_runs_whole_and_does_nothing_twice(
     watched: dict[str, Any] = {
         "monitor__judges": "[{name: oracle, uri: 'python:toy.detect'}]",
         "monitor__best": "oracle/defects",
-        "optimiser__steps": 2,
+        "optimizer__steps": 2,
         "policy__lora__targets": "[to_q, to_k]",
     }
     options = ["--runs", tmp_path / "runs", "--out", tmp_path / "out", "--seeds", 0, "--prompts", 3]

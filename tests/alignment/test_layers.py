@@ -41,7 +41,7 @@ def test_every_linear_layer_is_measured(
     checkpoints: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = str(RECIPES / "boxflow-flux1-dev.yaml")
-    options = small(checkpoints, optimiser__steps=2)
+    options = small(checkpoints, optimizer__steps=2)
     monkeypatch.setattr(sys, "argv", ["alignment_layers.py", recipe, *options, "--epochs", "2"])
     layers.main()
     said = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Between scoring and optimising: plans, validity, advantages, monitors, checkpoints and tables."""
+"""Between scoring and optimizing: plans, validity, advantages, monitors, checkpoints and tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sdg.alignment.recipe import (
     AlignRecipe,
     GroupsRecipe,
     MonitorRecipe,
-    OptimiserRecipe,
+    OptimizerRecipe,
     PolicyRecipe,
     PromptsRecipe,
     RewardRecipe,
@@ -130,7 +130,7 @@ def test_numbers_that_do_not_divide_are_refused() -> None:
 def test_spatial_advantages_by_hand() -> None:
     # Two samples: R = 1 and 3, σ_R = √2; the second has an artifact of weight 0.5 on its left half.
     scores = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]
-    signal = training_signal("boxflow", scores, torch.tensor([7, 7]), (1, 2), REWARD, OptimiserRecipe())
+    signal = training_signal("boxflow", scores, torch.tensor([7, 7]), (1, 2), REWARD, OptimizerRecipe())
     assert signal.maps is not None
     assert torch.allclose(signal.maps[:, 0], torch.tensor([[1.0, 1.0], [3 - 2**0.5 / 2, 3.0]]))
     assert torch.allclose(
@@ -141,7 +141,7 @@ def test_spatial_advantages_by_hand() -> None:
 def test_with_a_reach_neighbours_of_a_box_pay_as_well() -> None:
     scores = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]
     reach = replace(REWARD, reach=0.25)
-    signal = training_signal("boxflow", scores, torch.tensor([7, 7]), (1, 4), reach, OptimiserRecipe())
+    signal = training_signal("boxflow", scores, torch.tensor([7, 7]), (1, 4), reach, OptimizerRecipe())
     assert signal.maps is not None
     low = 3 - 2**0.5 / 2
     assert torch.allclose(signal.maps[:, 0], torch.tensor([[1.0, 1.0, 1.0, 1.0], [low, low, low, 3.0]]))
@@ -152,11 +152,11 @@ def test_a_sample_that_was_not_scored_takes_no_part(method: Any) -> None:
     known = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]
     unknown = [Score(None, Diagnosis()), Score(99.0, None)]
     groups = torch.tensor([0, 0, 0, 0])
-    alone = training_signal(method, known, groups[:2], (2, 2), REWARD, OptimiserRecipe())
+    alone = training_signal(method, known, groups[:2], (2, 2), REWARD, OptimizerRecipe())
     # Flow-GRPO asks no detector, so only the missing reward counts there.
     extra = unknown[:1] if method == "flow-grpo" else unknown
     signal = training_signal(
-        method, known + extra, groups[: 2 + len(extra)], (2, 2), REWARD, OptimiserRecipe()
+        method, known + extra, groups[: 2 + len(extra)], (2, 2), REWARD, OptimizerRecipe()
     )
     assert signal.valid.tolist() == [True, True] + [False] * len(extra)
     assert torch.equal(signal.advantages[:2], alone.advantages)
@@ -171,7 +171,7 @@ def test_a_failed_detection_never_counts_as_clean() -> None:
     scores = [Score(1.0, None), Score(1.5, Diagnosis((LEFT,))), Score(2.0, Diagnosis((LEFT,)))]
     values = epoch_values(
         training_signal(
-            "boxflow", scores, torch.zeros(3, dtype=torch.long), (2, 2), REWARD, OptimiserRecipe()
+            "boxflow", scores, torch.zeros(3, dtype=torch.long), (2, 2), REWARD, OptimizerRecipe()
         ),
         scores,
     )

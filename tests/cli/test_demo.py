@@ -10,7 +10,7 @@ from sdg.cli import cli, main
 
 TINY = (
     "policy.height=32", "policy.width=32", "policy.dtype=float32", "precision=fp32", "sampling.steps=4",
-    "sampling.batch_size=2", "groups.prompts=2", "groups.size=2", "optimiser.steps_per_epoch=1",
+    "sampling.batch_size=2", "groups.prompts=2", "groups.size=2", "optimizer.steps_per_epoch=1",
     "monitor.prompts=2", "monitor.steps=2", "reward.scorers=[{name: dark, uri: 'python:toy.darkness'}]",
 )  # fmt: skip
 

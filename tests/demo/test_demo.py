@@ -33,7 +33,7 @@ TINY = (
     "sampling.batch_size=2",
     "groups.prompts=2",
     "groups.size=2",
-    "optimiser.steps_per_epoch=1",
+    "optimizer.steps_per_epoch=1",
     "monitor.prompts=2",
     "monitor.steps=2",
     "reward.scorers=[{name: dark, uri: 'python:toy.darkness'}]",
@@ -209,7 +209,7 @@ def test_the_demo_aligns_by_the_recipe_of_sdg_align_only_shorter(tmp_path: Path)
     shipped = dict(_leaves(to_document(load_recipe(AlignRecipe, recipe_file()))))
     ours = dict(_leaves(to_document(demo_recipe(Settings(steps=6, seed=3)))))
     different = {name for name in shipped | ours if shipped.get(name) != ours.get(name)}
-    shorter = {"seed", "optimiser.steps", "groups.prompts"}
+    shorter = {"seed", "optimizer.steps", "groups.prompts"}
     watched = {f"monitor.{name}" for name in ("every", "prompts", "patience")}
     assert different == shorter | watched | {f"run.{n}" for n in ("pictures", "pictures_every", "save_every")}
     named = dict(_leaves(to_document(demo_recipe(Settings(detector="openai:http://h:1/v1#a/b", steps=6)))))

@@ -1,4 +1,4 @@
-"""An alignment run that keeps what each of its optimiser steps went by."""
+"""An alignment run that keeps what each of its optimizer steps went by."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sdg.recipes import load_recipe
 
 
 def align(recipe: Path, out: Path, changes: list[str]) -> list[dict[str, Any]]:
-    """Run it; of each optimiser step: number of processes, own valid rows, advantages, gradients."""
+    """Run it; of each optimizer step: number of processes, own valid rows, advantages, gradients."""
     seen: list[dict[str, Any]] = []
-    optimise = trainer.optimise
+    optimize = trainer.optimize
 
     def watch(loaded, accelerator, policy, model, optimizer, batches, indices, everyone, signal):
         step = optimizer.step
@@ -32,13 +32,13 @@ def align(recipe: Path, out: Path, changes: list[str]) -> list[dict[str, Any]]:
             return step(*args, **options)
 
         optimizer.step = keep
-        values = optimise(loaded, accelerator, policy, model, optimizer, batches, indices, everyone, signal)
+        values = optimize(loaded, accelerator, policy, model, optimizer, batches, indices, everyone, signal)
         optimizer.step = step
         return values
 
-    trainer.optimise = watch
+    trainer.optimize = watch
     try:
         trainer.align(load_recipe(AlignRecipe, recipe, changes), out)
     finally:
-        trainer.optimise = optimise
+        trainer.optimize = optimize
     return seen

@@ -75,7 +75,7 @@ def document(toy: Path) -> dict[str, Any]:
             "max_length": 900,
             "workers": 0,
         },
-        "optimiser": {"learning_rate": 3e-3, "max_steps": 4, "batch_size": 8},
+        "optimizer": {"learning_rate": 3e-3, "max_steps": 4, "batch_size": 8},
         "profile": PROFILE,
         "evaluation": {"every": 2, "batch_size": 4},
         "run": {"device": "cpu", "precision": "fp32", "log_every": 1},
@@ -90,7 +90,7 @@ def sft_recipe(document: dict[str, Any]) -> SftRecipe:
 @pytest.fixture
 def grpo_recipe(document: dict[str, Any]) -> GrpoRecipe:
     extra = {"rollout": {"max_tokens": 16}, "similarity": "token-f1"}
-    document["optimiser"] |= {"max_steps": 2}
+    document["optimizer"] |= {"max_steps": 2}
     document["evaluation"] |= {"every": 1}
     document["guards"] = {"malformed": 1.0, "spread": 0.0}
     return parse_recipe(GrpoRecipe, document | extra)

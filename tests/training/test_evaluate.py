@@ -76,7 +76,7 @@ def test_a_run_that_only_got_worse_ends_with_the_weights_it_began_with(
     train, recipe = {"sft": (sft, sft_recipe), "grpo": (grpo, grpo_recipe)}[kind]
     recipe = replace(
         recipe,
-        optimiser=replace(recipe.optimiser, max_steps=2),
+        optimizer=replace(recipe.optimizer, max_steps=2),
         evaluation=replace(recipe.evaluation, first=True, every=1),
     )
     scores = iter((0.5, 0.4, 0.3, 0.2))

@@ -116,7 +116,7 @@ def test_a_guard_stops_after_so_many_bad_entries_in_a_row(bad, word):
 
 
 def test_a_batch_without_whole_groups_is_refused_in_a_sentence(grpo_recipe, tmp_path):
-    uneven = replace(grpo_recipe, optimiser=replace(grpo_recipe.optimiser, batch_size=6))
+    uneven = replace(grpo_recipe, optimizer=replace(grpo_recipe.optimizer, batch_size=6))
     with pytest.raises(SdgError, match=r"multiple of rollout\.group 8"):
         grpo_arguments(uneven, tmp_path)
 
@@ -169,7 +169,7 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
 @pytest.mark.slow
 @pytest.mark.usefixtures("graded")
 def test_a_killed_run_goes_on_as_if_it_had_not_been(grpo_recipe, tmp_path):
-    recipe = replace(grpo_recipe, optimiser=replace(grpo_recipe.optimiser, max_steps=4))
+    recipe = replace(grpo_recipe, optimizer=replace(grpo_recipe.optimizer, max_steps=4))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     grpo(recipe, whole)
     assert 1 <= kill_after_a_checkpoint(start(recipe, killed), killed) < 4
@@ -208,7 +208,7 @@ def test_a_run_that_a_guard_stops_ends_with_its_sentence(grpo_recipe, tmp_path, 
 def test_the_log_is_of_all_processes_also_where_one_has_no_well_formed_completion(
     grpo_recipe, tmp_path, monkeypatch
 ):
-    optimiser = replace(grpo_recipe.optimiser, max_steps=1, batch_size=4)  # a group across both processes
+    optimizer = replace(grpo_recipe.optimizer, max_steps=1, batch_size=4)  # a group across both processes
     out = tmp_path / "two"
 
     def grade(responses, truths, similarity, **gate):
@@ -217,7 +217,7 @@ def test_the_log_is_of_all_processes_also_where_one_has_no_well_formed_completio
         return [Reward(1.0, 0.1 * place, 0.25, 0.125, format_valid=True) for place in range(len(responses))]
 
     monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
-    finish(start_two(replace(grpo_recipe, optimiser=optimiser), out), out)
+    finish(start_two(replace(grpo_recipe, optimizer=optimizer), out), out)
     assert json.loads((out / "manifest.json").read_text())["processes"] == 2
     [step] = [entry for entry in entries(out) if "loss" in entry]
     assert step[MALFORMED] == pytest.approx(0.5)

@@ -34,8 +34,8 @@ def test_the_small_and_the_large_recipe_differ_in_values_only(kind):
 
 def test_the_sft_recipe_is_the_papers():
     recipe = load_recipe(SftRecipe, FOLDER / "sft-qwen3vl-4b.yaml")
-    assert 16 * recipe.optimiser.batch_size * recipe.optimiser.accumulate == 16
-    assert (recipe.optimiser.learning_rate, recipe.optimiser.warmup, recipe.optimiser.epochs) == (
+    assert 16 * recipe.optimizer.batch_size * recipe.optimizer.accumulate == 16
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.warmup, recipe.optimizer.epochs) == (
         3e-5,
         0.05,
         3,
@@ -48,9 +48,9 @@ def test_the_sft_recipe_is_the_papers():
 
 def test_the_grpo_recipe_is_the_papers():
     recipe = load_recipe(GrpoRecipe, FOLDER / "grpo-qwen3vl-4b.yaml")
-    assert 16 * recipe.optimiser.batch_size * recipe.optimiser.accumulate % recipe.rollout.group == 0
+    assert 16 * recipe.optimizer.batch_size * recipe.optimizer.accumulate % recipe.rollout.group == 0
     assert (recipe.rollout.group, recipe.rollout.top_p, recipe.rollout.temperature) == (8, 0.85, 1.0)
-    assert (recipe.beta, recipe.optimiser.learning_rate, recipe.rollout.max_tokens) == (0.01, 5e-6, 4096)
+    assert (recipe.beta, recipe.optimizer.learning_rate, recipe.rollout.max_tokens) == (0.01, 5e-6, 4096)
     assert recipe.image == ImageLimits(200_704, 1_003_520, 1024)
 
 

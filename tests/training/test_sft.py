@@ -203,7 +203,7 @@ def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_
 
 @pytest.mark.slow
 def test_kill_9_costs_nothing_losses_and_weights_are_those_of_an_undisturbed_run(sft_recipe, tmp_path):
-    recipe = replace(sft_recipe, optimiser=replace(sft_recipe.optimiser, max_steps=6))
+    recipe = replace(sft_recipe, optimizer=replace(sft_recipe.optimizer, max_steps=6))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     sft(recipe, whole)
     assert 2 <= kill_after_a_checkpoint(start(recipe, killed), killed) < 6
@@ -225,10 +225,10 @@ def test_two_processes_lose_and_score_what_one_does(sft_recipe, toy, tmp_path, m
         sft_recipe,
         model=replace(sft_recipe.model, checkpoint=str(tmp_path / "checkpoint")),
         data=replace(sft_recipe.data, validation_limit=3),  # two for one process and one for the other
-        optimiser=replace(sft_recipe.optimiser, max_steps=2),
+        optimizer=replace(sft_recipe.optimizer, max_steps=2),
         evaluation=replace(sft_recipe.evaluation, first=True, every=1),
     )
-    halves = replace(recipe, optimiser=replace(recipe.optimiser, batch_size=4))
+    halves = replace(recipe, optimizer=replace(recipe.optimizer, batch_size=4))
     one, two = tmp_path / "one", tmp_path / "two"
     answer_rows = evaluate.answer_rows
 
@@ -273,7 +273,7 @@ def test_two_processes_lose_and_score_what_one_does(sft_recipe, toy, tmp_path, m
 @pytest.mark.slow
 def test_an_adapter_is_merged_into_the_final_model_and_evaluation_is_logged(document, tmp_path):
     document["model"]["lora"] = {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
-    document["optimiser"]["max_steps"] = 2
+    document["optimizer"]["max_steps"] = 2
     document["run"]["precision"] = "bf16"
     document["data"]["workers"] = 1
     final = sft(parse_recipe(SftRecipe, document), tmp_path / "run")

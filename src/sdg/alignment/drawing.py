@@ -85,7 +85,7 @@ def draw_figure(
         return
     groups = torch.tensor([row.group for row in rows])
     scores = [score for _, _, score in gathered]
-    signal = training_signal(recipe.method, scores, groups, policy.grid, recipe.reward, recipe.optimiser)
+    signal = training_signal(recipe.method, scores, groups, policy.grid, recipe.reward, recipe.optimizer)
     shown = [i for i, row in enumerate(rows) if row.sample < 2]  # two samples a group
     captions = [
         f"{rows[i].prompt}   R {float(signal.rewards[i]):.3f}   A {float(signal.advantages[i].mean()):+.2f}"

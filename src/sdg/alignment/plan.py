@@ -108,18 +108,18 @@ def recipe_rows(recipe: AlignRecipe, prompts: Sequence[str], purpose: Purpose, e
 
 
 def share(recipe: AlignRecipe, rank: int, processes: int) -> list[list[int]]:
-    """One process's rows of an epoch, by optimiser step: equal numbers, in whole batches.
+    """One process's rows of an epoch, by optimizer step: equal numbers, in whole batches.
 
-    An optimiser step trains on whole groups, the same ones however many processes there are.
+    An optimizer step trains on whole groups, the same ones however many processes there are.
     Raises SdgError where the recipe's numbers do not divide.
     """
     rows = recipe.groups.prompts * recipe.groups.size
-    steps, batch = recipe.optimiser.steps_per_epoch, recipe.sampling.batch_size
+    steps, batch = recipe.optimizer.steps_per_epoch, recipe.sampling.batch_size
     of_step = rows // steps
     if of_step % (processes * batch):
         raise SdgError(
-            f"Each optimiser step trains on {of_step} samples (groups.prompts × groups.size ÷ "
-            f"optimiser.steps_per_epoch), which {processes} process(es) of sampling.batch_size {batch} "
+            f"Each optimizer step trains on {of_step} samples (groups.prompts × groups.size ÷ "
+            f"optimizer.steps_per_epoch), which {processes} process(es) of sampling.batch_size {batch} "
             "cannot share equally; change one of these numbers."
         )
     own = of_step // processes

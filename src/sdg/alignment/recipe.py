@@ -156,7 +156,7 @@ class RewardRecipe:
 
 
 @dataclass(frozen=True)
-class OptimiserRecipe:
+class OptimizerRecipe:
     """AdamW on the adapter, and the clipped objective of SDG eq. 6."""
 
     steps: int = 500  # of the whole run
@@ -257,7 +257,7 @@ class AlignRecipe:
     precision: Literal["fp32", "bf16"] = "bf16"  # autocast
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
     groups: GroupsRecipe = field(default_factory=GroupsRecipe)
-    optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     monitor: MonitorRecipe = field(default_factory=MonitorRecipe)
     run: RunRecipe = field(default_factory=RunRecipe)
 
@@ -268,10 +268,10 @@ class AlignRecipe:
             raise ValueError(f"reward.detector is missing, which method {self.method} needs.")
         if self.sampling.mirrored and self.groups.size % 2:
             raise ValueError(f"groups.size is even where sampling is mirrored, not {self.groups.size}.")
-        if self.groups.prompts % self.optimiser.steps_per_epoch:
+        if self.groups.prompts % self.optimizer.steps_per_epoch:
             raise ValueError(
-                f"groups.prompts ({self.groups.prompts}) is a multiple of optimiser.steps_per_epoch "
-                f"({self.optimiser.steps_per_epoch}), so that each step trains on whole groups."
+                f"groups.prompts ({self.groups.prompts}) is a multiple of optimizer.steps_per_epoch "
+                f"({self.optimizer.steps_per_epoch}), so that each step trains on whole groups."
             )
         if self.prompts.held_out is None and (self.monitor.measures() or self.run.pictures_every):
             raise ValueError("prompts.held_out is missing, which monitors and pictures need.")
@@ -283,8 +283,8 @@ class AlignRecipe:
 
     @property
     def epochs(self) -> int:
-        """Roll-outs until `optimiser.steps` steps are done; the last epoch's steps are all taken."""
-        return -(-self.optimiser.steps // self.optimiser.steps_per_epoch)
+        """Roll-outs until `optimizer.steps` steps are done; the last epoch's steps are all taken."""
+        return -(-self.optimizer.steps // self.optimizer.steps_per_epoch)
 
 
 def _positive(**values: float) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdg.alignment.advantages import scalar_advantages, spatial_advantages
 from sdg.alignment.heat import heat_maps
-from sdg.alignment.recipe import Method, OptimiserRecipe, RewardRecipe
+from sdg.alignment.recipe import Method, OptimizerRecipe, RewardRecipe
 from sdg.alignment.reward_map import alphas, spatial_rewards
 from sdg.alignment.scoring import Score
 from sdg.defects import Defect
@@ -36,12 +36,12 @@ def training_signal(
     groups: Tensor,
     grid: tuple[int, int],
     reward: RewardRecipe,
-    optimiser: OptimiserRecipe,
+    optimizer: OptimizerRecipe,
 ) -> Signal:
     """Advantages by one of the three methods; groups: (N,) integer ids of the samples' prompts."""
     rewards = torch.tensor([torch.nan if s.reward is None else s.reward for s in scores], dtype=torch.float64)
     valid = rewards.isfinite()
-    eps, limit = optimiser.advantage_eps, optimiser.advantage_limit
+    eps, limit = optimizer.advantage_eps, optimizer.advantage_limit
     if method == "flow-grpo":
         advantages = scalar_advantages(rewards, groups, valid, eps, limit)
         return Signal(valid, rewards, advantages.float(), None, None)
@@ -58,7 +58,7 @@ def training_signal(
 
     weights = alphas(rewards, groups, valid, reward.c_artifact, reward.c_misalignment)
     maps = spatial_rewards(defects, rewards, grid, *weights, reward.raster, reward.reach)
-    spatial = spatial_advantages(maps, groups, valid, eps, optimiser.advantage_spread)
+    spatial = spatial_advantages(maps, groups, valid, eps, optimizer.advantage_spread)
     return Signal(valid, rewards, spatial.float(), maps.float(), None)
 
 

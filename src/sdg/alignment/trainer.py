@@ -1,4 +1,4 @@
-"""BoxFlow-GRPO and its baselines, from top to bottom: sample groups, score, advantages, optimise (SDG §4.2).
+"""BoxFlow-GRPO and its baselines, from top to bottom: sample groups, score, advantages, optimize (SDG §4.2).
 
 `align` is the whole algorithm; everything it draws comes from `sdg.alignment.plan`, by seeds.
 """
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from sdg.alignment.drawing import draw_figure, roll_out
 from sdg.alignment.monitors import Measures, Monitor, best_entry, hacking
-from sdg.alignment.optimising import adapter_optimizer, optimise
+from sdg.alignment.optimizing import adapter_optimizer, optimize
 from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
 from sdg.alignment.recipe import AlignRecipe
@@ -71,28 +71,28 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
 
     parameters = lora_parameters(policy.transformer)
     model = accelerator.prepare_model(policy.transformer)
-    optimizer = adapter_optimizer(parameters.values(), recipe.optimiser)
-    ema = Ema(parameters, recipe.optimiser.ema_decay)
+    optimizer = adapter_optimizer(parameters.values(), recipe.optimizer)
+    ema = Ema(parameters, recipe.optimizer.ema_decay)
     start, history = 0, []
     if checkpoint is not None:
         tensors, progress = load_checkpoint(checkpoint)
         free = set(FREE)
-        if recipe.optimiser.schedule != "constant":  # falls over all steps, so with their number
-            free.remove("optimiser.steps")
+        if recipe.optimizer.schedule != "constant":  # falls over all steps, so with their number
+            free.remove("optimizer.steps")
         refuse_changes(progress["recipe"], to_document(recipe), free)
         _restore(parameters, ema, optimizer, tensors)
         start, history = progress["epoch"], progress["history"]
         if start > recipe.epochs:
             raise SdgError(
                 f"{out} holds {start} epochs already and the recipe has {recipe.epochs}; "
-                "raise optimiser.steps, or name another folder."
+                "raise optimizer.steps, or name another folder."
             )
         if progress.get("prompts", prompts_digest) != prompts_digest:
             raise SdgError(
                 f"The prompts are not those that the run in {out} was begun with; "
                 "go on with those, or name another folder."
             )
-    schedule = _schedule(recipe, optimizer, start * recipe.optimiser.steps_per_epoch)
+    schedule = _schedule(recipe, optimizer, start * recipe.optimizer.steps_per_epoch)
 
     log = RunLog(out, accelerator, start)
     with Scoring(reward, detector) as scoring:
@@ -103,7 +103,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                 with ema.applied():
                     history.append({"epoch": epoch, **monitor.measure(policy, rank, processes)})
                     _keep_best(recipe, accelerator, policy, history, out)
-                log.measured(history[-1], epoch * recipe.optimiser.steps_per_epoch)
+                log.measured(history[-1], epoch * recipe.optimizer.steps_per_epoch)
             if recipe.run.pictures_every and (epoch % recipe.run.pictures_every == 0 or last):
                 with ema.applied():
                     draw_figure(recipe, accelerator, policy, scoring, held_out, epoch, out)
@@ -129,10 +129,10 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             # 3. Advantages, over the whole epoch.
             groups = torch.tensor([row.group for row in rows])
             signal = training_signal(
-                recipe.method, scores, groups, policy.grid, recipe.reward, recipe.optimiser
+                recipe.method, scores, groups, policy.grid, recipe.reward, recipe.optimizer
             )
 
-            # 4. Optimise: each step on its share of the groups.
+            # 4. Optimize: each step on its share of the groups.
             size = recipe.sampling.batch_size
             values: dict[str, Any] = epoch_values(signal, scores)
             losses, first_ratio_error = [], 0.0
@@ -140,7 +140,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             for step, indices in enumerate(own_rows):
                 batches = drawn.transitions[step * len(indices) // size : (step + 1) * len(indices) // size]
                 everyone = range(step * len(rows) // len(own_rows), (step + 1) * len(rows) // len(own_rows))
-                outcome = optimise(
+                outcome = optimize(
                     recipe, accelerator, policy, model, optimizer, batches, indices, everyone, signal
                 )
                 losses.append(outcome.pop("loss"))
@@ -148,16 +148,16 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                 if step == 0:
                     first_ratio_error = outcome["ratio_error"]
                 values |= outcome
-            if (epoch + 1) % recipe.optimiser.ema_every == 0:
-                ema.update((epoch + 1) // recipe.optimiser.ema_every - 1)
+            if (epoch + 1) % recipe.optimizer.ema_every == 0:
+                ema.update((epoch + 1) // recipe.optimizer.ema_every - 1)
 
             ended = time.monotonic()
             values |= {"loss": losses, "first_ratio_error": first_ratio_error, "sde_steps": noisy}
             values |= {"learning_rate": rate}
             values |= {"sampling_seconds": sampled - began, "scoring_seconds": scored - sampled}
-            values |= {"optimising_seconds": ended - scored}
-            log.trained(epoch, (epoch + 1) * recipe.optimiser.steps_per_epoch, values)
-            if recipe.optimiser.clip < first_ratio_error:
+            values |= {"optimizing_seconds": ended - scored}
+            log.trained(epoch, (epoch + 1) * recipe.optimizer.steps_per_epoch, values)
+            if recipe.optimizer.clip < first_ratio_error:
                 log.say("the first ratio is off by more than the clip range; run in higher precision")
             if (epoch + 1) % recipe.run.save_every == 0 or epoch + 1 == recipe.epochs:
                 if accelerator.is_main_process:
@@ -217,9 +217,9 @@ def _schedule(recipe: AlignRecipe, optimizer: torch.optim.Optimizer, done: int) 
 
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]  # what a schedule that does not begin at 0 asks for
-    steps = recipe.epochs * recipe.optimiser.steps_per_epoch
+    steps = recipe.epochs * recipe.optimizer.steps_per_epoch
     return get_scheduler(
-        recipe.optimiser.schedule,
+        recipe.optimizer.schedule,
         optimizer,
         num_warmup_steps=0,
         num_training_steps=steps,

@@ -20,7 +20,7 @@ class RecipeGroup(click.Group):
 
 _RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 _SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as optimiser.clip=1e-3."
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as optimizer.clip=1e-3."
 )
 
 

@@ -24,7 +24,7 @@ def _training(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _steps(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
-        "--steps", type=click.IntRange(min=1), default=default, show_default=True, help="Optimiser steps."
+        "--steps", type=click.IntRange(min=1), default=default, show_default=True, help="Optimizer steps."
     )
 
 

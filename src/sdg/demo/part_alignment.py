@@ -21,7 +21,7 @@ def align(settings: Settings, folder: Path, found: Found) -> tuple[AlignmentRun,
     epochs = [line for line in run.lines if line["kind"] == "train"]
     samples = sum(line["samples"] for line in epochs)
     told = (
-        f"{settings.steps} optimiser {'step' if settings.steps == 1 else 'steps'} on {samples:,} pictures in "
+        f"{settings.steps} optimizer {'step' if settings.steps == 1 else 'steps'} on {samples:,} pictures in "
         f"{len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'}: enough to see how it works, too few "
         "to tell by the few pictures watched whether the generator is better."
     )

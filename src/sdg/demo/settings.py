@@ -52,7 +52,7 @@ def demo_recipe(settings: Settings) -> AlignRecipe:
 
     changes = [
         f"seed={settings.seed}",
-        f"optimiser.steps={settings.steps}",
+        f"optimizer.steps={settings.steps}",
         "groups.prompts=8",
         "monitor.every=1",
         "monitor.prompts=16",

@@ -1,6 +1,6 @@
 """The checkpoints of a from-scratch training: whole or not at all, and exactly what an undisturbed run had.
 
-OUT/checkpoint/state.safetensors (weights, their average, optimisers)    OUT/checkpoint/progress.json
+OUT/checkpoint/state.safetensors (weights, their average, optimizers)    OUT/checkpoint/progress.json
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def load_checkpoint(
     optimizers: list[torch.optim.Optimizer],
     seed: int,
 ) -> int:
-    """Fill model, average and optimisers from a checkpoint; returns the steps they have seen.
+    """Fill model, average and optimizers from a checkpoint; returns the steps they have seen.
 
     Raises SdgError where the checkpoint was made with another seed, or is that of another model.
     """

@@ -14,7 +14,7 @@ from sdg.errors import SdgError
 
 NAME: Final = "log.jsonl"
 # What may differ when a run is resumed: how long, how often and what is watched, not what is trained.
-FREE: Final = ("run", "monitor", "optimiser.steps")
+FREE: Final = ("run", "monitor", "optimizer.steps")
 
 
 class RunLog:
@@ -37,7 +37,7 @@ class RunLog:
             accelerator.init_trackers("sdg-align")
 
     def trained(self, epoch: int, step: int, values: Mapping[str, Any]) -> None:
-        """One epoch of training that ended at optimiser step `step`."""
+        """One epoch of training that ended at optimizer step `step`."""
         self._write({"kind": "train", "epoch": epoch, "step": step, **values})
         losses = " ".join(f"{loss:+.2e}" for loss in values["loss"])
         reward = "–" if values["reward"] is None else f"{values['reward']:.4f}"

@@ -189,7 +189,7 @@ def grpo_arguments(recipe: GrpoRecipe, out: Path, *, resumed: bool = False) -> G
         if "num_generations" not in str(error):
             raise
         raise SdgError(
-            f"optimiser.batch_size {recipe.optimiser.batch_size} × accumulate "
-            f"{recipe.optimiser.accumulate} × processes must be a multiple of rollout.group "
+            f"optimizer.batch_size {recipe.optimizer.batch_size} × accumulate "
+            f"{recipe.optimizer.accumulate} × processes must be a multiple of rollout.group "
             f"{rollout.group}, so that a batch holds whole groups."
         ) from None

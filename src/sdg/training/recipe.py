@@ -68,7 +68,7 @@ class DataRecipe:
 
 
 @dataclass(frozen=True)
-class OptimiserRecipe:
+class OptimizerRecipe:
     """AdamW with a warm-up; one step sees batch_size × accumulate × processes samples."""
 
     learning_rate: float  # the highest, after the warm-up
@@ -136,7 +136,7 @@ class SftRecipe:
 
     model: ModelRecipe
     data: DataRecipe
-    optimiser: OptimiserRecipe
+    optimizer: OptimizerRecipe
     # How the model is asked and what it answers, or a profile's path; null takes the checkpoint's own.
     profile: PromptProfile | Path | None = field(default_factory=PromptProfile)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
@@ -191,7 +191,7 @@ class GrpoRecipe:
 
     model: ModelRecipe
     data: DataRecipe
-    optimiser: OptimiserRecipe
+    optimizer: OptimizerRecipe
     profile: PromptProfile | Path | None = None  # null takes the checkpoint's own
     image: ImageLimits | None = None  # in place of all limits that the profile has; its wording stays
     rollout: RolloutRecipe = field(default_factory=RolloutRecipe)

@@ -2,7 +2,7 @@
 
 OUT/manifest.json   recipe, versions, processes, digests and counts of the data; at the end, what was chosen
 OUT/log.jsonl       every log entry
-OUT/checkpoint-N/   a detector's folder each, with optimiser and random state to resume from
+OUT/checkpoint-N/   a detector's folder each, with optimizer and random state to resume from
 OUT/final/          the best checkpoint, or the start where that scored better, as a whole model, loadable by
                     `load_detector("OUT/final")`
 """
@@ -172,23 +172,23 @@ def read_splits(
 
 def trainer_arguments(recipe: Recipe, out: Path, *, resumed: bool) -> dict[str, Any]:
     """The arguments that `SFTConfig` and `GRPOConfig` share."""
-    optimiser, check, run = recipe.optimiser, recipe.evaluation, recipe.run
+    optimizer, check, run = recipe.optimizer, recipe.evaluation, recipe.run
     return {
         "output_dir": str(out),
         "seed": recipe.seed,
         "data_seed": recipe.seed,
-        "learning_rate": optimiser.learning_rate,
-        "num_train_epochs": optimiser.epochs,
-        "max_steps": optimiser.max_steps or -1,
-        "per_device_train_batch_size": optimiser.batch_size,
+        "learning_rate": optimizer.learning_rate,
+        "num_train_epochs": optimizer.epochs,
+        "max_steps": optimizer.max_steps or -1,
+        "per_device_train_batch_size": optimizer.batch_size,
         "per_device_eval_batch_size": check.batch_size,
-        "gradient_accumulation_steps": optimiser.accumulate,
-        "lr_scheduler_type": optimiser.schedule,
-        "warmup_steps": optimiser.warmup,
-        "weight_decay": optimiser.weight_decay,
-        "adam_beta1": optimiser.betas[0],
-        "adam_beta2": optimiser.betas[1],
-        "max_grad_norm": optimiser.grad_norm,
+        "gradient_accumulation_steps": optimizer.accumulate,
+        "lr_scheduler_type": optimizer.schedule,
+        "warmup_steps": optimizer.warmup,
+        "weight_decay": optimizer.weight_decay,
+        "adam_beta1": optimizer.betas[0],
+        "adam_beta2": optimizer.betas[1],
+        "max_grad_norm": optimizer.grad_norm,
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
         "use_cpu": run.device == "cpu",
         "bf16": run.precision == "bf16",

@@ -29,7 +29,7 @@ from sdg.runs.folders import load_checkpoint, open_run, save_checkpoint, trim_lo
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train and how often to save and to report; steps are optimiser steps."""
+    """How long to train and how often to save and to report; steps are optimizer steps."""
 
     steps: int
     learning_rate: float

@@ -1,4 +1,4 @@
-"""One optimiser step: what its loss is made of, against computations of its own."""
+"""One optimizer step: what its loss is made of, against computations of its own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from sdg.alignment.optimising import optimise
+from sdg.alignment.optimizing import optimize
 from sdg.alignment.policies import FAMILIES, FlowPolicy, Transitions, load_pipeline, load_policy
 from sdg.alignment.recipe import (
     AlignRecipe,
     GroupsRecipe,
     LoraRecipe,
-    OptimiserRecipe,
+    OptimizerRecipe,
     PolicyRecipe,
     PromptsRecipe,
     RewardRecipe,
@@ -52,18 +52,18 @@ def recipe(checkpoints: Path, family: Any, kl: float) -> AlignRecipe:
             steps=5, sde_steps=(1, 2), sde_steps_per_epoch=2, noise_level=NOISE, batch_size=3
         ),
         groups=GroupsRecipe(prompts=2, size=3),
-        optimiser=OptimiserRecipe(kl=kl, grad_norm=1e9),
+        optimizer=OptimizerRecipe(kl=kl, grad_norm=1e9),
     )
 
 
 def step(
     checkpoints: Path, policy: FlowPolicy, batches: list[Transitions], kl: float
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """What `optimise` says, and the gradients it took its step by, which is one of length 0."""
+    """What `optimize` says, and the gradients it took its step by, which is one of length 0."""
     parameters = lora_parameters(policy.transformer)
     rewards = torch.linspace(-1, 1, 6)
     signal = Signal(VALID, rewards.double(), rewards * VALID, None, None)
-    values = optimise(
+    values = optimize(
         recipe(checkpoints, policy.recipe.family, kl),
         Accelerator(cpu=True, mixed_precision="no"),
         policy,

@@ -1,4 +1,4 @@
-"""One optimiser step on recorded transitions, by any of the three objectives."""
+"""One optimizer step on recorded transitions, by any of the three objectives."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from sdg.alignment.losses import (
     step_kl,
 )
 from sdg.alignment.policies import FlowPolicy, Transitions
-from sdg.alignment.recipe import AlignRecipe, OptimiserRecipe
+from sdg.alignment.recipe import AlignRecipe, OptimizerRecipe
 from sdg.alignment.signals import Signal
 from sdg.errors import SdgError
 from sdg.models.lora import lora_parameters
 
 
-def adapter_optimizer(parameters: Iterable[nn.Parameter], settings: OptimiserRecipe) -> torch.optim.AdamW:
+def adapter_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerRecipe) -> torch.optim.AdamW:
     """The recipe's AdamW on an adapter's parameters."""
     return torch.optim.AdamW(
         parameters,
@@ -37,7 +37,7 @@ def adapter_optimizer(parameters: Iterable[nn.Parameter], settings: OptimiserRec
     )
 
 
-def optimise(
+def optimize(
     recipe: AlignRecipe,
     accelerator: Accelerator,
     policy: FlowPolicy,
@@ -48,13 +48,13 @@ def optimise(
     everyone: Sequence[int],
     signal: Signal,
 ) -> dict[str, float]:
-    """One optimiser step on this process's `batches`, whose rows are `indices` of the epoch.
+    """One optimizer step on this process's `batches`, whose rows are `indices` of the epoch.
 
     everyone: the rows of all processes in this step; the loss is the mean over the valid ones. Returns
     loss, grad_norm, clip_fraction, approx_kl (from the policy that drew), ratio_error (largest |ρ − 1|) and,
     where the recipe has that term, kl (from the model before training), the same on every process.
     """
-    settings = recipe.optimiser
+    settings = recipe.optimizer
     valid_rows = int(signal.valid[list(everyone)].sum())
     if valid_rows == 0:  # nothing was scored: no step, on any process
         return dict.fromkeys(("loss", "grad_norm", "clip_fraction", "approx_kl", "ratio_error"), 0.0)
@@ -109,5 +109,5 @@ def optimise(
     if settings.kl > 0:
         values["kl"] = float(total[4] / total[1])
     if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-        raise SdgError("The loss or its gradient is no longer a number; lower optimiser.learning_rate.")
+        raise SdgError("The loss or its gradient is no longer a number; lower optimizer.learning_rate.")
     return values
