@@ -28,12 +28,21 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from sdg.alignment.drawing import Drawn, roll_out
-from sdg.alignment.plan import Purpose, epoch_prompts, recipe_rows, sde_steps, share
 from sdg.alignment.policies import FlowPolicy, load_policy
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.scoring import Score, Scoring
-from sdg.alignment.signals import training_signal
+from sdg.alignment.rollout import (
+    Purpose,
+    Rollouts,
+    Sampler,
+    Score,
+    Scoring,
+    StepRows,
+    epoch_prompts,
+    group_rows,
+    sde_steps,
+    share,
+)
+from sdg.alignment.update import training_signal
 from sdg.detectors import load_detector
 from sdg.errors import SdgError
 from sdg.images import Pair
@@ -59,20 +68,22 @@ def adapt_every_layer(policy: FlowPolicy, recipe: AlignRecipe) -> None:
     """Put an adapter on every linear layer of the policy, in the place of the recipe's."""
     policy.transformer.unload_lora()
     layers = [name for name, module in policy.transformer.named_modules() if isinstance(module, nn.Linear)]
-    add_lora(policy.transformer, replace(recipe.policy.lora, targets=tuple(layers)), recipe.seed)
+    lora, few = replace(recipe.policy.lora, targets=tuple(layers)), recipe.few_step
+    add_lora(policy.transformer, lora, recipe.seed, init=few.lora_init, above=few.lora_above)
 
 
 def step_gradients(
-    policy: FlowPolicy, drawn: Drawn, advantages: Sequence[Tensor], own_rows: list[list[int]], size: int
+    policy: FlowPolicy, drawn: Rollouts, advantages: Sequence[Tensor], parts: Sequence[StepRows]
 ) -> list[list[dict[str, Tensor]]]:
     """For each optimizer step, each of the signals' gradients, by parameter."""
     parameters = {name: p for name, p in lora_parameters(policy.transformer).items() if UP in name}
     steps = []
-    for number, rows in enumerate(own_rows):
+    batches = len(drawn.transitions) // len(parts)
+    for number, part in enumerate(parts):
         sums = [[torch.zeros_like(p) for p in parameters.values()] for _ in advantages]
-        first = number * len(rows) // size
-        for batch, transitions in enumerate(drawn.transitions[first : first + len(rows) // size]):
-            chosen = rows[batch * size : (batch + 1) * size]
+        rows = list(part.own)
+        for transitions in drawn.transitions[number * batches : (number + 1) * batches]:
+            chosen, rows = rows[: len(transitions.prompts)], rows[len(transitions.prompts) :]
             for step in range(len(transitions.x)):
                 log_prob = policy.score(transitions, step).log_prob
                 for signal, total in enumerate(sums):
@@ -107,19 +118,19 @@ def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
     """Every layer's likeness over `epochs` epochs, the best for the judge first."""
     if not recipe.monitor.judges:
         raise SdgError("monitor.judges is empty; name the judge that layers are measured by.")
-    own_rows = share(recipe, 0, 1)
+    parts = share(recipe, 0, 1)
     prompts = read_prompts(recipe.prompts.train)
     detector = load_detector(recipe.reward.detector or "") if recipe.needs_detector else None
     judge = load_detector(recipe.monitor.judges[0].uri)
     reward = load_reward(recipe.reward.scorers, "cpu")
-    policy = load_policy(recipe.policy, torch.device("cpu"), recipe.precision, recipe.seed)
+    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed, few_step=recipe.few_step)
     adapt_every_layer(policy, recipe)
     steps: list[list[dict[str, Tensor]]] = []
     with Scoring(reward, detector) as scoring:
+        sampler = Sampler(recipe, policy, scoring)
         for epoch in track(range(epochs), "epochs", console=Console(stderr=True)):
-            chosen = epoch_prompts(prompts, recipe.groups.prompts, epoch, recipe.seed)
-            rows = recipe_rows(recipe, chosen, Purpose.TRAINING, epoch)
-            drawn = roll_out(recipe, policy, scoring, rows, sde_steps(recipe, epoch))
+            rows = group_rows(recipe, epoch_prompts(recipe, prompts, epoch), Purpose.TRAINING, epoch)
+            drawn = sampler.draw(rows, sde_steps(recipe, epoch))
             scores = drawn.scores()
             pairs: list[Pair] = [(p, row.prompt) for p, row in zip(drawn.pictures, rows, strict=True)]
             judged = [
@@ -127,12 +138,11 @@ def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
                 for found in judge.diagnose(pairs)
             ]
             groups = torch.tensor([row.group for row in rows])
-            rules = policy.grid, recipe.reward, recipe.optimizer
             signals = [
-                training_signal(recipe.method, scores, groups, *rules).advantages,
-                training_signal("flow-grpo", judged, groups, *rules).advantages,
+                training_signal(recipe, scores, groups, policy.grid).advantages,
+                training_signal(replace(recipe, method="flow-grpo"), judged, groups, policy.grid).advantages,
             ]
-            steps += step_gradients(policy, drawn, signals, own_rows, recipe.sampling.batch_size)
+            steps += step_gradients(policy, drawn, signals, parts)
     found = []
     for name in steps[0][0]:
         own, judged_ = (torch.stack([step[k][name].flatten() for step in steps]) for k in (0, 1))

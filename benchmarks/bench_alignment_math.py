@@ -18,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from sdg import Defect
 from sdg.alignment.advantages import scalar_advantages, spatial_advantages
 from sdg.alignment.losses import boxflow_loss, flow_grpo_loss
-from sdg.alignment.optimizing import adapter_optimizer
 from sdg.alignment.policies import load_policy
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.reward_map import alphas, spatial_rewards
+from sdg.alignment.update import Learner
 from sdg.io.uri import read_prompts
-from sdg.models.lora import lora_parameters
 from sdg.recipes import load_recipe
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes/align/boxflow-testbed.yaml"
@@ -66,9 +66,7 @@ def random_defects(rng: np.random.Generator, count: int) -> list[Defect]:
     return defects
 
 
-def spatial_costs(
-    images: int, boxes: int, grid: tuple[int, int], repeats: int, reach: float | None = None
-) -> tuple[list[float], float]:
+def spatial_costs(images: int, boxes: int, grid: tuple[int, int], repeats: int) -> tuple[list[float], float]:
     """Milliseconds for maps, advantages and loss of all images, and for Flow-GRPO's scalar counterpart."""
     rng = np.random.default_rng(0)
     sets = [random_defects(rng, boxes) for _ in range(images)]
@@ -81,7 +79,7 @@ def spatial_costs(
     spatial, scalar = spatial_advantages(maps, groups, valid), scalar_advantages(rewards, groups, valid)
 
     def build() -> object:
-        return spatial_rewards(sets, rewards, grid, *alphas(rewards, groups, valid), reach=reach)
+        return spatial_rewards(sets, rewards, grid, *alphas(rewards, groups, valid))
 
     def advantages() -> object:
         return spatial_advantages(maps, groups, valid)
@@ -91,9 +89,7 @@ def spatial_costs(
 
     def flow_grpo() -> object:
         scalar_advantages(rewards, groups, valid)
-        return torch.autograd.grad(
-            flow_grpo_loss(log_prob, old, scalar, 1e-4, valid, ratio="image"), log_prob
-        )
+        return torch.autograd.grad(flow_grpo_loss(log_prob, old, scalar, 1e-4, valid), log_prob)
 
     costs = [milliseconds(piece, repeats) for piece in (build, advantages, loss)]
     return costs, milliseconds(flow_grpo, repeats)
@@ -103,9 +99,9 @@ def testbed_step(boxes: int, repeats: int) -> None:
     """Print the spatial part of one batch beside the generator's own forward, backward and AdamW."""
     recipe = load_recipe(AlignRecipe, RECIPE)
     images = recipe.sampling.batch_size
-    policy = load_policy(recipe.policy, precision=recipe.precision, seed=recipe.seed)
-    parameters = list(lora_parameters(policy.transformer).values())
-    optimizer = adapter_optimizer(parameters, recipe.optimizer)
+    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed, few_step=recipe.few_step)
+    learner = Learner(recipe, Accelerator(cpu=True), policy)
+    optimizer, parameters = learner.optimizer, list(learner.parameters.values())
     prompts = read_prompts(recipe.prompts.train)[:images]
     sampling = recipe.sampling
     transitions = policy.sample(
@@ -114,7 +110,7 @@ def testbed_step(boxes: int, repeats: int) -> None:
         steps=sampling.steps,
         sde_steps=sampling.sde_steps[:1],
         noise_level=sampling.noise_level,
-        kind=sampling.sde,
+        kind=recipe.few_step.sde,
     ).transitions
 
     def step() -> None:
@@ -124,7 +120,7 @@ def testbed_step(boxes: int, repeats: int) -> None:
         optimizer.step()
 
     whole = milliseconds(step, max(3, repeats // 3))  # long enough for fewer
-    costs, _ = spatial_costs(images, boxes, policy.grid, repeats, recipe.reward.reach)
+    costs, _ = spatial_costs(images, boxes, policy.grid, repeats)
     lora, size = recipe.policy.lora, f"{recipe.policy.width}×{recipe.policy.height}"
     print(f"testbed generator, LoRA r {lora.r}, {recipe.precision}, {images} × {size}, {boxes} boxes each")
     print(f"  optimizer step (forward, backward, AdamW)  {whole:8.1f} ms")

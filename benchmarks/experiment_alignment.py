@@ -33,12 +33,9 @@ from sdg.recipes import load_recipe
 from sdg.runs.log import read_log
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-RECIPES: Final = {
-    "boxflow": ROOT / "recipes/align/boxflow-testbed.yaml",
-    "denseflow": ROOT / "recipes/align/denseflow-testbed.yaml",
-    "flow-grpo": ROOT / "recipes/align/flowgrpo-testbed.yaml",
-}
-"""Method -> recipe, the slowest first."""
+RECIPE: Final = ROOT / "recipes/align/boxflow-testbed.yaml"
+METHODS: Final = ("boxflow", "denseflow", "flow-grpo")
+"""The slowest first."""
 PROMPTS: Final = "prompts.held_out=python:sdg.testbed.entry.prompts?split=test&count={count}"
 DEFECTS: Final = "oracle/defects"
 TARGET: Final = 0.25  # fewer defects a picture than base, as a share
@@ -70,13 +67,13 @@ def settings(overrides: Sequence[str]) -> list[str]:
 def align_once(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> None:
     """One run, begun or gone on with; nothing where it has had all its steps."""
     folder = runs / run_name(method, seed)
-    chosen = ["monitor.patience=null", *overrides, f"seed={seed}"]
-    steps = load_recipe(AlignRecipe, RECIPES[method], chosen).optimizer.steps
+    chosen = ["monitor.patience=null", *overrides, f"method={method}", f"seed={seed}"]
+    steps = load_recipe(AlignRecipe, RECIPE, chosen).optimizer.steps
     if (folder / ADAPTER).is_file() and read_log(folder)[-1]["step"] >= steps:
         print(f"{folder.name}: done before", flush=True)
         return
     began = time.monotonic()
-    arguments = ["align", str(RECIPES[method]), *settings(chosen), "--out", str(folder), "--resume"]
+    arguments = ["align", str(RECIPE), *settings(chosen), "--out", str(folder), "--resume"]
     sdg(arguments, runs / f"{folder.name}.txt")
     print(f"{folder.name}: {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
 
@@ -96,13 +93,14 @@ def align_all(
 def trial(epochs: int, runs: Path, overrides: Sequence[str], seeds: int, parallel: int) -> None:
     """Time a few epochs of each method and say what the experiment will take."""
     total = 0.0
-    for method, path in RECIPES.items():
-        recipe = load_recipe(AlignRecipe, path, [*overrides])
+    for method in METHODS:
+        own = [*overrides, f"method={method}"]
+        recipe = load_recipe(AlignRecipe, RECIPE, own)
         steps = f"optimizer.steps={epochs * recipe.optimizer.steps_per_epoch}"
         folder = runs / "trial" / method
         shutil.rmtree(folder, ignore_errors=True)
-        chosen = [*overrides, steps, "monitor.prompts=1", "monitor.steps=1", "run.pictures_every=0"]
-        sdg(["align", str(path), *settings(chosen), "--out", str(folder)], runs / "trial" / f"{method}.txt")
+        chosen = [*own, steps, "monitor.prompts=1", "monitor.steps=1", "run.pictures_every=0"]
+        sdg(["align", str(RECIPE), *settings(chosen), "--out", str(folder)], runs / "trial" / f"{method}.txt")
         lines = [line for line in read_log(folder) if line["kind"] == "train"]
         parts = {
             part: min(line[f"{part}_seconds"] for line in lines)
@@ -122,7 +120,7 @@ def compare(methods: Sequence[str], seeds: Sequence[int], runs: Path, out: Path,
     names = [run_name(method, seed) for method in methods for seed in seeds]
     adapters = [part for name in names for part in ("--lora", f"{name}={runs / name / options.adapter}")]
     chosen = [*options.overrides, PROMPTS.format(count=options.prompts)]
-    arguments = ["align", "compare", str(RECIPES["boxflow"]), *settings(chosen), *adapters, "--out", str(out)]
+    arguments = ["align", "compare", str(RECIPE), *settings(chosen), *adapters, "--out", str(out)]
     arguments += ["--samples", str(options.samples), "--resume"]
     sdg(arguments, runs / "compare.txt", threads=os.cpu_count() or 1)
 
@@ -202,17 +200,16 @@ def main() -> None:
         if options.trial:
             trial(options.trial, options.runs, options.overrides, len(options.seeds), options.parallel)
             return
-        methods = list(RECIPES)
-        align_all(methods, options.seeds, options.runs, options.overrides, options.parallel)
-        for method in methods:
+        align_all(METHODS, options.seeds, options.runs, options.overrides, options.parallel)
+        for method in METHODS:
             for seed in options.seeds:
                 name = run_name(method, seed)
                 log = (options.runs / name / "log.jsonl").read_text(encoding="utf-8")
                 write_text(options.out / "logs" / f"{name}.jsonl", log)
-        compare(methods, options.seeds, options.runs, options.out, options)
+        compare(METHODS, options.seeds, options.runs, options.out, options)
     except SdgError as error:
         sys.exit(f"Error: {error}")
-    rows = pooled(options.out / "measures.jsonl", methods, options.seeds, options.samples)
+    rows = pooled(options.out / "measures.jsonl", METHODS, options.seeds, options.samples)
     text = summary(rows, options.samples)
     write_text(options.out / "summary.md", text)
     print(text)

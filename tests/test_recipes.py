@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -10,8 +11,12 @@ from typing import Any, Literal
 
 import pytest
 
+from sdg.alignment.recipe import AlignRecipe
 from sdg.errors import SdgError
-from sdg.recipes import load_recipe, parse_recipe, to_document
+from sdg.recipes import RENAMED, load_recipe, parse_recipe, to_document
+from sdg.training.recipe import GrpoRecipe, SftRecipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,22 @@ def test_a_bad_recipe_is_refused_with_a_sentence(
 ) -> None:
     with pytest.raises(SdgError, match=sentence.replace("?", r"\?").replace("[", r"\[")):
         recipe(tmp_path, text, *overrides)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_an_earlier_release_is_refused_with_its_new_name(old: str, new: str) -> None:
+    path = RECIPES / "align" / "boxflow-testbed.yaml"
+    with pytest.raises(SdgError, match=re.escape(f"{old} is called {new} now")):
+        load_recipe(AlignRecipe, path, [f"{old}=1"])
+    value = to_document(load_recipe(AlignRecipe, path))
+    for key in new.split("."):
+        value = value[key]
+
+
+@pytest.mark.parametrize(("schema", "name"), [(SftRecipe, "sft-testbed"), (GrpoRecipe, "grpo-testbed")])
+def test_detectors_too_are_trained_by_an_optimizer(schema: type, name: str) -> None:
+    with pytest.raises(SdgError, match="optimiser is called optimizer now"):
+        load_recipe(schema, RECIPES / "detector" / f"{name}.yaml", ["optimiser.learning_rate=1"])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

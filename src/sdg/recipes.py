@@ -37,6 +37,19 @@ _TAGS: Final = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")
 )
 
+RENAMED: Final = {
+    "optimiser": "optimizer",
+    "optimizer.advantage_spread": "few_step.advantage_spread",
+    "optimizer.epsilon": "few_step.epsilon",
+    "policy.lora.above": "few_step.lora_above",
+    "policy.lora.init": "few_step.lora_init",
+    "reward.reach": "few_step.reach",
+    "sampling.mirrored": "few_step.mirrored",
+    "sampling.sde": "few_step.sde",
+    "sampling.shared_start": "few_step.shared_start",
+}
+"""A released recipe's key -> what it is called now; the old one is refused with the new."""
+
 
 def load_recipe(schema: type[T], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> T:
     """Read a YAML recipe as `schema`, a dataclass, after applying overrides such as "lora.r=8".
@@ -232,6 +245,9 @@ def _section(schema: type, document: Any, where: str, faults: list[str]) -> Any:
 
 
 def _unknown(key: str, known: list[str], where: str) -> str:
+    path = f"{where}.{key}" if where else key
+    if path in RENAMED:
+        return f"{path} is called {RENAMED[path]} now"
     place = f" in {where}" if where else ""
     near = difflib.get_close_matches(key[:80], known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

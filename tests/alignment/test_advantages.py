@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reward_maps import batches
 
 from sdg.alignment.advantages import group_deviations, scalar_advantages, spatial_advantages
 
@@ -21,16 +22,6 @@ def looped_advantages(maps, groups, valid, eps):
             for i, value in zip(rows, values, strict=True):
                 out[(i, *location)] = (value - values.mean()) / (values.std(ddof=1) + eps)
     return out
-
-
-@st.composite
-def batches(draw):
-    rows = draw(st.integers(1, 12))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shape = (rows, draw(st.integers(1, 3)), draw(st.integers(1, 3)))
-    maps = rng.normal(draw(st.sampled_from([0.0, 3.0, -50.0])), 1.0, shape)
-    groups = rng.integers(-(2**40), 2**40, 4)[rng.integers(0, 4, rows)]
-    return torch.from_numpy(maps), torch.from_numpy(groups), torch.from_numpy(rng.random(rows) < 0.8)
 
 
 def test_worked_example_of_equation_5():
@@ -106,37 +97,6 @@ def test_a_constant_map_has_exactly_the_scalar_advantage(batch):
     constant = rewards.view(-1, 1, 1).expand(-1, 3, 4)
     scalar = scalar_advantages(rewards, groups, valid)
     assert torch.equal(spatial_advantages(constant, groups, valid), scalar.view(-1, 1, 1).expand(-1, 3, 4))
-
-
-def test_a_spread_of_the_group_keeps_the_weights_of_locations():
-    # Deviations at the left −1, 0, 1 (1), at the right −2, −2, 4 (√12): root mean square √6.5 for both.
-    maps = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]], [[3.0, 6.0]]], dtype=torch.float64)
-    advantages = spatial_advantages(maps, torch.tensor([4, 4, 4]), eps=0.5, spread="group")
-    expected = torch.tensor([[[-1.0, -2.0]], [[0.0, -2.0]], [[1.0, 4.0]]], dtype=torch.float64)
-    torch.testing.assert_close(advantages, expected / (6.5**0.5 + 0.5))
-
-
-@given(batches())
-def test_a_spread_of_the_group_is_its_own_and_of_valid_rows_alone(batch):
-    maps, groups, valid = batch
-    poisoned = torch.where(valid[:, None, None], maps, torch.nan)
-    together = spatial_advantages(poisoned, groups, valid, spread="group")
-    assert (together[~valid] == 0).all()
-    for group in groups.unique():
-        rows = (groups == group) & valid
-        if rows.sum() < 2:
-            assert (together[rows] == 0).all()
-            continue
-        values = maps[rows].numpy()
-        std = np.sqrt(values.var(0, ddof=1).mean())
-        np.testing.assert_allclose(
-            together[rows].numpy(), (values - values.mean(0)) / (std + 1e-6), rtol=1e-9, atol=1e-9
-        )
-
-
-def test_an_unknown_spread_is_refused():
-    with pytest.raises(ValueError, match="'location' or per 'group', not 'image'"):
-        spatial_advantages(torch.zeros(2, 1, 1), torch.tensor([0, 0]), spread="image")
 
 
 def test_scalar_advantages_are_clamped_on_request_only():

@@ -100,22 +100,6 @@ def test_a_constant_map_gives_exactly_the_scalar_loss_and_gradient(spread, dtype
     assert torch.equal(gradient(box, new), gradient(flow, new))
 
 
-def test_the_published_ratio_of_the_whole_image_agrees_where_the_ratio_is_one():
-    new = batch()[0]
-    advantages = torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64)
-
-    def loss(log_prob, before, ratio):
-        return flow_grpo_loss(log_prob, before, advantages, 0.2, ratio=ratio)
-
-    torch.testing.assert_close(
-        gradient(lambda lp: loss(lp, new, "image"), new), gradient(lambda lp: loss(lp, new, "location"), new)
-    )
-    # Away from one, an image whose locations move by +0.1 and −0.3 has the ratio exp(−0.1).
-    moved = torch.zeros(1, 1, 2, dtype=torch.float64) + torch.tensor([0.1, -0.3])
-    one = flow_grpo_loss(moved, 0 * moved, torch.ones(1, dtype=torch.float64), 0.2, ratio="image")
-    assert one.item() == pytest.approx(-math.exp(-0.1))
-
-
 def test_a_heat_of_zero_is_flow_grpo_and_of_one_is_silence():
     new, old, _ = batch()
     advantages = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
@@ -254,8 +238,6 @@ def test_arguments_that_do_not_fit_are_refused():
         boxflow_loss(new, old, advantages, 0.2, denominator=0)
     with pytest.raises(ValueError, match="4 images"):
         flow_grpo_loss(new, old, advantages, 0.2)
-    with pytest.raises(ValueError, match="location"):
-        flow_grpo_loss(new, old, advantages[:, 0, 0], 0.2, ratio="pixel")
     with pytest.raises(ValueError, match="between 0 and 1"):
         denseflow_loss(new, old, advantages[:, 0, 0], 2 + 0 * new, 0.2)
     with pytest.raises(ValueError, match="Heat maps"):

@@ -13,9 +13,10 @@ import toy
 
 from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
-from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
+from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.lora import Ema, load_lora, lora_parameters, save_lora
+from sdg.sections import LoraRecipe
 
 PROMPTS = ["a red cup", "a blue hat", "a red cup"]
 SEEDS = [11, 12, 13]
@@ -36,8 +37,14 @@ def recipe(checkpoints: Path, family: str, **changes: Any) -> PolicyRecipe:
     return replace(plain, **changes)
 
 
-def policy(checkpoints: Path, family: str, precision: str = "fp32", **changes: Any) -> FlowPolicy:
-    return load_policy(recipe(checkpoints, family, **changes), precision=precision)
+def policy(
+    checkpoints: Path,
+    family: str,
+    precision: str = "fp32",
+    few_step: FewStepRecipe | None = None,
+    **changes: Any,
+) -> FlowPolicy:
+    return load_policy(recipe(checkpoints, family, **changes), precision=precision, few_step=few_step)
 
 
 def train_a_little(policy: FlowPolicy) -> None:
@@ -223,8 +230,8 @@ def test_a_sample_depends_on_its_own_seed_only(checkpoints: Path, family: str) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_orthonormal_adapter_keeps_lengths_and_begins_as_nothing(checkpoints: Path, family: str) -> None:
-    lora = LoraRecipe(r=4, alpha=16, targets=("to_q", "to_out.0"), init="orthonormal")
-    ours, again = policy(checkpoints, family, lora=lora), policy(checkpoints, family, lora=lora)
+    few = FewStepRecipe(lora_init="orthonormal")
+    ours, again = policy(checkpoints, family, few_step=few), policy(checkpoints, family, few_step=few)
     others = lora_parameters(again.transformer)
     for name, parameter in lora_parameters(ours.transformer).items():
         assert torch.allclose(parameter, others[name], atol=1e-6)
@@ -255,9 +262,8 @@ def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, 
 def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
     checkpoints: Path, family: str, tmp_path: Path
 ) -> None:
-    options = {"r": 4, "alpha": 16, "targets": ("to_q", "to_out.0")}
-    limited = policy(checkpoints, family, lora=LoraRecipe(**options, above=0.5))
-    everywhere = policy(checkpoints, family, lora=LoraRecipe(**options))
+    limited = policy(checkpoints, family, few_step=FewStepRecipe(lora_above=0.5))
+    everywhere = policy(checkpoints, family)
     train_a_little(limited)
     train_a_little(everywhere)
     text, x = (
@@ -370,7 +376,7 @@ def test_an_average_follows_with_its_decay_and_gives_the_weights_back(checkpoint
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"lora": LoraRecipe(targets=("to_x",))}, "names to_x, of which this FluxTransformer2DModel has no"),
+        ({"lora": LoraRecipe(targets=("to_x",))}, "names to_x, but no linear layer"),
         ({"height": 18}, "multiples of 4 pixels, not 18×24"),
         ({"model": "/nowhere"}, "/nowhere cannot be loaded as a FluxPipeline"),
         ({"model": "python:toy.nothing"}, "names no function"),

@@ -4,26 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reward_maps import defects, grids
 
 from sdg import Defect
 from sdg.alignment.reward_map import (
     alphas,
     batch_defect_weights,
     defect_weights,
-    reach_weights,
     spatial_reward,
     spatial_rewards,
 )
-
-coordinates = st.lists(st.integers(0, 1000), min_size=2, max_size=2, unique=True).map(sorted)
-defects = st.builds(
-    lambda xs, ys, type, importance: Defect((xs[0], ys[0], xs[1], ys[1]), type, importance=importance),
-    coordinates,
-    coordinates,
-    st.sampled_from(["artifact", "misalignment"]),
-    st.none() | st.integers(1, 100),
-)
-grids = st.tuples(st.integers(1, 7), st.integers(1, 7))
 
 
 def brute_force_weights(defects, grid, type):
@@ -82,70 +72,6 @@ def test_a_batch_equals_the_brute_force_of_each_image(sets, grid):
     for image, found in enumerate(sets):
         torch.testing.assert_close(artifact[image], brute_force_weights(found, grid, "artifact"))
         torch.testing.assert_close(misalignment[image], brute_force_weights(found, grid, "misalignment"))
-
-
-def brute_force_reach(found, grid, reach):
-    """Sums of weights: of artifacts within reach of the cell, and of all misalignments."""
-    height, width = grid
-    artifact, misalignment = torch.zeros(grid), torch.zeros(grid)
-    for d in found:
-        weight = 1.0 if d.importance is None else d.importance / 100
-        if d.type == "misalignment":
-            misalignment += weight
-            continue
-        x0, y0, x1, y1 = d.box
-        for row in range(height):
-            for column in range(width):
-                # The gap between box and cell on either axis, in thousandths times the number of cells.
-                across = max(x0 * width - 1000 * (column + 1), 1000 * column - x1 * width)
-                down = max(y0 * height - 1000 * (row + 1), 1000 * row - y1 * height)
-                if across < reach * 1000 * width and down < reach * 1000 * height:
-                    artifact[row, column] += weight
-    return artifact, misalignment
-
-
-@settings(max_examples=60)
-@given(
-    st.lists(st.lists(defects, max_size=5), min_size=1, max_size=5),
-    grids,
-    st.sampled_from([0, 0.125, 0.4, 1]),
-)
-def test_maps_with_a_reach_equal_their_brute_force(sets, grid, reach):
-    maps = reach_weights([*sets, None], grid, reach)
-    for image, found in enumerate(sets):
-        for ours, expected in zip(maps, brute_force_reach(found, grid, reach), strict=True):
-            torch.testing.assert_close(ours[image], expected)
-    assert all(weight[-1].isnan().all() for weight in maps)
-
-
-def test_worked_example_with_a_reach():
-    # Four cells in a row, each 250 wide. The first artifact reaches one cell further, the second as well.
-    found = [
-        Defect((0, 0, 250, 1000), "artifact", importance=40),
-        Defect((500, 0, 750, 1000), "artifact", importance=90),
-        Defect((750, 0, 1000, 1000), "misalignment", importance=60),
-    ]
-    reward = spatial_rewards([found], torch.tensor([2.0]), (1, 4), 0.5, 0.1, reach=0.25)
-    artifacts = torch.tensor([0.4, 0.4 + 0.9, 0.9, 0.9])
-    torch.testing.assert_close(reward[0, 0], 2 - 0.5 * artifacts - 0.1 * 0.6)
-
-
-def test_what_an_object_gains_by_shrinking():
-    # The same flaw on a large and on a small object: by eq. 4 the places between gain by the small one.
-    sets = [
-        [Defect((250, 0, 1000, 1000), "artifact", importance=80)],
-        [Defect((500, 0, 1000, 1000), "artifact", importance=80)],
-    ]
-    large, small = spatial_rewards(sets, torch.ones(2), (1, 4), 0.5, 0.1)
-    assert (small - large).flatten().tolist() == pytest.approx([0, 0.4, 0, 0])
-    # With a reach nothing of that is left within the object, and little of it beside it.
-    large, small = spatial_rewards(sets, torch.ones(2), (1, 4), 0.5, 0.1, reach=0.25)
-    assert (small - large).flatten().tolist() == pytest.approx([0.4, 0, 0, 0])
-
-
-def test_a_reach_is_a_share():
-    with pytest.raises(ValueError, match="share"):
-        reach_weights([[]], (2, 2), 1.5)
 
 
 @given(st.lists(defects, min_size=1, max_size=5), grids, st.randoms(use_true_random=False))

@@ -1,7 +1,8 @@
-"""One optimizer step: what its loss is made of, against computations of its own."""
+"""Advantages by hand, and one optimizer step: what its loss is made of, against computations of its own."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,93 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from sdg.alignment.optimizing import optimize
+from sdg import Defect, Diagnosis
 from sdg.alignment.policies import FAMILIES, FlowPolicy, Transitions, load_pipeline, load_policy
 from sdg.alignment.recipe import (
     AlignRecipe,
+    FewStepRecipe,
     GroupsRecipe,
-    LoraRecipe,
-    OptimizerRecipe,
+    PolicyOptimizer,
     PolicyRecipe,
     PromptsRecipe,
     RewardRecipe,
     SamplingRecipe,
-    ScorerRecipe,
 )
-from sdg.alignment.signals import Signal
+from sdg.alignment.rollout import Score, StepRows
+from sdg.alignment.update import Learner, Signal, epoch_values, training_signal
 from sdg.models.lora import lora_parameters
+from sdg.scorers.weighted import ScorerRecipe
+from sdg.sections import LoraRecipe
+
+REWARD = RewardRecipe(scorers=(ScorerRecipe("a", "clip:x"),), detector="testbed", c_artifact=1.0)
+RECIPE = AlignRecipe(
+    policy=PolicyRecipe("flux", "x"),
+    prompts=PromptsRecipe("x"),
+    reward=REWARD,
+    groups=GroupsRecipe(prompts=6, size=4),
+    sampling=SamplingRecipe(batch_size=2),
+)
+LEFT = Defect((0, 0, 500, 1000), "artifact", importance=50)
+
+
+# --- advantages ---------------------------------------------------------------------------------------
+
+
+def test_spatial_advantages_by_hand() -> None:
+    # Two samples: R = 1 and 3, σ_R = √2; the second has an artifact of weight 0.5 on its left half.
+    scores = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]
+    signal = training_signal(RECIPE, scores, torch.tensor([7, 7]), (1, 2))
+    assert signal.maps is not None
+    assert torch.allclose(signal.maps[:, 0], torch.tensor([[1.0, 1.0], [3 - 2**0.5 / 2, 3.0]]))
+    assert torch.allclose(
+        signal.advantages[:, 0], torch.tensor([[-1.0, -1.0], [1.0, 1.0]]) / 2**0.5, atol=1e-5
+    )
+
+
+def test_with_a_reach_neighbours_of_a_box_pay_as_well() -> None:
+    scores = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]
+    reach = replace(RECIPE, few_step=FewStepRecipe(reach=0.25))
+    signal = training_signal(reach, scores, torch.tensor([7, 7]), (1, 4))
+    assert signal.maps is not None
+    low = 3 - 2**0.5 / 2
+    assert torch.allclose(signal.maps[:, 0], torch.tensor([[1.0, 1.0, 1.0, 1.0], [low, low, low, 3.0]]))
+
+
+@pytest.mark.parametrize("method", ["boxflow", "flow-grpo", "denseflow"])
+def test_a_sample_that_was_not_scored_takes_no_part(method: Any) -> None:
+    known = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]
+    unknown = [Score(None, Diagnosis()), Score(99.0, None)]
+    groups = torch.tensor([0, 0, 0, 0])
+    recipe = replace(RECIPE, method=method)
+    alone = training_signal(recipe, known, groups[:2], (2, 2))
+    # Flow-GRPO asks no detector, so only the missing reward counts there.
+    extra = unknown[:1] if method == "flow-grpo" else unknown
+    signal = training_signal(recipe, known + extra, groups[: 2 + len(extra)], (2, 2))
+    assert signal.valid.tolist() == [True, True] + [False] * len(extra)
+    assert torch.equal(signal.advantages[:2], alone.advantages)
+    assert (signal.advantages[2:] == 0).all()
+    if method == "denseflow":
+        assert signal.heat is not None
+        assert torch.equal(signal.heat[1], torch.tensor([[0.5, 0.0], [0.5, 0.0]]))
+        assert signal.heat.isfinite().all()
+
+
+def test_a_failed_detection_never_counts_as_clean() -> None:
+    scores = [Score(1.0, None), Score(1.5, Diagnosis((LEFT,))), Score(2.0, Diagnosis((LEFT,)))]
+    values = epoch_values(
+        training_signal(RECIPE, scores, torch.zeros(3, dtype=torch.long), (2, 2)),
+        scores,
+    )
+    assert (values["defects"], values["valid"], values["failed_detector"], values["failed_reward"]) == (
+        1.0,
+        2,
+        1,
+        0,
+    )
+
+
+# --- an optimizer step --------------------------------------------------------------------------------
+
 
 NOISE = 0.7
 VALID = torch.tensor([True, False, True, True, True, True])
@@ -52,29 +125,22 @@ def recipe(checkpoints: Path, family: Any, kl: float) -> AlignRecipe:
             steps=5, sde_steps=(1, 2), sde_steps_per_epoch=2, noise_level=NOISE, batch_size=3
         ),
         groups=GroupsRecipe(prompts=2, size=3),
-        optimizer=OptimizerRecipe(kl=kl, grad_norm=1e9),
+        optimizer=PolicyOptimizer(kl=kl, grad_norm=1e9),
     )
 
 
 def step(
     checkpoints: Path, policy: FlowPolicy, batches: list[Transitions], kl: float
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """What `optimize` says, and the gradients it took its step by, which is one of length 0."""
-    parameters = lora_parameters(policy.transformer)
+    """What the step says, and the gradients that it was taken by; its length is 0."""
+    settings = recipe(checkpoints, policy.recipe.family, kl)
+    learner = Learner(settings, Accelerator(cpu=True, mixed_precision="no"), policy)
+    learner.optimizer = torch.optim.SGD(learner.parameters.values(), lr=0.0)
     rewards = torch.linspace(-1, 1, 6)
-    signal = Signal(VALID, rewards.double(), rewards * VALID, None, None)
-    values = optimize(
-        recipe(checkpoints, policy.recipe.family, kl),
-        Accelerator(cpu=True, mixed_precision="no"),
-        policy,
-        policy.transformer,
-        torch.optim.SGD(parameters.values(), lr=0.0),
-        batches,
-        range(6),
-        range(6),
-        signal,
-    )
-    return values, {name: parameter.grad.clone() for name, parameter in parameters.items()}
+    signal = Signal(VALID, rewards.double(), rewards * VALID)
+    rows = list(range(6))
+    values = learner.step(StepRows(rows, rows), batches, signal)
+    return values, {name: parameter.grad.clone() for name, parameter in learner.parameters.items()}
 
 
 def divergence(policy: FlowPolicy, untrained: FlowPolicy, batches: list[Transitions]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import toy
 
 from sdg.errors import SdgError
 from sdg.io.uri import Uri, model_location, named_function, parse_uri, read_prompts
@@ -112,3 +113,18 @@ def test_a_file_of_prompts_that_cannot_be_is_said(name: str) -> None:
         read_prompts(name)
     assert len(str(caught.value)) <= 300
     assert str(caught.value).isprintable()
+
+
+def test_prompts_come_from_lines_or_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.txt").write_text("a red cup\n\n  a hat \n")
+    assert read_prompts(str(tmp_path / "p.txt")) == ["a red cup", "a hat"]
+    monkeypatch.setattr(
+        toy, "some", lambda count, start="a": [f"{start} {i}" for i in range(count)], raising=False
+    )
+    assert read_prompts("python:toy.some?count=2&start=the") == ["the 0", "the 1"]
+    assert read_prompts("python:toy.some?count=2&start=--5") == ["--5 0", "--5 1"]
+    (tmp_path / "p.txt").write_bytes("\ufeffa red cup\n".encode())
+    assert read_prompts(str(tmp_path / "p.txt")) == ["a red cup"]
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(SdgError, match="holds no prompts"):
+        read_prompts(str(tmp_path / "empty.txt"))

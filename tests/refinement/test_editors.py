@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from sdg import Defect, Diagnosis
 from sdg.alignment.policies import load_policy
-from sdg.alignment.recipe import LoraRecipe, PolicyRecipe
+from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.lora import lora_parameters, save_lora
 from sdg.refinement import (
@@ -33,6 +33,7 @@ from sdg.refinement import (
     load_editor,
 )
 from sdg.refinement.masks import composite
+from sdg.sections import LoraRecipe
 
 DIAGNOSIS = Diagnosis((Defect((300, 300, 700, 700), "artifact", "a crack", 80),))
 

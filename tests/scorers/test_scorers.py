@@ -20,12 +20,11 @@ from PIL import Image
 from tiny_qwen3vl import tiny_model, tiny_processor
 from transformers import AutoProcessor, CLIPModel
 
-from sdg.alignment.recipe import ScorerRecipe
 from sdg.errors import SdgError
 from sdg.scorers import load_scorer
 from sdg.scorers.real import QUESTION, p_real
 from sdg.scorers.unified_reward import UnifiedReward, read_scores
-from sdg.scorers.weighted import ScaledScorer, WeightedSum, load_reward
+from sdg.scorers.weighted import ScaledScorer, ScorerRecipe, WeightedSum, load_reward
 from sdg.testbed.models.detector.build import new_tokenizer
 
 

@@ -19,10 +19,11 @@ from sdg import load_detector, parse_response
 from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, PromptProfile
 from sdg.recipes import parse_recipe
+from sdg.sections import LoraRecipe
 from sdg.training import evaluate
 from sdg.training.collate import JitterCollator, LengthGroupedSampler
 from sdg.training.dataset import Rows, read_rows, target, truths, unpack_truth
-from sdg.training.recipe import LoraRecipe, ModelRecipe, SftRecipe
+from sdg.training.recipe import ModelRecipe, SftRecipe
 from sdg.training.run import last_checkpoint, load_model, load_processor, lora_config, vision_encoder
 from sdg.training.sft import sft
 

@@ -5,13 +5,8 @@ A group is the K samples of one prompt. Samples that could not be scored stay ou
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
-
-Spread = Literal["location", "group"]
-"""Whose standard deviation divides a location's advantages: its own, or its group's over all locations."""
 
 
 def spatial_advantages(
@@ -19,7 +14,6 @@ def spatial_advantages(
     groups: Tensor,
     valid: Tensor | None = None,
     eps: float = 1e-6,
-    spread: Spread = "location",
 ) -> Tensor:
     """A_D = (R_D − mean)/(std + eps) at each location, over the samples of a group (SDG §4.2 eq. 5).
 
@@ -27,19 +21,11 @@ def spatial_advantages(
     default. The standard deviation is the sample one (n−1). Invalid rows may hold anything, also NaN;
     they are left out and get 0, and so does every row of a group with fewer than two valid rows. A
     location where all of a group agree gets exactly 0. Returns (B, H, W), the type of `maps`.
-
-    spread="location" is eq. 5: where no sample has a defect, the base reward alone is blown up to the size
-    of a defect's advantage elsewhere. spread="group" divides by the root mean square, over all locations,
-    of the group's standard deviations, so that locations keep their weight relative to each other.
     Raises ValueError for shapes that do not fit and for a valid row that is not finite.
     """
     if maps.ndim != 3:
         raise ValueError(f"Reward maps are (B, H, W), not {tuple(maps.shape)}.")
-    if spread not in get_args(Spread):
-        raise ValueError(f"A spread is taken per 'location' or per 'group', not {spread!r}.")
     deviation, std = group_deviations(maps, groups, valid)
-    if spread == "group":
-        std = std.square().mean((1, 2), keepdim=True).sqrt()
     return deviation.div_(std.add_(eps)).to(maps.dtype)
 
 

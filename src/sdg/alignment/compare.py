@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from sdg.alignment.figures import picture_grid
 from sdg.alignment.measures import MeasureJournal
 from sdg.alignment.monitors import Measures, measure_pictures
-from sdg.alignment.pictures import picture_grid
-from sdg.alignment.plan import Purpose, noise_seed
 from sdg.alignment.policies import FAMILIES, FlowPolicy, load_pipeline
 from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.rollout import Purpose, noise_seed
 from sdg.detectors import load_detector
 from sdg.errors import SdgError
 from sdg.evaluation.resampling import bootstrap_sums, interval

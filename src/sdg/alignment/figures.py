@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from sdg.alignment.rollout import Purpose, Sampler, gather_rows, group_rows, sde_steps
+from sdg.alignment.update import Signal, training_signal
 from sdg.defects import Diagnosis
-from sdg.images import draw_overlay
+from sdg.images import draw_overlay, save_image
 
 TILE = 256
 _STRIP = 22
+
+
+def draw_figure(sampler: Sampler, prompts: Sequence[str], rank: int, processes: int, path: Path) -> None:
+    """Groups of fixed prompts and noise, with what the method would learn from them, as one figure."""
+    recipe = sampler.recipe
+    rows = group_rows(recipe, prompts[: recipe.run.pictures], Purpose.FIGURE, 0)
+    own = range(rank, len(rows), processes)
+    drawn = sampler.draw([rows[index] for index in own], sde_steps(recipe, 0))
+    pairs = gather_rows(own, zip(drawn.pictures, drawn.scores(), strict=True), processes)
+    if rank:
+        return
+    pictures, scores = zip(*pairs, strict=True)
+    groups = torch.tensor([row.group for row in rows])
+    signal = training_signal(recipe, scores, groups, sampler.policy.grid)
+    shown = [index for index, row in enumerate(rows) if row.sample < 2]  # two samples a group
+    figure = signal_figure(
+        [pictures[index] for index in shown],
+        [scores[index].diagnosis for index in shown],
+        [_caption(rows[index].prompt, signal, index) for index in shown],
+        None if signal.maps is None else signal.maps[shown],
+        signal.advantages[shown],
+    )
+    save_image(figure, path)
 
 
 def signal_figure(
@@ -60,6 +87,12 @@ def picture_grid(columns: Sequence[tuple[str, Sequence[Image.Image]]], prompts: 
             tiles.append(tile)
         rows.append(_row(tiles, prompt))
     return _stack(rows)
+
+
+def _caption(prompt: str, signal: Signal, index: int) -> str:
+    reward, advantage = float(signal.rewards[index]), float(signal.advantages[index].mean())
+    scored = "" if signal.valid[index] else "   [not scored]"
+    return f"{prompt}   R {reward:.3f}   A {advantage:+.2f}{scored}"
 
 
 def _depth(maps: Tensor | None) -> float:

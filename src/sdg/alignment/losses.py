@@ -7,7 +7,6 @@ invalid rows take no part, neither in the value nor in the gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -50,20 +49,14 @@ def flow_grpo_loss(
     valid: Tensor | None = None,
     *,
     denominator: float | Tensor | None = None,
-    ratio: Literal["location", "image"] = "location",
 ) -> Tensor:
     """Flow-GRPO's loss: one advantage an image, `advantages` (B,); the rest as in `boxflow_loss`.
 
-    ratio="location" differs from BoxFlow-GRPO in the advantage only, and equals it exactly, value and
-    gradient, where the map is constant. ratio="image" takes one ratio an image, from the mean
-    log-probability over its locations, as Flow-GRPO was published; the gradients are then equal where
-    ρ = 1, at the first step after a roll-out.
+    It differs from BoxFlow-GRPO in the advantage only, and equals it exactly, value and gradient, where the
+    map is constant. As published it has one ratio an image, from the mean log-probability over locations,
+    whose gradient is the same where ρ = 1, at the first step after a roll-out.
     """
     _check_one_an_image(log_prob, advantages)
-    if ratio == "image":
-        log_prob, old_log_prob = log_prob.flatten(1).mean(1), old_log_prob.flatten(1).mean(1)
-    elif ratio != "location":
-        raise ValueError(f"A ratio is taken per 'location' or per 'image', not {ratio!r}.")
     constant = _like_map(advantages, log_prob)
     return boxflow_loss(log_prob, old_log_prob, constant, clip, valid, denominator=denominator)
 

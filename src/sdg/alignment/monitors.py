@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from accelerate.utils import gather_object
 from PIL import Image
 
-from sdg.alignment.plan import Purpose, noise_seed
 from sdg.alignment.policies import FlowPolicy
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
+from sdg.alignment.rollout import Purpose, gather_rows, noise_seed
 from sdg.defects import Diagnosis
 from sdg.detectors import load_detector
 from sdg.detectors.base import Detector
@@ -84,19 +83,27 @@ class Monitor:
         self.scorers |= {scorer.name: load_scaled(scorer, device) for scorer in recipe.monitor.scorers}
         self.judges |= {judge.name: load_detector(judge.uri) for judge in recipe.monitor.judges}
 
+    def due(self, epoch: int) -> bool:
+        """Whether the pictures are measured before this epoch, or after the last."""
+        return epoch % self.recipe.monitor.every == 0 or epoch == self.recipe.epochs
+
     def measure(self, policy: FlowPolicy, rank: int = 0, processes: int = 1) -> Measures:
         """Means over all held-out prompts, the same on every process; each draws its share of them."""
         own = range(rank, len(self.prompts), processes)
-        rows: list[tuple[int, Measures]] = []
+        rows: list[Measures] = []
         size = self.recipe.sampling.batch_size
         for start in range(0, len(own), size):
             part = own[start : start + size]
             prompts = [self.prompts[index] for index in part]
             seeds = [noise_seed(self.recipe.seed, Purpose.MONITOR, 0, index, 0) for index in part]
             pictures = policy.sample(prompts, seeds, steps=self.recipe.monitor.steps).pictures
-            rows += zip(part, measure_pictures(pictures, prompts, self.scorers, self.judges), strict=True)
-        gathered = gather_object(rows) if processes > 1 else rows
-        return mean_measures([row for _, row in sorted(gathered, key=lambda item: item[0])])
+            rows += measure_pictures(pictures, prompts, self.scorers, self.judges)
+        return mean_measures(gather_rows(own, rows, processes))
+
+
+def is_best(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe) -> bool:
+    """Whether the last entry is the best so far, by the measure that the recipe names."""
+    return recipe.best is not None and best_entry(history, recipe.best, recipe.goal) == len(history) - 1
 
 
 def best_entry(history: Sequence[Mapping[str, Any]], name: str, goal: Literal["min", "max"]) -> int | None:

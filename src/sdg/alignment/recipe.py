@@ -8,26 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sdg.scorers.weighted import ScorerRecipe
+from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_name, check_seed, positive
+
 Method = Literal["boxflow", "flow-grpo", "denseflow"]
-
-
-@dataclass(frozen=True)
-class LoraRecipe:
-    """The adapter that is trained."""
-
-    r: int = 64  # rank
-    alpha: int = 128  # the adapter is scaled by alpha ÷ r
-    # Names of the transformer's layers, or the ends of their names.
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    init: Literal["uniform", "orthonormal"] = "uniform"  # of the down projection; the up projection is 0
-    above: float = 0.0  # the noise level σ above which the adapter acts; below, the model is as it was
-
-    def __post_init__(self) -> None:
-        _positive(r=self.r, alpha=self.alpha)
-        if not 0 <= self.above < 1:
-            raise ValueError("above is a noise level from 0 to below 1.")
-        if not self.targets:
-            raise ValueError("targets names at least one layer.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +30,7 @@ class PolicyRecipe:
     lora: LoraRecipe = field(default_factory=LoraRecipe)
 
     def __post_init__(self) -> None:
-        _positive(
+        positive(
             height=self.height,
             width=self.width,
             max_sequence_length=self.max_sequence_length,
@@ -61,24 +45,17 @@ class SamplingRecipe:
     steps: int = 10  # sampling steps
     sde_steps: tuple[int, ...] = (1, 2, 3)  # those that may be stochastic
     sde_steps_per_epoch: int = 1  # how many of them are, drawn for each epoch
-    sde: Literal["flow-sde", "cps"] = "flow-sde"  # cps leaves no surplus noise, however few the steps
-    noise_level: float = 0.7  # of cps: the share of noise that is drawn anew, as an angle, at most 1
-    shared_start: bool = False  # a group's samples begin with one latent and differ by their SDE noise alone
-    mirrored: bool = False  # samples in pairs, whose second has the first's SDE noise with the other sign
+    noise_level: float = 0.7  # of stochastic steps; of cps the share of noise drawn anew, as an angle
     batch_size: int = 8  # pictures at a time on each process, in roll-out and training alike
 
     def __post_init__(self) -> None:
-        _positive(steps=self.steps, noise_level=self.noise_level, batch_size=self.batch_size)
+        positive(steps=self.steps, noise_level=self.noise_level, batch_size=self.batch_size)
         if len(set(self.sde_steps)) < len(self.sde_steps):
             raise ValueError("sde_steps names no step twice.")
         if any(not 0 <= step < self.steps for step in self.sde_steps):
             raise ValueError(
                 f"sde_steps lie between 0 and {self.steps - 1}, as there are {self.steps} steps."
             )
-        if self.sde == "cps" and self.noise_level > 1:
-            raise ValueError(f"noise_level is at most 1 with cps, not {self.noise_level}.")
-        if self.sde == "cps" and self.steps - 1 in self.sde_steps:
-            raise ValueError("sde_steps leave out the last step with cps, which has no noise there.")
         if not 1 <= self.sde_steps_per_epoch <= len(self.sde_steps):
             raise ValueError("sde_steps_per_epoch is at least 1 and at most the number of sde_steps.")
 
@@ -99,22 +76,9 @@ class GroupsRecipe:
     size: int = 8  # samples a group
 
     def __post_init__(self) -> None:
-        _positive(prompts=self.prompts)
+        positive(prompts=self.prompts)
         if self.size < 2:
             raise ValueError("size is at least 2: an advantage compares the samples of a group.")
-
-
-@dataclass(frozen=True)
-class ScorerRecipe:
-    """A scalar scorer."""
-
-    name: str  # under which it stands in logs and tables
-    uri: str  # as `sdg.scorers.load_scorer` reads it
-    scale: float = 1.0  # its values are multiplied by
-    weight: float = 1.0  # in the reward's sum
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -125,7 +89,7 @@ class JudgeRecipe:
     uri: str  # a detector's, or python:MODULE.FUNCTION of a picture and its prompt
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -136,9 +100,6 @@ class RewardRecipe:
     detector: str | None = None  # its URI, or python:MODULE.FUNCTION of a picture and its prompt
     c_artifact: float = 0.5  # α of artifacts is this times the group's spread of R
     c_misalignment: float = 0.05  # the same for misalignments
-    raster: Literal["touch", "truncate"] = "touch"  # cells that a box covers: all it touches, or truncated
-    reach: float | None = None  # null: eq. 4; else a share of the picture by which artifacts' boxes are wider
-    heat: Literal["artifact", "misalignment", "both"] = "artifact"  # which map masks in denseflow
     batch_size: int | None = None  # pictures scored at a time; null: as they are drawn, sampling.batch_size
     max_failed: float = 0.5  # a run stops when more than this share of an epoch could not be scored
 
@@ -147,52 +108,65 @@ class RewardRecipe:
             raise ValueError("scorers names at least one base reward.")
         if len({scorer.name for scorer in self.scorers}) < len(self.scorers):
             raise ValueError("scorers have different names.")
-        if self.reach is not None and not 0 <= self.reach <= 1:
-            raise ValueError(f"reach is a share of the picture, from 0 to 1, or null, not {self.reach}.")
-        if self.batch_size is not None:
-            _positive(batch_size=self.batch_size)
+        positive(batch_size=self.batch_size)
         if not 0 <= self.max_failed < 1:
             raise ValueError("max_failed is a share, at least 0 and below 1.")
 
 
-@dataclass(frozen=True)
-class OptimizerRecipe:
-    """AdamW on the adapter, and the clipped objective of SDG eq. 6."""
+@dataclass(frozen=True, kw_only=True)
+class PolicyOptimizer(OptimizerRecipe):
+    """The adapter's optimizer, and the clipped objective of SDG eq. 6."""
 
     steps: int = 500  # of the whole run
     steps_per_epoch: int = 2  # each on its share of whole groups
     learning_rate: float = 3e-4  # AdamW's
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # the last two fall to 0 over `steps`
+    schedule: Schedule = "constant"  # linear and cosine fall to 0 over `steps`
     weight_decay: float = 1e-4  # AdamW's
-    betas: tuple[float, ...] = (0.9, 0.999)  # AdamW's
-    epsilon: float = 1e-8  # AdamW's; far above the gradient's elements, AdamW is SGD with momentum
-    grad_norm: float = 1.0  # gradients are clipped to this norm
     clip: float = 1e-4  # range of the likelihood ratio around 1
     kl: float = 0.0  # weight of the divergence from the model before training
     advantage_eps: float = 1e-6  # added to the std that divides advantages
-    advantage_spread: Literal["location", "group"] = "location"  # whose std divides spatial advantages
     advantage_limit: float = 5.0  # of scalar advantages; spatial ones are not clamped
     ema_every: int = 4  # epochs between updates of the averaged adapter
     ema_decay: float = 0.9  # of the averaged adapter, at most
 
     def __post_init__(self) -> None:
-        _positive(
+        super().__post_init__()
+        positive(
             steps=self.steps,
             steps_per_epoch=self.steps_per_epoch,
-            learning_rate=self.learning_rate,
-            epsilon=self.epsilon,
-            grad_norm=self.grad_norm,
             clip=self.clip,
             advantage_eps=self.advantage_eps,
             advantage_limit=self.advantage_limit,
             ema_every=self.ema_every,
         )
-        if self.kl < 0 or self.weight_decay < 0:
-            raise ValueError("kl and weight_decay are not negative.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("betas are two numbers, at least 0 and below 1.")
+        if self.kl < 0:
+            raise ValueError("kl is not negative.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError("ema_decay is at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class FewStepRecipe:
+    """What the embedded generator's few-step experiment adds to the paper's algorithm (docs/alignment.md).
+
+    By default none of it acts.
+    """
+
+    sde: Literal["flow-sde", "cps"] = "flow-sde"  # cps leaves no surplus noise, however few the steps
+    shared_start: bool = False  # a group's samples begin with one latent and differ by their SDE noise alone
+    mirrored: bool = False  # samples in pairs, whose second has the first's SDE noise with the other sign
+    reach: float | None = None  # a share of the picture by which artifacts' boxes are wider than in eq. 4
+    advantage_spread: Literal["location", "group"] = "location"  # whose std divides spatial advantages
+    epsilon: float = 1e-8  # AdamW's; far above the gradient's elements, AdamW is SGD with momentum
+    lora_init: Literal["uniform", "orthonormal"] = "uniform"  # of the down projection; the other is 0
+    lora_above: float = 0.0  # the noise level σ above which the adapter acts; below, the model is as it was
+
+    def __post_init__(self) -> None:
+        positive(epsilon=self.epsilon)
+        if self.reach is not None and not 0 <= self.reach <= 1:
+            raise ValueError(f"reach is a share of the picture, from 0 to 1, or null, not {self.reach}.")
+        if not 0 <= self.lora_above < 1:
+            raise ValueError("lora_above is a noise level from 0 to below 1.")
 
 
 @dataclass(frozen=True)
@@ -210,7 +184,7 @@ class MonitorRecipe:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        _positive(every=self.every, prompts=self.prompts, steps=self.steps)
+        positive(every=self.every, prompts=self.prompts, steps=self.steps)
         names = [scorer.name for scorer in self.scorers] + [judge.name for judge in self.judges]
         if len(set(names)) < len(names):
             raise ValueError("scorers and judges have different names.")
@@ -229,18 +203,17 @@ class MonitorRecipe:
         return [s.name for s in self.scorers] + [f"{j.name}/{kind}" for j in self.judges for kind in kinds]
 
 
-@dataclass(frozen=True)
-class RunRecipe:
-    """How often a run saves, draws and reports."""
+@dataclass(frozen=True, kw_only=True)
+class PolicyRun(RunRecipe):
+    """How often a run saves and draws figures."""
 
     save_every: int = 10  # epochs between checkpoints
-    keep: int = 2  # newest checkpoints that stay
     pictures_every: int = 0  # epochs between figures; 0 draws none
     pictures: int = 4  # groups in a figure
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where log.jsonl's numbers go as well
 
     def __post_init__(self) -> None:
-        _positive(save_every=self.save_every, keep=self.keep, pictures=self.pictures)
+        super().__post_init__()
+        positive(save_every=self.save_every, pictures=self.pictures)
         if self.pictures_every < 0:
             raise ValueError("pictures_every is not negative.")
 
@@ -257,17 +230,16 @@ class AlignRecipe:
     precision: Literal["fp32", "bf16"] = "bf16"  # autocast
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
     groups: GroupsRecipe = field(default_factory=GroupsRecipe)
-    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    optimizer: PolicyOptimizer = field(default_factory=PolicyOptimizer)
     monitor: MonitorRecipe = field(default_factory=MonitorRecipe)
-    run: RunRecipe = field(default_factory=RunRecipe)
+    run: PolicyRun = field(default_factory=PolicyRun)
+    few_step: FewStepRecipe = field(default_factory=FewStepRecipe)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError("seed is not negative.")
+        check_seed(self.seed)
         if self.needs_detector and self.reward.detector is None:
             raise ValueError(f"reward.detector is missing, which method {self.method} needs.")
-        if self.sampling.mirrored and self.groups.size % 2:
-            raise ValueError(f"groups.size is even where sampling is mirrored, not {self.groups.size}.")
+        self._check_few_step()
         if self.groups.prompts % self.optimizer.steps_per_epoch:
             raise ValueError(
                 f"groups.prompts ({self.groups.prompts}) is a multiple of optimizer.steps_per_epoch "
@@ -275,6 +247,14 @@ class AlignRecipe:
             )
         if self.prompts.held_out is None and (self.monitor.measures() or self.run.pictures_every):
             raise ValueError("prompts.held_out is missing, which monitors and pictures need.")
+
+    def _check_few_step(self) -> None:
+        if self.few_step.mirrored and self.groups.size % 2:
+            raise ValueError(f"groups.size is even where few_step is mirrored, not {self.groups.size}.")
+        if self.few_step.sde == "cps" and self.sampling.noise_level > 1:
+            raise ValueError(f"sampling.noise_level is at most 1 with cps, not {self.sampling.noise_level}.")
+        if self.few_step.sde == "cps" and self.sampling.steps - 1 in self.sampling.sde_steps:
+            raise ValueError("sampling.sde_steps leave out the last step with cps, which has no noise there.")
 
     @property
     def needs_detector(self) -> bool:
@@ -286,13 +266,9 @@ class AlignRecipe:
         """Roll-outs until `optimizer.steps` steps are done; the last epoch's steps are all taken."""
         return -(-self.optimizer.steps // self.optimizer.steps_per_epoch)
 
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name} is above 0, not {value}.")
-
-
-def _check_name(name: str) -> None:
-    if not name or not name.replace("-", "").replace("_", "").isalnum():
-        raise ValueError(f"name is letters, digits, - and _, not {name!r}.")
+    @property
+    def free(self) -> tuple[str, ...]:
+        """What may differ when a run is resumed: how long, how often and what is watched, nothing trained."""
+        if self.optimizer.schedule in ("linear", "cosine"):  # which fall over all steps, so with their number
+            return "recipe.run", "recipe.monitor"
+        return "recipe.run", "recipe.monitor", "recipe.optimizer.steps"

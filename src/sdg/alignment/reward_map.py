@@ -4,10 +4,6 @@
 
 W_t is the importance, 0–1, of the worst defect of type t at a latent location. Many images are rasterised
 at once; a box touches every cell it overlaps, so that one thinner than a cell still counts.
-
-Beyond the paper there is a second W_t, with a reach. By eq. 4 a location gains where an object with a defect
-shrinks or moves away from it, as the box goes with the object, whatever comes of that elsewhere. With a reach
-each location answers for every defect that its own noise may have caused.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdg.alignment.advantages import group_deviations
-from sdg.defects import BOX_SCALE, Defect, DefectType
+from sdg.defects import Defect, DefectType
 from sdg.geometry import RasterMode, rasterize
 
 NO_IMPORTANCE: Final = 100
@@ -54,26 +50,28 @@ def spatial_rewards(
     alpha_artifact: float | Tensor,
     alpha_misalignment: float | Tensor,
     mode: RasterMode = "touch",
-    reach: float | None = None,
 ) -> Tensor:
     """`spatial_reward` of many images at once.
 
     defect_sets: B sets of defects, None where the detector failed; scalars: (B,); the alphas: numbers
-    or (B,), from `alphas`; reach: None for eq. 4, else as in `reach_weights`, whose W takes its place.
-    Returns (B, H, W) on the device of `scalars`. A row whose defects or whose scalar (NaN) are unknown is
-    NaN, so that it can never pass for a clean image.
+    or (B,), from `alphas`. Returns (B, H, W) on the device of `scalars`. A row whose defects or whose scalar
+    (NaN) are unknown is NaN, so that it can never pass for a clean image.
     """
-    if not isinstance(scalars, Tensor) or scalars.shape != (len(defect_sets),):
-        raise ValueError(f"{len(defect_sets)} images need as many scalar rewards in one tensor.")
+    weights = batch_defect_weights(defect_sets, grid, mode)
+    return penalized(scalars, weights, (alpha_artifact, alpha_misalignment))
+
+
+def penalized(
+    scalars: Tensor, weights: tuple[Tensor, Tensor], alpha: tuple[float | Tensor, float | Tensor]
+) -> Tensor:
+    """R − α_art·W_art − α_mis·W_mis at each location; scalars: (B,), weights: two (B, H, W)."""
+    if not isinstance(scalars, Tensor) or scalars.shape != (len(weights[0]),):
+        raise ValueError(f"{len(weights[0])} images need as many scalar rewards in one tensor.")
     if not scalars.is_floating_point():
         scalars = scalars.to(torch.get_default_dtype())
-    if reach is None:
-        weights = batch_defect_weights(defect_sets, grid, mode)
-    else:
-        weights = reach_weights(defect_sets, grid, reach, mode)
     artifact, misalignment = (weight.to(scalars) for weight in weights)
-    penalty = _per_image(alpha_artifact, scalars) * artifact
-    penalty += _per_image(alpha_misalignment, scalars) * misalignment
+    penalty = _per_image(alpha[0], scalars) * artifact
+    penalty += _per_image(alpha[1], scalars) * misalignment
     return scalars[:, None, None] - penalty
 
 
@@ -92,7 +90,7 @@ def batch_defect_weights(
     defect_sets: Sequence[Sequence[Defect] | None], grid: tuple[int, int], mode: RasterMode = "touch"
 ) -> tuple[Tensor, Tensor]:
     """W_art and W_mis of many images, each (B, H, W) float32 on the CPU; NaN where a set is None."""
-    table = _table(defect_sets)
+    table = defect_table(defect_sets)
     percent = np.zeros((2 * len(defect_sets), *grid), dtype=np.uint8)  # importance at each location
     if len(table):
         table = table[np.argsort(table[:, 0], kind="stable")]
@@ -104,35 +102,10 @@ def batch_defect_weights(
         for k in range(count.max()):
             now = turn == k
             percent[target[now]] = np.maximum(percent[target[now]], painted[now])
-    return _by_type(torch.from_numpy(percent) / 100, defect_sets)
+    return maps_by_type(torch.from_numpy(percent) / 100, defect_sets)
 
 
-def reach_weights(
-    defect_sets: Sequence[Sequence[Defect] | None],
-    grid: tuple[int, int],
-    reach: float,
-    mode: RasterMode = "touch",
-) -> tuple[Tensor, Tensor]:
-    """W_art and W_mis with a reach, each (B, H, W) float32 on the CPU; NaN where a set is None.
-
-    W_art is the sum of importance/100 of the artifacts whose boxes, wider by `reach` (a share of the
-    picture's width and height, 0–1) on every side, touch a cell; W_mis, everywhere alike, that of all
-    misalignments: what is missing may have been given up anywhere. A defect without an importance weighs 1.
-    """
-    if not 0 <= reach <= 1:
-        raise ValueError(f"A reach is a share of the picture, from 0 to 1, not {reach}.")
-    table = _table(defect_sets)
-    total = torch.zeros(2 * len(defect_sets), *grid)
-    if len(table):
-        wide = table[:, 2:] + np.array([-1, -1, 1, 1]) * round(reach * BOX_SCALE)
-        wide[table[:, 0] % 2 == 1] = (0, 0, BOX_SCALE, BOX_SCALE)
-        painted = torch.from_numpy(rasterize(wide.clip(0, BOX_SCALE), grid, mode))
-        weight = torch.from_numpy(table[:, 1]).float() / 100
-        total.index_add_(0, torch.from_numpy(table[:, 0]), painted * weight[:, None, None])
-    return _by_type(total, defect_sets)
-
-
-def _table(defect_sets: Sequence[Sequence[Defect] | None]) -> NDArray[np.int64]:
+def defect_table(defect_sets: Sequence[Sequence[Defect] | None]) -> NDArray[np.int64]:
     """One row a defect: its map, image·2 + (0 for an artifact, 1 for a misalignment), importance and box."""
     rows = [
         (
@@ -146,7 +119,7 @@ def _table(defect_sets: Sequence[Sequence[Defect] | None]) -> NDArray[np.int64]:
     return np.array(rows, np.int64).reshape(-1, 6)
 
 
-def _by_type(maps: Tensor, defect_sets: Sequence[Sequence[Defect] | None]) -> tuple[Tensor, Tensor]:
+def maps_by_type(maps: Tensor, defect_sets: Sequence[Sequence[Defect] | None]) -> tuple[Tensor, Tensor]:
     """Maps (2·B, H, W) as those of artifacts and of misalignments; NaN where nothing is known."""
     pairs = maps.unflatten(0, (len(defect_sets), 2))
     unknown = [image for image, defects in enumerate(defect_sets) if defects is None]

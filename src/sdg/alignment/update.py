@@ -1,16 +1,23 @@
-"""One optimizer step on recorded transitions, by any of the three objectives."""
+"""From an epoch's scores to optimizer steps: advantages (SDG §4.2 eq. 4, 5), then the objective (eq. 6).
+
+Advantages are over the whole epoch, on all processes alike; each process trains on its share of the rows.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor
 
+from sdg.alignment.advantages import scalar_advantages, spatial_advantages
+from sdg.alignment.few_step import group_spread_advantages, reach_weights
+from sdg.alignment.heat import heat_maps
 from sdg.alignment.losses import (
     boxflow_loss,
     denseflow_loss,
@@ -20,94 +27,208 @@ from sdg.alignment.losses import (
     step_kl,
 )
 from sdg.alignment.policies import FlowPolicy, Transitions
-from sdg.alignment.recipe import AlignRecipe, OptimizerRecipe
-from sdg.alignment.signals import Signal
+from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.reward_map import alphas, penalized, spatial_rewards
+from sdg.alignment.rollout import Rollouts, Score, StepRows
+from sdg.defects import Defect
 from sdg.errors import SdgError
-from sdg.models.lora import lora_parameters
+from sdg.models.lora import Ema, lora_parameters
+from sdg.runs.checkpoint import optimizer_tensors, restore_optimizer
+
+# --- advantages ----------------------------------------------------------------------------------------
 
 
-def adapter_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerRecipe) -> torch.optim.AdamW:
-    """The recipe's AdamW on an adapter's parameters."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(settings.betas[0], settings.betas[1]),
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
+@dataclass(frozen=True)
+class Signal:
+    """What the objective of N samples needs, rows as in the scores given."""
+
+    valid: Tensor  # (N,) bool: scored, as far as the method needs it
+    rewards: Tensor  # (N,) float64, NaN where missing
+    advantages: Tensor  # (N, H, W) for boxflow, else (N,); 0 in invalid rows
+    maps: Tensor | None = None  # (N, H, W) spatial rewards R_D, for boxflow
+    heat: Tensor | None = None  # (N, H, W), for denseflow; 0 in invalid rows
 
 
-def optimize(
-    recipe: AlignRecipe,
-    accelerator: Accelerator,
-    policy: FlowPolicy,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    batches: Sequence[Transitions],
-    indices: Sequence[int],
-    everyone: Sequence[int],
-    signal: Signal,
-) -> dict[str, float]:
-    """One optimizer step on this process's `batches`, whose rows are `indices` of the epoch.
+def training_signal(
+    recipe: AlignRecipe, scores: Sequence[Score], groups: Tensor, grid: tuple[int, int]
+) -> Signal:
+    """Advantages by one of the three methods; groups: (N,) integer ids of the samples' prompts."""
+    reward, few = recipe.reward, recipe.few_step
+    eps, limit = recipe.optimizer.advantage_eps, recipe.optimizer.advantage_limit
+    rewards = torch.tensor([torch.nan if s.reward is None else s.reward for s in scores], dtype=torch.float64)
+    valid = rewards.isfinite()
+    if recipe.method == "flow-grpo":
+        return Signal(valid, rewards, scalar_advantages(rewards, groups, valid, eps, limit).float())
 
-    everyone: the rows of all processes in this step; the loss is the mean over the valid ones. Returns
-    loss, grad_norm, clip_fraction, approx_kl (from the policy that drew), ratio_error (largest |ρ − 1|) and,
-    where the recipe has that term, kl (from the model before training), the same on every process.
-    """
-    settings = recipe.optimizer
-    valid_rows = int(signal.valid[list(everyone)].sum())
-    if valid_rows == 0:  # nothing was scored: no step, on any process
-        return dict.fromkeys(("loss", "grad_norm", "clip_fraction", "approx_kl", "ratio_error"), 0.0)
-    trained = len(batches[0].x)  # stochastic steps a sample
-    denominator = valid_rows * trained / accelerator.num_processes  # gradients are averaged over processes
-    sums = torch.zeros(5, dtype=torch.float64)  # loss, then over (valid row, step): count, clipped, both KLs
-    ratio_error = 0.0
-    parameters = list(lora_parameters(policy.transformer).values())
-    optimizer.zero_grad(set_to_none=True)
-    size = recipe.sampling.batch_size
-    for number, batch in enumerate(batches):
-        chosen = torch.tensor(list(indices[number * size : (number + 1) * size]))
-        valid = signal.valid[chosen].to(policy.device)
-        advantages = signal.advantages[chosen].to(policy.device)
-        heat = None if signal.heat is None else signal.heat[chosen].to(policy.device)
-        for step in range(trained):
-            final = number == len(batches) - 1 and step == trained - 1
-            old = batch.old_log_prob[step]
-            with nullcontext() if final else accelerator.no_sync(model):
-                scored = policy.score(batch, step, model)
-                new, clip = scored.log_prob, settings.clip
-                if recipe.method == "boxflow":
-                    loss = boxflow_loss(new, old, advantages, clip, valid, denominator=denominator)
-                elif recipe.method == "flow-grpo":
-                    loss = flow_grpo_loss(new, old, advantages, clip, valid, denominator=denominator)
-                else:
-                    assert heat is not None
-                    loss = denseflow_loss(new, old, advantages, heat, clip, valid, denominator=denominator)
-                if settings.kl > 0:
-                    with torch.no_grad(), policy.reference():
-                        reference = policy.score(batch, step).mean
-                    kl = step_kl(scored.mean, reference, scored.std, policy.channel_dim)
-                    loss = loss + settings.kl * mean_over_valid(kl, valid, denominator=denominator)
-                    sums[4] += float(mean_over_valid(kl.detach(), valid)) * int(valid.sum())
-                accelerator.backward(loss)
-            stats = ratio_stats(new.detach(), old, clip, valid)
-            if stats.rows:
-                ratio_error = max(ratio_error, abs(stats.ratio_max - 1), abs(stats.ratio_min - 1))
-                sums[1:4] += torch.tensor([1.0, stats.clip_fraction, stats.approx_kl]) * stats.rows
-            sums[0] += float(loss.detach()) / accelerator.num_processes
-    grad_norm = accelerator.clip_grad_norm_(parameters, settings.grad_norm)
-    optimizer.step()
-    total = accelerator.reduce(sums.to(policy.device), "sum").cpu()
-    worst = accelerator.gather(torch.tensor([ratio_error], device=policy.device)).max()
-    values = {
-        "loss": float(total[0]),
-        "grad_norm": float(grad_norm),
-        "clip_fraction": float(total[2] / total[1]),
-        "approx_kl": float(total[3] / total[1]),
-        "ratio_error": float(worst),
+    valid &= torch.tensor([score.diagnosis is not None for score in scores])
+    defects: list[Sequence[Defect] | None] = [
+        None if score.diagnosis is None else score.diagnosis.defects for score in scores
+    ]
+    if recipe.method == "denseflow":
+        heat = heat_maps(defects, grid)
+        heat[~valid] = 0.0
+        advantages = scalar_advantages(rewards, groups, valid, eps, limit)
+        return Signal(valid, rewards, advantages.float(), heat=heat)
+
+    weights = alphas(rewards, groups, valid, reward.c_artifact, reward.c_misalignment)
+    if few.reach is None:
+        maps = spatial_rewards(defects, rewards, grid, *weights)
+    else:
+        maps = penalized(rewards, reach_weights(defects, grid, few.reach), weights)
+    spread = spatial_advantages if few.advantage_spread == "location" else group_spread_advantages
+    return Signal(valid, rewards, spread(maps, groups, valid, eps).float(), maps.float())
+
+
+def epoch_values(signal: Signal, scores: Sequence[Score]) -> dict[str, float | int | None]:
+    """What an epoch's scores were like, for the log."""
+    known = signal.rewards[signal.rewards.isfinite()]
+    found = [score.diagnosis for score in scores if score.diagnosis is not None]
+    defects = [defect for diagnosis in found for defect in diagnosis.defects]
+    return {
+        "reward": float(known.mean()) if len(known) else None,
+        "reward_std": float(known.std()) if len(known) > 1 else None,
+        "defects": len(defects) / len(found) if found else None,
+        "without_importance": sum(defect.importance is None for defect in defects),  # weigh as 100
+        "valid": int(signal.valid.sum()),
+        "samples": len(scores),
+        "failed_reward": sum(score.reward is None for score in scores),
+        "failed_detector": sum(score.diagnosis is None for score in scores) if found else 0,
     }
-    if settings.kl > 0:
-        values["kl"] = float(total[4] / total[1])
-    if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-        raise SdgError("The loss or its gradient is no longer a number; lower optimizer.learning_rate.")
-    return values
+
+
+# --- optimizer steps -----------------------------------------------------------------------------------
+
+
+class Learner:
+    """A policy that is trained: its adapter, the adapter's average, the optimizer, its learning rate."""
+
+    def __init__(self, recipe: AlignRecipe, accelerator: Accelerator, policy: FlowPolicy) -> None:
+        self.recipe, self.accelerator, self.policy = recipe, accelerator, policy
+        self.parameters = lora_parameters(policy.transformer)
+        self.model = accelerator.prepare_model(policy.transformer)
+        settings = recipe.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=settings.learning_rate,
+            betas=(settings.betas[0], settings.betas[1]),
+            eps=recipe.few_step.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+        self.ema = Ema(self.parameters, settings.ema_decay)
+        self._schedule(done=0)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that another learner needs to go on from here, but for the number of epochs."""
+        state = {f"lora.{name}": parameter.detach() for name, parameter in self.parameters.items()}
+        state |= {f"ema.{name}": value for name, value in self.ema.average.items()}
+        return state | optimizer_tensors(self.optimizer)
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Go on from the `state` after so many epochs."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"lora.{name}"])
+            self.ema.average[name].copy_(tensors[f"ema.{name}"])
+        restore_optimizer(self.optimizer, tensors)
+        self._schedule(done=epoch * self.recipe.optimizer.steps_per_epoch)
+
+    def learn(self, epoch: int, steps: Sequence[StepRows], drawn: Rollouts, signal: Signal) -> dict[str, Any]:
+        """An epoch's optimizer steps, each on its own groups; what they were like, for the log."""
+        values: dict[str, Any] = {"learning_rate": self.schedule.get_last_lr()[0]}
+        losses: list[float] = []
+        batches = len(drawn.transitions) // len(steps)
+        for number, rows in enumerate(steps):
+            outcome = self.step(rows, drawn.transitions[number * batches : (number + 1) * batches], signal)
+            self.schedule.step()
+            losses.append(outcome.pop("loss"))
+            values.setdefault("first_ratio_error", outcome["ratio_error"])
+            values |= outcome
+        settings = self.recipe.optimizer
+        if (epoch + 1) % settings.ema_every == 0:
+            self.ema.update((epoch + 1) // settings.ema_every - 1)
+        return values | {"loss": losses}
+
+    def step(self, rows: StepRows, batches: Sequence[Transitions], signal: Signal) -> dict[str, float]:
+        """One optimizer step on this process's batches; the loss is the mean over all valid rows of the step.
+
+        Returns loss, grad_norm, clip_fraction, approx_kl (from the policy that drew), ratio_error (largest
+        |ρ − 1|) and, where the recipe has that term, kl (from the model before training), the same on every
+        process.
+        """
+        settings, accelerator, policy = self.recipe.optimizer, self.accelerator, self.policy
+        valid_rows = int(signal.valid[rows.everyone].sum())
+        if valid_rows == 0:  # nothing was scored: no step, on any process
+            return dict.fromkeys(("loss", "grad_norm", "clip_fraction", "approx_kl", "ratio_error"), 0.0)
+        trained = len(batches[0].x)  # stochastic steps a sample
+        denominator = (
+            valid_rows * trained / accelerator.num_processes
+        )  # gradients are averaged over processes
+        sums = torch.zeros(5, dtype=torch.float64)  # loss; of (valid row, step): count, clipped, KLs
+        ratio_error, size = 0.0, self.recipe.sampling.batch_size
+        self.optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(batches):
+            chosen = rows.own[number * size : (number + 1) * size]
+            valid = signal.valid[chosen].to(policy.device)
+            for at in range(trained):
+                final = number == len(batches) - 1 and at == trained - 1
+                with nullcontext() if final else accelerator.no_sync(self.model):
+                    scored = policy.score(batch, at, self.model)
+                    new, old = scored.log_prob, batch.old_log_prob[at]
+                    loss = self._loss(new, old, signal, chosen, denominator)
+                    if settings.kl > 0:
+                        with torch.no_grad(), policy.reference():
+                            reference = policy.score(batch, at).mean
+                        kl = step_kl(scored.mean, reference, scored.std, policy.channel_dim)
+                        loss = loss + settings.kl * mean_over_valid(kl, valid, denominator=denominator)
+                        sums[4] += float(mean_over_valid(kl.detach(), valid)) * int(valid.sum())
+                    accelerator.backward(loss)
+                stats = ratio_stats(new.detach(), old, settings.clip, valid)
+                if stats.rows:
+                    ratio_error = max(ratio_error, abs(stats.ratio_max - 1), abs(stats.ratio_min - 1))
+                    sums[1:4] += torch.tensor([1.0, stats.clip_fraction, stats.approx_kl]) * stats.rows
+                sums[0] += float(loss.detach()) / accelerator.num_processes
+        grad_norm = accelerator.clip_grad_norm_(list(self.parameters.values()), settings.grad_norm)
+        self.optimizer.step()
+        total = accelerator.reduce(sums.to(policy.device), "sum").cpu()
+        worst = accelerator.gather(torch.tensor([ratio_error], device=policy.device)).max()
+        values = {
+            "loss": float(total[0]),
+            "grad_norm": float(grad_norm),
+            "clip_fraction": float(total[2] / total[1]),
+            "approx_kl": float(total[3] / total[1]),
+            "ratio_error": float(worst),
+        }
+        if settings.kl > 0:
+            values["kl"] = float(total[4] / total[1])
+        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+            raise SdgError("The loss or its gradient is no longer a number; lower optimizer.learning_rate.")
+        return values
+
+    def _loss(
+        self, new: Tensor, old: Tensor, signal: Signal, rows: Sequence[int], denominator: float
+    ) -> Tensor:
+        """The method's objective on a batch, whose rows of the epoch are `rows`."""
+        valid, advantages = (values[rows].to(new.device) for values in (signal.valid, signal.advantages))
+        clip = self.recipe.optimizer.clip
+        if self.recipe.method == "boxflow":
+            return boxflow_loss(new, old, advantages, clip, valid, denominator=denominator)
+        if self.recipe.method == "flow-grpo":
+            return flow_grpo_loss(new, old, advantages, clip, valid, denominator=denominator)
+        assert signal.heat is not None
+        heat = signal.heat[rows].to(new.device)
+        return denseflow_loss(new, old, advantages, heat, clip, valid, denominator=denominator)
+
+    def _schedule(self, done: int) -> None:
+        """The learning rate's course, from after `done` steps on."""
+        from diffusers.optimization import get_scheduler
+
+        settings = self.recipe.optimizer
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = settings.learning_rate  # what a schedule that does not begin at 0 asks for
+        self.schedule = get_scheduler(
+            settings.schedule,
+            self.optimizer,
+            num_warmup_steps=0,
+            num_training_steps=self.recipe.epochs * settings.steps_per_epoch,
+            last_epoch=done - 1,
+        )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sdg.alignment.recipe import LoraRecipe
 from sdg.errors import SdgError, first_line, loading_errors
+from sdg.sections import LoraRecipe
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """The name by which `pipeline.load_lora_weights(folder)` finds an adapter."""
@@ -22,34 +22,53 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 _ABOVE = "sdg_above"
 """Where a file's metadata say above which noise level its adapter acts."""
 
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""The layers that an adapter trains where a recipe names none: those of attention."""
+
 _TIMESTEPS = {"FluxTransformer2DModel": 1.0, "SD3Transformer2DModel": 1000.0}
 """Transformer -> the timestep it is called with at σ = 1."""
 
 
-def add_lora(transformer: Any, recipe: LoraRecipe, seed: int) -> None:
+def matching_layers(layers: Iterable[str], target: str, key: str) -> list[str]:
+    """Those of a model's linear layers whose name is `target` or ends in it.
+
+    Raises SdgError where there is none; `key`: where the recipe names the target.
+    """
+    found = [layer for layer in layers if layer == target or layer.endswith(f".{target}")]
+    if not found:
+        raise SdgError(
+            f"{key} names {target}, but no linear layer that can be trained is called so; take it out or "
+            "correct it."
+        )
+    return found
+
+
+def add_lora(
+    transformer: Any,
+    lora: LoraRecipe,
+    seed: int,
+    *,
+    init: Literal["uniform", "orthonormal"] = "uniform",
+    above: float = 0.0,
+) -> None:
     """Add a PEFT LoRA in float32 to a diffusers transformer; it changes nothing until it is trained.
 
-    It acts at noise levels above `recipe.above`, see `limit_adapter`.
+    init: of the down projection. above: the noise level from which on it acts, see `limit_adapter`.
     Raises SdgError for a target the model has no layer for.
     """
     from peft import LoraConfig
 
+    targets = list(lora.targets or ATTENTION)
     layers = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
-    for target in recipe.targets:
-        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
-            raise SdgError(
-                f"policy.lora.targets names {target}, of which this {type(transformer).__name__} has no "
-                "linear layer; take it out or correct it."
-            )
+    for target in targets:
+        matching_layers(layers, target, "policy.lora.targets")
     torch.manual_seed(seed)  # the same first weights on every process
-    transformer.add_adapter(
-        LoraConfig(r=recipe.r, lora_alpha=recipe.alpha, target_modules=list(recipe.targets))
-    )
+    transformer.add_adapter(LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets))
     for name, parameter in lora_parameters(transformer).items():
         parameter.data = parameter.data.float()
-        if recipe.init == "orthonormal" and ".lora_A." in name:
+        if init == "orthonormal" and ".lora_A." in name:
             nn.init.orthogonal_(parameter)
-    limit_adapter(transformer, recipe.above)
+    limit_adapter(transformer, above)
 
 
 def limit_adapter(transformer: Any, above: float) -> None:
@@ -108,8 +127,8 @@ def save_lora(policy: Any, folder: Path) -> Path:
             transformer_lora_layers={k: v.detach().cpu().contiguous() for k, v in layers.items()},
             **_collate_lora_metadata({"transformer": policy.transformer}),
         )
-        if policy.recipe.lora.above > 0:
-            _note(Path(temporary) / WEIGHTS, {_ABOVE: str(policy.recipe.lora.above)})
+        if policy.adapter_above > 0:
+            _note(Path(temporary) / WEIGHTS, {_ABOVE: str(policy.adapter_above)})
         return (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
 
 

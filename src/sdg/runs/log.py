@@ -13,8 +13,6 @@ from rich.console import Console
 from sdg.errors import SdgError
 
 NAME: Final = "log.jsonl"
-# What may differ when a run is resumed: how long, how often and what is watched, not what is trained.
-FREE: Final = ("run", "monitor", "optimizer.steps")
 
 
 class RunLog:
@@ -84,7 +82,7 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = FREE) -> None:
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str]) -> None:
     """Raise SdgError where a run would be resumed with another recipe, naming what differs.
 
     free: dotted names of what may differ, all below them included.

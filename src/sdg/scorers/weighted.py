@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from PIL import Image
 
 from sdg.scorers import Scorer, Scores, load_scorer
+from sdg.sections import check_name
 
 
-class ScorerSettings(Protocol):
-    """What a recipe says of a scorer: its URI, what its values are multiplied by, and its weight in a sum."""
+@dataclass(frozen=True)
+class ScorerRecipe:
+    """A scalar scorer, as `sdg.scorers.load_scorer` reads its URI; values are times `scale`."""
 
-    @property
-    def uri(self) -> str: ...
-    @property
-    def scale(self) -> float: ...
-    @property
-    def weight(self) -> float: ...
+    name: str
+    uri: str
+    scale: float = 1.0
+    weight: float = 1.0  # in the reward's sum
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
 
 
 class ScaledScorer:
@@ -54,11 +57,11 @@ class WeightedSum:
         return totals
 
 
-def load_scaled(recipe: ScorerSettings, device: str = "cpu") -> ScaledScorer:
+def load_scaled(recipe: ScorerRecipe, device: str = "cpu") -> ScaledScorer:
     """One scorer of a recipe, on its own scale."""
     return ScaledScorer(load_scorer(recipe.uri, device), recipe.scale)
 
 
-def load_reward(recipes: Sequence[ScorerSettings], device: str = "cpu") -> WeightedSum:
+def load_reward(recipes: Sequence[ScorerRecipe], device: str = "cpu") -> WeightedSum:
     """The weighted sum of a recipe's scorers."""
     return WeightedSum([(load_scaled(recipe, device), recipe.weight) for recipe in recipes])

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sdg.defects import DefectType
 from sdg.prompting import ImageLimits, PromptProfile
+from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_seed, positive
 
 SELECTABLE: Final = tuple(
     f"{prefix}{name}"
@@ -18,21 +19,6 @@ SELECTABLE: Final = tuple(
     for name in ("BoxF1@0.1", "BoxF1@0.5", "DetTypeF1")
 )
 """Metrics that may choose the best checkpoint; without a type's name it is the mean over both types."""
-
-
-@dataclass(frozen=True)
-class LoraRecipe:
-    """Adapters in place of full training."""
-
-    r: int = 64  # rank
-    alpha: int = 128  # adapters are scaled by alpha ÷ r
-    # Ends of the names of layers.
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-    def __post_init__(self) -> None:
-        _positive(r=self.r, alpha=self.alpha)
-        if not self.targets:
-            raise ValueError("targets names at least one layer.")
 
 
 @dataclass(frozen=True)
@@ -62,41 +48,32 @@ class DataRecipe:
     workers: int = 1  # processes that decode and tokenise
 
     def __post_init__(self) -> None:
-        _positive(max_length=self.max_length, limit=self.limit, validation_limit=self.validation_limit)
+        positive(max_length=self.max_length, limit=self.limit, validation_limit=self.validation_limit)
         if self.jitter < 0 or self.workers < 0:
             raise ValueError("jitter and workers are not negative.")
 
 
-@dataclass(frozen=True)
-class OptimizerRecipe:
-    """AdamW with a warm-up; one step sees batch_size × accumulate × processes samples."""
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptimizer(OptimizerRecipe):
+    """The optimizer with a warm-up; one step sees batch_size × accumulate × processes samples."""
 
-    learning_rate: float  # the highest, after the warm-up
+    schedule: Schedule = "cosine"  # after the warm-up
+    warmup: float = 0.05  # share of the steps
     epochs: float = 3.0  # passes over the rows
     max_steps: int | None = None  # in place of epochs
     batch_size: int = 1  # samples on each process
     accumulate: int = 1  # batches whose gradients make one step
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"  # after the warm-up
-    warmup: float = 0.05  # share of the steps
-    weight_decay: float = 0.0  # AdamW's
-    betas: tuple[float, ...] = (0.9, 0.999)  # AdamW's
-    grad_norm: float = 1.0  # gradients are clipped to this norm
 
     def __post_init__(self) -> None:
-        _positive(
-            learning_rate=self.learning_rate,
+        super().__post_init__()
+        positive(
             epochs=self.epochs,
             max_steps=self.max_steps,
             batch_size=self.batch_size,
             accumulate=self.accumulate,
-            grad_norm=self.grad_norm,
         )
         if not 0 <= self.warmup < 1:
             raise ValueError("warmup is a share of the steps, at least 0 and below 1.")
-        if self.weight_decay < 0:
-            raise ValueError("weight_decay is not negative.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("betas are two numbers, at least 0 and below 1.")
 
 
 @dataclass(frozen=True)
@@ -110,24 +87,23 @@ class EvaluationRecipe:
     embedder: str | None = None  # a name `sdg.embeddings.load_embedder` knows; null leaves DescCos out
 
     def __post_init__(self) -> None:
-        _positive(every=self.every, batch_size=self.batch_size)
+        positive(every=self.every, batch_size=self.batch_size)
         if self.best not in SELECTABLE:
             raise ValueError(f"best is one of {', '.join(SELECTABLE)}, not {self.best!r}.")
 
 
-@dataclass(frozen=True)
-class RunRecipe:
-    """Where and how a run computes, and what it keeps."""
+@dataclass(frozen=True, kw_only=True)
+class DetectorRun(RunRecipe):
+    """Where and how a detector is trained."""
 
     device: Literal["auto", "cpu"] = "auto"  # auto: a GPU if there is one
     precision: Literal["bf16", "fp32"] = "bf16"  # autocast
     deepspeed: Path | None = None  # DeepSpeed's configuration (JSON)
-    keep: int = 2  # newest checkpoints beside the best one
     log_every: int = 10  # steps
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where log.jsonl's numbers go as well
 
     def __post_init__(self) -> None:
-        _positive(keep=self.keep, log_every=self.log_every)
+        super().__post_init__()
+        positive(log_every=self.log_every)
 
 
 @dataclass(frozen=True)
@@ -136,15 +112,15 @@ class SftRecipe:
 
     model: ModelRecipe
     data: DataRecipe
-    optimizer: OptimizerRecipe
+    optimizer: DetectorOptimizer
     # How the model is asked and what it answers, or a profile's path; null takes the checkpoint's own.
     profile: PromptProfile | Path | None = field(default_factory=PromptProfile)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
-    run: RunRecipe = field(default_factory=RunRecipe)
+    run: DetectorRun = field(default_factory=DetectorRun)
     seed: int = 0  # of the order of rows and the jitter
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -159,7 +135,7 @@ class RolloutRecipe:
     vllm_memory: float = 0.3  # share of a GPU's memory
 
     def __post_init__(self) -> None:
-        _positive(temperature=self.temperature, max_tokens=self.max_tokens)
+        positive(temperature=self.temperature, max_tokens=self.max_tokens)
         if self.group < 2:
             raise ValueError("group is at least 2: an advantage compares the completions of a group.")
         if not 0 < self.top_p <= 1 or not 0 < self.vllm_memory < 1:
@@ -176,7 +152,7 @@ class GuardsRecipe:
     patience: int = 5  # log entries in a row
 
     def __post_init__(self) -> None:
-        _positive(patience=self.patience)
+        positive(patience=self.patience)
         if not 0 < self.malformed <= 1:
             raise ValueError("malformed is a share, above 0 and at most 1.")
         if self.spread < 0:
@@ -191,7 +167,7 @@ class GrpoRecipe:
 
     model: ModelRecipe
     data: DataRecipe
-    optimizer: OptimizerRecipe
+    optimizer: DetectorOptimizer
     profile: PromptProfile | Path | None = None  # null takes the checkpoint's own
     image: ImageLimits | None = None  # in place of all limits that the profile has; its wording stays
     rollout: RolloutRecipe = field(default_factory=RolloutRecipe)
@@ -200,25 +176,14 @@ class GrpoRecipe:
     clip: float = 0.2  # of the likelihood ratio, which is 1 here, one step to a roll-out
     guards: GuardsRecipe = field(default_factory=GuardsRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
-    run: RunRecipe = field(default_factory=RunRecipe)
+    run: DetectorRun = field(default_factory=DetectorRun)
     seed: int = 0  # of the order of rows and the roll-outs
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
-        _positive(clip=self.clip)
+        check_seed(self.seed)
+        positive(clip=self.clip)
         if self.beta < 0:
             raise ValueError("beta is not negative.")
 
 
 Recipe = SftRecipe | GrpoRecipe
-
-
-def _positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} is above 0, not {value}.")
-
-
-def _check_seed(seed: Any) -> None:
-    if seed < 0:
-        raise ValueError("seed is not negative.")

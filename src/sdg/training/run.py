@@ -36,6 +36,7 @@ from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.files import atomic_writer, write_text
 from sdg.io.jsonl import dump_object
 from sdg.io.uri import require_place
+from sdg.models.lora import matching_layers
 from sdg.models.vlm import rope_not_interleaved
 from sdg.prompting import PromptProfile
 from sdg.prompting.chat import checkpoint_profile
@@ -47,6 +48,8 @@ from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
 MANIFEST: Final = "manifest.json"
 LOG: Final = "log.jsonl"
 FINAL: Final = "final"
+LANGUAGE: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The layers that adapters train where a recipe names none: attention's and the MLP's."""
 _PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "vllm")
 
 
@@ -129,16 +132,11 @@ def lora_config(recipe: ModelRecipe, model: PreTrainedModel) -> LoraConfig | Non
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module not in frozen
     ]
-    chosen = []
-    for target in recipe.lora.targets:
-        found = [name for name in linear if name == target or name.endswith(f".{target}")]
-        if not found:
-            raise SdgError(
-                f"model.lora.targets names {target!r}, but no trainable linear layer is called so."
-            )
-        chosen += found
+    chosen = set()
+    for target in recipe.lora.targets or LANGUAGE:
+        chosen |= set(matching_layers(linear, target, "model.lora.targets"))
     return LoraConfig(
-        r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules=sorted(set(chosen)), lora_dropout=0.0
+        r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules=sorted(chosen), lora_dropout=0.0
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from sdg.alignment.policies.base import FlowPolicy, Rollout, Transitions
 from sdg.alignment.policies.flux import FluxPolicy
 from sdg.alignment.policies.sd3 import Sd3Policy
-from sdg.alignment.recipe import PolicyRecipe
+from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.uri import model_location
 from sdg.models.lora import add_lora
@@ -41,15 +41,20 @@ def load_pipeline(recipe: PolicyRecipe) -> Any:
 
 
 def load_policy(
-    recipe: PolicyRecipe, device: torch.device | str = "cpu", precision: str = "fp32", seed: int = 0
+    recipe: PolicyRecipe,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    seed: int = 0,
+    few_step: FewStepRecipe | None = None,
 ) -> FlowPolicy:
     """A generator with a fresh adapter, which changes nothing until it is trained.
 
     precision: "bf16" (autocast) or "fp32". Raises SdgError where checkpoint and recipe do not fit.
     """
+    few = few_step or FewStepRecipe()
     pipeline = load_pipeline(recipe)
-    add_lora(pipeline.transformer, recipe.lora, seed)
+    add_lora(pipeline.transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above)
     if recipe.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
     pipeline.to(device)
-    return FAMILIES[recipe.family](pipeline, recipe, precision)
+    return FAMILIES[recipe.family](pipeline, recipe, precision, few.lora_above)

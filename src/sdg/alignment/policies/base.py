@@ -65,8 +65,12 @@ class FlowPolicy(ABC):
     channel_dim: int
     """Where a location's channels are in this family's latents."""
 
-    def __init__(self, pipeline: Any, recipe: PolicyRecipe, precision: str = "fp32") -> None:
+    def __init__(
+        self, pipeline: Any, recipe: PolicyRecipe, precision: str = "fp32", adapter_above: float = 0.0
+    ) -> None:
+        """adapter_above: the noise level above which the adapter acts, for its file to say."""
         self.pipeline, self.recipe, self.precision = pipeline, recipe, precision
+        self.adapter_above = adapter_above
         self.transformer = pipeline.transformer
         pipeline.vae.to(memory_format=torch.channels_last)  # decodes in about three quarters of the time
         self.device = torch.device(pipeline.device)

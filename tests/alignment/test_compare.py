@@ -1,0 +1,53 @@
+"""The table of a comparison, by worked numbers, and its intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sdg.alignment.compare import parse_adapters, tabulate
+from sdg.errors import SdgError
+
+
+def test_changes_are_relative_to_base_and_averaged_over_scorers() -> None:
+    base = [{"a": 10.0, "b": -2.0, "d": 3.0}, {"a": 20.0, "b": -2.0, "d": 1.0}]
+    other = [{"a": 12.0, "b": -1.0, "d": None}, {"a": 21.0, "b": -1.0, "d": 1.0}]
+    result = tabulate({"base": base, "x": other}, ["a", "b"], bootstrap=200)
+    cells = result.cells["x"]
+    assert cells["a"].mean == 16.5
+    assert cells["a"].change == pytest.approx(0.1)
+    assert cells["b"].change == pytest.approx(0.5)  # towards 0 from below is more
+    assert (cells["d"].mean, cells["d"].known) == (1.0, 1)
+    assert result.averages["x"] == pytest.approx(0.3)
+    assert result.averages["base"] == 0
+    # Both resamples of two prompts, paired: +20 % and +5 %.
+    assert cells["a"].change_interval == pytest.approx((0.05, 0.2))
+    assert "16.500 [12.000, 21.000] (+10.0 %)" in result.table()
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_more_prompts() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for count in (20, 500):
+        rows = [{"a": float(value)} for value in rng.normal(5, 1, count)]
+        cell = tabulate({"base": rows}, ["a"], bootstrap=500).cells["base"]["a"]
+        assert cell.interval is not None
+        assert cell.mean is not None
+        assert cell.interval[0] < cell.mean < cell.interval[1]
+        widths.append(cell.interval[1] - cell.interval[0])
+    assert widths[1] == pytest.approx(2 * 1.96 / 500**0.5, rel=0.25)
+    assert widths[1] < widths[0] / 3
+
+
+def test_samples_of_one_prompt_are_resampled_together() -> None:
+    # Within a prompt samples are equal, so two of each tell no more than one.
+    values = [0.0, 1.0, 2.0, 3.0]
+    once = tabulate({"base": [{"a": v} for v in values]}, ["a"], bootstrap=400)
+    twice = tabulate({"base": [{"a": v} for v in values for _ in (0, 1)]}, ["a"], samples=2, bootstrap=400)
+    assert once.cells["base"]["a"].interval == twice.cells["base"]["a"].interval
+
+
+@pytest.mark.parametrize("text", ["x", "=a", "base=a", "x=/nowhere"])
+def test_adapters_are_named_folders(text: str) -> None:
+    with pytest.raises(SdgError):
+        parse_adapters([text])

@@ -1,0 +1,202 @@
+"""Roll-outs: what an epoch draws, in which chunks it is scored, and what counts as not scored."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+
+from sdg import Diagnosis, Status
+from sdg.alignment.policies import FlowPolicy, Rollout, Transitions
+from sdg.alignment.recipe import (
+    AlignRecipe,
+    FewStepRecipe,
+    GroupsRecipe,
+    PolicyRecipe,
+    PromptsRecipe,
+    RewardRecipe,
+    SamplingRecipe,
+)
+from sdg.alignment.rollout import (
+    Purpose,
+    Row,
+    Sampler,
+    Score,
+    Scoring,
+    check_failures,
+    epoch_prompts,
+    group_rows,
+    noise_seed,
+    sde_steps,
+    share,
+)
+from sdg.detectors.function import FunctionDetector
+from sdg.errors import SdgError
+from sdg.scorers.weighted import ScorerRecipe
+
+REWARD = RewardRecipe(scorers=(ScorerRecipe("a", "clip:x"),), detector="testbed", c_artifact=1.0)
+RECIPE = AlignRecipe(
+    policy=PolicyRecipe("flux", "x"),
+    prompts=PromptsRecipe("x"),
+    reward=REWARD,
+    groups=GroupsRecipe(prompts=6, size=4),
+    sampling=SamplingRecipe(batch_size=2),
+)
+
+
+# --- plan ----------------------------------------------------------------------------------------------
+
+
+def test_every_pass_draws_each_prompt_once_in_another_order() -> None:
+    recipe = replace(RECIPE, seed=3, groups=GroupsRecipe(prompts=4))
+    prompts = [str(i) for i in range(10)]
+    drawn = [p for epoch in range(5) for p in epoch_prompts(recipe, prompts, epoch)]
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == prompts
+    assert drawn[:10] != drawn[10:]
+    assert epoch_prompts(recipe, prompts, 2) == drawn[8:12]  # whatever was drawn before
+
+
+def test_noise_differs_in_everything_it_depends_on() -> None:
+    base = (0, Purpose.TRAINING, 1, 2, 3)
+    others = [(1, *base[1:]), (0, Purpose.MONITOR, 1, 2, 3), (0, Purpose.TRAINING, 2, 2, 3),
+              (0, Purpose.TRAINING, 1, 3, 3), (0, Purpose.TRAINING, 1, 2, 4)]  # fmt: skip
+    seeds = {noise_seed(*key) for key in (base, *others)}
+    assert len(seeds) == 6
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def grouped(prompts: list[str], size: int, epoch: int = 0, **few: bool) -> list[Row]:
+    recipe = replace(RECIPE, groups=GroupsRecipe(prompts=6, size=size), few_step=FewStepRecipe(**few))
+    return group_rows(recipe, prompts, Purpose.TRAINING, epoch)
+
+
+def test_a_prompt_drawn_twice_in_an_epoch_makes_two_groups() -> None:
+    rows = grouped(["a", "a"], 2)
+    assert [row.group for row in rows] == [0, 0, 1, 1]
+    assert len({row.seed for row in rows}) == 4
+
+
+def test_a_shared_start_is_one_for_a_group_and_no_other() -> None:
+    rows = grouped(["a", "a"], 2, shared_start=True)
+    later = grouped(["a"], 2, epoch=1, shared_start=True)
+    starts = [row.start for row in (*rows, *later)]
+    assert starts[0] == starts[1] != starts[2] == starts[3]
+    assert starts[4] == starts[5]
+    assert len(set(starts)) == 3
+    assert not {row.seed for row in rows} & set(starts)
+    plain = grouped(["a", "a"], 2)
+    assert [row.seed for row in rows] == [row.seed for row in plain]
+    assert {row.start for row in plain} == {None}
+
+
+def test_mirrored_samples_are_pairs_of_one_seed_and_opposite_signs() -> None:
+    plain, rows = grouped(["a", "b"], 4), grouped(["a", "b"], 4, mirrored=True)
+    assert [row.sign for row in rows] == [1, -1] * 4
+    assert [row.seed for row in rows[::2]] == [row.seed for row in rows[1::2]]
+    assert [row.seed for row in rows[::2]] == [row.seed for row in plain[::2]]
+    assert {row.sign for row in plain} == {1}
+
+
+def test_stochastic_steps_are_drawn_from_those_allowed() -> None:
+    drawn = [sde_steps(RECIPE, epoch) for epoch in range(60)]
+    assert {step for steps in drawn for step in steps} == {1, 2, 3}
+    assert all(len(steps) == 1 for steps in drawn)
+    assert sde_steps(RECIPE, 7) == drawn[7]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_each_step_trains_on_the_same_groups_however_many_processes_share_it(processes: int) -> None:
+    shares = [share(RECIPE, rank, processes) for rank in range(processes)]
+    for step, expected in enumerate((range(12), range(12, 24))):
+        together = [index for own in shares for index in own[step].own]
+        assert together == list(expected)
+        assert all(own[step].everyone == together for own in shares)
+
+
+def test_numbers_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(SdgError, match=r"12 samples .* which 4 process"):
+        share(RECIPE, 0, 4)
+
+
+# --- score ---------------------------------------------------------------------------------------------
+
+
+def test_scoring_overlaps_with_whoever_submits_and_keeps_order() -> None:
+    running = threading.Event()
+
+    class Slow:
+        def score(self, pictures: Any, prompts: Any) -> list[float | None]:
+            running.set()
+            time.sleep(0.05)
+            return [float(prompt) for prompt in prompts]
+
+    statuses = {"1": Status.FAILED, "2": Status.UNPARSEABLE, "3": Status.TRUNCATED}
+
+    def diagnosis(picture, prompt):
+        return Diagnosis(status=statuses.get(prompt, Status.OK))
+
+    detector = FunctionDetector("python:diagnosis", diagnosis)
+    picture = Image.new("RGB", (2, 2))
+    with Scoring(Slow(), detector) as scoring:
+        began = time.monotonic()
+        first, second = scoring.submit([picture] * 2, ["0", "1"]), scoring.submit([picture] * 2, ["2", "3"])
+        assert time.monotonic() - began < 0.04
+        assert running.wait(1)
+        scores = first.result() + second.result()
+    assert [score.reward for score in scores] == [0.0, 1.0, 2.0, 3.0]
+    assert [score.diagnosis is None for score in scores] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("together", "chunks"), [(None, [4, 4, 2]), (3, [3, 3, 3, 1]), (5, [5, 5]), (100, [10])]
+)
+def test_pictures_are_scored_so_many_at_a_time_each_with_its_own_prompt(
+    together: int | None, chunks: list[int]
+) -> None:
+    asked: list[list[str]] = []
+
+    class Recorder:
+        def score(self, pictures: Any, prompts: Any) -> list[float | None]:
+            asked.append(list(prompts))
+            assert [picture.info["prompt"] for picture in pictures] == list(prompts)
+            return [float(prompt) for prompt in prompts]
+
+    class Painter:
+        def sample(self, prompts: Any, seeds: Any, **options: Any) -> Rollout:
+            pictures = [Image.new("RGB", (2, 2)) for _ in prompts]
+            for picture, prompt in zip(pictures, prompts, strict=True):
+                picture.info["prompt"] = prompt
+            return Rollout(pictures, Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 7))
+
+    recipe = replace(
+        RECIPE, sampling=SamplingRecipe(batch_size=4), reward=replace(REWARD, batch_size=together)
+    )
+    rows = [Row(number, 0, str(number), number) for number in range(10)]
+    with Scoring(Recorder(), None) as scoring:
+        drawn = Sampler(recipe, cast(FlowPolicy, Painter()), scoring).draw(rows, [])
+        assert [score.reward for score in drawn.scores()] == list(range(10))
+    assert [len(prompts) for prompts in asked] == chunks
+    assert [len(transitions.prompts) for transitions in drawn.transitions] == [4, 4, 2]
+
+
+def test_what_a_scorer_raises_reaches_the_run() -> None:
+    def broken(pictures: Any, prompts: Any) -> list[float | None]:
+        raise SdgError("The key is wrong.")
+
+    class Broken:
+        score = staticmethod(broken)
+
+    with Scoring(Broken(), None) as scoring, pytest.raises(SdgError, match="key is wrong"):
+        scoring.submit([Image.new("RGB", (2, 2))], ["a"]).result()
+
+
+def test_the_allowed_share_of_failures_is_allowed() -> None:
+    scores = [Score(1.0, None), Score(None, Diagnosis()), Score(1.0, Diagnosis()), Score(1.0, Diagnosis())]
+    check_failures(scores, 0.25, detector=True)
+    check_failures([Score(1.0, None)] * 4, 0.0, detector=False)
+    with pytest.raises(SdgError, match="The base reward gave nothing usable for 1 of 4"):
+        check_failures(scores, 0.2, detector=True)
