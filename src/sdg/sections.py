@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
+"""The learning rate's course, by its name in transformers and diffusers."""
+
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """The adapter that is trained. targets: names of layers, or the ends of names; () takes the trainer's."""
+    """The adapter that is trained."""
 
-    r: int = 64
-    alpha: int = 128
-    targets: tuple[str, ...] = ()
+    r: int = 64  # rank
+    alpha: int = 128  # the adapter is scaled by alpha ÷ r
+    targets: tuple[str, ...] = ()  # names of layers, or the ends of names; of none, the attention layers
 
     def __post_init__(self) -> None:
         positive(r=self.r, alpha=self.alpha)
@@ -22,11 +25,11 @@ class LoraRecipe:
 class OptimizerRecipe:
     """AdamW, and the course of its learning rate."""
 
-    learning_rate: float
-    schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"]
-    weight_decay: float = 0.0
-    betas: tuple[float, ...] = (0.9, 0.999)
-    grad_norm: float = 1.0
+    learning_rate: float  # AdamW's, at its highest
+    schedule: Schedule  # linear and cosine fall to 0
+    weight_decay: float = 0.0  # AdamW's
+    betas: tuple[float, ...] = (0.9, 0.999)  # AdamW's
+    grad_norm: float = 1.0  # gradients are clipped to this norm
 
     def __post_init__(self) -> None:
         positive(learning_rate=self.learning_rate, grad_norm=self.grad_norm)
@@ -40,8 +43,8 @@ class OptimizerRecipe:
 class RunRecipe:
     """What a run keeps, and whom it tells."""
 
-    keep: int = 2  # newest checkpoints
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    keep: int = 2  # newest checkpoints that stay; of a detector beside the best one
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where log.jsonl's numbers go as well
 
     def __post_init__(self) -> None:
         positive(keep=self.keep)

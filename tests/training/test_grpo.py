@@ -18,9 +18,10 @@ from sdg.prompting import AnswerParts, PromptProfile
 from sdg.training.dataset import pack_truth, read_rows, target, truths
 from sdg.training.grpo import grpo, grpo_arguments, reward_function
 from sdg.training.guards import LENGTH, MALFORMED, SPREAD, Guards
+from sdg.training.model import load_processor
 from sdg.training.recipe import GuardsRecipe, RolloutRecipe
 from sdg.training.reward import Reward
-from sdg.training.run import check_environment, load_processor
+from sdg.training.run import check_environment, trainer_arguments
 
 
 def entries(out) -> list[dict[str, Any]]:
@@ -118,11 +119,11 @@ def test_a_guard_stops_after_so_many_bad_entries_in_a_row(bad, word):
 def test_a_batch_without_whole_groups_is_refused_in_a_sentence(grpo_recipe, tmp_path):
     uneven = replace(grpo_recipe, optimizer=replace(grpo_recipe.optimizer, batch_size=6))
     with pytest.raises(SdgError, match=r"multiple of rollout\.group 8"):
-        grpo_arguments(uneven, tmp_path)
+        grpo_arguments(uneven, trainer_arguments(uneven, tmp_path, resumed=False))
 
 
 def test_the_papers_values_reach_the_trainer(grpo_recipe, tmp_path):
-    arguments = grpo_arguments(grpo_recipe, tmp_path)
+    arguments = grpo_arguments(grpo_recipe, trainer_arguments(grpo_recipe, tmp_path, resumed=False))
     assert (arguments.num_generations, arguments.beta, arguments.top_p) == (8, 0.01, 0.85)
     assert (arguments.temperature, arguments.loss_type) == (1.0, "grpo")
 

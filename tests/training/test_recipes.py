@@ -12,8 +12,8 @@ import yaml
 from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, ImageLimits, PromptProfile
 from sdg.recipes import load_recipe
+from sdg.training.model import load_processor, load_profile
 from sdg.training.recipe import GrpoRecipe, SftRecipe
-from sdg.training.run import load_processor, load_profile
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "detector"
 

@@ -23,8 +23,9 @@ from sdg.sections import LoraRecipe
 from sdg.training import evaluate
 from sdg.training.collate import JitterCollator, LengthGroupedSampler
 from sdg.training.dataset import Rows, read_rows, target, truths, unpack_truth
+from sdg.training.model import load_model, load_processor, lora_config, vision_encoder
 from sdg.training.recipe import ModelRecipe, SftRecipe
-from sdg.training.run import last_checkpoint, load_model, load_processor, lora_config, vision_encoder
+from sdg.training.run import last_checkpoint
 from sdg.training.sft import sft
 
 

@@ -14,11 +14,11 @@ from sdg.sections import check_name
 
 @dataclass(frozen=True)
 class ScorerRecipe:
-    """A scalar scorer, as `sdg.scorers.load_scorer` reads its URI; values are times `scale`."""
+    """A scalar scorer."""
 
-    name: str
-    uri: str
-    scale: float = 1.0
+    name: str  # under which it stands in logs and tables
+    uri: str  # as `sdg.scorers.load_scorer` reads it
+    scale: float = 1.0  # its values are multiplied by
     weight: float = 1.0  # in the reward's sum
 
     def __post_init__(self) -> None:

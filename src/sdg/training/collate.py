@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sdg.prompting import PromptProfile
-from sdg.training.dataset import Row, load_picture, question, target, unpack_truth
+from sdg.prompting.chat import fitted_picture
+from sdg.training.dataset import Row, question, target, unpack_truth
 from sdg.training.jitter import jitter
 
 
@@ -46,7 +47,7 @@ class JitterCollator:
         return {
             "prompt": question(self.profile, row["caption"]),
             "completion": [{"role": "assistant", "content": self.response(row)}],
-            "images": [load_picture(row["image"], self.profile)],
+            "images": [fitted_picture(row["image"], self.profile)],
         }
 
 

@@ -14,8 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from sdg.data.formats import read_records
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError
@@ -23,7 +21,7 @@ from sdg.images import image_size
 from sdg.io.files import open_binary
 from sdg.models.vlm import special_tokens
 from sdg.prompting import AnswerParts, PromptProfile, trim_reasoning
-from sdg.prompting.chat import chat_messages, fitted_picture
+from sdg.prompting.chat import chat_messages
 from sdg.records import Record
 from sdg.response import format_fault, render_response
 
@@ -94,11 +92,11 @@ def read_rows(
         digest = hashlib.sha256(file.read()).hexdigest()
     rows: list[Row] = []
     left_out: Counter[str] = Counter()
-    special = special_tokens(processor.tokenizer)
+    terms = _Terms(profile, processor, max_length, targets, special_tokens(processor.tokenizer))
     for number, record in enumerate(read_records(path)):
         if limit is not None and number == limit:
             break
-        found = _row(record, number, folder, profile, processor, max_length, targets, special)
+        found = _row(record, number, folder / record.filepath, terms)
         if isinstance(found, str):
             left_out[found] += 1
         else:
@@ -109,41 +107,64 @@ def read_rows(
     return Rows(tuple(rows), dict(left_out), digest)
 
 
-def _row(
-    record: Record,
-    number: int,
-    folder: Path,
-    profile: PromptProfile,
-    processor: Any,
-    max_length: int,
-    targets: bool,
-    special: Sequence[str],
-) -> Row | str:
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a record must meet to become a row."""
+
+    profile: PromptProfile
+    processor: Any
+    max_length: int
+    targets: bool
+    special: Sequence[str]  # the model's own tokens, which no text may hold
+
+    def is_text(self, text: str) -> bool:
+        """Whether a tokenizer reads it as text; half a surrogate pair, which JSON can hold, is none."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+        return not any(token in text for token in self.special)
+
+    def length(self, caption: str, size: tuple[int, int], response: str) -> int:
+        """Tokens of a question about a picture of this size, and of the response if there is one."""
+        messages = question(self.profile, caption)
+        if response:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
+        text = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=not response
+        )
+        width, height = self.profile.image.fit(*size)
+        reader = self.processor.image_processor
+        patches = int(reader.get_number_of_image_patches(height, width, {}))
+        # The text holds one of the picture's tokens already.
+        words = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return len(words) + patches // reader.merge_size**2 - 1
+
+
+def _row(record: Record, number: int, image: Path, terms: _Terms) -> Row | str:
     """The row of a record, or why it cannot be used."""
     diagnosis = record.diagnosis
     if diagnosis is None or not diagnosis.is_informative:
         return "not annotated"
-    image = folder / record.filepath
     try:
         size = image_size(image)
     except SdgError:
         return "picture missing or unreadable"
     response = ""
-    if not _is_text(record.prompt) or any(token in record.prompt for token in special):
+    if not terms.is_text(record.prompt):
         return "prompt with one of the model's own tokens, or no whole text"
-    if targets:
-        if profile.answer.think and not diagnosis.reasoning.strip():
+    if terms.targets:
+        answer = terms.profile.answer
+        if answer.think and not diagnosis.reasoning.strip():
             return "no reasoning to learn the think block from"
-        response = target(diagnosis, profile.answer)
-        if format_fault(response, **profile.answer.gate()) is not None:
+        response = target(diagnosis, answer)
+        if format_fault(response, **answer.gate()) is not None:
             return "defects without what the profile asks for"
-        if not _is_text(response) or any(token in response for token in special):
+        if not terms.is_text(response):
             return "answer with one of the model's own tokens, or no whole text"
-    length = _text_tokens(processor, profile, record.prompt, response) + _image_tokens(
-        processor, profile, size
-    )
-    if length > max_length:
-        return f"more than {max_length:,} tokens"
+    length = terms.length(record.prompt, size, response)
+    if length > terms.max_length:
+        return f"more than {terms.max_length:,} tokens"
     return {
         "id": number,
         "image": str(image),
@@ -153,38 +174,9 @@ def _row(
     }
 
 
-def _is_text(text: str) -> bool:
-    """Whether a tokenizer takes it; half a surrogate pair, which JSON can hold, is no text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _text_tokens(processor: Any, profile: PromptProfile, caption: str, response: str) -> int:
-    messages = chat_messages(profile, caption, {"type": "image"})
-    if response:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=not response)
-    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _image_tokens(processor: Any, profile: PromptProfile, size: tuple[int, int]) -> int:
-    width, height = profile.image.fit(*size)
-    reader = processor.image_processor
-    patches = int(reader.get_number_of_image_patches(height, width, {}))
-    return patches // reader.merge_size**2 - 1  # the text holds one of them already
-
-
 def question(profile: PromptProfile, caption: str) -> list[dict[str, Any]]:
     """The chat messages that ask about one picture, as every detector asks; the image is a placeholder."""
     return chat_messages(profile, caption, {"type": "image"})
-
-
-def load_picture(path: str, profile: PromptProfile) -> Image.Image:
-    """A row's picture within the profile's limits."""
-    return fitted_picture(path, profile)
 
 
 def truths(rows: Iterable[Row]) -> list[Diagnosis]:

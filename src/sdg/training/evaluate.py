@@ -163,7 +163,9 @@ class Validation:
 class SdgEvalMixin:
     """Mixed into a trainer: its evaluation is SDG-Eval of `validation`, shared out over the processes."""
 
-    validation: Validation
+    def __init__(self, *args: Any, validation: Validation, **kwargs: Any) -> None:
+        self.validation = validation
+        super().__init__(*args, **kwargs)
 
     def evaluation_loop(
         self,

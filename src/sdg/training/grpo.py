@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
-from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from sdg.embeddings import Similarity, load_embedder
 from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
-from sdg.training.dataset import load_picture, question, unpack_truth
-from sdg.training.evaluate import Outcome, SdgEvalMixin, Validation
+from sdg.prompting.chat import fitted_picture
+from sdg.training.dataset import question, unpack_truth
+from sdg.training.evaluate import Outcome, SdgEvalMixin
 from sdg.training.guards import MALFORMED, SPREAD, GuardCallback
 from sdg.training.recipe import GrpoRecipe
 from sdg.training.reward import composite_rewards
-from sdg.training.run import (
-    RunLog,
-    check_environment,
-    last_checkpoint,
-    load_model,
-    load_processor,
-    load_profile,
-    lora_config,
-    open_run,
-    read_splits,
-    save_final,
-    trainer_arguments,
-)
+from sdg.training.run import RunLog, finish, last_checkpoint, prepared
 
 Messages = list[dict[str, Any]]
 
@@ -39,9 +27,39 @@ Messages = list[dict[str, Any]]
 class GrpoTrainer(SdgEvalMixin, GRPOTrainer):
     """GRPOTrainer with SDG-Eval in place of roll-outs on the validation rows."""
 
-    def __init__(self, *args: Any, validation: Validation, **kwargs: Any) -> None:
-        self.validation = validation
-        super().__init__(*args, **kwargs)
+
+def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
+    """Train as the recipe says; returns the folder of the final detector, the best checkpoint by its metric.
+
+    With `evaluation.first` it is the start's weights where no checkpoint scored better.
+    Raises SdgError for anything a user can mend, and where a guard stopped the run; its checkpoints stay.
+    """
+    with prepared(recipe, out, targets=False, resume=resume) as run:
+        guard = GuardCallback(recipe.guards)
+        similarity = load_embedder(recipe.similarity).similarity
+        dataset = run.rows.dataset()
+        trainer = GrpoTrainer(
+            model=run.model,
+            reward_funcs=reward_function(run.profile, similarity, recipe.rollout.group),
+            args=grpo_arguments(recipe, run.arguments),
+            train_dataset=with_pictures(dataset, run.profile),
+            eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated
+            processing_class=run.processor,
+            callbacks=[RunLog(out, run.profile), guard],
+            peft_config=run.adapter,
+            validation=run.validation,
+        )
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+        if guard.reason is not None:
+            kept = trainer.state.best_model_checkpoint or last_checkpoint(out)
+            where = f"the best checkpoint is {kept}" if kept else "no checkpoint was saved yet"
+            if Outcome.of(trainer.state, recipe.evaluation.best).start_is_better:
+                where += f", and scored below {recipe.model.checkpoint}"
+            raise SdgError(
+                f"The run stopped at step {trainer.state.global_step}: {guard.reason} "
+                f"Lower the learning rate or start from a better checkpoint; {where}."
+            )
+        return finish(run, trainer)
 
 
 def reward_function(profile: PromptProfile, similarity: Similarity, group: int) -> Callable[..., list[float]]:
@@ -84,7 +102,7 @@ def with_pictures(dataset: Any, profile: PromptProfile) -> Any:
     def read(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         return {
             "prompt": [_parts(question(profile, caption)) for caption in rows["caption"]],
-            "image": [load_picture(path, profile) for path in rows["image"]],
+            "image": [fitted_picture(path, profile) for path in rows["image"]],
             "truth": rows["truth"],
         }
 
@@ -100,63 +118,7 @@ def _parts(turns: Messages) -> Messages:
     ]
 
 
-def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
-    """Train as the recipe says; returns the folder of the final detector, the best checkpoint by its metric.
-
-    With `evaluation.first` it is the start's weights where no checkpoint scored better.
-    Raises SdgError for anything a user can mend, and where a guard stopped the run; its checkpoints stay.
-    """
-    check_environment(recipe)
-    profile = load_profile(recipe)
-    processor = load_processor(recipe.model)
-    rows, validation, summary = read_splits(recipe, profile, processor, targets=False)
-    checkpoint = open_run(recipe, out, summary, profile, resume)
-    guard = GuardCallback(recipe.guards)
-    trainer = grpo_trainer(
-        recipe, out, processor, validation, rows.dataset(), guard, resumed=checkpoint is not None
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if guard.reason is not None:
-        kept = trainer.state.best_model_checkpoint or last_checkpoint(out)
-        where = f"the best checkpoint is {kept}" if kept else "no checkpoint was saved yet"
-        if Outcome.of(trainer.state, recipe.evaluation.best).start_is_better:
-            where += f", and scored below {recipe.model.checkpoint}"
-        raise SdgError(
-            f"The run stopped at step {trainer.state.global_step}: {guard.reason} "
-            f"Lower the learning rate or start from a better checkpoint; {where}."
-        )
-    final = save_final(trainer, recipe, processor, profile, out)
-    trainer.accelerator.end_training()
-    return final
-
-
-def grpo_trainer(
-    recipe: GrpoRecipe,
-    out: Path,
-    processor: ProcessorMixin,
-    validation: Validation,
-    dataset: Any,
-    guard: GuardCallback,
-    *,
-    resumed: bool = False,
-) -> GrpoTrainer:
-    """The trainer of a recipe over a data set of rows; `train()` starts it."""
-    model = load_model(recipe.model)
-    similarity = load_embedder(recipe.similarity).similarity
-    return GrpoTrainer(
-        model=model,
-        reward_funcs=reward_function(validation.profile, similarity, recipe.rollout.group),
-        args=grpo_arguments(recipe, out, resumed=resumed),
-        train_dataset=with_pictures(dataset, validation.profile),
-        eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated
-        processing_class=processor,
-        callbacks=[RunLog(out, validation.profile), guard],
-        peft_config=lora_config(recipe.model, model),
-        validation=validation,
-    )
-
-
-def grpo_arguments(recipe: GrpoRecipe, out: Path, *, resumed: bool = False) -> GRPOConfig:
+def grpo_arguments(recipe: GrpoRecipe, shared: Mapping[str, Any]) -> GRPOConfig:
     """TRL's arguments with every value that differs from the paper's set; raises SdgError for batches that
     do not hold whole groups."""
     rollout = recipe.rollout
@@ -172,7 +134,7 @@ def grpo_arguments(recipe: GrpoRecipe, out: Path, *, resumed: bool = False) -> G
         }
     try:
         return GRPOConfig(
-            **trainer_arguments(recipe, out, resumed=resumed),
+            **shared,
             **engine,
             num_generations=rollout.group,
             num_generations_eval=1,

@@ -1,4 +1,4 @@
-"""What SFT and GRPO runs share: the folder of a run, loading, trainer arguments, resuming, the final model.
+"""What SFT and GRPO runs share: the folder of a run, trainer arguments, resuming, the final model.
 
 OUT/manifest.json   recipe, versions, processes, digests and counts of the data; at the end, what was chosen
 OUT/log.jsonl       every log entry
@@ -13,131 +13,93 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    GenerationConfig,
-    PreTrainedModel,
-    TrainerCallback,
-)
+from transformers import PreTrainedModel, TrainerCallback
 
 from sdg._version import __version__
 from sdg.embeddings import load_embedder
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError
 from sdg.io.files import atomic_writer, write_text
 from sdg.io.jsonl import dump_object
-from sdg.io.uri import require_place
-from sdg.models.lora import matching_layers
-from sdg.models.vlm import rope_not_interleaved
 from sdg.prompting import PromptProfile
-from sdg.prompting.chat import checkpoint_profile
 from sdg.recipes import to_document
 from sdg.training.dataset import Rows, read_rows
 from sdg.training.evaluate import Outcome, Validation
-from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
+from sdg.training.model import load_model, load_processor, load_profile, lora_config
+from sdg.training.recipe import Recipe
 
 MANIFEST: Final = "manifest.json"
 LOG: Final = "log.jsonl"
 FINAL: Final = "final"
-LANGUAGE: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The layers that adapters train where a recipe names none: attention's and the MLP's."""
 _PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "vllm")
 
 
-def load_profile(recipe: Recipe) -> PromptProfile:
-    """The recipe's own profile, that of its file, or that of the checkpoint; raises SdgError.
+@dataclass(frozen=True)
+class Run:
+    """All that a trainer is made of, loaded and checked.
 
-    A GRPO recipe may set other limits on pictures.
+    checkpoint: to go on from, None where a run begins. arguments: those that `SFTConfig` and `GRPOConfig`
+    share.
     """
-    if isinstance(recipe.profile, PromptProfile):
-        profile = recipe.profile
-    elif recipe.profile is not None:
-        profile = PromptProfile.load(recipe.profile)
-    else:
-        profile = checkpoint_profile(recipe.model.checkpoint, recipe.model.revision)
-    if isinstance(recipe, GrpoRecipe) and recipe.image is not None:
-        return replace(profile, image=recipe.image)
-    return profile
+
+    recipe: Recipe
+    out: Path
+    processor: Any
+    rows: Rows
+    validation: Validation
+    model: PreTrainedModel
+    adapter: LoraConfig | None
+    checkpoint: str | None
+    arguments: dict[str, Any]
+
+    @property
+    def profile(self) -> PromptProfile:
+        """How the model is asked, in training and validation."""
+        return self.validation.profile
 
 
-def load_processor(recipe: ModelRecipe) -> Any:
-    """The processor of the checkpoint, padding on the left; raises SdgError."""
-    require_place(
-        recipe.checkpoint, " to start from; train what it comes from first, or set model.checkpoint."
-    )
-    try:
-        processor = AutoProcessor.from_pretrained(recipe.checkpoint, revision=recipe.revision)
-    except loading_errors() as error:
-        raise _unloadable(recipe, error) from error
-    processor.tokenizer.padding_side = "left"
-    return processor
+@contextmanager
+def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Iterator[Run]:
+    """Hold the run in `out` with all that it needs; targets: whether rows' own responses are learned.
+
+    Raises SdgError for anything a user can mend: files, checkpoints, libraries, a folder that is taken.
+    """
+    check_environment(recipe)
+    profile, processor = load_profile(recipe), load_processor(recipe.model)
+    rows, validation, summary = read_splits(recipe, profile, processor, targets=targets)
+    checkpoint = open_run(recipe, out, summary, profile, resume)
+    model = load_model(recipe.model)
+    adapter = lora_config(recipe.model, model)
+    arguments = trainer_arguments(recipe, out, resumed=checkpoint is not None)
+    yield Run(recipe, out, processor, rows, validation, model, adapter, checkpoint, arguments)
 
 
-def load_model(recipe: ModelRecipe) -> PreTrainedModel:
-    """The checkpoint, its vision encoder frozen where the recipe says so; raises SdgError."""
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            recipe.checkpoint,
-            revision=recipe.revision,
-            dtype=getattr(torch, recipe.dtype),
-            attn_implementation=recipe.attention,
-            use_safetensors=True,
+def check_environment(recipe: Recipe) -> None:
+    """Raises SdgError where the recipe asks for a library that is not installed."""
+    from importlib.util import find_spec
+
+    if recipe.run.deepspeed is not None:
+        if find_spec("deepspeed") is None:
+            raise SdgError(
+                "run.deepspeed is set, but DeepSpeed is not installed: `pip install deepspeed`, "
+                "or --set run.deepspeed=null."
+            )
+        if not recipe.run.deepspeed.is_file():
+            raise SdgError(f"run.deepspeed is {recipe.run.deepspeed}, which is no file.")
+    rollout = getattr(recipe, "rollout", None)
+    if rollout is not None and rollout.engine == "vllm" and find_spec("vllm") is None:
+        raise SdgError(
+            "rollout.engine is vllm, but vLLM is not installed: `pip install vllm` on a machine with GPUs, "
+            "or --set rollout.engine=transformers."
         )
-    except loading_errors() as error:
-        raise _unloadable(recipe, error) from error
-    assert isinstance(model, PreTrainedModel)
-    if rope_not_interleaved(model.config):  # what is saved is for vLLM, too
-        model.config.text_config.rope_parameters["mrope_interleaved"] = True
-    if recipe.freeze_vision:
-        vision_encoder(model).requires_grad_(False)
-    # Sampling settings made for chat would be saved with the detector, and refused by a greedy one.
-    known = model.generation_config
-    model.generation_config = GenerationConfig(
-        eos_token_id=known.eos_token_id, pad_token_id=known.pad_token_id, bos_token_id=known.bos_token_id
-    )
-    return model
-
-
-def vision_encoder(model: Any) -> torch.nn.Module:
-    """The vision encoder of an image-text-to-text model; raises SdgError where it is not to be found."""
-    for name in ("visual", "vision_tower", "vision_model"):
-        encoder = getattr(model.model, name, None)
-        if isinstance(encoder, torch.nn.Module):
-            return encoder
-    raise SdgError(
-        f"{type(model).__name__} has no vision encoder known here, so it cannot be frozen; "
-        "set model.freeze_vision=false."
-    )
-
-
-def lora_config(recipe: ModelRecipe, model: PreTrainedModel) -> LoraConfig | None:
-    """Adapters on exactly the layers the recipe names, outside of a frozen vision encoder.
-
-    Raises SdgError where a name fits no layer.
-    """
-    if recipe.lora is None:
-        return None
-    frozen = set(vision_encoder(model).modules()) if recipe.freeze_vision else set()
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module not in frozen
-    ]
-    chosen = set()
-    for target in recipe.lora.targets or LANGUAGE:
-        chosen |= set(matching_layers(linear, target, "model.lora.targets"))
-    return LoraConfig(
-        r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules=sorted(chosen), lora_dropout=0.0
-    )
 
 
 def read_splits(
@@ -166,66 +128,6 @@ def read_splits(
     embedder = load_embedder(check.embedder) if check.embedder else None
     validation = Validation(held_out.rows, profile, check.batch_size, check.best, embedder)
     return train, validation, {"train": train.summary(), "validation": held_out.summary()}
-
-
-def trainer_arguments(recipe: Recipe, out: Path, *, resumed: bool) -> dict[str, Any]:
-    """The arguments that `SFTConfig` and `GRPOConfig` share."""
-    optimizer, check, run = recipe.optimizer, recipe.evaluation, recipe.run
-    return {
-        "output_dir": str(out),
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
-        "learning_rate": optimizer.learning_rate,
-        "num_train_epochs": optimizer.epochs,
-        "max_steps": optimizer.max_steps or -1,
-        "per_device_train_batch_size": optimizer.batch_size,
-        "per_device_eval_batch_size": check.batch_size,
-        "gradient_accumulation_steps": optimizer.accumulate,
-        "lr_scheduler_type": optimizer.schedule,
-        "warmup_steps": optimizer.warmup,
-        "weight_decay": optimizer.weight_decay,
-        "adam_beta1": optimizer.betas[0],
-        "adam_beta2": optimizer.betas[1],
-        "max_grad_norm": optimizer.grad_norm,
-        "gradient_checkpointing": recipe.model.gradient_checkpointing,
-        "use_cpu": run.device == "cpu",
-        "bf16": run.precision == "bf16",
-        "deepspeed": None if run.deepspeed is None else os.fspath(run.deepspeed),
-        "dataloader_num_workers": recipe.data.workers,
-        "dataloader_pin_memory": run.device != "cpu",
-        "remove_unused_columns": False,
-        "logging_steps": run.log_every,
-        "report_to": list(run.trackers) or "none",
-        "eval_strategy": "steps",
-        "eval_steps": check.every,
-        "eval_on_start": check.first and not resumed,
-        "save_strategy": "steps",
-        "save_steps": check.every,
-        "save_total_limit": run.keep + 1,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": check.best,
-        "greater_is_better": True,
-    }
-
-
-def check_environment(recipe: Recipe) -> None:
-    """Raises SdgError where the recipe asks for a library that is not installed."""
-    from importlib.util import find_spec
-
-    if recipe.run.deepspeed is not None:
-        if find_spec("deepspeed") is None:
-            raise SdgError(
-                "run.deepspeed is set, but DeepSpeed is not installed: `pip install deepspeed`, "
-                "or --set run.deepspeed=null."
-            )
-        if not recipe.run.deepspeed.is_file():
-            raise SdgError(f"run.deepspeed is {recipe.run.deepspeed}, which is no file.")
-    rollout = getattr(recipe, "rollout", None)
-    if rollout is not None and rollout.engine == "vllm" and find_spec("vllm") is None:
-        raise SdgError(
-            "rollout.engine is vllm, but vLLM is not installed: `pip install vllm` on a machine with GPUs, "
-            "or --set rollout.engine=transformers."
-        )
 
 
 def open_run(
@@ -286,6 +188,46 @@ def last_checkpoint(out: Path) -> str | None:
     return None
 
 
+def trainer_arguments(recipe: Recipe, out: Path, *, resumed: bool) -> dict[str, Any]:
+    """The arguments that `SFTConfig` and `GRPOConfig` share."""
+    optimizer, check, run = recipe.optimizer, recipe.evaluation, recipe.run
+    return {
+        "output_dir": str(out),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "learning_rate": optimizer.learning_rate,
+        "num_train_epochs": optimizer.epochs,
+        "max_steps": optimizer.max_steps or -1,
+        "per_device_train_batch_size": optimizer.batch_size,
+        "per_device_eval_batch_size": check.batch_size,
+        "gradient_accumulation_steps": optimizer.accumulate,
+        "lr_scheduler_type": optimizer.schedule,
+        "warmup_steps": optimizer.warmup,
+        "weight_decay": optimizer.weight_decay,
+        "adam_beta1": optimizer.betas[0],
+        "adam_beta2": optimizer.betas[1],
+        "max_grad_norm": optimizer.grad_norm,
+        "gradient_checkpointing": recipe.model.gradient_checkpointing,
+        "use_cpu": run.device == "cpu",
+        "bf16": run.precision == "bf16",
+        "deepspeed": None if run.deepspeed is None else os.fspath(run.deepspeed),
+        "dataloader_num_workers": recipe.data.workers,
+        "dataloader_pin_memory": run.device != "cpu",
+        "remove_unused_columns": False,
+        "logging_steps": run.log_every,
+        "report_to": list(run.trackers) or "none",
+        "eval_strategy": "steps",
+        "eval_steps": check.every,
+        "eval_on_start": check.first and not resumed,
+        "save_strategy": "steps",
+        "save_steps": check.every,
+        "save_total_limit": run.keep + 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": check.best,
+        "greater_is_better": True,
+    }
+
+
 class RunLog(TrainerCallback):
     """Writes each log entry to log.jsonl, and the profile into each checkpoint."""
 
@@ -311,18 +253,18 @@ class RunLog(TrainerCallback):
             self.profile.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-def save_final(trainer: Any, recipe: Recipe, processor: Any, profile: PromptProfile, out: Path) -> Path:
+def finish(run: Run, trainer: Any) -> Path:
     """Write the final model, adapters merged in, with processor and profile; returns the folder.
 
     It is the trainer's model, the best checkpoint, or the start's weights where they scored better; the
     manifest says which, and so does stderr.
     """
-    final, main = out / FINAL, trainer.accelerator.is_main_process
-    outcome = Outcome.of(trainer.state, recipe.evaluation.best)
+    final, main = run.out / FINAL, trainer.accelerator.is_main_process
+    outcome = Outcome.of(trainer.state, run.recipe.evaluation.best)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if outcome.start_is_better:
         if main:
-            load_model(recipe.model).save_pretrained(final)
+            load_model(run.recipe.model).save_pretrained(final)
     elif hasattr(model, "merge_and_unload"):
         if main:
             model.merge_and_unload().save_pretrained(final)
@@ -331,13 +273,14 @@ def save_final(trainer: Any, recipe: Recipe, processor: Any, profile: PromptProf
     if main:
         # The trainer's pickle of its arguments; the manifest says them in JSON.
         (final / "training_args.bin").unlink(missing_ok=True)
-        processor.save_pretrained(final)
-        profile.save(final)
-        _record(out, outcome)
+        run.processor.save_pretrained(final)
+        run.profile.save(final)
+        _record(run.out, outcome)
         if (sentence := outcome.sentence()) is not None:
             print(sentence, file=sys.stderr)
-        print(f"Done: the detector is in {final}, the log in {out / LOG}.", file=sys.stderr)
+        print(f"Done: the detector is in {final}, the log in {run.out / LOG}.", file=sys.stderr)
     trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     return final
 
 
@@ -364,8 +307,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _unloadable(recipe: ModelRecipe, error: Exception) -> SdgError:
-    reason = first_line(error)
-    return SdgError(f"{recipe.checkpoint} cannot be loaded to be trained: {reason}")

@@ -5,33 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from sdg.training.collate import EpochClock, JitterCollator, LengthGroupedSampler
-from sdg.training.evaluate import SdgEvalMixin, Validation
+from sdg.training.evaluate import SdgEvalMixin
 from sdg.training.recipe import SftRecipe
-from sdg.training.run import (
-    RunLog,
-    check_environment,
-    load_model,
-    load_processor,
-    load_profile,
-    lora_config,
-    open_run,
-    read_splits,
-    save_final,
-    trainer_arguments,
-)
+from sdg.training.run import RunLog, finish, prepared
 
 
 class SftTrainer(SdgEvalMixin, SFTTrainer):
     """SFTTrainer with our order of rows, and SDG-Eval in place of a loss on the validation rows."""
 
-    def __init__(
-        self, *args: Any, validation: Validation, sampler: LengthGroupedSampler, **kwargs: Any
-    ) -> None:
-        self.validation, self.sampler = validation, sampler
+    def __init__(self, *args: Any, sampler: LengthGroupedSampler, **kwargs: Any) -> None:
+        self.sampler = sampler
         super().__init__(*args, **kwargs)
         # Qwen3-VL says no of its own loss, but TRL computes another. Without this a step would be the mean of
         # the processes' means, in which a token weighs more where the other rows are short.
@@ -49,47 +35,28 @@ def sft(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
     resume: go on from the newest checkpoint in `out`, with the losses an undisturbed run would have had.
     Raises SdgError for anything a user can mend: files, checkpoints, libraries, a folder that is taken.
     """
-    check_environment(recipe)
-    profile = load_profile(recipe)
-    processor = load_processor(recipe.model)
-    rows, validation, summary = read_splits(recipe, profile, processor, targets=True)
-    checkpoint = open_run(recipe, out, summary, profile, resume)
-    trainer = sft_trainer(recipe, out, processor, validation, rows.dataset(), resumed=checkpoint is not None)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    final = save_final(trainer, recipe, processor, profile, out)
-    trainer.accelerator.end_training()
-    return final
-
-
-def sft_trainer(
-    recipe: SftRecipe,
-    out: Path,
-    processor: ProcessorMixin,
-    validation: Validation,
-    dataset: Any,
-    *,
-    resumed: bool = False,
-) -> SftTrainer:
-    """The trainer of a recipe over a data set of rows; `train()` starts it."""
-    arguments = SFTConfig(
-        **trainer_arguments(recipe, out, resumed=resumed),
-        max_length=None,  # longer rows are left out already; the trainer would cut their answers
-        completion_only_loss=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    model = load_model(recipe.model)
-    collator = JitterCollator(processor, validation.profile, amount=recipe.data.jitter, seed=recipe.seed)
-    together = arguments.per_device_train_batch_size * arguments.world_size
-    sampler = LengthGroupedSampler(dataset["length"], together, recipe.seed)
-    return SftTrainer(
-        model=model,
-        args=arguments,
-        data_collator=collator,
-        train_dataset=dataset,
-        eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated
-        processing_class=processor,
-        callbacks=[EpochClock(collator, sampler), RunLog(out, validation.profile)],
-        peft_config=lora_config(recipe.model, model),
-        validation=validation,
-        sampler=sampler,
-    )
+    with prepared(recipe, out, targets=True, resume=resume) as run:
+        arguments = SFTConfig(
+            **run.arguments,
+            max_length=None,  # longer rows are left out already; the trainer would cut their answers
+            completion_only_loss=True,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        dataset = run.rows.dataset()
+        collator = JitterCollator(run.processor, run.profile, amount=recipe.data.jitter, seed=recipe.seed)
+        together = arguments.per_device_train_batch_size * arguments.world_size
+        sampler = LengthGroupedSampler(dataset["length"], together, recipe.seed)
+        trainer = SftTrainer(
+            model=run.model,
+            args=arguments,
+            data_collator=collator,
+            train_dataset=dataset,
+            eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated
+            processing_class=run.processor,
+            callbacks=[EpochClock(collator, sampler), RunLog(out, run.profile)],
+            peft_config=run.adapter,
+            validation=run.validation,
+            sampler=sampler,
+        )
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+        return finish(run, trainer)

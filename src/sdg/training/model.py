@@ -1,0 +1,113 @@
+"""What training starts from: the checkpoint's profile, processor and weights, and adapters on its layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedModel
+
+from sdg.errors import SdgError, first_line, loading_errors
+from sdg.io.uri import require_place
+from sdg.models.lora import matching_layers
+from sdg.models.vlm import rope_not_interleaved
+from sdg.prompting import PromptProfile
+from sdg.prompting.chat import checkpoint_profile
+from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
+
+LANGUAGE: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The layers that adapters train where a recipe names none: attention's and the MLP's."""
+
+
+def load_profile(recipe: Recipe) -> PromptProfile:
+    """The recipe's own profile, that of its file, or that of the checkpoint; raises SdgError.
+
+    A GRPO recipe may set other limits on pictures.
+    """
+    if isinstance(recipe.profile, PromptProfile):
+        profile = recipe.profile
+    elif recipe.profile is not None:
+        profile = PromptProfile.load(recipe.profile)
+    else:
+        profile = checkpoint_profile(recipe.model.checkpoint, recipe.model.revision)
+    if isinstance(recipe, GrpoRecipe) and recipe.image is not None:
+        return replace(profile, image=recipe.image)
+    return profile
+
+
+def load_processor(recipe: ModelRecipe) -> Any:
+    """The processor of the checkpoint, padding on the left; raises SdgError."""
+    require_place(
+        recipe.checkpoint, " to start from; train what it comes from first, or set model.checkpoint."
+    )
+    try:
+        processor = AutoProcessor.from_pretrained(recipe.checkpoint, revision=recipe.revision)
+    except loading_errors() as error:
+        raise _unloadable(recipe, error) from error
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def load_model(recipe: ModelRecipe) -> PreTrainedModel:
+    """The checkpoint, its vision encoder frozen where the recipe says so; raises SdgError."""
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            recipe.checkpoint,
+            revision=recipe.revision,
+            dtype=getattr(torch, recipe.dtype),
+            attn_implementation=recipe.attention,
+            use_safetensors=True,
+        )
+    except loading_errors() as error:
+        raise _unloadable(recipe, error) from error
+    assert isinstance(model, PreTrainedModel)
+    if rope_not_interleaved(model.config):  # what is saved is for vLLM, too
+        model.config.text_config.rope_parameters["mrope_interleaved"] = True
+    if recipe.freeze_vision:
+        vision_encoder(model).requires_grad_(False)
+    # Sampling settings made for chat would be saved with the detector, and refused by a greedy one.
+    known = model.generation_config
+    model.generation_config = GenerationConfig(
+        eos_token_id=known.eos_token_id, pad_token_id=known.pad_token_id, bos_token_id=known.bos_token_id
+    )
+    return model
+
+
+def vision_encoder(model: Any) -> torch.nn.Module:
+    """The vision encoder of an image-text-to-text model; raises SdgError where it is not to be found."""
+    for name in ("visual", "vision_tower", "vision_model"):
+        encoder = getattr(model.model, name, None)
+        if isinstance(encoder, torch.nn.Module):
+            return encoder
+    raise SdgError(
+        f"{type(model).__name__} has no vision encoder known here, so it cannot be frozen; "
+        "set model.freeze_vision=false."
+    )
+
+
+def lora_config(recipe: ModelRecipe, model: PreTrainedModel) -> LoraConfig | None:
+    """Adapters on exactly the layers the recipe names, outside of a frozen vision encoder.
+
+    Raises SdgError where a name fits no layer.
+    """
+    if recipe.lora is None:
+        return None
+    frozen = set(vision_encoder(model).modules()) if recipe.freeze_vision else set()
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module not in frozen
+    ]
+    chosen = set()
+    for target in recipe.lora.targets or LANGUAGE:
+        chosen |= set(matching_layers(linear, target, "model.lora.targets"))
+    return LoraConfig(
+        r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules=sorted(chosen), lora_dropout=0.0
+    )
+
+
+def _unloadable(recipe: ModelRecipe, error: Exception) -> SdgError:
+    reason = first_line(error)
+    return SdgError(f"{recipe.checkpoint} cannot be loaded to be trained: {reason}")
