@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ from sdg.detectors import load_detector
 from sdg.io.files import write_text
 from sdg.models.lora import save_lora
 from sdg.recipes import to_document
-from sdg.runs.adapter import resume_point, start_accelerator
+from sdg.runs.resume import resume_point, start_accelerator
 from sdg.runs.checkpoint import save_checkpoint
 from sdg.runs.log import RunLog
 from sdg.scorers.weighted import load_reward
@@ -105,7 +106,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             signal = training_signal(recipe, scores, groups, policy.grid)
 
             # 4. Optimize: each step on its share of the groups.
-            values = {"sde_steps": noisy} | epoch_values(signal, scores)
+            values: dict[str, Any] = {"sde_steps": noisy, **epoch_values(signal, scores)}
             values |= learner.learn(epoch, steps, drawn, signal)
             values |= {"sampling_seconds": sampled - began, "scoring_seconds": scored - sampled}
             values |= {"optimizing_seconds": time.monotonic() - scored}
