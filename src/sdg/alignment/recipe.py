@@ -147,9 +147,9 @@ class PolicyOptimizer(OptimizerRecipe):
 
 @dataclass(frozen=True)
 class FewStepRecipe:
-    """What the embedded generator's few-step experiment adds to the paper's algorithm (docs/alignment.md).
+    """What the embedded generator's few-step experiment adds to the paper's algorithm.
 
-    By default none of it acts.
+    By default none of it acts. docs/background/alignment.md tells what each is for.
     """
 
     sde: Literal["flow-sde", "cps"] = "flow-sde"  # cps leaves no surplus noise, however few the steps

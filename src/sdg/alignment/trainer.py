@@ -34,9 +34,9 @@ from sdg.detectors import load_detector
 from sdg.io.files import write_text
 from sdg.models.lora import save_lora
 from sdg.recipes import to_document
-from sdg.runs.resume import resume_point, start_accelerator
 from sdg.runs.checkpoint import save_checkpoint
 from sdg.runs.log import RunLog
+from sdg.runs.resume import resume_point, start_accelerator
 from sdg.scorers.weighted import load_reward
 
 
