@@ -104,7 +104,7 @@ def rooms() -> str:
         if names is not LAYERS[-1]:
             drawing.arrow((320, y), (320, y + 22))
             y += 24
-    drawing.text(320, y + 24, SINGLE, 13, anchor="middle", colour=FAINT)
+    drawing.text(320, y + 24, SINGLE, 11, anchor="middle", colour=FAINT)
     drawing.box(24, y + 40, 592, 46, "testbed/ — a leaf: nothing imports it but cli/ and demo/", colour=SIDE)
     return drawing.done(y + 104)
 
