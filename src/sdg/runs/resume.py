@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Collection, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class Checkpoint(NamedTuple):
 def start_accelerator(trackers: Sequence[str], out: Path) -> Accelerator:
     """Accelerate for plain data parallelism, with these trackers; raises SdgError for any other setup."""
     for tracker in trackers:
-        if find_spec(tracker) is None:
+        if importlib.util.find_spec(tracker) is None:
             raise SdgError(f"run.trackers names {tracker}, which is not installed; pip install {tracker}.")
     # The policy applies autocast itself, in roll-out and training alike, so Accelerate must not.
     accelerator = Accelerator(mixed_precision="no", log_with=list(trackers) or None, project_dir=str(out))
