@@ -68,7 +68,7 @@ class Run:
 
 @contextmanager
 def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Iterator[Run]:
-    """Hold the run in `out` with all that it needs; targets: whether rows' own responses are learned.
+    """Open the run in `out` with all that it needs; targets: whether rows' own responses are learned.
 
     Raises SdgError for anything a user can mend: files, checkpoints, libraries, a folder that is taken.
     """
