@@ -32,7 +32,9 @@ LAYERS = (
     ("io",),
     ("response", "prompting"),
 )
-SINGLE = "defects, records, geometry, matching, embeddings, overlay, images, tables, recipes, sections, errors"
+SINGLE = (
+    "defects, records, geometry, matching, embeddings, overlay, images, tables, recipes, sections, errors"
+)
 
 
 def overview() -> Image.Image:

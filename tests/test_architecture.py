@@ -32,11 +32,10 @@ SHARED_NAMES = {"base", "chat", "page", "recipe"}
 """Files that each room may have for itself: what its kinds have in common, its messages, page, settings."""
 
 PENDING = {
-    ("sdg.models.lora", "sdg.alignment.recipe"),
     ("sdg.runs.inputs", "sdg.detectors.bulk"),
 }
 """Upward imports that are still there; the list only shrinks."""
-PENDING_NAMES = {"scoring"}
+PENDING_NAMES: set[str] = set()
 
 Graph = dict[str, set[str]]
 

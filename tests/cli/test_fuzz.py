@@ -97,7 +97,7 @@ KEYS = split(
 seed seed.x method reward.scorers.0.uri reward.scorers.² reward.scorers.x reward.scorers.0.weight
 prompts.train policy.model policy.lora.r model.checkpoint data.train data.jitter profile groups.size
 profile.answer.steps
-profile.image.min_pixels run.trackers evaluation.best monitor.best optimiser.betas optimiser.learning_rate
+profile.image.min_pixels run.trackers evaluation.best monitor.best optimizer.betas optimizer.learning_rate
 sampling.sde_steps a.b.c .
 """,
     "",
@@ -120,7 +120,7 @@ ALIGN = split("boxflow-testbed.yaml boxflow-flux1-dev.yaml")
 USUAL_RECIPES = {"sft": ["sft-testbed.yaml"], "grpo": ["grpo-testbed.yaml"]}
 USUAL = {
     "sources": split("images images/a.png truth.jsonl found.jsonl"),
-    "overrides": split("seed=3 optimiser.learning_rate=1e-4 seed=0"),
+    "overrides": split("seed=3 optimizer.learning_rate=1e-4 seed=0"),
     "profile": split("default profile.toml"),
     "editor": split("testbed openai:http://127.0.0.1:9/v1#m diffusers:folder"),
     "embedder": split("token-f1"),
