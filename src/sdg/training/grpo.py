@@ -109,12 +109,12 @@ def with_pictures(dataset: Any, profile: PromptProfile) -> Any:
     return dataset.with_transform(read)
 
 
-def _parts(turns: Messages) -> Messages:
+def _parts(messages: Messages) -> Messages:
     return [
-        {**turn, "content": [{"type": "text", "text": turn["content"]}]}
-        if isinstance(turn["content"], str)
-        else turn
-        for turn in turns
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        if isinstance(message["content"], str)
+        else message
+        for message in messages
     ]
 
 
