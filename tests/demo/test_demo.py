@@ -22,7 +22,7 @@ from sdg.demo.stages import LeftOut, Stages
 from sdg.errors import SdgError
 from sdg.images import load_image
 from sdg.recipes import load_recipe, to_document
-from sdg.runs.log import _leaves
+from sdg.runs.begin import leaves
 
 TINY = (
     "policy.height=32",
@@ -206,13 +206,13 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 
 
 def test_the_demo_aligns_by_the_recipe_of_sdg_align_only_shorter(tmp_path: Path) -> None:
-    shipped = dict(_leaves(to_document(load_recipe(AlignRecipe, recipe_file()))))
-    ours = dict(_leaves(to_document(demo_recipe(Settings(steps=6, seed=3)))))
+    shipped = dict(leaves(to_document(load_recipe(AlignRecipe, recipe_file()))))
+    ours = dict(leaves(to_document(demo_recipe(Settings(steps=6, seed=3)))))
     different = {name for name in shipped | ours if shipped.get(name) != ours.get(name)}
     shorter = {"seed", "optimizer.steps", "groups.prompts"}
     watched = {f"monitor.{name}" for name in ("every", "prompts", "patience")}
     assert different == shorter | watched | {f"run.{n}" for n in ("pictures", "pictures_every", "save_every")}
-    named = dict(_leaves(to_document(demo_recipe(Settings(detector="openai:http://h:1/v1#a/b", steps=6)))))
+    named = dict(leaves(to_document(demo_recipe(Settings(detector="openai:http://h:1/v1#a/b", steps=6)))))
     assert named["reward.detector"] == "openai:http://h:1/v1#a/b"
 
 

@@ -148,7 +148,7 @@ def test_an_output_is_never_overwritten_by_a_new_run(tmp_path: Path) -> None:
 def test_a_run_is_not_resumed_with_another_detector_or_other_images(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     run(Fake(), ITEMS, out)
-    with pytest.raises(SdgError, match="was begun with detector fake and not detector other"):
+    with pytest.raises(SdgError, match=r'detector\.detector was "fake" and is "other" now'):
         run(Fake(name="other"), ITEMS, out, resume=True)
     with pytest.raises(SdgError, match="holds results for 2 images that are not given now"):
         run(Fake(), ITEMS[2:], out, resume=True)
@@ -189,8 +189,10 @@ def test_two_processes_do_not_write_the_same_output(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SdgError, match="cannot be written"):
+    with pytest.raises(SdgError, match="file is a file; name a folder"):
         run(Fake(), ITEMS, tmp_path / "file" / "out.jsonl")
+    with pytest.raises(SdgError, match="cannot be written"):
+        run(Fake(), ITEMS, tmp_path / "file" / "deeper" / "out.jsonl")
 
 
 def wait_for(check: Any, seconds: float = 60.0) -> None:
@@ -245,3 +247,82 @@ def test_kill_9_in_mid_run_then_resume_gives_the_output_of_an_undisturbed_run(tm
         again = server.asked - before
     assert out.read_bytes() == Path(whole).read_bytes()
     assert set(again) == set(range(count)) - answered
+
+
+def test_at_ctrl_c_every_answer_that_was_asked_for_is_in_the_journal(tmp_path: Path) -> None:
+    count = 200
+    for index in range(count):
+        tagged(index).save(tmp_path / f"{index:03}.png")
+    names = [{"filepath": f"{index:03}.png", "caption": "p"} for index in range(count)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(name) + "\n" for name in names))
+
+    def behave(index: int, attempt: int) -> Reply:
+        reply = completion(CLEAN)
+        reply.delay = 0.1
+        return reply
+
+    out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    with Server(behave) as server:
+        uri = f"openai:{server.url}?concurrency=32#toy"
+        command = [sys.executable, "-m", "sdg", "diagnose", str(tmp_path / "in.jsonl"), "--detector", uri]
+        command += ["--out", str(out)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        wait_for(lambda: partial.exists() and partial.read_bytes().count(b"\n") >= 20)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 1
+        assert "Stopped. What is done so far is kept" in said
+        assert "never retrieved" not in said
+        done = {int(row["filepath"][:3]) for row in rows(partial)}
+        assert done == set(server.asked)
+        assert 20 <= len(done) < count
+        last = subprocess.run([*command, "--resume"], capture_output=True, check=False)
+        assert last.returncode == 0, last.stderr
+        assert server.asked == dict.fromkeys(range(count), 1)  # nothing was asked for twice
+    assert len(rows(out)) == count
+
+
+def test_at_ctrl_c_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+    tagged(0).save(tmp_path / "a.png")
+
+    def behave(index: int, attempt: int) -> Reply:
+        reply = completion(CLEAN)
+        reply.delay = 600.0
+        return reply
+
+    with Server(behave) as server:
+        command = [sys.executable, "-m", "sdg", "diagnose", str(tmp_path / "a.png"), "--prompt", "p"]
+        command += ["--detector", f"openai:{server.url}#toy", "--out", str(tmp_path / "out.jsonl")]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        wait_for(lambda: server.asked)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "Stopped. What is done so far is kept" in said
+    assert (tmp_path / "out.jsonl.partial").read_bytes() == b""
+
+
+def test_of_two_runs_that_start_together_one_goes_on_and_the_other_leaves_no_trace(tmp_path: Path) -> None:
+    tagged(0).save(tmp_path / "a.png")
+    both: list[subprocess.Popen[str]] = []
+
+    def behave(index: int, attempt: int) -> Reply:
+        wait_for(lambda: any(process.poll() is not None for process in both), seconds=300)
+        return completion(CLEAN)
+
+    out = tmp_path / "runs" / "out.jsonl"
+    with Server(behave) as server:
+        command = [sys.executable, "-m", "sdg", "diagnose", str(tmp_path / "a.png"), "--prompt", "p"]
+        command += ["--out", str(out), "--detector"]
+        for name in ("one", "two"):
+            uri = f"openai:{server.url}#{name}"
+            both.append(subprocess.Popen([*command, uri], stderr=subprocess.PIPE, text=True))
+        said = [process.communicate(timeout=300)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert sorted(codes) == [0, 1]
+    won = codes.index(0)
+    assert said[1 - won].splitlines()[-1] == (
+        f"sdg: {out} is being written by another process; wait for it or stop it, or name another output."
+    )
+    assert json.loads(Path(f"{out}.run.json").read_text())["detector"]["model"] == ("one", "two")[won]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl", "out.jsonl.run.json"]

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from sdg.alignment.figures import picture_grid
-from sdg.alignment.measures import MeasureJournal
+from sdg.alignment.measures import measure_journal
 from sdg.alignment.monitors import Measures, measure_pictures
 from sdg.alignment.policies import FAMILIES, FlowPolicy, load_pipeline
 from sdg.alignment.recipe import AlignRecipe
@@ -122,30 +122,30 @@ def compare_generators(
         "samples": samples,
         "adapters": [[name, _digest(folder)] for name, folder in adapters.items()],
     }
-    journal = MeasureJournal(out, generators, settings, total=len(work), batch=size, resume=resume)
-    for name, folder in generators.items():
-        if len(journal.rows[name]) == len(work):
-            continue
-        policy = _generator(recipe, folder, device)
-        starts = range(len(journal.rows[name]), len(work), size)
-        for start in track(starts, description=name, console=Console(stderr=True)):
-            part = work[start : start + size]
-            texts = [prompts[index] for index, _ in part]
-            seeds = [noise_seed(recipe.seed, Purpose.MONITOR, 1, *pair) for pair in part]
-            pictures = policy.sample(texts, seeds, steps=recipe.monitor.steps).pictures
-            rows = measure_pictures(pictures, texts, everything, judges)
-            drawn = zip(part, pictures, strict=True)
-            shown = {i: picture for (i, sample), picture in drawn if i < GRID_ROWS and sample == 0}
-            journal.add(name, rows, shown)
-        del policy
-        gc.collect()  # a pipeline is full of cycles, and a GPU may have no room for the next beside it
-        torch.cuda.empty_cache()
-    result = tabulate(journal.rows, list(scorers) or ["reward"], samples, bootstrap, recipe.seed)
-    write_text(out / "table.md", result.table() + "\n")
-    write_text(out / "comparison.json", json.dumps(asdict(result), indent=1) + "\n")
-    few = min(GRID_ROWS, len(prompts))
-    columns = [(name, journal.shown(name, few)) for name in generators]
-    save_image(picture_grid(columns, prompts[:few]), out / "grid.png")
+    with measure_journal(out, generators, settings, total=len(work), batch=size, resume=resume) as journal:
+        for name, folder in generators.items():
+            if len(journal.rows[name]) == len(work):
+                continue
+            policy = _generator(recipe, folder, device)
+            starts = range(len(journal.rows[name]), len(work), size)
+            for start in track(starts, description=name, console=Console(stderr=True)):
+                part = work[start : start + size]
+                texts = [prompts[index] for index, _ in part]
+                seeds = [noise_seed(recipe.seed, Purpose.MONITOR, 1, *pair) for pair in part]
+                pictures = policy.sample(texts, seeds, steps=recipe.monitor.steps).pictures
+                rows = measure_pictures(pictures, texts, everything, judges)
+                drawn = zip(part, pictures, strict=True)
+                shown = {i: picture for (i, sample), picture in drawn if i < GRID_ROWS and sample == 0}
+                journal.add(name, rows, shown)
+            del policy
+            gc.collect()  # a pipeline is full of cycles, and a GPU may have no room for the next beside it
+            torch.cuda.empty_cache()
+        result = tabulate(journal.rows, list(scorers) or ["reward"], samples, bootstrap, recipe.seed)
+        write_text(out / "table.md", result.table() + "\n")
+        write_text(out / "comparison.json", json.dumps(asdict(result), indent=1) + "\n")
+        few = min(GRID_ROWS, len(prompts))
+        columns = [(name, journal.shown(name, few)) for name in generators]
+        save_image(picture_grid(columns, prompts[:few]), out / "grid.png")
     return result
 
 

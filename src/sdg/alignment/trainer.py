@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -34,10 +34,15 @@ from sdg.detectors import load_detector
 from sdg.io.files import write_text
 from sdg.models.lora import save_lora
 from sdg.recipes import to_document
+from sdg.runs.begin import begin_together
+from sdg.runs.checkpoint import FOLDER as CHECKPOINTS
 from sdg.runs.checkpoint import save_checkpoint
 from sdg.runs.log import RunLog
 from sdg.runs.resume import resume_point, start_accelerator
 from sdg.scorers.weighted import load_reward
+
+MANIFEST: Final = "manifest.json"
+"""In a run's folder: what it was begun with."""
 
 
 def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
@@ -54,76 +59,76 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     own = [index for step in steps for index in step.own]
     prompts, held_out, digest = read_prompt_sets(recipe.prompts)
     settings = {"recipe": to_document(recipe), "prompts": digest}
-    begun = resume_point(out, settings, resume=resume, free=recipe.free, epochs=recipe.epochs)
+    work = [out / CHECKPOINTS]
+    with begin_together(out, out / MANIFEST, settings, resume=resume, work=work, free=recipe.free) as begun:
+        # First what a wrong address or a missing profile stops at once; the generator takes minutes to load.
+        detector = load_detector(recipe.reward.detector or "") if recipe.needs_detector else None
+        reward = load_reward(recipe.reward.scorers, str(accelerator.device))
+        policy = load_policy(
+            recipe.policy, accelerator.device, recipe.precision, recipe.seed, few_step=recipe.few_step
+        )
+        check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
+        monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
+        learner = Learner(recipe, accelerator, policy)
+        start, history = 0, []
+        if begun and (point := resume_point(out, recipe.epochs)) is not None:
+            start, history = point.progress["epoch"], point.progress["history"]
+            learner.restore(point.tensors, start)
 
-    # First what a wrong address or a missing profile stops at once; the generator takes minutes to load.
-    detector = load_detector(recipe.reward.detector or "") if recipe.needs_detector else None
-    reward = load_reward(recipe.reward.scorers, str(accelerator.device))
-    policy = load_policy(
-        recipe.policy, accelerator.device, recipe.precision, recipe.seed, few_step=recipe.few_step
-    )
-    check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
-    monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
-    learner = Learner(recipe, accelerator, policy)
-    start, history = 0, []
-    if begun is not None:
-        start, history = begun.progress["epoch"], begun.progress["history"]
-        learner.restore(begun.tensors, start)
+        log = RunLog(out, accelerator, start)
+        with Scoring(reward, detector) as scoring:
+            sampler = Sampler(recipe, policy, scoring)
+            for epoch in range(start, recipe.epochs + 1):
+                last = epoch == recipe.epochs
+                # 0. Watch: held-out prompts, under the averaged adapter, from before the first epoch on.
+                with learner.ema.applied():
+                    if monitor is not None and monitor.due(epoch):
+                        history.append({"epoch": epoch, **monitor.measure(policy, rank, processes)})
+                        log.measured(history[-1], epoch * recipe.optimizer.steps_per_epoch)
+                        if is_best(history, recipe.monitor) and accelerator.is_main_process:
+                            save_lora(policy, out / "best")
+                            write_text(out / "best" / "measures.json", json.dumps(history[-1], indent=1))
+                    if recipe.run.pictures_every and (epoch % recipe.run.pictures_every == 0 or last):
+                        path = out / "pictures" / f"epoch-{epoch:06d}.png"
+                        draw_figure(sampler, held_out, rank, processes, path)
+                if last or hacking(history, recipe.monitor):
+                    break
 
-    log = RunLog(out, accelerator, start)
-    with Scoring(reward, detector) as scoring:
-        sampler = Sampler(recipe, policy, scoring)
-        for epoch in range(start, recipe.epochs + 1):
-            last = epoch == recipe.epochs
-            # 0. Watch: held-out prompts, under the averaged adapter, from before the first epoch on.
+                # 1. Sample groups, and score them while the next are drawn.
+                began = time.monotonic()
+                rows = group_rows(recipe, epoch_prompts(recipe, prompts, epoch), Purpose.TRAINING, epoch)
+                noisy = sde_steps(recipe, epoch)
+                drawn = sampler.draw([rows[index] for index in own], noisy)
+                sampled = time.monotonic()
+
+                # 2. Everyone learns every score: groups lie across processes.
+                scores = gather_rows(own, drawn.scores(), processes)
+                check_failures(scores, recipe.reward.max_failed, detector=detector is not None)
+                scored = time.monotonic()
+
+                # 3. Advantages, over the whole epoch.
+                groups = torch.tensor([row.group for row in rows])
+                signal = training_signal(recipe, scores, groups, policy.grid)
+
+                # 4. Optimize: each step on its share of the groups.
+                values: dict[str, Any] = {"sde_steps": noisy, **epoch_values(signal, scores)}
+                values |= learner.learn(epoch, steps, drawn, signal)
+                values |= {"sampling_seconds": sampled - began, "scoring_seconds": scored - sampled}
+                values |= {"optimizing_seconds": time.monotonic() - scored}
+                log.trained(epoch, (epoch + 1) * recipe.optimizer.steps_per_epoch, values)
+                if recipe.optimizer.clip < values["first_ratio_error"]:
+                    log.say("the first ratio is off by more than the clip range; run in higher precision")
+                if (epoch + 1) % recipe.run.save_every == 0 or epoch + 1 == recipe.epochs:
+                    if accelerator.is_main_process:
+                        progress = {"epoch": epoch + 1, "history": history}
+                        save_checkpoint(out, epoch + 1, learner.state(), progress, recipe.run.keep)
+                    accelerator.wait_for_everyone()
+        if epoch < recipe.epochs:
+            log.say(f"stopped at epoch {epoch}: {recipe.monitor.best} got worse while the reward rose")
+        if accelerator.is_main_process:
             with learner.ema.applied():
-                if monitor is not None and monitor.due(epoch):
-                    history.append({"epoch": epoch, **monitor.measure(policy, rank, processes)})
-                    log.measured(history[-1], epoch * recipe.optimizer.steps_per_epoch)
-                    if is_best(history, recipe.monitor) and accelerator.is_main_process:
-                        save_lora(policy, out / "best")
-                        write_text(out / "best" / "measures.json", json.dumps(history[-1], indent=1))
-                if recipe.run.pictures_every and (epoch % recipe.run.pictures_every == 0 or last):
-                    path = out / "pictures" / f"epoch-{epoch:06d}.png"
-                    draw_figure(sampler, held_out, rank, processes, path)
-            if last or hacking(history, recipe.monitor):
-                break
-
-            # 1. Sample groups, and score them while the next are drawn.
-            began = time.monotonic()
-            rows = group_rows(recipe, epoch_prompts(recipe, prompts, epoch), Purpose.TRAINING, epoch)
-            noisy = sde_steps(recipe, epoch)
-            drawn = sampler.draw([rows[index] for index in own], noisy)
-            sampled = time.monotonic()
-
-            # 2. Everyone learns every score: groups lie across processes.
-            scores = gather_rows(own, drawn.scores(), processes)
-            check_failures(scores, recipe.reward.max_failed, detector=detector is not None)
-            scored = time.monotonic()
-
-            # 3. Advantages, over the whole epoch.
-            groups = torch.tensor([row.group for row in rows])
-            signal = training_signal(recipe, scores, groups, policy.grid)
-
-            # 4. Optimize: each step on its share of the groups.
-            values: dict[str, Any] = {"sde_steps": noisy, **epoch_values(signal, scores)}
-            values |= learner.learn(epoch, steps, drawn, signal)
-            values |= {"sampling_seconds": sampled - began, "scoring_seconds": scored - sampled}
-            values |= {"optimizing_seconds": time.monotonic() - scored}
-            log.trained(epoch, (epoch + 1) * recipe.optimizer.steps_per_epoch, values)
-            if recipe.optimizer.clip < values["first_ratio_error"]:
-                log.say("the first ratio is off by more than the clip range; run in higher precision")
-            if (epoch + 1) % recipe.run.save_every == 0 or epoch + 1 == recipe.epochs:
-                if accelerator.is_main_process:
-                    progress = {"epoch": epoch + 1, "history": history, **settings}
-                    save_checkpoint(out, epoch + 1, learner.state(), progress, recipe.run.keep)
-                accelerator.wait_for_everyone()
-    if epoch < recipe.epochs:
-        log.say(f"stopped at epoch {epoch}: {recipe.monitor.best} got worse while the reward rose")
-    if accelerator.is_main_process:
-        with learner.ema.applied():
-            save_lora(policy, out / "final")
-    log.say(f"done: the adapter is in {out / 'final'}, the log in {log.path}")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+                save_lora(policy, out / "final")
+        log.say(f"done: the adapter is in {out / 'final'}, the log in {log.path}")
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
     return out / "final"

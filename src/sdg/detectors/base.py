@@ -54,6 +54,13 @@ class StreamingDetector(ABC):
         in a full run. A pair that cannot be diagnosed gives a `failed` outcome, never an error.
         """
 
+    def stop(self) -> bool:
+        """Let every stream end soon by itself, with an outcome of each pair that is answered by then.
+
+        False where a stream can only be broken off. May be called from a signal's handler.
+        """
+        return False
+
     def diagnose(self, pairs: Sequence[Pair]) -> list[Diagnosis]:
         """One Diagnosis for each (image, prompt), in their order.
 

@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from sdg.io import jsonl
 from sdg.io.predictions import write_prediction
 from sdg.records import Record
 from sdg.response.strict import write_diagnosis
-from sdg.runs.journal import Key, Row, begin, earlier, journal, partial_of, require_once
+from sdg.runs.journal import Key, Row, begin_file, earlier, journal, partial_of, require_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ def run(
     That is the layout of the released predictions; a failed image has response null and its reason as
     `error`. Whenever the process dies, what is in `OUT.partial` counts, whole lines only; with `resume`
     images that are missing or failed are asked for again, the others never. Resuming without an earlier
-    run begins one. `on_result` gets each new row once it is on disk, and how many are left.
+    run begins one. `on_result` gets each new row once it is on disk, and how many are left; it is called by
+    the journal's thread.
     Raises SdgError where an output exists already, where it was begun with other settings or for other
     images, where another process is writing it, and for items that are there twice.
     """
@@ -67,23 +71,52 @@ def run(
     if not items:
         raise SdgError("There are no images to diagnose.")
     require_once(keys, "image")
-    begin(out, {"detector": dict(detector.identity)}, resume)
-    with journal(partial_of(out)) as append:
-        rows = earlier(out, _keyed, set(keys), "image")
-        missing = [place for place, key in enumerate(keys) if not _answered(rows.get(key))]
-        left = len(missing)
-        pairs = [(item.file, item.prompt) for item in items]
-        for place, outcome in detector.stream(pairs, frozenset(missing)) if missing else ():
-            row = rows[keys[place]] = to_row(items[place], outcome)
-            append(row)
-            left -= 1
-            if on_result is not None:
-                on_result(row, left)
+    left = 0
+
+    def kept(row: Row) -> None:
+        nonlocal left
+        left -= 1
+        if on_result is not None:
+            on_result(row, left)
+
+    with begin_file(out, {"detector": dict(detector.identity)}, resume):
+        with journal(partial_of(out), kept) as append, _stopping(detector):
+            rows = earlier(out, _keyed, set(keys), "image")
+            missing = [place for place, key in enumerate(keys) if not _answered(rows.get(key))]
+            left = len(missing)
+            pairs = [(item.file, item.prompt) for item in items]
+            for place, outcome in detector.stream(pairs, frozenset(missing)) if missing else ():
+                row = rows[keys[place]] = to_row(items[place], outcome)
+                append(row)
         ordered = [rows[key] for key in keys]
         jsonl.write_objects(out, ordered)
         partial_of(out).unlink()
     failed = tuple(row for row in ordered if not _answered(row))
     return Summary(len(items), len(missing), failed)
+
+
+@contextmanager
+def _stopping(detector: StreamingDetector) -> Iterator[None]:
+    """At Ctrl-C what is answered already is still taken; a second one does not wait for that."""
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        if stopped or not detector.stop():
+            raise KeyboardInterrupt
+        stopped = True
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def ask(detector: StreamingDetector, item: Item) -> Outcome:

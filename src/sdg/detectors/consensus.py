@@ -61,6 +61,9 @@ class ConsensusDetector(StreamingDetector):
                 # In the order asked, not the order come: the same looks give the same diagnosis.
                 yield index, self._outcome([outcomes[number] for number in range(looks)])
 
+    def stop(self) -> bool:
+        return self._detector.stop()
+
     def _outcome(self, outcomes: Sequence[Outcome]) -> Outcome:
         read = [outcome.diagnosis for outcome in outcomes if outcome.diagnosis.is_whole]
         if 2 * len(read) > len(outcomes):

@@ -85,6 +85,9 @@ class OpenAIDetector(StreamingDetector):
 
         yield from self._client.each(indices, ask, self._concurrency)
 
+    def stop(self) -> bool:
+        return self._client.stop()
+
     async def _ask(self, client: ChatClient, image: Source, prompt: str, index: int) -> Outcome:
         """The outcome of one pair; raises Unanswered where the server is to blame."""
         try:

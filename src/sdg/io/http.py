@@ -10,8 +10,9 @@ import threading
 import time
 from asyncio import FIRST_EXCEPTION
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
@@ -25,6 +26,12 @@ T = TypeVar("T")
 
 LONGEST_PAUSE: Final = 60.0
 LONGEST_RETRY_AFTER: Final = 600.0
+WAITING: Final = 64
+"""Results that are not taken yet, beside those being asked for, at most."""
+SHARING: Final = 16
+"""Requests at a time that share connections, all of which are looked through at each request."""
+GRACE: Final = 2.0
+"""Seconds that a stopped run waits for the answers that it has asked for."""
 _BUSY: Final = frozenset({408, 409, 425, 429})  # and every 5xx: asking again may help
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -47,6 +54,14 @@ class TryAgain(Exception):
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
         self.after = after
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A use of `each`: `ending` asks for nothing more, `broken_off` does not wait for answers either."""
+
+    ending: bool = False
+    broken_off: bool = False
 
 
 class Breaker:
@@ -105,6 +120,7 @@ class HttpClient:
         self._url = url
         self._key, self._timeout, self._attempts, self._first_pause = key, timeout, attempts, first_pause
         self._connections: Any = None
+        self._calls: list[_Call] = []
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Self]:
@@ -132,23 +148,32 @@ class HttpClient:
     ) -> Iterator[tuple[T, R]]:
         """Each task with the result of `work`, which gets a connected client; `at_once`, as they finish.
 
-        What `work` raises is raised here. Once the iterator is closed nothing more is asked.
+        What `work` raises is raised here. Once the iterator is closed nothing more is asked; see also `stop`.
         """
         results: SimpleQueue[tuple[T, R] | BaseException | None] = SimpleQueue()
-        stop = threading.Event()
+        call = _Call()
         waiting = iter(tasks)
 
         async def take(client: Self) -> None:
             for task in waiting:
+                while results.qsize() >= WAITING and not call.broken_off:
+                    await asyncio.sleep(0.01)  # whoever takes the results is slower than the server
+                if call.ending:
+                    return
                 results.put((task, await work(client, task)))
 
         async def all_tasks() -> None:
-            async with self.connected() as client:
-                workers = {asyncio.ensure_future(take(client)) for _ in range(min(at_once, len(tasks)))}
-                left = workers
+            together = min(at_once, len(tasks))
+            async with AsyncExitStack() as stack:
+                clients = [
+                    await stack.enter_async_context(self.connected()) for _ in range(0, together, SHARING)
+                ]
+                workers = {asyncio.ensure_future(take(clients[n // SHARING])) for n in range(together)}
+                left, grace = workers, GRACE
                 try:
-                    while left and not stop.is_set():
+                    while left and not call.broken_off and grace > 0:
                         done, left = await asyncio.wait(left, timeout=0.2, return_when=FIRST_EXCEPTION)
+                        grace -= 0.2 if call.ending else 0
                         for worker in done:
                             worker.result()
                 finally:
@@ -165,6 +190,7 @@ class HttpClient:
 
         # A thread of its own, because the caller may be inside of an event loop already (a notebook).
         thread = threading.Thread(target=run, name="sdg-http", daemon=True)
+        self._calls.append(call)
         thread.start()
         try:
             while (result := results.get()) is not None:
@@ -172,8 +198,18 @@ class HttpClient:
                     raise result
                 yield result
         finally:
-            stop.set()
+            call.broken_off = True
+            self._calls.remove(call)
             thread.join()
+
+    def stop(self) -> bool:
+        """Let every `each` ask for nothing more and end; what is asked for has GRACE seconds to be answered.
+
+        Returns whether there is any. May be called from a signal's handler.
+        """
+        for call in self._calls:
+            call.ending = True
+        return bool(self._calls)
 
     async def post(self, read: Callable[[bytes], T], **request: Any) -> T:
         """The response's content, read by `read`, which raises TryAgain or Refused where it is no answer.

@@ -32,7 +32,7 @@ from sdg.refinement.sources import FATAL_ERRORS, Source, read_sources
 from sdg.refinement.stored_heat import StoredHeat
 from sdg.refinement.workers import as_completed
 from sdg.response.strict import write_diagnosis
-from sdg.runs.journal import Key, Row, begin, earlier, journal, partial_of, require_once
+from sdg.runs.journal import Key, Row, begin_file, earlier, journal, partial_of, require_once
 
 OUTPUT: Final = "refinements.jsonl"
 PICTURES: Final = "pictures"
@@ -85,7 +85,7 @@ def refine_all(
 
     A picture that cannot be read, diagnosed or edited has status `failed` and a sentence as its `error`;
     with `resume` it is tried again, after those not tried yet, and what has another status never is.
-    `on_result` gets each row once it is on disk, and how many are left.
+    `on_result` gets each row once it is on disk, and how many are left, in the journal's thread.
     Raises SdgError where the folder holds a run of other settings or pictures or another process writes
     it, where it cannot be written, and where FATAL_ERRORS pictures in a row could not be diagnosed or edited.
     """
@@ -95,28 +95,33 @@ def refine_all(
         raise SdgError("There are no pictures to refine.")
     require_once(keys, "picture")
     require_writable(out)
-    begin(output, {"detector": dict(detector.identity), "plan": plan.as_json()}, resume)
-    with journal(partial_of(output)) as append:
-        rows = earlier(output, _keyed, set(keys), "picture")
-        missing = {key for key in keys if key not in rows}
-        again = {key for key, row in rows.items() if _failed(row)}
-        todo = left = len(missing) + len(again)
-        in_a_row = Counter[str]()
-        # Failed ones last: eight that always fail would bar the way to the others.
-        with closing(_refined(items, (missing, again), detector, editor, plan, heat)) as results:
-            for one in results:
-                row = rows[one.source.item.key] = _row(one, Path(out))
-                append(row)
-                left -= 1
-                if on_result is not None:
-                    on_result(row, left)
-                for step, worked in _evidence(one).items():
-                    in_a_row[step] = 0 if worked else in_a_row[step] + 1
-                    if in_a_row[step] == FATAL_ERRORS and left:
-                        raise SdgError(
-                            f"{FATAL_ERRORS} pictures in a row could not be {step}, the last because: "
-                            f"{row['error']} What is done is kept; mend it and add --resume."
-                        )
+    left = 0
+
+    def kept(row: Row) -> None:
+        nonlocal left
+        left -= 1
+        if on_result is not None:
+            on_result(row, left)
+
+    with begin_file(output, {"detector": dict(detector.identity), "plan": plan.as_json()}, resume):
+        with journal(partial_of(output), kept, batch=1) as append:
+            rows = earlier(output, _keyed, set(keys), "picture")
+            missing = {key for key in keys if key not in rows}
+            again = {key for key, row in rows.items() if _failed(row)}
+            todo = left = len(missing) + len(again)
+            in_a_row = Counter[str]()
+            # Failed ones last: eight that always fail would bar the way to the others.
+            with closing(_refined(items, (missing, again), detector, editor, plan, heat)) as results:
+                for number, one in enumerate(results, start=1):
+                    row = rows[one.source.item.key] = _row(one, Path(out))
+                    append(row)
+                    for step, worked in _evidence(one).items():
+                        in_a_row[step] = 0 if worked else in_a_row[step] + 1
+                        if in_a_row[step] == FATAL_ERRORS and number < todo:
+                            raise SdgError(
+                                f"{FATAL_ERRORS} pictures in a row could not be {step}, the last because: "
+                                f"{row['error']} What is done is kept; mend it and add --resume."
+                            )
         ordered = [rows[key] for key in keys]
         jsonl.write_objects(output, ordered)
         partial_of(output).unlink()

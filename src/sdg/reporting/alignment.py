@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 from sdg.errors import SdgError
 from sdg.reporting.curves import Curve, curve, number
 from sdg.reporting.thumbnails import Shown, show
+from sdg.runs.log import read_log
 
 # Of training, where logged: `kl` only is where the recipe has that term.
 _WATCHED: Final = ("reward", "defects", "loss", "reward_std", "approx_kl", "kl", "clip_fraction")
@@ -76,7 +77,7 @@ def read_run(folder: str | os.PathLike[str]) -> AlignmentRun:
     folder = Path(folder)
     if not folder.is_dir():
         raise SdgError(f"{folder} is not a folder; give one that `sdg align` wrote.")
-    lines = list(_log(folder / "log.jsonl"))
+    lines = read_log(folder)
     figures = [(_epoch(file), file) for file in sorted((folder / "pictures").glob("epoch-*.png"))]
     comparison = _comparison(folder / "comparison.json")
     if (folder / "grid.png").is_file():
@@ -84,20 +85,6 @@ def read_run(folder: str | os.PathLike[str]) -> AlignmentRun:
     if not any(line.get("kind") in ("train", "monitor") for line in lines) and comparison is None:
         raise SdgError(f"{folder} holds no alignment run: there is no log.jsonl of one, no comparison.json.")
     return AlignmentRun(lines, figures, comparison, title=f"Alignment: {folder.name}")
-
-
-def _log(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, ValueError) as error:
-        raise SdgError(f"{path} cannot be read: {error}.") from None
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            yield value
 
 
 def _comparison(path: Path) -> dict[str, Any] | None:

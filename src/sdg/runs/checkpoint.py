@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -14,30 +13,40 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdg.errors import SdgError
+from sdg.runs.folders import remove_folder, replace_folder, tidy
 
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
+FOLDER: Final = "checkpoints"
 
 
 def save_checkpoint(
-    out: Path, epoch: int, tensors: Mapping[str, Tensor], progress: Mapping[str, Any], keep: int = 2
+    out: Path, number: int, tensors: Mapping[str, Tensor], progress: Mapping[str, Any], keep: int = 2
 ) -> Path:
-    """Write out/checkpoints/epoch-000012 and remove all but the newest `keep`."""
-    root = out / "checkpoints"
-    folder = root / f"epoch-{epoch:06d}"
-    fresh = root / f".writing-{folder.name}"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, fresh / TENSORS)
-    (fresh / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.replace(folder)
-    for old in _checkpoints(out)[:-keep]:
-        shutil.rmtree(old)
+    """Write out/checkpoints/000012 and remove all but the newest `keep`; raises SdgError if the disk refuses.
+
+    number: of the step or epoch that the state was reached with. A kill at any moment leaves the checkpoint
+    before or the new one.
+    """
+    folder = out / FOLDER / f"{number:06d}"
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+
+    def write(fresh: Path) -> None:
+        save_file(state, fresh / TENSORS)
+        (fresh / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")
+
+    try:
+        tidy(out / FOLDER)
+        replace_folder(folder, write)
+        for old in _checkpoints(out)[:-keep]:
+            remove_folder(old)
+    except (OSError, SafetensorError) as error:
+        raise SdgError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     return folder
 
 
 def latest_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint of a run's folder, or None."""
+    tidy(out / FOLDER)
     found = _checkpoints(out)
     return found[-1] if found else None
 
@@ -46,29 +55,32 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and progress of a checkpoint; raises SdgError where it is damaged."""
     try:
         return load_file(folder / TENSORS), json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise SdgError(f"{folder} is damaged ({error}); remove it to resume from the one before.") from error
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    return sorted((out / "checkpoints").glob("epoch-*"))
+    found = (path for path in (out / FOLDER).glob("*") if path.name.isdigit())
+    return sorted(found, key=lambda path: int(path.name))
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as flat tensors, "optimizer.PARAMETER.NAME"."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer, name: str = "optimizer") -> dict[str, Tensor]:
+    """An optimizer's state as flat tensors, "NAME.PARAMETER.KEY"; name: without a dot, one an optimizer."""
     state = optimizer.state_dict()["state"]
     return {
-        f"optimizer.{number}.{name}": torch.as_tensor(value)
+        f"{name}.{number}.{key}": torch.as_tensor(value)
         for number, values in state.items()
-        for name, value in values.items()
+        for key, value in values.items()
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], name: str = "optimizer"
+) -> None:
     """The inverse of `optimizer_tensors`, on an optimizer of the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            state.setdefault(int(number), {})[name] = value
+    for full, value in tensors.items():
+        if full.startswith(f"{name}."):
+            _, number, key = full.split(".", 2)
+            state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -34,7 +34,7 @@ def gather(
     A JSON Lines file holds `filepath` and `caption` (or `prompt`); its images lie in the folder `images`,
     by default its own. For other images the prompt is `prompt`, or what the JSON Lines file `prompts` says
     for their path, the end of their path or their name. leave_out: a folder inside of one of `sources` whose
-    images are no inputs, such as drawings of them.
+    images are no inputs, such as overlays of them.
     Raises SdgError for a source that does not exist, for images without a prompt, and where both are given.
     """
     if prompt is not None and prompts is not None:
@@ -60,14 +60,14 @@ def gather(
 
 
 def _image_files(folder: Path, leave_out: Place | None) -> list[Path]:
-    drawn = None if leave_out is None else real_path(leave_out)
-    if drawn == real_path(folder):
-        drawn = None  # asked for by its name
+    left_out = None if leave_out is None else real_path(leave_out)
+    if left_out == real_path(folder):
+        left_out = None  # asked for by its name
     files = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in _IMAGES and not path.name.startswith(".") and path.is_file()
-        if drawn is None or drawn not in real_path(path).parents
+        if left_out is None or left_out not in real_path(path).parents
     ]
     if not files:
         raise SdgError(f"{folder} holds no images.")

@@ -5,19 +5,21 @@
 
 from __future__ import annotations
 
-import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Final
 
-from sdg._version import __version__
 from sdg.errors import SdgError
 from sdg.io import jsonl
-from sdg.io.files import read_text, write_text
+from sdg.runs.begin import begin
 
+BATCH: Final = 64
+"""Rows of a run that are not synced to the disk, at most."""
 Key = tuple[str, str]
 """What tells the images of a run apart: path and prompt."""
 Row = dict[str, Any]
@@ -28,36 +30,10 @@ def partial_of(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def begin(out: Path, settings: Mapping[str, Mapping[str, Any]], resume: bool) -> None:
-    """Check the manifest of a run, or write it where the run is a new one.
-
-    settings: groups of settings that every row depends on, by the group's name. Raises SdgError where
-    `out` exists and `resume` is not asked for, and where it was begun with other settings.
-    """
+def begin_file(out: Path, settings: Mapping[str, Any], resume: bool) -> AbstractContextManager[bool]:
+    """`begin` of a run that writes one file: OUT.run.json holds its settings, OUT.partial its rows."""
     manifest = out.with_name(out.name + ".run.json")
-    try:
-        exists = out.exists() or partial_of(out).exists()
-    except OSError as error:
-        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
-    if exists and not resume:
-        raise SdgError(f"{out} exists already; go on with --resume, or name another file.")
-    if not exists:
-        written = {**settings, "version": __version__}
-        write_text(manifest, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-        return
-    if not manifest.exists():
-        raise SdgError(f"{out} has no {manifest.name}, so it cannot be resumed; name another file.")
-    for group, values in settings.items():
-        try:
-            before = json.loads(read_text(manifest))[group]
-            different = [name for name in {**before, **values} if before.get(name) != values.get(name)]
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise SdgError(f"{manifest} is damaged, so {out} cannot be resumed; name another file.") from None
-        if different:
-            was, now = (
-                ", ".join(f"{name} {run.get(name)}" for name in different) for run in (before, values)
-            )
-            raise SdgError(f"{out} was begun with {was} and not {now}; use the same, or name another file.")
+    return begin(out, manifest, settings, resume=resume, work=(out, partial_of(out)))
 
 
 def require_once(keys: Sequence[Key], what: str) -> None:
@@ -88,39 +64,92 @@ def earlier(
 
 
 @contextmanager
-def journal(path: Path) -> Iterator[Callable[[Row], None]]:
-    """What appends a row to a journal, which is this process's alone; a line cut off by a crash is gone."""
+def journal(
+    path: Path, on_row: Callable[[Row], object] | None = None, *, batch: int = BATCH
+) -> Iterator[Callable[[Row], None]]:
+    """What appends a row to a journal, of which a line cut off by a crash is gone first.
 
-    def append(row: Row) -> None:
-        try:
-            file.write(jsonl.dump_object(row))
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise _unwritable(path, error) from error
-
+    A row is written at once, and synced with those that wait with it: fewer than `batch` of them, so that
+    with 1 each is on disk before the next. on_row: is told of each row once it is on disk, in the journal's
+    thread. At the end, whatever it is, all rows are on disk. Raises SdgError where the disk refuses; what
+    was written before is kept.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab+")
+        with path.open("ab+") as file:
+            file.seek(0)
+            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+        raw = path.open("ab", buffering=0)
     except OSError as error:
         raise _unwritable(path, error) from error
-    with file:
-        _lock(file, path)
-        file.seek(0)
-        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
-        yield append
+    with raw:
+        book = _Journal(raw, path, on_row or (lambda row: None), batch)
+        try:
+            yield book.append
+        finally:
+            book.close()
+
+
+class _Journal:
+    """Rows that wait together are one sync, in a thread of its own."""
+
+    def __init__(self, file: FileIO, path: Path, on_row: Callable[[Row], object], batch: int) -> None:
+        self._file, self._path, self._on_row, self._batch = file, path, on_row, batch
+        self._waiting: list[Row] = []
+        self._pending, self._closing = 0, False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._sync, name="sdg-journal", daemon=True)
+        self._thread.start()
+
+    def append(self, row: Row) -> None:
+        """Write a row; returns once fewer than `batch` rows are not synced."""
+        rest = memoryview(jsonl.dump_object(row))
+        with self._changed:
+            self._raise()
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                raise _unwritable(self._path, error) from error
+            self._waiting.append(row)
+            self._pending += 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._pending < self._batch or self._error)
+            self._raise()
+
+    def close(self) -> None:
+        """Wait until everything is on disk; raises what went wrong."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _sync(self) -> None:
+        while self._error is None:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                rows, self._waiting = self._waiting, []
+            if not rows:
+                return
+            try:
+                try:
+                    os.fsync(self._file.fileno())
+                except OSError as error:
+                    raise _unwritable(self._path, error) from error
+                for row in rows:
+                    self._on_row(row)
+            except BaseException as error:  # handed to whoever appends or closes
+                self._error = error
+            with self._changed:
+                self._pending -= len(rows)
+                self._changed.notify_all()
 
 
 def _unwritable(path: Path, error: OSError) -> SdgError:
     return SdgError(f"{path} cannot be written: {error.strerror or error}.")
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows refuses to delete a file that another process has open anyway
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise SdgError(f"{path} is being written by another process; wait for it or stop it.") from None

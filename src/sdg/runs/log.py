@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from accelerate import Accelerator
 from rich.console import Console
 
 from sdg.errors import SdgError
+from sdg.io.files import write_text
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 NAME: Final = "log.jsonl"
 
@@ -26,11 +30,8 @@ class RunLog:
         self.console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False)
         if accelerator.is_main_process:
             out.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in read_log(out) if line["epoch"] < start]
             # A measurement stands before the epoch that follows it, so it is done again as well.
-            fresh = self.path.with_suffix(".writing")
-            fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            fresh.replace(self.path)
+            trim_log(out, lambda line: line["epoch"] < start)
         if accelerator.log_with:
             accelerator.init_trackers("sdg-align")
 
@@ -62,8 +63,7 @@ class RunLog:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            append_log(self.path.parent, line)
 
     def _track(self, values: Mapping[str, float], step: int) -> None:
         if self.accelerator.log_with:
@@ -71,39 +71,33 @@ class RunLog:
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; a last line cut off by a kill is left out."""
-    path = out / NAME
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
+    """The lines of a run's log, of which there may be none; a line cut off by a kill is left out.
+
+    Raises SdgError where the log cannot be read.
+    """
+    path, lines = out / NAME, []
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    except OSError as error:
+        raise SdgError(f"{path} cannot be read: {error.strerror or error}.") from None
+    for text in texts:
+        with suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            if isinstance(line, dict):
+                lines.append(line)
     return lines
 
 
-def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str]) -> None:
-    """Raise SdgError where a run would be resumed with another recipe, naming what differs.
-
-    free: dotted names of what may differ, all below them included.
-    """
-    old, new = dict(_leaves(before)), dict(_leaves(now))
-    for name in sorted(old.keys() | new.keys()):
-        may_differ = any(name == key or name.startswith(f"{key}.") for key in free)
-        if not may_differ and old.get(name) != new.get(name):
-            raise SdgError(
-                f"{name} was {old.get(name)!r} when this run began and is {new.get(name)!r} now; resume with "
-                "the recipe it began with, or start another folder."
-            )
+def trim_log(out: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave only lines to be kept: what was logged after a checkpoint is done, and logged, again."""
+    if (out / NAME).exists():
+        write_text(out / NAME, "".join(json.dumps(line) + "\n" for line in read_log(out) if keep(line)))
 
 
-def _leaves(value: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Every plain value of nested JSON with its dotted name."""
-    if isinstance(value, list):
-        value = {str(index): item for index, item in enumerate(value)}
-    if not isinstance(value, Mapping):
-        return [(name, value)]
-    leaves = []
-    for key, item in value.items():
-        leaves += _leaves(item, f"{name}.{key}" if name else key)
-    return leaves
+def append_log(out: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to a run's log; raises SdgError where the disk refuses."""
+    try:
+        with (out / NAME).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise SdgError(f"{out / NAME} cannot be written: {error.strerror or error}.") from error

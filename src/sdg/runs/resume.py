@@ -1,9 +1,9 @@
-"""How a run that trains an adapter begins, is refused, or is gone on with."""
+"""How a run that trains an adapter is set up, and where it goes on from."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sdg.errors import SdgError
 from sdg.runs.checkpoint import latest_checkpoint, load_checkpoint
-from sdg.runs.log import refuse_changes
 
 
 class Checkpoint(NamedTuple):
@@ -39,22 +38,15 @@ def start_accelerator(trackers: Sequence[str], out: Path) -> Accelerator:
     return accelerator
 
 
-def resume_point(
-    out: Path, settings: Mapping[str, Any], *, resume: bool, free: Collection[str], epochs: int
-) -> Checkpoint | None:
-    """The newest checkpoint of a run that is gone on with; None where a run begins.
+def resume_point(out: Path, epochs: int) -> Checkpoint | None:
+    """The newest checkpoint of a run that is gone on with; None where it has none yet.
 
-    settings: JSON of what the run depends on, which its checkpoints' progress holds; `free` are dotted names
-    of what may differ. Raises SdgError where there is a run and `resume` is not asked for, or another run
-    than this, or one of more than `epochs`.
+    Raises SdgError where it is damaged, or of more epochs than the run is to have.
     """
     folder = latest_checkpoint(out)
     if folder is None:
         return None
-    if not resume:
-        raise SdgError(f"{out} holds an earlier run; add --resume to go on with it, or name another folder.")
     tensors, progress = load_checkpoint(folder)
-    refuse_changes({name: progress.get(name, now) for name, now in settings.items()}, settings, free)
     if progress["epoch"] > epochs:
         raise SdgError(
             f"{out} holds {progress['epoch']} epochs already and the recipe has {epochs}; "

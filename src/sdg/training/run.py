@@ -27,17 +27,18 @@ from transformers import PreTrainedModel, TrainerCallback
 from sdg._version import __version__
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, write_text
-from sdg.io.jsonl import dump_object
+from sdg.io.files import write_text
 from sdg.prompting import PromptProfile
 from sdg.recipes import to_document
+from sdg.runs.begin import begin_together, read_settings
+from sdg.runs.log import NAME as LOG
+from sdg.runs.log import append_log, trim_log
 from sdg.training.dataset import Rows, read_rows
 from sdg.training.evaluate import Outcome, Validation
 from sdg.training.model import load_model, load_processor, load_profile, lora_config
 from sdg.training.recipe import Recipe
 
 MANIFEST: Final = "manifest.json"
-LOG: Final = "log.jsonl"
 FINAL: Final = "final"
 _PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "vllm")
 
@@ -75,11 +76,11 @@ def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Itera
     check_environment(recipe)
     profile, processor = load_profile(recipe), load_processor(recipe.model)
     rows, validation, summary = read_splits(recipe, profile, processor, targets=targets)
-    checkpoint = open_run(recipe, out, summary, profile, resume)
-    model = load_model(recipe.model)
-    adapter = lora_config(recipe.model, model)
-    arguments = trainer_arguments(recipe, out, resumed=checkpoint is not None)
-    yield Run(recipe, out, processor, rows, validation, model, adapter, checkpoint, arguments)
+    with open_run(recipe, out, summary, profile, resume) as checkpoint:
+        model = load_model(recipe.model)
+        adapter = lora_config(recipe.model, model)
+        arguments = trainer_arguments(recipe, out, resumed=checkpoint is not None)
+        yield Run(recipe, out, processor, rows, validation, model, adapter, checkpoint, arguments)
 
 
 def check_environment(recipe: Recipe) -> None:
@@ -130,46 +131,26 @@ def read_splits(
     return train, validation, {"train": train.summary(), "validation": held_out.summary()}
 
 
+@contextmanager
 def open_run(
     recipe: Recipe, out: Path, data: Mapping[str, Any], profile: PromptProfile, resume: bool
-) -> str | None:
-    """Write the manifest of a new run, or check that of a resumed one; the checkpoint to go on from, if any.
+) -> Iterator[str | None]:
+    """Hold the run in `out`, with a manifest; yields the checkpoint to go on from, if there is one.
 
-    Raises SdgError where the folder holds a run and `resume` is not asked for, or another run than this.
+    Raises SdgError, in every process, where the folder holds a run and `resume` is not asked for, or another
+    run than this, or something else.
     """
     processes = PartialState(cpu=recipe.run.device == "cpu")
-    manifest = {
+    settings = {
         "kind": type(recipe).__name__.removesuffix("Recipe").lower(),
         "recipe": to_document(recipe),
         "profile": profile.digest,
         "data": data,
         "processes": processes.num_processes,
-        "versions": _versions(),
     }
-    path = out / MANIFEST
-    if path.exists():
-        if not resume:
-            raise SdgError(
-                f"{out} holds a run already; add --resume to go on with it, or name another folder."
-            )
-        known = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("kind", "recipe", "profile", "data", "processes"):
-            if known.get(key) != json.loads(json.dumps(manifest[key])):
-                what = "number of processes" if key == "processes" else key
-                raise SdgError(
-                    f"{out} holds a run with another {what}; resume it with what it was started with, "
-                    "or name another folder."
-                )
-        return last_checkpoint(out)
-    if out.exists() and not out.is_dir():
-        raise SdgError(f"{out} is a file; name a folder for the run.")
-    if out.exists() and any(out.iterdir()):
-        raise SdgError(f"{out} is not empty and holds no run; name another folder.")
-    # Every process has looked before one writes, or a slow one would find the folder taken.
-    processes.wait_for_everyone()
-    if processes.is_main_process:
-        _write_manifest(out, manifest)
-    return None
+    notes = {"versions": _versions()}
+    with begin_together(out, out / MANIFEST, settings, notes=notes, resume=resume) as begun:
+        yield last_checkpoint(out) if begun else None
 
 
 def last_checkpoint(out: Path) -> str | None:
@@ -232,21 +213,18 @@ class RunLog(TrainerCallback):
     """Writes each log entry to log.jsonl, and the profile into each checkpoint."""
 
     def __init__(self, out: Path, profile: PromptProfile) -> None:
-        self.path, self.profile = out / LOG, profile
+        self.out, self.profile = out, profile
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # What was logged after the checkpoint that a run resumes from will be logged again.
-        if state.is_world_process_zero and self.path.exists():
-            # A run that begins anew measures its start anew, too.
-            kept = [entry for entry in state.log_history if entry.get("step", 0) <= state.global_step]
-            with atomic_writer(self.path) as file:
-                for entry in kept if state.global_step else []:
-                    file.write(dump_object(entry))
+        # What was logged after the checkpoint that a run resumes from will be logged again; a run that
+        # begins anew measures its start anew, too.
+        if state.is_world_process_zero:
+            done = {json.dumps(line, sort_keys=True) for line in state.log_history if state.global_step}
+            trim_log(self.out, lambda line: json.dumps(line, sort_keys=True) in done)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and state.log_history:
-            with self.path.open("ab") as file:
-                file.write(dump_object(state.log_history[-1]))
+            append_log(self.out, state.log_history[-1])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -285,17 +263,13 @@ def finish(run: Run, trainer: Any) -> Path:
 
 
 def _record(out: Path, outcome: Outcome) -> None:
-    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_settings(out, out / MANIFEST)
     manifest["final"] = {
         "weights": outcome.weights,
         "metric": outcome.metric,
         "best": outcome.best,
         "start": outcome.start,
     }
-    _write_manifest(out, manifest)
-
-
-def _write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
     write_text(out / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 

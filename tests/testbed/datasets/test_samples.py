@@ -53,9 +53,9 @@ def test_out_of_time_it_returns_how_far_it_came(tmp_path, asked):
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path, asked):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(SdgError, match="is not empty: add --resume"):
+    with pytest.raises(SdgError, match=r"has no settings\.json"):
         draw_folder(None, PROMPTS, tmp_path, steps=3, seed=9)
-    with pytest.raises(SdgError, match="other prompts or settings"):
+    with pytest.raises(SdgError, match=r"has no settings\.json"):
         draw_folder(None, PROMPTS, tmp_path, steps=3, seed=9, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert not asked
@@ -63,9 +63,11 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path, asked):
 
 def test_pictures_of_another_seed_are_not_mixed_in(tmp_path, asked):
     draw_folder(None, PROMPTS, tmp_path, steps=3, seed=9)
-    with pytest.raises(SdgError, match="other prompts or settings"):
+    with pytest.raises(SdgError, match="exists already; go on with --resume"):
+        draw_folder(None, PROMPTS, tmp_path, steps=3, seed=9)
+    with pytest.raises(SdgError, match="seed was 9 and is 8 now"):
         draw_folder(None, PROMPTS, tmp_path, steps=3, seed=8, resume=True)
-    with pytest.raises(SdgError, match="other prompts or settings"):
+    with pytest.raises(SdgError, match='lora was null and is "12ab" now'):
         draw_folder(None, PROMPTS, tmp_path, steps=3, seed=9, weights={"lora": "12ab"}, resume=True)
 
 

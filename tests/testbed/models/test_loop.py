@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sdg.errors import SdgError
-from sdg.runs import folders as checkpoint
-from sdg.runs.folders import open_run, replace_folder
+from sdg.runs.checkpoint import latest_checkpoint
 from sdg.testbed.models.loop import (
     Budget,
     SeededBatches,
@@ -70,8 +69,14 @@ def assert_same(first: nn.Module, second: nn.Module, atol: float = 1e-6) -> None
     torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=1e-5, atol=atol)
 
 
+def newest(out: Path) -> Path:
+    folder = latest_checkpoint(out)
+    assert folder is not None
+    return folder
+
+
 def checkpoint_tensors(out: Path):
-    return load_file(out / "checkpoint" / "state.safetensors")
+    return load_file(newest(out) / "state.safetensors")
 
 
 def log_of(out: Path):
@@ -149,13 +154,13 @@ def test_the_log_of_a_resumed_run_holds_every_report_once(tmp_path):
     assert [line["step"] for line in log_of(tmp_path)] == [2, 4, 6, 8, 10, 12]
 
 
-def test_killed_between_the_two_renames_of_a_save_it_resumes_from_the_old_checkpoint(tmp_path, monkeypatch):
+def test_killed_while_a_checkpoint_gets_its_name_it_resumes_from_the_one_before(tmp_path, monkeypatch):
     whole = train(tmp_path / "whole")
     out = tmp_path / "cut"
     rename = Path.replace
 
     def dying(self, target):
-        if self.name == "checkpoint.writing" and Path(target).with_name("checkpoint.old").exists():
+        if Path(target).name == "000008":
             raise KeyboardInterrupt
         return rename(self, target)
 
@@ -163,12 +168,12 @@ def test_killed_between_the_two_renames_of_a_save_it_resumes_from_the_old_checkp
         patched.setattr(Path, "replace", dying)
         with pytest.raises(KeyboardInterrupt):
             train(out)
-    assert not (out / "checkpoint").exists()
-    assert (out / "checkpoint.old").exists()
+    assert newest(out).name == "000004"
     with pytest.raises(SdgError, match="--resume"):
-        train(out)  # the old checkpoint is a run in the way, too
+        train(out)
     assert_same(whole, train(out, resume=True))
-    assert sorted(path.name for path in out.iterdir()) == ["checkpoint", "log.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "log.jsonl", "settings.json"]
+    assert sorted(path.name for path in newest(out).parent.iterdir()) == ["000008", "000012"]
 
 
 def test_killed_for_good_in_the_middle_it_resumes(tmp_path):
@@ -182,7 +187,7 @@ def test_killed_for_good_in_the_middle_it_resumes(tmp_path):
     process = processes.fork(lambda: train(out, on_save=deadly), stderr=tmp_path / "stderr")
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert json.loads((out / "checkpoint" / "progress.json").read_text())["step"] == 8
+    assert newest(out).name == "000008"
     assert_same(train(out, resume=True), train(tmp_path / "whole"))
 
 
@@ -205,15 +210,15 @@ def test_resuming_where_nothing_is_begins(tmp_path):
 
 def test_a_run_in_the_way_is_not_overwritten(tmp_path):
     train(tmp_path)
-    before = (tmp_path / "checkpoint" / "state.safetensors").read_bytes()
-    with pytest.raises(SdgError, match="add --resume"):
+    before = (newest(tmp_path) / "state.safetensors").read_bytes()
+    with pytest.raises(SdgError, match="go on with --resume"):
         train(tmp_path)
-    assert (tmp_path / "checkpoint" / "state.safetensors").read_bytes() == before
+    assert (newest(tmp_path) / "state.safetensors").read_bytes() == before
 
 
 def test_resuming_with_another_seed_is_refused(tmp_path):
     train(tmp_path)
-    with pytest.raises(SdgError, match="with seed 3, not 4"):
+    with pytest.raises(SdgError, match="seed was 3 and is 4 now"):
         train(tmp_path, resume=True, seed=4)
 
 
@@ -253,7 +258,7 @@ def test_a_run_that_is_out_of_time_saves_and_goes_on(tmp_path):
         )
 
     run(tmp_path / "cut", 0.0)
-    assert json.loads((tmp_path / "cut/checkpoint/progress.json").read_text())["step"] == 1
+    assert newest(tmp_path / "cut").name == "000001"
     trained = deepcopy(run(tmp_path / "cut", None, resume=True))
     assert_same(trained, run(tmp_path / "whole", None))
 
@@ -274,32 +279,8 @@ def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SdgError, match="file/run cannot be made"):
-        open_run(tmp_path / "file" / "run", resume=False)
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
-    folder = tmp_path / "thing"
-    replace_folder(folder, lambda fresh: (fresh / "one").write_text("1"))
-
-    def failing(fresh):
-        (fresh / "two").write_text("2")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        replace_folder(folder, failing)
-    assert [path.name for path in folder.iterdir()] == ["one"]
-    replace_folder(folder, lambda fresh: (fresh / "three").write_text("3"))
-    assert [path.name for path in folder.iterdir()] == ["three"]
-    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
-
-
-def test_a_left_over_old_folder_gives_way_to_the_new_one(tmp_path):
-    for name in ("thing", "thing.old"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).write_text("")
-    checkpoint.restore_folder(tmp_path / "thing")
-    assert [path.name for path in tmp_path.rglob("*")] == ["thing", "thing"]
+    with pytest.raises(SdgError, match="file/run cannot be written"):
+        train(tmp_path / "file" / "run")
 
 
 def test_the_learning_rate_rises_stands_and_falls():

@@ -103,7 +103,7 @@ def test_a_generator_that_fails_on_every_fifth_picture_is_measured_so(tmp_path, 
 
     monkeypatch.setattr(sampling, "sample_pictures", refusing)
     assert measure_generator(out, pipeline=pipeline, prompts=60, seeds=2, steps=4) == quality
-    with pytest.raises(SdgError, match="other settings; name another"):
+    with pytest.raises(SdgError, match="was begun with other settings"):
         measure_generator(out, pipeline=pipeline, prompts=60, seeds=2, steps=5)
 
 

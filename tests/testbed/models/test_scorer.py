@@ -1,12 +1,11 @@
 """The scorer: pairs that differ in one fact, held-out content, a few steps of training."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sdg.runs.checkpoint import latest_checkpoint
 from sdg.scorers.clip import ClipScorer
 from sdg.testbed.models.generator.pipeline import new_tokenizer
 from sdg.testbed.models.packaged import load_scorer
@@ -82,7 +81,7 @@ def test_training_on_one_batch_learns_it():
 
 def test_a_few_steps_leave_a_scorer_that_the_rewards_can_load(tmp_path):
     train_scorer(tmp_path, steps=2, pairs=4)
-    assert json.loads((tmp_path / "checkpoint/progress.json").read_text())["step"] == 2
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "000002"
     picture = render(Scene((Thing("ring", "red", 64, 64, 25),), "white"))
     prompt = "A red ring"
     model, tokenizer = load_scorer(tmp_path / "scorer")

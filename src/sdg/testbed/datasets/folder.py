@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +22,16 @@ from PIL import Image
 
 from sdg.data.formats.sdg30k import to_annotation
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, write_text
+from sdg.io.files import atomic_writer
 from sdg.io.jsonl import dump_object
 from sdg.records import Record
+from sdg.runs.begin import begin, lock_of
+from sdg.runs.folders import remove_folder, tidy
 from sdg.testbed.world.prompts import Split
 
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+MANIFEST: Final = "settings.json"
+PARTS: Final = "parts"
 CHUNK: Final = 100
 """Pictures a chunk: what an interruption can cost."""
 
@@ -48,6 +50,8 @@ class Unfinished:
 
     def missing(self) -> list[int]:
         """First numbers of the chunks that are not written yet."""
+        if self.sorted():
+            return []
         return [first for first in range(0, self.count, CHUNK) if not self._part(first).exists()]
 
     def done(self) -> int:
@@ -65,24 +69,38 @@ class Unfinished:
             file.write(b"".join(lines))
         return len(lines)
 
+    def sorted(self) -> bool:
+        """Whether all annotations are in the files of their splits, as where `finish` was killed."""
+        return not (self.folder / PARTS).exists() and any(file.exists() for file in self._files().values())
+
     def finish(self) -> dict[Split, int]:
         """Sort the annotations by split into one file each and give the folder its name."""
-        lines: dict[Split, list[bytes]] = {split: [] for split in SPLITS}
-        for first in range(0, self.count, CHUNK):
-            for line in self._part(first).read_bytes().splitlines(keepends=True):
-                lines[json.loads(line)["split"]].append(line)
-        for split in SPLITS:
-            if lines[split]:
-                with atomic_writer(self.folder / f"{split}.jsonl") as file:
-                    file.write(b"".join(lines[split]))
-        shutil.rmtree(self.folder / "parts")
+        if not self.sorted():
+            lines: dict[Split, list[bytes]] = {split: [] for split in SPLITS}
+            for first in range(0, self.count, CHUNK):
+                for line in self._part(first).read_bytes().splitlines(keepends=True):
+                    lines[json.loads(line)["split"]].append(line)
+            for split, file in self._files().items():
+                if lines[split]:
+                    with atomic_writer(file) as stream:
+                        stream.write(b"".join(lines[split]))
+            remove_folder(self.folder / PARTS)
+        tidy(self.folder)
+        counts = {
+            split: file.read_bytes().count(b"\n") if file.exists() else 0
+            for split, file in self._files().items()
+        }
         if self.out.exists():
             self.out.rmdir()
         self.folder.rename(self.out)
-        return dict(Counter({split: len(lines[split]) for split in SPLITS}))
+        lock_of(self.out / MANIFEST).unlink(missing_ok=True)
+        return counts
+
+    def _files(self) -> dict[Split, Path]:
+        return {split: self.folder / f"{split}.jsonl" for split in SPLITS}
 
     def _part(self, first: int) -> Path:
-        return self.folder / "parts" / f"{first:08d}.jsonl"
+        return self.folder / PARTS / f"{first:08d}.jsonl"
 
 
 def image_path(number: int) -> str:
@@ -98,24 +116,17 @@ def building(out: str | os.PathLike[str], count: int, settings: dict[str, Any]) 
     something, where an unfinished data set of other settings is in the way, or the disk refuses.
     """
     out = Path(out).resolve()
+    folder = out.with_name(f".{out.name}.partial")
     try:
         if out.is_file():
             raise SdgError(f"{out} is a file; give the name of a new folder.")
         if out.is_dir() and any(out.iterdir()):
             raise SdgError(f"{out} is not empty; give the name of a new folder, or empty it first.")
-        yield Unfinished(_open_partial(out, settings), out, count)
+        with begin(folder, folder / MANIFEST, settings, resume=True):
+            unfinished = Unfinished(folder, out, count)
+            if not unfinished.sorted():
+                for name in ("images", PARTS):
+                    (folder / name).mkdir(exist_ok=True)
+            yield unfinished
     except OSError as error:
         raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
-
-
-def _open_partial(out: Path, settings: dict[str, Any]) -> Path:
-    """The folder the work is done in, new or left by an interrupted call with the same settings."""
-    folder = out.with_name(f".{out.name}.partial")
-    note = folder / "settings.json"
-    text = json.dumps(settings, indent=2) + "\n"
-    if note.exists() and note.read_text("utf-8") != text:
-        raise SdgError(f"{folder} holds an unfinished data set with other settings; delete it first.")
-    for name in ("images", "parts"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    write_text(note, text)
-    return folder

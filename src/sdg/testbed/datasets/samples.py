@@ -5,7 +5,6 @@ OUT/000000.png …    OUT/pictures.jsonl (what was asked for)    OUT/settings.js
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from sdg.data.formats import native
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, write_text
+from sdg.io.files import atomic_writer
 from sdg.records import Record
+from sdg.runs.begin import begin
 from sdg.testbed.world.prompts import parse_prompt
 
 if TYPE_CHECKING:
@@ -53,35 +53,25 @@ def draw_folder(
     """
     from sdg.testbed.models.generator.sampling import sample_pictures
 
-    described = {"steps": steps, "seed": seed, **(weights or {}), "prompts": list(prompts)}
-    settings = json.dumps(described, indent=2) + "\n"
-    note = out / "settings.json"
-    try:
-        if out.is_dir() and any(out.iterdir()):
-            if not resume:
-                raise SdgError(f"{out} is not empty: add --resume to go on, or name a new folder.")
-            if not note.is_file() or note.read_text("utf-8") != settings:
-                raise SdgError(f"{out} holds pictures of other prompts or settings; name another folder.")
-        write_text(note, settings)
-    except OSError as error:
-        raise SdgError(f"{out} cannot be read: {error.strerror or error}.") from error
-    paths = [f"{number:06d}.png" for number in range(len(prompts))]
-    began, done = monotonic(), 0
-    for first in range(0, len(prompts), BATCH):
-        numbers = range(first, min(first + BATCH, len(prompts)))
-        if not all((out / paths[number]).exists() for number in numbers):
-            if max_minutes is not None and monotonic() - began > 60 * max_minutes:
-                return done
-            texts = [prompts[number] for number in numbers]
-            drawn = sample_pictures(pipeline, texts, steps=steps, seed=seed, numbers=numbers)
-            for number, picture in zip(numbers, drawn, strict=True):
-                with atomic_writer(out / paths[number]) as file:
-                    picture.save(file, "PNG")
-        done = numbers.stop
-        if on_progress is not None:
-            on_progress(done)
-    native.write(
-        out / "pictures.jsonl",
-        (Record(p, t, generator=f"testbed-{steps}") for p, t in zip(paths, prompts, strict=True)),
-    )
-    return done
+    settings = {"steps": steps, "seed": seed, **(weights or {}), "prompts": list(prompts)}
+    with begin(out, out / "settings.json", settings, resume=resume):
+        paths = [f"{number:06d}.png" for number in range(len(prompts))]
+        began, done = monotonic(), 0
+        for first in range(0, len(prompts), BATCH):
+            numbers = range(first, min(first + BATCH, len(prompts)))
+            if not all((out / paths[number]).exists() for number in numbers):
+                if max_minutes is not None and monotonic() - began > 60 * max_minutes:
+                    return done
+                texts = [prompts[number] for number in numbers]
+                drawn = sample_pictures(pipeline, texts, steps=steps, seed=seed, numbers=numbers)
+                for number, picture in zip(numbers, drawn, strict=True):
+                    with atomic_writer(out / paths[number]) as file:
+                        picture.save(file, "PNG")
+            done = numbers.stop
+            if on_progress is not None:
+                on_progress(done)
+        native.write(
+            out / "pictures.jsonl",
+            (Record(p, t, generator=f"testbed-{steps}") for p, t in zip(paths, prompts, strict=True)),
+        )
+        return done

@@ -7,7 +7,6 @@ may take two batches at once, a thread each: that keeps two cores busier than sh
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,7 +23,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sdg.errors import SdgError
-from sdg.runs.folders import load_checkpoint, open_run, save_checkpoint, trim_log
+from sdg.runs.begin import begin, require_free
+from sdg.runs.checkpoint import (
+    FOLDER,
+    latest_checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from sdg.runs.log import append_log, trim_log
+
+MANIFEST: Final = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -156,26 +166,26 @@ def fit(
 ) -> nn.Module:
     """Train `model` on `loss_of(batch)["loss"]` and return it with its averaged (EMA) weights.
 
-    Checkpoints go to out/checkpoint, atomically; `resume` goes on from there, or begins where there is none.
+    Checkpoints go to out/checkpoints; `resume` goes on from the newest, or begins where there is none.
     The log is out/log.jsonl, one line a report. `on_save` is called with the averaged model at each
     checkpoint. shards: batches of `data` that make up a step, 1 or 2, worked on at the same time; with 2,
     `loss_of` must draw no random numbers. Raises SdgError where a checkpoint is in the way or was made with
     another seed, or the loss stops being a number.
     """
-    folder = open_run(out, resume)
     optimizers = make_optimizers(model, budget, muon)
     average = {name: p.detach().clone() for name, p in model.state_dict().items()}
-    start = load_checkpoint(folder, model, average, optimizers, seed) if folder.exists() else 0
-    trim_log(out / "log.jsonl", start)
-    if start >= budget.steps and on_save is not None:
-        on_save(_averaged(model, average), start)  # the run may have died between checkpoint and this
     console = Console(stderr=True)
-    began, seen, reported = time.monotonic(), start, time.monotonic()
-    totals: dict[str, float] = {}
-    step = start
     shared = ThreadPoolExecutor(shards, initializer=_one_thread) if shards > 1 else nullcontext()
-    drawn = batches(data, start * shards, budget.steps * shards, workers)
-    with shared as pool:
+    settings, work = {"seed": seed}, [out / FOLDER]
+    with begin(out, out / MANIFEST, settings, resume=resume, work=work), shared as pool:
+        start = _restored(out, model, average, optimizers)
+        trim_log(out, lambda line: line["step"] <= start)
+        if start >= budget.steps and on_save is not None:
+            on_save(_averaged(model, average), start)  # the run may have died between checkpoint and this
+        began, seen, reported = time.monotonic(), start, time.monotonic()
+        totals: dict[str, float] = {}
+        step = start
+        drawn = batches(data, start * shards, budget.steps * shards, workers)
         for together in zip(*[drawn] * shards, strict=True):
             factor = learning_rate_factor(step, budget)
             for optimizer in optimizers:
@@ -202,8 +212,7 @@ def fit(
                 if not math.isfinite(line["loss"]):
                     raise SdgError(f"The loss is no longer a number at step {step}; lower the learning rate.")
                 line |= {"step": step, "seconds_per_step": round((now - reported) / count, 3)}
-                with (out / "log.jsonl").open("a") as log:
-                    log.write(json.dumps(line) + "\n")
+                append_log(out, line)
                 left = (now - began) / (step - start) * (budget.steps - step) / 60
                 console.print(f"step {step}/{budget.steps}  {line}  {left:.0f} min left", highlight=False)
                 seen, reported, totals = step, now, {}
@@ -212,13 +221,47 @@ def fit(
                 budget.max_minutes is not None and minutes > budget.max_minutes and step < budget.steps
             )
             if step % budget.save_every == 0 or step == budget.steps or out_of_time:
-                save_checkpoint(folder, model, average, optimizers, step, seed)
+                save_checkpoint(out, step, _state(model, average, optimizers), {"step": step})
                 if on_save is not None:
                     on_save(_averaged(model, average), step)
             if out_of_time:
                 console.print(f"time is up at step {step}; go on with --resume")
                 break
     return _averaged(model, average)
+
+
+def require_no_run(out: Path, resume: bool) -> None:
+    """Raise SdgError where `fit` would refuse, as a run is in the way: before minutes are spent."""
+    require_free(out, out / MANIFEST, resume, [out / FOLDER])
+
+
+def _state(
+    model: nn.Module, average: dict[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Tensor]:
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state |= {f"average.{name}": value for name, value in average.items()}
+    for number, optimizer in enumerate(optimizers):
+        state |= optimizer_tensors(optimizer, f"optimizer-{number}")
+    return state
+
+
+def _restored(
+    out: Path, model: nn.Module, average: dict[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]
+) -> int:
+    """Fill all from the newest checkpoint, if there is one; returns the steps they have seen."""
+    folder = latest_checkpoint(out)
+    if folder is None:
+        return 0
+    tensors, progress = load_checkpoint(folder)
+    try:
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    except RuntimeError as error:
+        raise SdgError(f"{folder} holds a run of another model; name another folder.") from error
+    for name, value in average.items():
+        value.copy_(tensors[f"average.{name}"])
+    for number, optimizer in enumerate(optimizers):
+        restore_optimizer(optimizer, tensors, f"optimizer-{number}")
+    return int(progress["step"])
 
 
 def _averaged(model: nn.Module, average: dict[str, Tensor]) -> nn.Module:

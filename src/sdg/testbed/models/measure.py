@@ -6,8 +6,6 @@ resampling prompts.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +17,11 @@ import numpy as np
 from sdg._version import __version__
 from sdg.data.formats.sdg30k import read_annotations
 from sdg.defects import DefectType
-from sdg.errors import SdgError
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.records import Record
+from sdg.runs.begin import read_settings, refuse_changes
 from sdg.testbed.datasets.corpus import PictureRequest, draw_generated, fingerprints
-from sdg.testbed.datasets.folder import building
+from sdg.testbed.datasets.folder import MANIFEST, building
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -140,7 +138,9 @@ def measure_generator(
         "version": __version__,
     }
     texts, began = held_out_prompts(prompts, seed), monotonic()
-    if not _holds(out, settings):
+    if (out / MANIFEST).is_file():
+        refuse_changes(out, read_settings(out, out / MANIFEST), settings)
+    else:
         with building(out, prompts * seeds, settings) as unfinished:
             for first in unfinished.missing():
                 if max_minutes is not None and monotonic() - began > 60 * max_minutes:
@@ -226,17 +226,3 @@ def measure_scorer(folder: Path | None = None, *, scenes: int = 1000, seed: int 
         bounds = binomtest(round(share * scenes), scenes).proportion_ci(method="wilson")
         accuracy[task] = (share, float(bounds.low), float(bounds.high))
     return ScorerQuality(scenes, accuracy)
-
-
-def _holds(out: str | os.PathLike[str], settings: dict[str, Any]) -> bool:
-    """Whether the folder is a complete measurement with these settings; SdgError where it is another one."""
-    note = Path(out) / "settings.json"
-    if not note.is_file():
-        return False
-    try:
-        same = json.loads(note.read_text("utf-8")) == settings
-    except ValueError:
-        same = False
-    if not same:
-        raise SdgError(f"{out} holds pictures of other settings; name another folder.")
-    return True

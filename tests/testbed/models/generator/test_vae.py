@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sdg.errors import SdgError
+from sdg.runs.checkpoint import latest_checkpoint
 from sdg.testbed.models.generator import vae as vae_module
 from sdg.testbed.models.generator.vae import (
     calibrate,
@@ -74,7 +75,7 @@ def test_a_few_steps_lower_the_loss_and_leave_a_calibrated_autoencoder(tmp_path,
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 4
     train_vae(tmp_path, steps=5, batch_size=2, workers=0, resume=True)
-    assert json.loads((tmp_path / "checkpoint/progress.json").read_text())["step"] == 5
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "000005"
 
 
 def test_calibrated_latents_have_mean_0_and_deviation_1():

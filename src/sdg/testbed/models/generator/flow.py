@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from sdg.errors import SdgError, first_line
 from sdg.models.device import cpu_autocast, cpu_autocast_dtype
-from sdg.runs.folders import open_run, replace_folder
+from sdg.runs.folders import replace_folder
 from sdg.testbed.models.generator.cells import CellHead, cell_loss, cell_targets
 from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline
 from sdg.testbed.models.generator.sampling import sample_grid
 from sdg.testbed.models.generator.vae import load_vae, to_tensor
-from sdg.testbed.models.loop import Budget, SeededBatches, fit
+from sdg.testbed.models.loop import Budget, SeededBatches, fit, require_no_run
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.renderer import render
 from sdg.testbed.world.scene import Scene
@@ -220,7 +220,7 @@ def train_generator(
     which takes a minute and a C++ compiler. Raises SdgError where there is no autoencoder, and as `fit`.
     """
     vae = load_vae(vae_folder)
-    open_run(out, resume)  # a run in the way is said before scenes are encoded for minutes
+    require_no_run(out, resume)  # a run in the way is said before scenes are encoded for minutes
     pipeline = new_pipeline(vae, seed) if start_from is None else _trainable(start_from, vae, seed)
     known = _encoded(pipeline, scenes, seed, out / "latents.safetensors")
 
@@ -270,7 +270,7 @@ def distil_guidance(
     So is FLUX.1-dev made: pictures follow the prompt better, and a step takes one pass. The result is saved
     to out/pipeline; the given pipeline stays as it is. Raises SdgError as `fit`.
     """
-    open_run(out, resume)
+    require_no_run(out, resume)
     known = _encoded(pipeline, scenes, seed, out / "latents.safetensors")
     teacher = TextToVelocity(pipeline).requires_grad_(False).eval()
     student = copy.deepcopy(teacher).requires_grad_(True)
