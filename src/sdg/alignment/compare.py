@@ -158,15 +158,13 @@ def tabulate(
 ) -> Comparison:
     """Means, paired changes and intervals; measures: generator -> one row a picture, prompt by prompt.
 
-    averaged: the measures whose relative changes are averaged into Avg, more being better in each.
+    samples: pictures of a prompt by the base; another generator may have more, of several seeds. averaged: the
+    measures whose relative changes are averaged into Avg, more being better in each.
     """
     names, generators = list(measures[BASE][0]), list(measures)
     prompts, base = len(measures[BASE]) // samples, generators.index(BASE)
-    flat = [[[row[name] for row in rows] for name in names] for rows in measures.values()]
-    values = np.array(flat, np.float64).reshape(len(generators), len(names), prompts, samples)  # NaN: unknown
-    # Whole prompts are resampled, the same for all: (generators, measures, prompts, sum and count).
-    sums = np.stack([np.nansum(values, -1), np.isfinite(values).sum(-1)], -1)
-    table = np.moveaxis(sums, 2, 0).reshape(prompts, -1)
+    # Whole prompts are resampled, the same for all: (prompts, generators, measures, sum and count).
+    table = np.stack([_sums(rows, names, prompts) for rows in measures.values()], 1).reshape(prompts, -1)
     drawn = np.concatenate([table.sum(0, keepdims=True), bootstrap_sums(table, bootstrap, seed)])
     drawn = drawn.reshape(-1, len(generators), len(names), 2)  # first what was measured, then its resamples
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -200,6 +198,13 @@ def _generator(recipe: AlignRecipe, folder: Path | None, device: str) -> FlowPol
 def _digest(folder: Path) -> str:
     with (folder / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sums(rows: Sequence[Measures], names: Sequence[str], prompts: int) -> NDArray[np.float64]:
+    """Sum and count of the known values of each measure over a prompt's pictures: (prompts, measures, 2)."""
+    values = np.array([[row[name] for name in names] for row in rows], np.float64)  # NaN: unknown
+    values = values.reshape(prompts, -1, len(names))
+    return np.stack([np.nansum(values, 1), np.isfinite(values).sum(1)], -1)
 
 
 def _estimate(samples: NDArray[np.float64]) -> tuple[float | None, Interval | None]:
