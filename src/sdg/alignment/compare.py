@@ -158,8 +158,8 @@ def tabulate(
 ) -> Comparison:
     """Means, paired changes and intervals; measures: generator -> one row a picture, prompt by prompt.
 
-    samples: pictures of a prompt by the base; another generator may have more, of several seeds. averaged: the
-    measures whose relative changes are averaged into Avg, more being better in each.
+    samples: pictures of a prompt by the base; another generator may have more, of several seeds.
+    averaged: the measures whose relative changes are averaged into Avg, more being better in each.
     """
     names, generators = list(measures[BASE][0]), list(measures)
     prompts, base = len(measures[BASE]) // samples, generators.index(BASE)
