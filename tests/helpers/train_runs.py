@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -56,6 +57,14 @@ def kill_after_a_checkpoint(process: ForkProcess, out: Path) -> int:
     process.kill()
     process.join()
     return int(Path(str(last_checkpoint(out))).name.removeprefix("checkpoint-"))
+
+
+def not_ended(out: Path) -> dict[str, Any]:
+    """Make a run that ended one that was killed before its end was written down; returns its manifest."""
+    manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    del manifest["final"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    return manifest
 
 
 def assert_same_weights(one: Path, other: Path) -> None:

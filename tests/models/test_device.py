@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sdg.models.device import cpu_autocast, cpu_autocast_dtype
+from sdg.models.device import autocast_precision, cpu_autocast, cpu_autocast_dtype
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,20 @@ def test_bfloat16_needs_a_unit_that_multiplies_in_it(monkeypatch, avx512_bf16, a
     square = torch.eye(4)
     with cpu_autocast():
         assert (square @ square).dtype is dtype
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "fast", "precision"),
+    [
+        ("auto", "cpu", True, "bf16"),
+        ("auto", "cpu", False, "fp32"),
+        ("auto", "cuda", False, "bf16"),
+        ("bf16", "cpu", False, "bf16"),
+        ("fp32", "cuda", True, "fp32"),
+    ],
+)
+def test_auto_is_bf16_wherever_that_is_fast(monkeypatch, asked, device, fast, precision):
+    monkeypatch.setattr(
+        "sdg.models.device.cpu_autocast_dtype", lambda: torch.bfloat16 if fast else torch.float32
+    )
+    assert autocast_precision(asked, device) == precision

@@ -6,10 +6,19 @@ import json
 import os
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from train_runs import CLOSE, assert_same_weights, finish, kill_after_a_checkpoint, start, start_two
+from train_runs import (
+    CLOSE,
+    assert_same_weights,
+    finish,
+    kill_after_a_checkpoint,
+    not_ended,
+    start,
+    start_two,
+)
 
 from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
@@ -135,6 +144,23 @@ def test_missing_vllm_is_said_before_anything_is_loaded(grpo_recipe, monkeypatch
         check_environment(replace(grpo_recipe, rollout=RolloutRecipe(engine="vllm")))
 
 
+def test_deepspeed_on_a_cpu_is_refused_because_it_would_be_left_out(grpo_recipe):
+    sharded = replace(grpo_recipe, run=replace(grpo_recipe.run, deepspeed=Path("zero2.json")))
+    with pytest.raises(SdgError, match=r"run\.deepspeed is set, but this run is on the CPU"):
+        check_environment(sharded)
+
+
+def test_without_a_gpu_an_automatic_device_is_the_cpu(grpo_recipe, tmp_path, monkeypatch):
+    automatic = replace(grpo_recipe, run=replace(grpo_recipe.run, device="auto", precision="bf16"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = trainer_arguments(automatic, tmp_path, resumed=False)
+    assert (arguments["use_cpu"], arguments["bf16"], arguments["dataloader_pin_memory"]) == (
+        True,
+        True,
+        False,
+    )
+
+
 @pytest.fixture
 def graded(monkeypatch) -> None:
     """Rewards an untrained model can differ in: the more kinds of letters, the better."""
@@ -160,7 +186,10 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
     assert "kl" in steps[2]
     assert any("eval_BoxF1@0.5" in entry for entry in entries(out))
 
+    assert grpo(grpo_recipe, out, resume=True) == final
+    assert len([entry for entry in entries(out) if "loss" in entry]) == 2, "what has ended trains no further"
     (out / "checkpoint-2" / "trainer_state.json").unlink()
+    not_ended(out)
     grpo(grpo_recipe, out, resume=True)
     again = next(entry for entry in entries(out) if "loss" in entry and entry["step"] == 2)
     for name in ("reward", "entropy", "grad_norm", "kl"):

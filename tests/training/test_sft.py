@@ -13,7 +13,15 @@ import pytest
 import torch
 import trl
 from torch.utils.data import DataLoader
-from train_runs import CLOSE, assert_same_weights, finish, kill_after_a_checkpoint, start, start_two
+from train_runs import (
+    CLOSE,
+    assert_same_weights,
+    finish,
+    kill_after_a_checkpoint,
+    not_ended,
+    start,
+    start_two,
+)
 
 from sdg import load_detector, parse_response
 from sdg.errors import SdgError
@@ -172,6 +180,11 @@ def test_what_is_trained_says_that_its_positions_are_interleaved_for_vllm(toy, t
     assert saved["text_config"]["rope_parameters"]["mrope_interleaved"] is True
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.slow
 def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_recipe, toy, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -183,6 +196,7 @@ def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_
     sft(sft_recipe, cut)
     # As after a kill: the last checkpoint is half written, and the log has entries past the one before.
     (cut / "checkpoint-4" / "trainer_state.json").write_text("{")
+    not_ended(cut)
     assert last_checkpoint(cut) == str(cut / "checkpoint-2")
     sft(sft_recipe, cut, resume=True)
     assert losses(cut) == pytest.approx(undisturbed, rel=CLOSE)
@@ -195,7 +209,10 @@ def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_
         sft(sft_recipe, whole)
     with pytest.raises(SdgError, match=r"recipe\.seed was \d+ and is 1 now"):
         sft(replace(sft_recipe, seed=1), whole, resume=True)
-    manifest = json.loads((whole / "manifest.json").read_text())
+    before = contents(whole)
+    assert sft(sft_recipe, whole, resume=True) == final
+    assert contents(whole) == before, "what has ended is left as it is"
+    manifest = not_ended(whole)
     (whole / "manifest.json").write_text(json.dumps(manifest | {"processes": 8}))
     with pytest.raises(SdgError, match="processes was 8 and is 1 now"):
         sft(sft_recipe, whole, resume=True)

@@ -227,7 +227,7 @@ class AlignRecipe:
     reward: RewardRecipe
     method: Method = "boxflow"  # BoxFlow-GRPO, or one of the two it is compared with
     seed: int = 0  # of prompts, noise and the adapter's start
-    precision: Literal["fp32", "bf16"] = "bf16"  # autocast
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of autocast; auto: bf16 wherever that is fast
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
     groups: GroupsRecipe = field(default_factory=GroupsRecipe)
     optimizer: PolicyOptimizer = field(default_factory=PolicyOptimizer)

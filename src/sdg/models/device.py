@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
+
+Precision = Literal["auto", "bf16", "fp32"]
+"""Of autocast: bf16, none at all, or bf16 wherever that is fast."""
 
 
 def cpu_autocast_dtype() -> torch.dtype:
@@ -21,3 +25,10 @@ def cpu_autocast() -> AbstractContextManager[None]:
     """Autocast in `cpu_autocast_dtype`; nothing where that is float32, which autocast does not know."""
     dtype = cpu_autocast_dtype()
     return nullcontext() if dtype is torch.float32 else torch.autocast("cpu", dtype)
+
+
+def autocast_precision(asked: Precision, device: str) -> Literal["bf16", "fp32"]:
+    """The precision of autocast on a type of device; auto is bf16 wherever that is fast."""
+    if asked != "auto":
+        return asked
+    return "fp32" if device == "cpu" and cpu_autocast_dtype() is torch.float32 else "bf16"

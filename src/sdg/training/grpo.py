@@ -19,7 +19,7 @@ from sdg.training.evaluate import Outcome, SdgEvalMixin
 from sdg.training.guards import MALFORMED, SPREAD, GuardCallback
 from sdg.training.recipe import GrpoRecipe
 from sdg.training.reward import composite_rewards
-from sdg.training.run import RunLog, finish, last_checkpoint, prepared
+from sdg.training.run import RunLog, ended, finish, last_checkpoint, prepared
 
 Messages = list[dict[str, Any]]
 
@@ -34,6 +34,8 @@ def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
     With `evaluation.first` it is the start's weights where no checkpoint scored better.
     Raises SdgError for anything a user can mend, and where a guard stopped the run; its checkpoints stay.
     """
+    if (final := ended(recipe, out, resume=resume)) is not None:
+        return final
     with prepared(recipe, out, targets=False, resume=resume) as run:
         guard = GuardCallback(recipe.guards)
         similarity = load_embedder(recipe.similarity).similarity

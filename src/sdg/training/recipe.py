@@ -97,7 +97,7 @@ class DetectorRun(RunRecipe):
     """Where and how a detector is trained."""
 
     device: Literal["auto", "cpu"] = "auto"  # auto: a GPU if there is one
-    precision: Literal["bf16", "fp32"] = "bf16"  # autocast
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of autocast; auto: bf16 wherever that is fast
     deepspeed: Path | None = None  # DeepSpeed's configuration (JSON)
     log_every: int = 10  # steps
 

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from accelerate import PartialState
 from peft import LoraConfig
 from transformers import PreTrainedModel, TrainerCallback
@@ -28,9 +29,10 @@ from sdg._version import __version__
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
 from sdg.io.files import write_text
+from sdg.models.device import autocast_precision
 from sdg.prompting import PromptProfile
 from sdg.recipes import to_document
-from sdg.runs.begin import begin_together, read_settings
+from sdg.runs.begin import begin_together, read_settings, refuse_changes
 from sdg.runs.log import NAME as LOG
 from sdg.runs.log import append_log, trim_log
 from sdg.training.dataset import Rows, read_rows
@@ -83,11 +85,21 @@ def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Itera
         yield Run(recipe, out, processor, rows, validation, model, adapter, checkpoint, arguments)
 
 
+def on_cpu(recipe: Recipe) -> bool:
+    """Whether the run is on the CPU, because the recipe says so or because there is no GPU."""
+    return recipe.run.device == "cpu" or not torch.cuda.is_available()
+
+
 def check_environment(recipe: Recipe) -> None:
     """Raises SdgError where the recipe asks for a library that is not installed."""
     from importlib.util import find_spec
 
     if recipe.run.deepspeed is not None:
+        if on_cpu(recipe):
+            raise SdgError(
+                "run.deepspeed is set, but this run is on the CPU, where transformers would leave it out: "
+                "run on GPUs, or --set run.deepspeed=null."
+            )
         if find_spec("deepspeed") is None:
             raise SdgError(
                 "run.deepspeed is set, but DeepSpeed is not installed: `pip install deepspeed`, "
@@ -131,6 +143,22 @@ def read_splits(
     return train, validation, {"train": train.summary(), "validation": held_out.summary()}
 
 
+def ended(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
+    """The folder of the final detector, where a run that is to be gone on with has ended already.
+
+    Raises SdgError where it was another run.
+    """
+    if not resume or not (out / MANIFEST).is_file():
+        return None
+    manifest = read_settings(out, out / MANIFEST)
+    if "final" not in manifest or not (out / FINAL).is_dir():
+        return None
+    refuse_changes(out, manifest, {"recipe": to_document(recipe)})
+    if PartialState(cpu=on_cpu(recipe)).is_main_process:
+        print(f"This run has ended already: the detector is in {out / FINAL}.", file=sys.stderr)
+    return out / FINAL
+
+
 @contextmanager
 def open_run(
     recipe: Recipe, out: Path, data: Mapping[str, Any], profile: PromptProfile, resume: bool
@@ -140,7 +168,7 @@ def open_run(
     Raises SdgError, in every process, where the folder holds a run and `resume` is not asked for, or another
     run than this, or something else.
     """
-    processes = PartialState(cpu=recipe.run.device == "cpu")
+    processes = PartialState(cpu=on_cpu(recipe))
     settings = {
         "kind": type(recipe).__name__.removesuffix("Recipe").lower(),
         "recipe": to_document(recipe),
@@ -189,11 +217,11 @@ def trainer_arguments(recipe: Recipe, out: Path, *, resumed: bool) -> dict[str, 
         "adam_beta2": optimizer.betas[1],
         "max_grad_norm": optimizer.grad_norm,
         "gradient_checkpointing": recipe.model.gradient_checkpointing,
-        "use_cpu": run.device == "cpu",
-        "bf16": run.precision == "bf16",
+        "use_cpu": on_cpu(recipe),
+        "bf16": autocast_precision(run.precision, "cpu" if on_cpu(recipe) else "cuda") == "bf16",
         "deepspeed": None if run.deepspeed is None else os.fspath(run.deepspeed),
         "dataloader_num_workers": recipe.data.workers,
-        "dataloader_pin_memory": run.device != "cpu",
+        "dataloader_pin_memory": not on_cpu(recipe),
         "remove_unused_columns": False,
         "logging_steps": run.log_every,
         "report_to": list(run.trackers) or "none",

@@ -10,7 +10,7 @@ from trl import SFTConfig, SFTTrainer
 from sdg.training.collate import EpochClock, JitterCollator, LengthGroupedSampler
 from sdg.training.evaluate import SdgEvalMixin
 from sdg.training.recipe import SftRecipe
-from sdg.training.run import RunLog, finish, prepared
+from sdg.training.run import RunLog, ended, finish, prepared
 
 
 class SftTrainer(SdgEvalMixin, SFTTrainer):
@@ -35,6 +35,8 @@ def sft(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
     resume: go on from the newest checkpoint in `out`, with the losses an undisturbed run would have had.
     Raises SdgError for anything a user can mend: files, checkpoints, libraries, a folder that is taken.
     """
+    if (final := ended(recipe, out, resume=resume)) is not None:
+        return final
     with prepared(recipe, out, targets=True, resume=resume) as run:
         arguments = SFTConfig(
             **run.arguments,

@@ -12,6 +12,7 @@ from sdg.alignment.policies.sd3 import Sd3Policy
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.uri import model_location
+from sdg.models.device import Precision
 from sdg.models.lora import add_lora
 
 __all__ = ["FlowPolicy", "FluxPolicy", "Rollout", "Sd3Policy", "Transitions", "load_pipeline", "load_policy"]
@@ -43,13 +44,13 @@ def load_pipeline(recipe: PolicyRecipe) -> Any:
 def load_policy(
     recipe: PolicyRecipe,
     device: torch.device | str = "cpu",
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     seed: int = 0,
     few_step: FewStepRecipe | None = None,
 ) -> FlowPolicy:
     """A generator with a fresh adapter, which changes nothing until it is trained.
 
-    precision: "bf16" (autocast) or "fp32". Raises SdgError where checkpoint and recipe do not fit.
+    precision: of autocast, see `autocast_precision`. Raises SdgError where checkpoint and recipe do not fit.
     """
     few = few_step or FewStepRecipe()
     pipeline = load_pipeline(recipe)

@@ -21,6 +21,7 @@ from torch import Tensor
 from sdg.alignment.flow_sde import SdeKind, SdeStep, ode_step, sde_step, sigma_schedule
 from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
+from sdg.models.device import Precision, autocast_precision
 
 LATENT_DTYPE = torch.float32
 """In which latents are kept, and so rounded before they are scored."""
@@ -66,14 +67,19 @@ class FlowPolicy(ABC):
     """Where a location's channels are in this family's latents."""
 
     def __init__(
-        self, pipeline: Any, recipe: PolicyRecipe, precision: str = "fp32", adapter_above: float = 0.0
+        self,
+        pipeline: Any,
+        recipe: PolicyRecipe,
+        precision: Precision = "fp32",
+        adapter_above: float = 0.0,
     ) -> None:
         """adapter_above: the noise level above which the adapter acts, for its file to say."""
-        self.pipeline, self.recipe, self.precision = pipeline, recipe, precision
+        self.pipeline, self.recipe = pipeline, recipe
         self.adapter_above = adapter_above
         self.transformer = pipeline.transformer
         pipeline.vae.to(memory_format=torch.channels_last)  # decodes in about three quarters of the time
         self.device = torch.device(pipeline.device)
+        self.precision = autocast_precision(precision, self.device.type)
         self.weights_dtype: torch.dtype = getattr(torch, recipe.dtype)
         multiple = self._pixels_a_location()
         if recipe.height % multiple or recipe.width % multiple:
