@@ -249,6 +249,11 @@ def test_kill_9_in_mid_run_then_resume_gives_the_output_of_an_undisturbed_run(tm
     assert set(again) == set(range(count)) - answered
 
 
+def hears_ctrl_c() -> None:
+    """In a process that begins: SIGINT interrupts it, also where whoever runs the tests ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_at_ctrl_c_every_answer_that_was_asked_for_is_in_the_journal(tmp_path: Path) -> None:
     count = 200
     for index in range(count):
@@ -266,7 +271,7 @@ def test_at_ctrl_c_every_answer_that_was_asked_for_is_in_the_journal(tmp_path: P
         uri = f"openai:{server.url}?concurrency=32#toy"
         command = [sys.executable, "-m", "sdg", "diagnose", str(tmp_path / "in.jsonl"), "--detector", uri]
         command += ["--out", str(out)]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
         wait_for(lambda: partial.exists() and partial.read_bytes().count(b"\n") >= 20)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
@@ -293,7 +298,7 @@ def test_at_ctrl_c_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None
     with Server(behave) as server:
         command = [sys.executable, "-m", "sdg", "diagnose", str(tmp_path / "a.png"), "--prompt", "p"]
         command += ["--detector", f"openai:{server.url}#toy", "--out", str(tmp_path / "out.jsonl")]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
         wait_for(lambda: server.asked)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=120)[1]
