@@ -8,6 +8,7 @@ import math
 import random
 import threading
 import time
+import zlib
 from asyncio import FIRST_EXCEPTION
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,11 +16,13 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from itertools import groupby
 from queue import SimpleQueue
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, shortened
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -32,6 +35,10 @@ SHARING: Final = 16
 """Requests at a time that share connections, all of which are looked through at each request."""
 GRACE: Final = 2.0
 """Seconds that a stopped run waits for the answers that it has asked for."""
+MOST_OF_AN_ERROR: Final = 1 << 16
+"""Bytes of an error response that are read; what follows is left."""
+PIECE: Final = 12
+"""Characters of an API key in a row that are taken out of a server's words."""
 _BUSY: Final = frozenset({408, 409, 425, 429})  # and every 5xx: asking again may help
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -109,16 +116,25 @@ class HttpClient:
     timeout: seconds for one attempt, from first to last byte. attempts: in all. first_pause: seconds,
     doubled after each attempt up to a minute, drawn between half of it and all of it, so that many clients
     do not come back at once. `Retry-After` counts where it is longer (up to ten minutes).
+    most_bytes: of a response's content, as sent and as unpacked; a longer one is left unread and no answer.
     Raises SdgError for a key that no header can hold.
     """
 
     def __init__(
-        self, url: str, key: str, *, timeout: float, attempts: int, first_pause: float = 1.0
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout: float,
+        attempts: int,
+        first_pause: float = 1.0,
+        most_bytes: int = 1 << 22,
     ) -> None:
         if not key.isascii() or not key.isprintable():
             raise SdgError("The API key holds what no header can: letters beyond ASCII, or a line's end.")
         self._url = url
         self._key, self._timeout, self._attempts, self._first_pause = key, timeout, attempts, first_pause
+        self._most_bytes = most_bytes
         self._connections: Any = None
         self._calls: list[_Call] = []
 
@@ -132,7 +148,9 @@ class HttpClient:
                 "Asking a server needs httpx2: pip install 'structured-defect-grounding[api]'."
             ) from None
         connections = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            headers={"Accept-Encoding": "identity"}
+            | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # kept, they would grow for ever
             timeout=None,  # each attempt has its own deadline; these would only bound its parts
             limits=httpx2.Limits(max_connections=None),
             # A proxy in the environment is for the world outside.
@@ -233,27 +251,67 @@ class HttpClient:
         import httpx2
 
         try:
-            async with asyncio.timeout(self._timeout):
-                response = await self._connections.post(self._url, **request)
+            async with (
+                asyncio.timeout(self._timeout),
+                self._connections.stream("POST", self._url, **request) as response,
+            ):
+                status = response.status_code
+                content = await self._content(response, status == 200)
         except TimeoutError:
             raise TryAgain(f"The server gave no whole answer within {self._timeout:g} s") from None
-        except httpx2.RequestError as error:
+        except (httpx2.RequestError, zlib.error) as error:
             what = str(error) or type(error).__name__
             raise TryAgain(f"The connection to the server failed: {self._clean(what)}") from None
-        status = response.status_code
         if status == 200:
-            return read(response.content)
-        reason = f"The server answered {status}: {self._clean(_message(response.content))}"
+            return read(content)
+        reason = f"The server answered {status}: {self._clean(_message(content))}"
         if status in _BUSY or status >= 500:
             raise TryAgain(reason, _retry_after(response.headers.get("Retry-After")))
         raise Refused(f"{reason}.", status)
 
+    async def _content(self, response: Any, whole: bool) -> bytes:
+        """What a response holds, unpacked: all of it, or as much of an error as is read."""
+        most = self._most_bytes if whole else MOST_OF_AN_ERROR
+        packing = response.headers.get("Content-Encoding", "").strip().lower() or "identity"
+        if packing not in ("identity", "gzip", "x-gzip", "deflate"):
+            raise TryAgain("The server's answer is packed in a way that was not asked for")
+        # httpx2 would unpack whatever a chunk holds, a thousand times its size, before anyone can look.
+        unpacker = None if packing == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 32)
+        content, taken = bytearray(), 0
+        async for chunk in response.aiter_raw():
+            taken += len(chunk)
+            content += chunk if unpacker is None else unpacker.decompress(chunk, most + 1 - len(content))
+            if taken > most or len(content) > most:
+                if whole:
+                    raise Refused(f"The server's answer is larger than {most:,} bytes.")
+                return bytes(content[:most])
+        if unpacker is not None and not unpacker.eof and whole:
+            raise TryAgain("The server's answer is cut short")
+        return bytes(content)
+
     def _clean(self, text: str) -> str:
-        """A server's words, cut short, in one line and without the API key, which some servers repeat."""
-        text = " ".join(text.split()).rstrip(".")
-        if self._key:
-            text = text.replace(self._key, "[key]")
-        return text if len(text) <= 200 else text[:200] + "…"
+        """A server's words, cut short, in one line and without the API key, which some servers repeat.
+
+        Nor with a piece of the key: it is taken out before anything is cut, and after what hides in a text.
+        """
+        text = " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split()).rstrip(".")
+        return shortened(_without(text, " ".join(self._key.split())), 201)
+
+
+def _without(text: str, key: str) -> str:
+    """The text with "[key]" where the key stood, or PIECE of its characters or more in a row."""
+    if not key:
+        return text
+    text = text.replace(key, "[key]")
+    hidden = bytearray(len(text))
+    for start in range(len(key) - PIECE + 1):
+        piece, at = key[start : start + PIECE], -1
+        while (at := text.find(piece, at + 1)) >= 0:
+            hidden[at : at + PIECE] = b"\1" * PIECE
+    return "".join(
+        "[key]" if hides else "".join(text[at] for at in run)
+        for hides, run in groupby(range(len(text)), hidden.__getitem__)
+    )
 
 
 def _message(content: bytes) -> str:
@@ -266,7 +324,7 @@ def _message(content: bytes) -> str:
             error = error.get("message", error)
         return str(error)
     except (ValueError, RecursionError):
-        return content[:400].decode("utf-8", "replace") or "nothing"
+        return content.decode("utf-8", "replace") or "nothing"
 
 
 def _retry_after(value: str | None) -> float:
@@ -274,10 +332,10 @@ def _retry_after(value: str | None) -> float:
     if value is None:
         return 0.0
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except Exception:  # the reader of dates raises many types, such as for the year 99999999999
+            return 0.0
+    return seconds if seconds > 0 else 0.0  # NaN is none either

@@ -35,6 +35,8 @@ QUALITIES: Final = ("high", "medium", "low", "auto")
 SIZES: Final = ((1024, 1024), (1536, 1024), (1024, 1536))
 """(width, height) of the pictures that the API gives."""
 KEY_NAME: Final = "OPENAI_API_KEY"
+MOST_BYTES: Final = 1 << 26
+"""Of a response: a picture of the largest size, as PNG in base64, takes a tenth of it."""
 
 
 class OpenAIEditor:
@@ -76,6 +78,7 @@ class OpenAIEditor:
             timeout=timeout,
             attempts=attempts,
             first_pause=first_pause,
+            most_bytes=MOST_BYTES,
         )
 
     @property

@@ -1,0 +1,239 @@
+"""What a server may send: how much of it is read, which of its words are shown, how Ctrl-C ends the asking."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+import warnings
+import zlib
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from bad_server import CLEAN, Reply, Server, completion, error, tagged
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdg.io.chat import Answer, ChatClient, as_data_url
+from sdg.io.http import LONGEST_RETRY_AFTER, Refused, TryAgain, Unanswered, _retry_after, _without
+
+LIMIT = 1 << 22
+KEY = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def ask(reply: Reply, key: str = "", times: int = 1, attempts: int = 1) -> Answer:
+    """The answer of a server that gives this reply to everything."""
+    body = {
+        "messages": [
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": as_data_url(tagged(0))}}]}
+        ]
+    }
+
+    async def asked(url: str) -> Answer:
+        client = ChatClient(url, key, timeout=20, attempts=attempts, first_pause=0.01)
+        async with client.connected() as connected:
+            for _ in range(times):
+                answer = await connected.ask(body)
+        return answer
+
+    with Server(lambda index, attempt: reply) as server:
+        try:
+            return asyncio.run(asked(server.url))
+        finally:
+            ask.headers = server.headers  # type: ignore[attr-defined]
+
+
+def packed(content: bytes, how: str) -> Reply:
+    pack = gzip.compress if how == "gzip" else zlib.compress
+    return Reply(pack(content), headers={"Content-Encoding": how})
+
+
+def test_an_answer_as_large_as_the_bound_is_read_and_a_larger_one_is_refused() -> None:
+    whole = completion(CLEAN).content
+    assert ask(Reply(whole.ljust(LIMIT))).text == CLEAN
+    with pytest.raises(Refused, match=r"^The server's answer is larger than 4,194,304 bytes\.$"):
+        ask(Reply(whole.ljust(LIMIT + 1)))
+
+
+@pytest.mark.parametrize("how", ["gzip", "deflate"])
+def test_packed_answers_are_read_and_bombs_are_refused_in_little_memory(how: str) -> None:
+    whole = completion(CLEAN).content
+    assert ask(packed(whole, how)).text == CLEAN
+    bomb = packed(whole + b" " * (1 << 28), how)
+    assert len(bomb.content) < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(Refused, match=r"larger than 4,194,304 bytes"):
+        ask(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 26
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_error_that_is_a_bomb_is_still_the_error(status: int) -> None:
+    bomb = packed(b"too busy " * (1 << 22), "gzip")
+    bomb.status = status
+    with pytest.raises((Refused, Unanswered), match=rf"^The server answered {status}: too busy too busy"):
+        ask(bomb)
+
+
+def test_what_is_packed_otherwise_damaged_or_cut_is_no_answer() -> None:
+    whole = completion(CLEAN).content
+    for reply in (
+        Reply(whole, headers={"Content-Encoding": "br"}),
+        Reply(whole, headers={"Content-Encoding": "gzip, gzip"}),
+        Reply(whole, headers={"Content-Encoding": "gzip"}),
+        Reply(gzip.compress(whole)[:-6], headers={"Content-Encoding": "gzip"}),
+    ):
+        with pytest.raises(Unanswered):
+            ask(reply)
+
+
+def test_headers_without_end_are_no_answer() -> None:
+    whole = completion(CLEAN).content
+    for headers in ({"X-Long": "a" * (1 << 20)}, {f"X-{n}": "a" * 1000 for n in range(1000)}):
+        with pytest.raises(Unanswered, match=r"^The connection to the server failed: ") as caught:
+            ask(Reply(whole, headers=headers))
+        assert len(str(caught.value)) < 300
+
+
+def test_cookies_of_a_server_are_not_kept() -> None:
+    ask(Reply(completion(CLEAN).content, headers={"Set-Cookie": "a=" + "b" * 3000}), times=2)
+    assert len(ask.headers) == 2  # type: ignore[attr-defined]
+    assert not any("Cookie" in headers for headers in ask.headers)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"Bad key {KEY}.",
+        f"Bad key {KEY[:20]}… and {KEY[-14:]}",
+        "x" * 190 + KEY,  # cut in the middle, were it cut first
+        "x" * 395 + KEY,
+        f"{KEY[:20]}\x00{KEY[20:]}",
+        f"{KEY[:9]}\u202e{KEY[9:]}",
+        f"{KEY[:22]}\n{KEY[22:]}",
+    ],
+)
+def test_no_piece_of_the_key_is_in_an_error(words: str) -> None:
+    for reply in (error(401, words), Reply(words.encode(), 401)):
+        with pytest.raises(Refused) as caught:
+            ask(reply, KEY)
+        said = str(caught.value)
+        assert not any(KEY[at : at + 12] in said for at in range(len(KEY) - 11))
+        if not words.startswith("x" * 395):
+            assert "[key]" in said
+
+
+@given(st.text("abc", max_size=40), st.text("abc", min_size=1, max_size=16), st.text("abc", max_size=40))
+def test_a_key_is_taken_out_wherever_it_stands(before: str, key: str, after: str) -> None:
+    left = _without(before + key + after, key)
+    assert key not in left
+    assert not any(key[at : at + 12] in left for at in range(len(key) - 11))
+    assert _without(before + after, "k" * 20) == before + after
+
+
+def test_a_servers_words_hold_no_control_characters() -> None:
+    with pytest.raises(Refused) as caught:
+        ask(error(400, "a\x1b]0;owned\x07b\x9b31mc\u202ed\u2066e\u2028f"))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Mon, 01 Jan 99999999999 00:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        "Mon, 01 Jan 2026 99:99:99 GMT",
+        "Mon, 01 Jan 2026 00:00:00 +99999999999999",
+        "Mon, 01 Jan 2026 00:00:00 -0000",
+        "nan",
+        "-nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "-3",
+        "9" * 5000,
+        "1" * 50_000 + " Jan",
+        "",
+        "soon",
+        "٣",
+        "0x10",
+        "1, 2",
+        ",,:::;;;",
+    ],
+)
+def test_any_retry_after_is_a_number_of_seconds(value: str) -> None:
+    assert _retry_after(value) >= 0  # which NaN is not
+    assert 0 <= min(_retry_after(value), LONGEST_RETRY_AFTER) <= LONGEST_RETRY_AFTER
+
+
+@settings(max_examples=500)
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.from_regex(r"(Mon, )?[0-9]{1,14} (Jan|Feb) -?[0-9]{1,14} [0-9:]{1,12} ?(GMT|[+-][0-9]{1,12})?"),
+    )
+)
+def test_no_text_of_a_retry_after_is_an_error(value: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert _retry_after(value) >= 0
+
+
+def test_a_retry_after_is_read() -> None:
+    assert _retry_after(None) == 0
+    assert _retry_after("2.5") == 2.5
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    assert 3500 < _retry_after(later) <= 3600
+
+
+def test_an_odd_retry_after_costs_no_answer() -> None:
+    with pytest.raises(Unanswered, match=r"^The server answered 503: no \(2 attempts\)\.$"):
+        ask(error(503, Retry_After="Mon, 01 Jan 99999999999 00:00:00 GMT"), attempts=2)
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "drop", "busy", "large"])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_ends_the_asking_without_a_traceback_of_asyncio(
+    tmp_path: Path, behaviour: str, signals: int
+) -> None:
+    def behave(index: int, attempt: int) -> Reply:
+        return {
+            "hang": Reply(b"", delay=3),
+            "drop": Reply(b"", delay=0.05, hang_up=True),
+            "busy": error(503),
+            "large": Reply(b" " * LIMIT * 2, drip=0.001),
+        }[behaviour]
+
+    for index in range(24):
+        tagged(index).save(tmp_path / f"{index:02}.png")
+    with Server(behave) as server:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-X", "dev", "-W", "ignore", "-m", "sdg", "diagnose", tmp_path),
+                *("--prompt", "a", "--detector", f"openai:{server.url}#toy", "--out", tmp_path / "out.jsonl"),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            env=os.environ | {"NO_COLOR": "1"},
+        )
+        while len(server.headers) < 8 and process.poll() is None:
+            time.sleep(0.02)
+        for _ in range(signals):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "never retrieved" not in said
+    assert "Traceback" not in said
+    assert "Aborted!" in said
