@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from typing import Final
 
 
 class SdgError(Exception):
@@ -41,6 +43,27 @@ def shortened(text: str, most: int) -> str:
     if not start.isprintable():
         start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
     return start if len(start) <= most else start[: most - 1] + "…"
+
+
+_UNPRINTABLE: Final = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+"""Controls (C0 but tab and line feed, C1), ends of lines, what turns or hides text, half surrogates."""
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may see it: what would steer it, or turn or hide text, is escaped as in JSON.
+
+    JSON stays the same JSON.
+    """
+    return _UNPRINTABLE.sub(lambda found: escaped(found[0]), text)
+
+
+def escaped(text: str) -> str:
+    """Every character of a text as JSON escapes it: \\u and four digits, two of these beyond U+FFFF."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True))
 
 
 def path_end(path: str, most: int = 80) -> str:

@@ -18,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, first_line, path_end
 from sdg.overlay import draw_overlay
 
 __all__ = ["MAX_PIXELS", "draw_overlay", "image_size", "load_image", "load_image_bytes", "save_image"]
@@ -60,7 +60,7 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     Raises SdgError, naming the file, for anything that is not a whole and readable image.
     """
     with _opened(path) as stream:
-        return _load(stream, os.fspath(path), max_pixels)
+        return _load(stream, _name(path), max_pixels)
 
 
 def rgb_picture(image: Source) -> Image.Image:
@@ -89,7 +89,7 @@ def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     Raises SdgError as `load_image` does, except for damage behind the header, which it does not see.
     """
     with _opened(path) as stream:
-        image = _open(stream, os.fspath(path), max_pixels)
+        image = _open(stream, _name(path), max_pixels)
         width, height = image.size
         return (height, width) if _orientation(image) in _SWAPS_AXES else (width, height)
 
@@ -119,9 +119,9 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
         raise SdgError(
-            f"{target} cannot be written ({_reason(error)}); choose a folder you may write to."
+            f"{_name(target)} cannot be written ({_reason(error)}); choose a folder you may write to."
         ) from error
     return target
 
@@ -129,13 +129,19 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """The file, open for reading, once it is known to be a regular file with something in it."""
-    name = os.fspath(path)
+    name = _name(path)
     try:
         # A pipe would block for ever and a device never ends, so look before opening.
         mode = Path(path).stat().st_mode
         if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
             raise SdgError(f"{name} is not a regular file; give the path of an image file.")
         stream = Path(path).open("rb")  # noqa: SIM115 (closed below, where errors are no longer about opening)
+        try:
+            start = stream.read(64)
+            stream.seek(0)
+        except BaseException:
+            stream.close()
+            raise
     except FileNotFoundError:
         raise SdgError(f"{name} does not exist; check the path of the image.") from None
     except IsADirectoryError:
@@ -143,13 +149,15 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except PermissionError:
         raise SdgError(f"{name} may not be read; ask for read permission or copy it elsewhere.") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise SdgError(
-            f"{name!r} cannot be opened ({_reason(error)}); check the path of the image."
-        ) from None
+        raise SdgError(f"{name} cannot be opened ({_reason(error)}); check the path of the image.") from None
     with stream:
-        _refuse_empty_and_pointers(stream.read(64), name)
-        stream.seek(0)
+        _refuse_empty_and_pointers(start, name)
         yield stream
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    """A path in a sentence, however long or odd it is."""
+    return path_end(os.fsdecode(path), 160)
 
 
 def _refuse_empty_and_pointers(start: bytes, name: str) -> None:
@@ -255,4 +263,4 @@ def _damaged(name: str) -> SdgError:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(error, "strerror", None) or first_line(error)

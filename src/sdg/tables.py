@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sdg.errors import printable
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -40,12 +42,12 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text  # names of files and people are no markup
 
-        title = Text(self.caption, "table.title") if self.caption else None
+        title = Text(printable(self.caption), "table.title") if self.caption else None
         table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         for at, column in enumerate(self.columns):
-            table.add_column(Text(column), justify="right" if at else "left", no_wrap=True)
+            table.add_column(Text(printable(column)), justify="right" if at else "left", no_wrap=True)
         for at, row in enumerate(self.rows):
-            table.add_row(*map(Text, row), style="dim" if at in self.notes else None)
+            table.add_row(*(Text(printable(cell)) for cell in row), style="dim" if at in self.notes else None)
         return table
 
 

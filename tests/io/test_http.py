@@ -1,4 +1,4 @@
-"""What a server may send: how much of it is read, which of its words are shown, how Ctrl-C ends the asking."""
+"""What a server may send: how much of it is read, which of its words are shown, how Ctrl-C ends a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdg.io.chat import Answer, ChatClient, as_data_url
-from sdg.io.http import LONGEST_RETRY_AFTER, Refused, TryAgain, Unanswered, _retry_after, _without
+from sdg.io.http import LONGEST_RETRY_AFTER, Refused, Unanswered, _retry_after, _without
 
 LIMIT = 1 << 22
 KEY = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
@@ -202,9 +202,9 @@ def test_an_odd_retry_after_costs_no_answer() -> None:
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "drop", "busy", "large"])
-@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize(("signals", "apart"), [(1, 0.0), (2, 0.3), (3, 0.03)])
 def test_ctrl_c_ends_the_asking_without_a_traceback_of_asyncio(
-    tmp_path: Path, behaviour: str, signals: int
+    tmp_path: Path, behaviour: str, signals: int, apart: float
 ) -> None:
     def behave(index: int, attempt: int) -> Reply:
         return {
@@ -231,7 +231,7 @@ def test_ctrl_c_ends_the_asking_without_a_traceback_of_asyncio(
             time.sleep(0.02)
         for _ in range(signals):
             process.send_signal(signal.SIGINT)
-            time.sleep(0.3)
+            time.sleep(apart)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "never retrieved" not in said

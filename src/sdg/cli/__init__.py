@@ -74,20 +74,29 @@ def main(args: list[str] | None = None) -> None:
 
     That is an SdgError, a missing extra, and what the operating system refuses where nobody foresaw it.
     """
+    from sdg.cli import terminal
+
+    terminal.prepare()
     try:
-        cli.main(args=args, prog_name="sdg", standalone_mode=True)
+        try:
+            cli.main(args=args, prog_name="sdg", standalone_mode=True)
+        finally:
+            terminal.finish()
     except SdgError as error:
-        click.echo(f"sdg: {error}", err=True)
+        reason = str(error)
+    except BrokenPipeError:  # found out at the end; where it is found before, click ends as quietly
         sys.exit(1)
     except OSError as error:  # a name that no file can have, a folder one may not look into
         name = error.filename
         where = f"{path_end(os.fsdecode(name))}: " if isinstance(name, str | bytes) else ""
-        click.echo(f"sdg: {where}{error.strerror or first_line(error)}.", err=True)
-        sys.exit(1)
+        reason = f"{where}{error.strerror or first_line(error)}."
+    except UnicodeEncodeError as error:  # a name that this locale cannot spell, or half a surrogate pair
+        reason = f"{path_end(error.object)} cannot be written in {error.encoding}; is the locale UTF-8?"
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
         package = f"structured-defect-grounding[{EXTRAS[module]}]"
-        click.echo(f"sdg: This needs {module}, which is not installed: pip install '{package}'.", err=True)
-        sys.exit(1)
+        reason = f"This needs {module}, which is not installed: pip install '{package}'."
+    terminal.say(f"sdg: {reason}")
+    sys.exit(1)

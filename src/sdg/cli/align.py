@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from sdg.cli.terminal import say, show
+
 
 class RecipeGroup(click.Group):
     """A group in which `sdg align RECIPE` is short for `sdg align run RECIPE`."""
@@ -87,5 +89,5 @@ def compare(
     result = compare_generators(
         settings, parse_adapters(adapters), out, samples=samples, bootstrap=bootstrap, resume=resume
     )
-    click.echo(result.table())
-    click.echo(f"Table, measures and pictures are in {out}.", err=True)
+    show(result.table())
+    say(f"Table, measures and pictures are in {out}.")

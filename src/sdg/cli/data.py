@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from sdg.cli.options import write_numbers
-from sdg.cli.progress import records_read, say
+from sdg.cli.progress import records_read
+from sdg.cli.terminal import say, show
 from sdg.data import formats
 from sdg.data.formats import FORMATS, Format
 from sdg.records import Fault
@@ -62,7 +63,7 @@ def validate(
     from sdg.data.validation import validate as validate_file
 
     def report(fault: Fault) -> None:
-        click.echo(f"{fault.path}, {fault.place}: {fault.reason}")
+        show(f"{fault.path}, {fault.place}: {fault.reason}")
 
     found = 0
     with records_read() as on_record:
@@ -234,7 +235,7 @@ def agreement(
     if per_image is not None:
         write_objects(per_image, result.per_image())
     if not write_numbers(json_path, result.to_document()):
-        click.echo(f"Second against first\n{result.forward}\n\nFirst against second\n{result.backward}")
+        show(f"Second against first\n{result.forward}\n\nFirst against second\n{result.backward}")
     if skipped:
         say(f"{len(skipped):,} images have no two annotations and are left out.")
 

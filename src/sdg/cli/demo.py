@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 
 _PATH = click.Path(path_type=Path)
@@ -63,11 +64,11 @@ def demo(
     from sdg.demo import Settings, run_demo
 
     settings = Settings(prompts, seed, detector, steps, refined, pipeline, overrides=overrides)
-    ending = run_demo(settings, out, lambda line: click.echo(line, err=True))
-    click.echo(ending.report)
+    ending = run_demo(settings, out, say)
+    show(ending.report)
     if ending.failed:
         first = ending.failed[0]
         raise SdgError(
             f"{first.name} failed ({first.result.rstrip('.')}); {ending.report} says what there is."
         )
-    click.echo(f"Open {ending.report.resolve().as_uri()} in a browser.", err=True)
+    say(f"Open {ending.report.resolve().as_uri()} in a browser.")

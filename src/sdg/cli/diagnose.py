@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdg.cli.options import FOLDER, sources_and_prompts
-from sdg.cli.progress import diagnosed, say
+from sdg.cli.progress import diagnosed
+from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def diagnose(
         if outcome.error:
             raise SdgError(f"{items[0].filepath} could not be diagnosed: {outcome.error}")
         text = json.dumps(bulk.readable(items[0], outcome.diagnosis), indent=2, ensure_ascii=False)
-        click.echo(text.encode("utf-8", "replace").decode())  # answers may hold half a surrogate pair
+        show(text.encode("utf-8", "replace").decode())  # answers may hold half a surrogate pair
         rows, failed = [bulk.to_row(items[0], outcome)], []
     else:
         try:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from sdg.cli.options import write_numbers
-from sdg.cli.progress import embedder_of, say
+from sdg.cli.progress import embedder_of
+from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 from sdg.evaluation.from_files import evaluate_files, join_files
 from sdg.evaluation.result import describe_settings, describe_status
@@ -125,5 +126,5 @@ def evaluate(
         say(f"Report: {html_path}")
     if not write_numbers(json_path, found.to_document()):
         print_tables(tables)
-        click.echo(describe_status(found.result.status))
-        click.echo(describe_settings(found.result.settings))
+        show(describe_status(found.result.status))
+        show(describe_settings(found.result.settings))

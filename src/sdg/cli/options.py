@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from sdg.cli.terminal import say, show
+
 FOLDER = click.Path(path_type=Path)
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 RESUME = click.option("--resume", is_flag=True, help="Go on with the run in --out, or begin it.")
@@ -45,8 +47,8 @@ def write_numbers(path: Path | None, document: Mapping[str, Any]) -> bool:
 
     text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     if str(path) == "-":
-        click.echo(text, nl=False)
+        show(text, nl=False)
         return True
     write_text(path, text)
-    click.echo(f"Numbers: {path}", err=True)
+    say(f"Numbers: {path}")
     return False

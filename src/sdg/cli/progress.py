@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,13 +16,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sdg.cli.terminal import say
+
 if TYPE_CHECKING:
     from sdg.embeddings import Embedder
-
-
-def say(message: str) -> None:
-    """A line on stderr."""
-    click.echo(message, err=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdg.cli.options import FOLDER, sources_and_prompts
+from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def refine(
     def report(row: dict[str, Any], left: int) -> None:
         nonlocal done
         done += 1
-        click.echo(f"{row['id']}: {row['status']}{_tail(row)} ({left:,} left)", err=True)
+        say(f"{row['id']}: {row['status']}{_tail(row)} ({left:,} left)")
 
     try:
         summary = refine_all(
@@ -176,17 +177,17 @@ def refine(
             on_result=report,
         )
     except KeyboardInterrupt:
-        click.echo(f"Stopped. What is done so far is kept; go on with --resume --out {out}.", err=True)
+        say(f"Stopped. What is done so far is kept; go on with --resume --out {out}.")
         raise
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.outcomes.items()))
-    click.echo(f"{summary.pictures:,} images: {counts}. {out / OUTPUT}", err=True)
+    say(f"{summary.pictures:,} images: {counts}. {out / OUTPUT}")
     if html is not None:
         from sdg.reporting import Report, write_report
         from sdg.reporting.refinement import Refinements, read_refinements
 
         shown = Refinements(read_refinements(out / OUTPUT), note=f"Detector: {detector}, editor: {editor}")
         write_report(Report("Refinement", (shown,)), html)
-        click.echo(f"Report: {html}", err=True)
+        say(f"Report: {html}")
     if summary.failed:
         first = summary.failed[0]
         raise SdgError(
@@ -220,10 +221,10 @@ def _write_requests(
     written, failed = 0, []
     for one in write_requests(items, out, detector=detector, plan=plan, heat=heat):
         said = one.folder or f"no request. {one.error or one.left}"
-        click.echo(f"{one.item.filepath}: {said}", err=True)
+        say(f"{one.item.filepath}: {said}")
         written += one.folder is not None
         failed += [one] if one.error else []
-    click.echo(f"Wrote {written:,} requests; nothing was sent.", err=True)
+    say(f"Wrote {written:,} requests; nothing was sent.")
     if failed:
         first = failed[0]
         raise SdgError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
 _PATH = click.Path(path_type=Path)
@@ -88,4 +89,4 @@ def report(
         name = "Pictures" if len(diagnoses) == 1 else f"Pictures: {path.stem}"
         sections.append(Gallery(entries_of(read_records(path), folder), name))
     write_report(Report(title, sections, note), out, side=side)
-    click.echo(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)", err=True)
+    say(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sdg.cli.options import write_numbers
+from sdg.cli.terminal import say, show
 
 _PATH = click.Path(path_type=Path)
 
@@ -87,13 +88,12 @@ def make(
             on_pair=lambda done: status.update(f"{done:,} pairs written"),
         )
     pairs, shown = len(made.key.pairs), len(made.key.shown)
-    click.echo(
+    say(
         f"{pairs:,} pairs: {shown:,} to rate, {pairs - shown:,} identical, which count as Same. Left out: "
         f"{made.unmatched:,} inputs with one result only, {made.failed:,} that a system failed on.",
-        err=True,
     )
-    click.echo(f"For annotators: {made.page} ({made.page.stat().st_size / 1e6:.1f} MB)", err=True)
-    click.echo(f"To keep from them: {out / KEY}", err=True)
+    say(f"For annotators: {made.page} ({made.page.stat().st_size / 1e6:.1f} MB)")
+    say(f"To keep from them: {out / KEY}")
 
 
 @study.command()
@@ -126,4 +126,4 @@ def count(folder: Path, ratings: tuple[Path, ...], json_path: Path | None) -> No
         return
     print_tables(gsb.tally_tables(tally))
     if tally.identical:
-        click.echo(f"Same holds {tally.identical:,} identical pairs that were not shown.")
+        show(f"Same holds {tally.identical:,} identical pairs that were not shown.")

@@ -9,6 +9,7 @@ import click
 
 from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED, write_numbers
 from sdg.cli.progress import counted
+from sdg.cli.terminal import say, show
 from sdg.cli.testbed_training import TRAININGS
 from sdg.errors import SdgError
 from sdg.testbed.world.scene import Level
@@ -68,7 +69,7 @@ def generate(count: int, out: Path, seed: int, level: Level, size: int, workers:
             on_progress=on_progress,
         )
     shares = ", ".join(f"{number:,} {split}" for split, number in splits.items())
-    click.echo(f"Wrote {count:,} pictures ({shares}) to {out}", err=True)
+    say(f"Wrote {count:,} pictures ({shares}) to {out}")
 
 
 @testbed.command()
@@ -129,9 +130,9 @@ def sample(
             on_progress=on_progress,
         )
     if drawn < len(texts):
-        click.echo(f"Time is up after {drawn:,} of {len(texts):,} pictures; go on with --resume.", err=True)
+        say(f"Time is up after {drawn:,} of {len(texts):,} pictures; go on with --resume.")
     else:
-        click.echo(f"Drew {drawn:,} pictures to {out}", err=True)
+        say(f"Drew {drawn:,} pictures to {out}")
 
 
 @testbed.command()
@@ -167,10 +168,10 @@ def corpus(
             on_progress=on_progress,
         )
     if splits is None:
-        click.echo("Time is up; the same command goes on.", err=True)
+        say("Time is up; the same command goes on.")
         return
     shares = ", ".join(f"{number:,} {split}" for split, number in splits.items())
-    click.echo(f"Wrote {count:,} pictures ({shares}) to {out}", err=True)
+    say(f"Wrote {count:,} pictures ({shares}) to {out}")
 
 
 @testbed.command()
@@ -238,7 +239,7 @@ def measure(
     if result is None:
         raise SdgError("Time is up before all pictures were drawn; with --out, the same command goes on.")
     if not write_numbers(json_path, result.to_dict()):
-        click.echo(result.table())
+        show(result.table())
 
 
 for training in TRAININGS:

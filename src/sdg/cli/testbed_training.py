@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED
+from sdg.cli.terminal import say
 
 if TYPE_CHECKING:
     from sdg.testbed.models.detector.pretrain import Stage
@@ -41,7 +42,7 @@ def train_vae(steps: int, out: Path, seed: int, resume: bool, max_minutes: float
     from sdg.testbed.models.generator.vae import train_vae as train
 
     train(out, steps=steps, seed=seed, resume=resume, max_minutes=max_minutes)
-    click.echo(f"The autoencoder is in {out / 'vae'}, the log in {out / 'log.jsonl'}.", err=True)
+    say(f"The autoencoder is in {out / 'vae'}, the log in {out / 'log.jsonl'}.")
 
 
 @click.command("train-generator")
@@ -113,7 +114,7 @@ def train_generator(
         resume=resume,
         max_minutes=max_minutes,
     )
-    click.echo(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.", err=True)
+    say(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.")
 
 
 @click.command("distil-generator")
@@ -162,7 +163,7 @@ def distil_generator(
         resume=resume,
         max_minutes=max_minutes,
     )
-    click.echo(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.", err=True)
+    say(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.")
 
 
 @click.command("train-scorer")
@@ -181,7 +182,7 @@ def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max
     from sdg.testbed.models.scorer import train_scorer as train
 
     train(out, steps=steps, pairs=pairs, seed=seed, resume=resume, max_minutes=max_minutes)
-    click.echo(f"The scorer is in {out / 'scorer'}, the log in {out / 'log.jsonl'}.", err=True)
+    say(f"The scorer is in {out / 'scorer'}, the log in {out / 'log.jsonl'}.")
 
 
 @click.command("pretrain-detector")
@@ -238,7 +239,7 @@ def pretrain_detector(
         resume=resume,
         max_minutes=max_minutes,
     )
-    click.echo(f"The result is in {made}.", err=True)
+    say(f"The result is in {made}.")
 
 
 TRAININGS: Final = (train_vae, train_generator, distil_generator, train_scorer, pretrain_detector)

@@ -40,7 +40,7 @@ def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise SdgError(f"{name} does not exist; check the path.") from None
     except IsADirectoryError:
         raise SdgError(f"{name} is a folder, but a file is needed here.") from None
-    except OSError as error:
+    except OSError as error:  # of the reading, too: a disk that fails, a file that is none
         raise SdgError(f"{name} cannot be read: {error.strerror or error}.") from None
 
 
@@ -61,11 +61,11 @@ def read_text(path: str | os.PathLike[str], at_most: int = -1) -> str:
     if 0 <= at_most < len(content):
         raise SdgError(f"{path_end(str(path))} is larger than the {at_most:,} bytes such a file may have.")
     if not content.strip():
-        raise SdgError(f"{path} is empty.")
+        raise SdgError(f"{path_end(str(path), 160)} is empty.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SdgError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
+        raise SdgError(f"{path_end(str(path), 160)} is not UTF-8 text; save it as UTF-8.") from None
 
 
 @contextmanager
@@ -77,16 +77,25 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises SdgError where the file cannot be written.
     """
     path = Path(path)
+    name = path_end(str(path), 160)
+    try:
+        path.lstat()
+    except ValueError as error:  # of NUL and half surrogates in the name
+        raise SdgError(f"{name} is no path: {shortened(str(error), 80)}.") from None
+    except OSError:  # most often of a file that is not there yet; the others come again below
+        pass
     try:
         if path.is_dir():
-            raise SdgError(f"{path} is a folder; give the name of a file to write.")
+            raise SdgError(f"{name} is a folder; give the name of a file to write.")
         if path.exists() and not path.is_file():
             with path.open("wb") as file:
                 yield file
             return
         target = real_path(path)  # a link keeps pointing where it did
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+        temporary = target.with_name(
+            f".{secrets.token_hex(8)}.tmp"
+        )  # short: the name itself may be as long as names get
         try:
             with temporary.open("xb") as file:
                 yield file
@@ -94,7 +103,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise SdgError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise SdgError(f"{name} cannot be written: {error.strerror or error}.") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -181,6 +181,10 @@ class HttpClient:
                 results.put((task, await work(client, task)))
 
         async def all_tasks() -> None:
+            loop = asyncio.get_running_loop()  # what fails while connections are torn down concerns nobody
+            loop.set_exception_handler(
+                lambda _, context: call.broken_off or loop.default_exception_handler(context)
+            )
             together = min(at_once, len(tasks))
             async with AsyncExitStack() as stack:
                 clients = [

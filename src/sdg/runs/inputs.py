@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdg.detectors.bulk import Item
-from sdg.errors import SdgError
+from sdg.errors import SdgError, path_end
 from sdg.io import jsonl
 from sdg.io.files import real_path
 from sdg.io.paths import PathIndex
@@ -63,10 +63,14 @@ def _image_files(folder: Path, leave_out: Place | None) -> list[Path]:
     left_out = None if leave_out is None else real_path(leave_out)
     if left_out == real_path(folder):
         left_out = None  # asked for by its name
+
+    def refuse(error: OSError) -> None:  # what cannot be listed would be left out without a word
+        raise SdgError(f"{path_end(str(error.filename), 160)} cannot be listed: {error.strerror}.") from None
+
     files = [
         path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _IMAGES and not path.name.startswith(".") and path.is_file()
+        for path in sorted(Path(at, name) for at, _, names in os.walk(folder, refuse) for name in names)
+        if path.suffix.lower() in _IMAGES and not path.name.startswith(".")
         if left_out is None or left_out not in real_path(path).parents
     ]
     if not files:
