@@ -142,3 +142,19 @@ def test_a_loop_of_links_is_no_place_to_write(tmp_path: Path) -> None:
     assert not is_folder(tmp_path / "loop")
     with pytest.raises(SdgError, match="cannot be written"):
         write_text(tmp_path / "loop" / "x", "a")
+
+
+def test_a_name_as_long_as_names_get_can_be_written(tmp_path: Path) -> None:
+    for name in ("é" * 127, "x" * 255):
+        write_text(tmp_path / name, "a")
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300, "é" * 200, "y/" * 5000])
+def test_a_name_that_no_file_can_have_is_not_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SdgError) as caught:
+        write_text(tmp_path / name, "a")
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+    assert not list(tmp_path.iterdir())

@@ -22,7 +22,8 @@ _ESCAPE = "sdg.escape"
 def show(message: object, *, nl: bool = True) -> None:
     """A result, on stdout; raises SdgError where it cannot be written, BrokenPipeError for a closed pipe."""
     try:
-        click.echo(printable(str(message)), nl=nl)
+        # Named, because click would write UTF-8 where it is not given a stream and the locale is ASCII.
+        click.echo(printable(str(message)), file=sys.stdout, nl=nl)
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever reads has seen enough
             raise
@@ -32,7 +33,7 @@ def show(message: object, *, nl: bool = True) -> None:
 def say(message: object) -> None:
     """A line on stderr, if it can be written: work never ends because nobody can hear of it."""
     try:
-        click.echo(printable(str(message)), err=True)
+        click.echo(printable(str(message)), file=sys.stderr)
     except OSError:
         _drop_unwritable(sys.stderr)
 

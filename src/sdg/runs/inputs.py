@@ -69,7 +69,9 @@ def _image_files(folder: Path, leave_out: Place | None) -> list[Path]:
 
     files = [
         path
-        for path in sorted(Path(at, name) for at, _, names in os.walk(folder, refuse) for name in names)
+        for path in sorted(
+            Path(at, name) for at, _, names in os.walk(folder, onerror=refuse) for name in names
+        )
         if path.suffix.lower() in _IMAGES and not path.name.startswith(".")
         if left_out is None or left_out not in real_path(path).parents
     ]
