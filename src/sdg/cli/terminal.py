@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -64,11 +65,10 @@ def finish() -> None:
         raise
 
 
-def _drop_unwritable(stream: io.TextIOBase | None) -> None:
+def _drop_unwritable(stream: TextIO) -> None:
     """Let what cannot be written go, which the interpreter would try again at its end, and complain."""
     try:
-        if stream is not None:
-            stream.flush()
+        stream.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
