@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test test-fast fuzz lint format types check bench browser reference docs clean
+.PHONY: help install demo test test-fast fuzz kill-test lint format types check bench browser reference docs clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -27,6 +27,9 @@ test-fast: $(STAMP) ## run the tests that take a moment
 
 fuzz: $(STAMP)   ## read spoiled responses, completions, recipes and command lines by the hundred thousand
 	SDG_FUZZ=$${SDG_FUZZ:-10} $(BIN)/python -m pytest -s $$(find tests -name 'test_*fuzz.py')
+
+kill-test: $(STAMP) ## kill every long command ten times at random moments, and resume it
+	SDG_KILLS=$${SDG_KILLS:-10} $(BIN)/python -m pytest -s -m kill
 
 lint: $(STAMP)   ## check format and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ import toy
 import watched
 from bad_server import Reply, Server, completion
 from click.testing import CliRunner
+from kills import kill_and_resume
 from PIL import Image
 from safetensors import safe_open
 from toy import RECIPES, small
@@ -194,22 +194,11 @@ def adapter(out: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_as_an_undisturbed_one(checkpoints: Path, tmp_path: Path) -> None:
+@pytest.mark.kill
+def test_killed_at_any_moment_it_ends_as_an_undisturbed_run(checkpoints: Path, tmp_path: Path) -> None:
     options = small(checkpoints, optimizer__steps=12, optimizer__schedule="linear", **SMOOTH)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(whole, options)
     recipe = RECIPES / "boxflow-flux1-dev.yaml"
-    process = processes.start("align", recipe, *options, "--out", killed, stderr=tmp_path / "stderr")
-    deadline = time.monotonic() + 120
-    while not list(killed.glob("checkpoints/00000[2-9]")) and time.monotonic() < deadline:
-        assert process.exitcode is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    process.kill()
-    process.join()
-    before = [line for line in read_log(killed) if line["kind"] == "train"]
-    assert 2 <= len(before) < 6
-    run(killed, options, "boxflow-flux1-dev.yaml", "--resume")
-    assert_same_run(killed, whole)
+    kill_and_resume("align", lambda out: ["align", recipe, *options, "--out", out], tmp_path, assert_same_run)
 
 
 def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import processes
 import pytest
 from edit_api import Api, halved
+from kills import kill_and_resume
 from PIL import Image
 from servers import detector, pictures, refine, rows
 
@@ -100,24 +103,20 @@ def test_a_whole_run_with_a_real_pipeline(tmp_path: Path, flux: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_with_a_real_pipeline_ends_as_an_undisturbed_one(tmp_path: Path, flux: Path) -> None:
-    pictures(tmp_path, a=250, b=0, c=240, d=245, e=2)
+@pytest.mark.kill
+def test_killed_at_any_moment_it_ends_as_an_undisturbed_run(tmp_path: Path, flux: Path) -> None:
+    source = pictures(tmp_path, a=250, b=0, c=240, d=245, e=2)
     with detector() as server:
-        arguments = (
-            *(
-                "--detector",
-                f"openai:{server.url}#d?attempts=1&profile=default",
-                "--editor",
-                f"testbed:{flux}",
-            ),
-            *("--steps", "2", "--rounds", "2", "--out"),
+        arguments: tuple[Any, ...] = (
+            *("--detector", f"openai:{server.url}#d?attempts=1&profile=default"),
+            *("--editor", f"testbed:{flux}", "--steps", "2", "--rounds", "2", "--out"),
         )
-        whole = refine(tmp_path, *arguments, "whole")
-        assert whole.returncode == 0, whole.stderr
-        killed_after(tmp_path, 2, *arguments, "killed")
-        resumed = refine(tmp_path, *arguments, "killed", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert_same(tmp_path / "killed", tmp_path / "whole", grey_levels=1)  # a pipeline's, painted anew
+        kill_and_resume(
+            "refine",
+            lambda out: ["refine", source, *arguments, out],
+            tmp_path,
+            partial(assert_same, grey_levels=1),  # a pipeline's, painted anew
+        )
 
 
 @pytest.mark.slow

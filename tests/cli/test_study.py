@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from kills import kill_and_resume
 from PIL import Image
 
 from sdg.cli import main
 from sdg.cli.study import study
+from sdg.study.make import KEY, PAGE, read_key
 
 
 @pytest.fixture
@@ -110,3 +112,37 @@ def test_what_does_not_fit_is_one_sentence(run, made, tmp_path: Path) -> None:
 def test_systems_need_names_that_differ(run, made, a: str, b: str) -> None:
     code, out, _ = run("make", "--a", a, "--b", b, "--out", "new")
     assert (code, out) == (2, "")
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_killed_at_any_moment_there_is_a_whole_study_or_none(tmp_path: Path) -> None:
+    for system, level in (("mine", 0), ("fixed", 128)):
+        (tmp_path / system).mkdir()
+        rows = []
+        for number in range(40):
+            noise = Image.effect_noise((256, 256), 40 + number).point(
+                lambda grey, level=level: grey // 2 + level
+            )
+            noise.save(tmp_path / system / f"{number}.png")
+            rows.append(json.dumps({"filepath": f"{number}.png", "caption": f"prompt {number}"}))
+        (tmp_path / system / "in.jsonl").write_text("\n".join(rows))
+
+    def command(out: Path) -> list[str]:
+        sources = [f"{system}={tmp_path / system / 'in.jsonl'}" for system in ("mine", "fixed")]
+        return ["study", "make", "--a", sources[0], "--b", sources[1], "--out", str(out)]
+
+    def assert_same(killed: Path, whole: Path) -> None:
+        keys = [read_key(out / KEY) for out in (killed, whole)]
+        asked = [[(pair.filepath, pair.prompt, pair.identical) for pair in key.pairs] for key in keys]
+        assert sorted(asked[0]) == sorted(asked[1])
+        assert len(asked[0]) == 40
+        page = (killed / PAGE).read_text()
+        assert keys[0].study in page
+        assert all(
+            page.count(pair.id) == 1 for pair in keys[0].shown
+        )  # the ids are drawn anew for each study
+
+    kill_and_resume(
+        "study make", command, tmp_path, assert_same, again=(), ended=lambda out: (out / KEY).exists()
+    )

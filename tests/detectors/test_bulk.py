@@ -16,6 +16,7 @@ import pytest
 from bad_server import CLEAN, Reply, Server, completion, error, tagged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kills import KILLS, kill_and_resume
 
 import sdg
 from sdg import Diagnosis
@@ -247,6 +248,40 @@ def test_kill_9_in_mid_run_then_resume_gives_the_output_of_an_undisturbed_run(tm
         again = server.asked - before
     assert out.read_bytes() == Path(whole).read_bytes()
     assert set(again) == set(range(count)) - answered
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_killed_at_any_moment_nothing_that_is_on_disk_is_asked_again(tmp_path: Path) -> None:
+    count = 60
+    for index in range(count):
+        tagged(index).save(tmp_path / f"{index:02}.png")
+    source = tmp_path / "in.jsonl"
+    source.write_text(
+        "".join(json.dumps({"filepath": f"{i:02}.png", "caption": "p"}) + "\n" for i in range(count))
+    )
+
+    def behave(index: int, attempt: int) -> Reply:
+        reply = completion(CLEAN.replace("Nothing", f"{index} : nothing"))
+        reply.delay = 0.05
+        return reply
+
+    def assert_same(killed: Path, whole: Path) -> None:
+        assert killed.read_bytes() == whole.read_bytes()
+        assert len(rows(killed)) == count
+
+    with Server(behave) as server:
+        uri = f"openai:{server.url}?concurrency=4#toy"
+        runs = kill_and_resume(
+            "diagnose, a server",
+            lambda out: ["diagnose", source, "--detector", uri, "--out", out],
+            tmp_path,
+            assert_same,
+            suffix=".jsonl",
+        )
+    # The undisturbed run asks once for each; a kill costs what four requests at a time had not brought home
+    # and what was waiting for the disk.
+    assert sum(server.asked.values()) <= count * (1 + runs) + 8 * KILLS
 
 
 def hears_ctrl_c() -> None:

@@ -14,6 +14,7 @@ import processes
 import pytest
 import torch
 import toy_qwen3vl as toy
+from kills import kill_and_resume
 from PIL import Image
 
 import sdg
@@ -259,20 +260,26 @@ def test_a_limit_anywhere_in_a_clean_answer_never_reads_as_clean(taught: Path, t
         assert found.status == "truncated"
 
 
+def numbered(folder: Path, count: int) -> Path:
+    """A JSON Lines file of so many turned pictures with other pictures' prompts."""
+    lines = []
+    for index in range(count):
+        toy.picture(index % 6).rotate(index).save(folder / f"{index:02}.png")
+        lines.append(json.dumps({"filepath": f"{index:02}.png", "caption": toy.PROMPTS[(index * 5) % 6]}))
+    (folder / "in.jsonl").write_text("\n".join(lines))
+    return folder / "in.jsonl"
+
+
 @pytest.mark.slow
 def test_kill_9_in_mid_run_then_resume_gives_the_output_of_an_undisturbed_run(
     taught: Path, tmp_path: Path
 ) -> None:
     count = 36
-    lines = []
-    for index in range(count):
-        toy.picture(index % 6).rotate(index).save(tmp_path / f"{index:02}.png")
-        lines.append(json.dumps({"filepath": f"{index:02}.png", "caption": toy.PROMPTS[(index * 5) % 6]}))
-    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    source = numbered(tmp_path, count)
 
     def command(out: Path) -> list[Any]:
-        source = ["diagnose", tmp_path / "in.jsonl", "--detector", taught]
-        return [*source, "--batch-size", 3, "--device", "cpu", "--out", out]
+        settings = ["--detector", taught, "--batch-size", 3, "--device", "cpu"]
+        return ["diagnose", source, *settings, "--out", out]
 
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     assert processes.run(*command(whole)).returncode == 0
@@ -293,6 +300,22 @@ def test_kill_9_in_mid_run_then_resume_gives_the_output_of_an_undisturbed_run(
     assert last.returncode == 0, last.stderr
     assert f"{count} images in {out}, {count - 7} of them asked for now." in last.stderr
     assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_killed_at_any_moment_the_output_is_that_of_an_undisturbed_run(taught: Path, tmp_path: Path) -> None:
+    source = numbered(tmp_path, 36)
+
+    def command(out: Path) -> list[Any]:
+        settings = ["--detector", taught, "--batch-size", 3, "--device", "cpu"]
+        return ["diagnose", source, *settings, "--out", out]
+
+    def assert_same(killed: Path, whole: Path) -> None:
+        assert killed.read_bytes() == whole.read_bytes()
+        assert len(killed.read_bytes().splitlines()) == 36
+
+    kill_and_resume("diagnose, a checkpoint", command, tmp_path, assert_same, suffix=".jsonl")
 
 
 @pytest.mark.parametrize("key", [True, False, None])

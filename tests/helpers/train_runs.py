@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from safetensors.torch import load_file
 from sdg.cli import main
 from sdg.recipes import to_document
 from sdg.training.recipe import Recipe
-from sdg.training.run import last_checkpoint
 
 CLOSE = 1e-5
 """Numbers of two runs that do the same: relative, for another process may add in another order."""
 
 
-def _command(recipe: Recipe, out: Path) -> list[Any]:
+def command(recipe: Recipe, out: Path) -> list[Any]:
+    """The words after `sdg` that train by this recipe, which is written beside `out`."""
     kind = type(recipe).__name__.removesuffix("Recipe").lower()
     settings = out.with_suffix(".yaml")
     settings.write_text(yaml.safe_dump(to_document(recipe)))
@@ -31,13 +30,13 @@ def _command(recipe: Recipe, out: Path) -> list[Any]:
 
 def start(recipe: Recipe, out: Path) -> ForkProcess:
     """`sdg train` by this recipe, with what the test has patched; its stderr is a file beside `out`."""
-    return processes.start(*_command(recipe, out), stderr=out.with_suffix(".stderr"))
+    return processes.start(*command(recipe, out), stderr=out.with_suffix(".stderr"))
 
 
 def start_two(recipe: Recipe, out: Path) -> ForkProcess:
     """The same by two processes that train together."""
-    command = _command(recipe, out)
-    return processes.torchrun(lambda: main(command), stderr=out.with_suffix(".stderr"))
+    words = command(recipe, out)
+    return processes.torchrun(lambda: main(words), stderr=out.with_suffix(".stderr"))
 
 
 def finish(process: ForkProcess, out: Path) -> str:
@@ -46,17 +45,6 @@ def finish(process: ForkProcess, out: Path) -> str:
     said = out.with_suffix(".stderr").read_text()
     assert process.exitcode == 0, said
     return said
-
-
-def kill_after_a_checkpoint(process: ForkProcess, out: Path) -> int:
-    """Kill the process as soon as there is a whole checkpoint; its number of steps."""
-    deadline = time.monotonic() + 900
-    while last_checkpoint(out) is None and time.monotonic() < deadline:
-        assert process.exitcode is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    return int(Path(str(last_checkpoint(out))).name.removeprefix("checkpoint-"))
 
 
 def not_ended(out: Path) -> dict[str, Any]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import processes
 import pytest
 
 from sdg.errors import SdgError
 from sdg.runs.begin import begin, leaves, lock_of, require_free
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def names(folder: Path) -> list[str]:
@@ -103,44 +110,37 @@ def test_a_place_that_is_none_is_one_sentence(tmp_path: Path) -> None:
         begin(tmp_path / "file" / "x", tmp_path / "file" / "x" / "manifest.json", {}).__enter__()
 
 
-RACE = """
-import sys, time
-from pathlib import Path
-from sdg.errors import SdgError
-from sdg.runs.begin import begin
-
-out = Path(sys.argv[1])
-while time.time() < float(sys.argv[2]):
-    pass
-try:
-    with begin(out, out / "manifest.json", {"me": sys.argv[3]}):
-        time.sleep(1.0)
-        (out / sys.argv[3]).touch()
-except SdgError as error:
-    sys.exit(str(error))
-"""
-
-
-def test_of_runs_that_start_at_one_moment_exactly_one_goes_on(tmp_path: Path) -> None:
-    for turn in range(3):
+def test_of_two_runs_that_start_at_one_moment_exactly_one_goes_on(tmp_path: Path) -> None:
+    """Twenty times; whoever loses says so in one sentence and changes no byte of the other's folder."""
+    context = multiprocessing.get_context("fork")
+    for turn in range(20):
         out = tmp_path / str(turn) / "run"
-        moment = time.time() + 1.5
-        runs = [
-            subprocess.Popen(
-                [sys.executable, "-c", RACE, out, str(moment), f"r{number}"],
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(3)
-        ]
-        said = [run.communicate(timeout=60)[1] for run in runs]
-        won = [number for number, run in enumerate(runs) if run.returncode == 0]
-        assert len(won) == 1, said
-        assert json.loads((out / "manifest.json").read_text())["me"] == f"r{won[0]}"
-        assert names(out) == ["manifest.json", f"r{won[0]}"]
-        for number in {0, 1, 2} - set(won):
-            assert said[number].count("\n") == 1
-            assert "is being written by another process" in said[number]
+        gate, lost = context.Barrier(2), context.Event()
+
+        def run(me: int, out: Path = out, gate: Any = gate, lost: Any = lost) -> None:
+            gate.wait(60)
+            try:
+                with begin(out, out / "manifest.json", {"me": me}):
+                    before = contents(out)
+                    assert lost.wait(60)
+                    assert contents(out) == before
+                    (out / "result").write_text(str(me))
+            except SdgError as error:
+                lost.set()
+                sys.exit(str(error))
+
+        said = [tmp_path / f"{turn}-{me}.stderr" for me in range(2)]
+        both = [processes.fork(partial(run, me), stderr=said[me]) for me in range(2)]
+        for process in both:
+            process.join(120)
+        codes = [process.exitcode for process in both]
+        assert sorted(codes) == [0, 1], [file.read_text() for file in said]
+        winner, loser = codes.index(0), codes.index(1)
+        assert names(out) == ["manifest.json", "result"]
+        assert json.loads((out / "manifest.json").read_text())["me"] == winner
+        assert (out / "result").read_text() == str(winner)
+        assert said[loser].read_text().count("\n") == 1
+        assert "is being written by another process" in said[loser].read_text()
 
 
 def test_a_lock_goes_with_its_process_and_is_not_inherited_by_workers(tmp_path: Path) -> None:

@@ -10,15 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from train_runs import (
-    CLOSE,
-    assert_same_weights,
-    finish,
-    kill_after_a_checkpoint,
-    not_ended,
-    start,
-    start_two,
-)
+from kills import kill_and_resume
+from train_runs import CLOSE, assert_same_weights, command, finish, not_ended, start_two
 
 from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
@@ -197,23 +190,23 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
 
 
 @pytest.mark.slow
+@pytest.mark.kill
 @pytest.mark.usefixtures("graded")
-def test_a_killed_run_goes_on_as_if_it_had_not_been(grpo_recipe, tmp_path):
+def test_killed_at_any_moment_it_goes_on_as_if_it_had_not_been(grpo_recipe, tmp_path):
     recipe = replace(grpo_recipe, optimizer=replace(grpo_recipe.optimizer, max_steps=4))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    grpo(recipe, whole)
-    assert 1 <= kill_after_a_checkpoint(start(recipe, killed), killed) < 4
 
-    grpo(recipe, killed, resume=True)
-    names = ("reward", "entropy", "grad_norm", "kl", "eval_reward")
-    assert [entry["step"] for entry in entries(killed)] == [entry["step"] for entry in entries(whole)]
-    for again, before in zip(entries(killed), entries(whole), strict=True):
-        assert again.keys() == before.keys()
-        for name in again.keys() & set(names):
-            assert again[name] == pytest.approx(before[name], rel=CLOSE, abs=1e-9)
-    assert len({entry["grad_norm"] for entry in entries(whole) if "grad_norm" in entry}) > 1
-    assert_same_weights(killed / "checkpoint-4", whole / "checkpoint-4")
-    assert_same_weights(killed / "final", whole / "final")
+    def assert_same(killed, whole):
+        names = {"reward", "entropy", "grad_norm", "kl", "eval_reward"}
+        assert [entry["step"] for entry in entries(killed)] == [entry["step"] for entry in entries(whole)]
+        for again, before in zip(entries(killed), entries(whole), strict=True):
+            assert again.keys() == before.keys()
+            for name in again.keys() & names:
+                assert again[name] == pytest.approx(before[name], rel=CLOSE, abs=1e-9)
+        assert len({entry["grad_norm"] for entry in entries(whole) if "grad_norm" in entry}) > 1
+        assert_same_weights(killed / "checkpoint-4", whole / "checkpoint-4")
+        assert_same_weights(killed / "final", whole / "final")
+
+    kill_and_resume("train grpo", lambda out: command(recipe, out), tmp_path, assert_same)
 
 
 @pytest.mark.slow

@@ -12,16 +12,9 @@ from typing import Any
 import pytest
 import torch
 import trl
+from kills import kill_and_resume
 from torch.utils.data import DataLoader
-from train_runs import (
-    CLOSE,
-    assert_same_weights,
-    finish,
-    kill_after_a_checkpoint,
-    not_ended,
-    start,
-    start_two,
-)
+from train_runs import CLOSE, assert_same_weights, command, finish, not_ended, start, start_two
 
 from sdg import load_detector, parse_response
 from sdg.errors import SdgError
@@ -221,15 +214,16 @@ def test_loss_falls_and_a_killed_run_resumes_to_the_same_losses_and_weights(sft_
 
 
 @pytest.mark.slow
-def test_kill_9_costs_nothing_losses_and_weights_are_those_of_an_undisturbed_run(sft_recipe, tmp_path):
+@pytest.mark.kill
+def test_killed_at_any_moment_its_losses_and_weights_are_those_of_an_undisturbed_run(sft_recipe, tmp_path):
     recipe = replace(sft_recipe, optimizer=replace(sft_recipe.optimizer, max_steps=6))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    sft(recipe, whole)
-    assert 2 <= kill_after_a_checkpoint(start(recipe, killed), killed) < 6
-    sft(recipe, killed, resume=True)
-    assert losses(killed) == pytest.approx(losses(whole), rel=CLOSE)
-    assert list(losses(whole)) == [1, 2, 3, 4, 5, 6]
-    assert_same_weights(killed / "final", whole / "final")
+
+    def assert_same(killed: Path, whole: Path) -> None:
+        assert losses(killed) == pytest.approx(losses(whole), rel=CLOSE)
+        assert list(losses(whole)) == [1, 2, 3, 4, 5, 6]
+        assert_same_weights(killed / "final", whole / "final")
+
+    kill_and_resume("train sft", lambda out: command(recipe, out), tmp_path, assert_same)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from kills import kill_and_resume
 from PIL import Image
 
 from sdg.cli import cli
@@ -126,6 +127,20 @@ def test_an_interrupted_corpus_loses_at_most_a_chunk_and_ends_the_same(
     assert sorted(asked) == list(range(101, COUNT, 2))
     assert contents(out) == contents(written[0])
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path, pipeline):
+    def command(out):
+        return ["testbed", "corpus", "--count", COUNT, "--seed", 3, "--pipeline", pipeline, "--out", out]
+
+    def assert_same(killed, whole):
+        found = contents(killed)
+        found.pop("settings.lock", None)  # of a run that was killed once its folder had its name
+        assert found == contents(whole)
+
+    kill_and_resume("testbed corpus", command, tmp_path, assert_same, again=(), ended=Path.exists)
 
 
 def test_out_of_time_it_stops_and_the_same_call_goes_on(tmp_path, pipeline):
