@@ -1,7 +1,7 @@
 """What makes the site out of the files as they are: pages from outside docs/, and GitHub's anchors.
 
-The README is the site's first page; changelog, contributing and the cards of the weights are pages too. Links
-from and to them are those that work on GitHub, and are turned to the pages' places in the site.
+The README is the site's first page; changelog, contributing, security and the cards of the weights are pages
+too. Links from and to them are those that work on GitHub, and are turned to the pages' places in the site.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ OUTSIDE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     **{f"{CARDS}/{name}/README.md": f"reference/models/{name}.md" for name in MODELS},
 }
 PLACES = {place: source for source, place in OUTSIDE.items()}
