@@ -115,7 +115,7 @@ def refine_pictures(
         resume=True,
         on_result=lambda row, left: print(f"{out.name}: {row['status']}, {left} left", file=sys.stderr),
     )
-    return read_refinements(out / OUTPUT)
+    return read_refinements(out / OUTPUT, {picture.item.file.parent for picture in pictures})
 
 
 def kept(refinement: Refinement) -> Image.Image:

@@ -91,7 +91,9 @@ def test_a_whole_run_with_a_real_pipeline(tmp_path: Path, flux: Path) -> None:
     page = (tmp_path / "out.html").read_text()
     assert all(name in page for name in ends)
     assert page.count("data:image/webp") == 5  # b.png has no other side
-    report = processes.run("report", "--refinements", "out", "--out", "again.html", folder=tmp_path)
+    report = processes.run(
+        "report", "--refinements", "out", "--images", ".", "--out", "again.html", folder=tmp_path
+    )
     assert report.returncode == 0, report.stderr
     assert (tmp_path / "again.html").read_text().count("data:image/webp") == 5
     for name in ("a.png", "c.png"):  # an untrained pipeline paints grey, which is less bright

@@ -46,7 +46,7 @@ def made(run, tmp_path: Path) -> dict:
             row = {"id": f"{number}.png", "prompt": "a cat", "before": f"../{number}.png", "after": after}
             rows.append(json.dumps(row | {"status": status}))
         (tmp_path / system / "refinements.jsonl").write_text("\n".join(rows))
-    code, out, err = run("make", "--a", "sdg=mine/", "--b", "fixed=fixed", "--out", "study")
+    code, out, err = run("make", "--a", "sdg=mine/", "--b", "fixed=fixed", "--images", ".", "--out", "study")
     assert (code, out) == (0, "")
     assert err.splitlines()[0] == (
         "4 pairs: 3 to rate, 1 identical, which count as Same. Left out: 0 inputs with one result only, "

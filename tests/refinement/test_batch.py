@@ -53,7 +53,7 @@ def test_each_picture_has_a_line_that_the_report_reads(source: Path, tmp_path: P
     assert rows["b.png"]["after"] is None
     assert [attempt["severity"] for attempt in rows["a.png"]["attempts"]] == [40, 20, 10]
     assert rows["a.png"]["diagnosis_after"]["defects"][0]["importance"] == 10
-    shown = {item.name: item for item in read_refinements(tmp_path / "out" / OUTPUT)}
+    shown = {item.name: item for item in read_refinements(tmp_path / "out" / OUTPUT, [source])}
     assert np.array_equal(np.asarray(Image.open(shown["a.png"].before)), np.full((32, 32, 3), 80))
     assert Image.open(shown["a.png"].after).getpixel((16, 16)) == (10, 10, 10)
     assert shown["a.png"].rounds == 3
@@ -284,7 +284,7 @@ def test_lost_items_are_not_forgotten_in_the_file(tmp_path: Path) -> None:
             return Outcome(Diagnosis(repairs=(DROPPED_ITEM,), status=Status.REPAIRED))
 
     run(pictures(tmp_path / "in", (80, 80, 80)), tmp_path / "out", detector=Lossy())
-    (shown,) = read_refinements(tmp_path / "out" / OUTPUT)
+    (shown,) = read_refinements(tmp_path / "out" / OUTPUT, [tmp_path / "in"])
     assert shown.status == "failed"
     assert shown.found_before is not None
     assert not shown.found_before.is_clean
@@ -294,7 +294,7 @@ def test_the_way_to_an_input_is_right_where_out_lies_behind_a_link(source: Path,
     (tmp_path / "far" / "away").mkdir(parents=True)
     (tmp_path / "runs").symlink_to(tmp_path / "far" / "away")
     run(source, tmp_path / "runs" / "out")
-    for item in read_refinements(tmp_path / "runs" / "out" / OUTPUT):
+    for item in read_refinements(tmp_path / "runs" / "out" / OUTPUT, [source]):
         assert Path(item.before).samefile(source / item.name)
 
 

@@ -60,7 +60,7 @@ def test_what_refine_wrote_is_read_and_a_kept_input_is_its_own_result(tmp_path: 
     refine_all(
         items(source), tmp_path / "out", detector=Brightness(), editor=Halver(), plan=Plan("halver", rounds=1)
     )
-    found = {filepath: picture for (filepath, _), picture in read_results(tmp_path / "out").items()}
+    found = {filepath: picture for (filepath, _), picture in read_results(tmp_path / "out", source).items()}
     assert found["refused.png"] is None
     assert Image.open(found["edited.png"]).getpixel((16, 16)) == (40, 40, 40)
     assert found["clean.png"].samefile(source / "clean.png")
@@ -199,7 +199,7 @@ def test_what_cannot_be_a_study_is_one_sentence_and_leaves_nothing(two, tmp_path
 
 def test_one_input_twice_is_refused(two, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    row = {"id": "a.png", "prompt": "", "before": "../a.png", "after": None, "status": "clean"}
+    row = {"id": "a.png", "prompt": "", "before": "a.png", "after": None, "status": "clean"}
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "refinements.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
     with pytest.raises(

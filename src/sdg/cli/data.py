@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, write_numbers
 from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
 from sdg.data import formats
@@ -50,9 +50,14 @@ def data() -> None:
 @data.command()
 @click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE...")
 @click.option("--images", type=_FOLDER, help="Also read every image, from this folder.")
+@ALLOW_OUTSIDE
 @_with_format
 def validate(
-    paths: tuple[Path, ...], images: Path | None, format: Format | None, box_order: BoxOrder
+    paths: tuple[Path, ...],
+    images: Path | None,
+    allow_outside: bool,
+    format: Format | None,
+    box_order: BoxOrder,
 ) -> None:
     """List every fault of annotation files: file, line and reason. Exit code 1 if there is any.
 
@@ -69,7 +74,13 @@ def validate(
     with records_read() as on_record:
         for path in paths:
             summary = validate_file(
-                path, report, format=format, box_order=box_order, images=images, on_record=on_record
+                path,
+                report,
+                format=format,
+                box_order=box_order,
+                images=images,
+                allow_outside=allow_outside,
+                on_record=on_record,
             )
             say(f"{path}: {summary}")
             found += summary.faults
@@ -158,6 +169,7 @@ def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
     help="Order of the coordinates in SOURCE (sdg30k and predictions); xyxy is written.",
 )
 @click.option("--images", type=_FOLDER, help="Folder of the images: their sizes for coco, the files for hf.")
+@ALLOW_OUTSIDE
 @click.option("--size", metavar="WIDTHxHEIGHT", help="For coco: size in pixels of images without a file.")
 @click.option("--blind", is_flag=True, help="For label-studio: tasks only, without what is known.")
 @click.option("--restore-images", type=_WRITABLE, help="From hf: put the images back into this folder.")
@@ -168,6 +180,7 @@ def convert(
     format: Format | None,
     box_order: BoxOrder,
     images: Path | None,
+    allow_outside: bool,
     size: str | None,
     blind: bool,
     restore_images: Path | None,
@@ -182,7 +195,13 @@ def convert(
     """
     records = formats.read_records(source, format, box_order=box_order)
     count = formats.write_records(
-        target, records, to_format, images=images, size=None if size is None else _size(size), blind=blind
+        target,
+        records,
+        to_format,
+        images=images,
+        size=None if size is None else _size(size),
+        blind=blind,
+        allow_outside=allow_outside,
     )
     say(f"Wrote {count:,} to {target}")
     if restore_images is not None:

@@ -41,6 +41,7 @@ def diagnose(
     prompt: str | None,
     prompts: Path | None,
     images: Path | None,
+    allow_outside: bool,
     detector: str,
     out: Path | None,
     resume: bool,
@@ -66,7 +67,14 @@ def diagnose(
         raise click.UsageError("--resume needs the --out that it is to go on with.")
     from sdg.runs.inputs import gather
 
-    items = gather(sources, prompt=prompt, prompts=prompts, images=images, leave_out=overlays)
+    items = gather(
+        sources,
+        prompt=prompt,
+        prompts=prompts,
+        images=images,
+        leave_out=overlays,
+        allow_outside=allow_outside,
+    )
     if out is None and len(items) != 1:
         raise click.UsageError(f"These are {len(items):,} images; name the file to write with --out.")
 

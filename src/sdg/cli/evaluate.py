@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, write_numbers
 from sdg.cli.progress import embedder_of
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -75,6 +75,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--images", type=click.Path(path_type=Path), metavar="FOLDER", help="Images, for the HTML report."
 )
+@ALLOW_OUTSIDE
 @click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write all numbers; - for stdout.")
 @click.option("--html", "html_path", type=_FILE, metavar="FILE", help="Write a report with the worst images.")
 def evaluate(
@@ -90,6 +91,7 @@ def evaluate(
     box_order: BoxOrder,
     allow_missing: bool,
     images: Path | None,
+    allow_outside: bool,
     json_path: Path | None,
     html_path: Path | None,
 ) -> None:
@@ -122,7 +124,15 @@ def evaluate(
         from sdg.reporting.evaluation import write_evaluation
 
         title = f"SDG-Eval: {predictions.name}"
-        write_evaluation(html_path, found.result, files.joined, tables, title=title, images=images)
+        write_evaluation(
+            html_path,
+            found.result,
+            files.joined,
+            tables,
+            title=title,
+            images=images,
+            allow_outside=allow_outside,
+        )
         say(f"Report: {html_path}")
     if not write_numbers(json_path, found.to_document()):
         print_tables(tables)

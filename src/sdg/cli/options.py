@@ -13,6 +13,11 @@ from sdg.cli.terminal import say, show
 
 FOLDER = click.Path(path_type=Path)
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+ALLOW_OUTSIDE = click.option(
+    "--allow-outside",
+    is_flag=True,
+    help="Take pictures from outside of the images' folder where a data file you trust names some.",
+)
 RESUME = click.option("--resume", is_flag=True, help="Go on with the run in --out, or begin it.")
 MINUTES = click.option(
     "--max-minutes",
@@ -26,6 +31,7 @@ MINUTES = click.option(
 def sources_and_prompts(command: Callable[..., Any]) -> Callable[..., Any]:
     """Images to work on, with their prompts: what `sdg.runs.inputs.gather` takes."""
     for option in (
+        ALLOW_OUTSIDE,
         click.option(
             "--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's]."
         ),

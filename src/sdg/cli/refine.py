@@ -100,6 +100,7 @@ def refine(
     prompt: str | None,
     prompts: Path | None,
     images: Path | None,
+    allow_outside: bool,
     out: Path,
     detector: str,
     profile: str | None,
@@ -141,7 +142,7 @@ def refine(
     from sdg.refinement.request import EditSettings, Mode
     from sdg.runs.inputs import gather
 
-    items = gather(sources, prompt=prompt, prompts=prompts, images=images)
+    items = gather(sources, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
     try:
         settings = EditSettings(artifact, misalignment, *reach, feather)
     except ValueError as error:
@@ -182,10 +183,14 @@ def refine(
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.outcomes.items()))
     say(f"{summary.pictures:,} images: {counts}. {out / OUTPUT}")
     if html is not None:
+        from sdg.io.files import real_path
         from sdg.reporting import Report, write_report
         from sdg.reporting.refinement import Refinements, read_refinements
 
-        shown = Refinements(read_refinements(out / OUTPUT), note=f"Detector: {detector}, editor: {editor}")
+        folders = {real_path(item.file).parent for item in items}
+        shown = Refinements(
+            read_refinements(out / OUTPUT, folders), note=f"Detector: {detector}, editor: {editor}"
+        )
         write_report(Report("Refinement", (shown,)), html)
         say(f"Report: {html}")
     if summary.failed:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sdg.cli.options import ALLOW_OUTSIDE
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
@@ -21,7 +22,13 @@ _PATH = click.Path(path_type=Path)
     help="Predictions or annotations, in any known format: a gallery. May be repeated, as "
     "--scores, --refinements and --alignment.",
 )
-@click.option("--images", type=_PATH, metavar="FOLDER", help="Folder of their images [default: the file's].")
+@click.option(
+    "--images",
+    type=_PATH,
+    metavar="FOLDER",
+    help="Folder of their images [default: the file's], and of the inputs of --refinements.",
+)
+@ALLOW_OUTSIDE
 @click.option("--scores", type=_PATH, multiple=True, metavar="FILE", help="What `sdg evaluate --json` wrote.")
 @click.option("--refinements", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg refine` wrote.")
 @click.option("--alignment", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg align` wrote.")
@@ -37,6 +44,7 @@ _PATH = click.Path(path_type=Path)
 def report(
     diagnoses: tuple[Path, ...],
     images: Path | None,
+    allow_outside: bool,
     scores: tuple[Path, ...],
     refinements: tuple[Path, ...],
     alignment: tuple[Path, ...],
@@ -53,7 +61,7 @@ def report(
     \b
     Examples:
       sdg report --diagnoses predictions.jsonl --images test/ --scores scores.json --out report.html
-      sdg report --alignment runs/boxflow --refinements refined/ --out report.html
+      sdg report --alignment runs/boxflow --refinements refined/ --images pictures/ --out report.html
     """
     if not (diagnoses or scores or refinements or alignment):
         raise click.UsageError(
@@ -82,11 +90,13 @@ def report(
         sections.append(Scores([read_scores(path) for path in scores]))
     for path in refinements:
         name = "Refinement" if len(refinements) == 1 else f"Refinement: {path.stem}"
-        sections.append(Refinements(read_refinements(path / OUTPUT if path.is_dir() else path), name))
+        file, inputs = path / OUTPUT if path.is_dir() else path, () if images is None else (images,)
+        sections.append(Refinements(read_refinements(file, inputs, allow_outside=allow_outside), name))
     sections += [read_run(folder) for folder in alignment]
     for path in diagnoses:
         folder = images or (path if path.is_dir() else path.parent)
         name = "Pictures" if len(diagnoses) == 1 else f"Pictures: {path.stem}"
-        sections.append(Gallery(entries_of(read_records(path), folder), name))
+        entries = entries_of(read_records(path), folder, allow_outside=allow_outside)
+        sections.append(Gallery(entries, name))
     write_report(Report(title, sections, note), out, side=side)
     say(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)")

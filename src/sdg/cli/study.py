@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, write_numbers
 from sdg.cli.terminal import say, show
 
 _PATH = click.Path(path_type=Path)
@@ -25,7 +25,7 @@ def study() -> None:
 
     \b
     Example:
-      sdg study make --a sdg=refined-sdg/ --b fixed=refined-fixed/ --out study
+      sdg study make --a sdg=refined-sdg/ --b fixed=refined-fixed/ --images . --out study
       sdg study count study ratings-ann.json ratings-bob.json
     """
 
@@ -57,9 +57,20 @@ def study() -> None:
     show_default=True,
     help="Of the draw and of each annotator's order.",
 )
+@click.option(
+    "--images", type=_PATH, metavar="FOLDER", help="Folder of the inputs, where `sdg refine` kept some."
+)
+@ALLOW_OUTSIDE
 @click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder to write to.")
 def make(
-    a: tuple[str, Path], b: tuple[str, Path], limit: int | None, side: int, seed: int, out: Path
+    a: tuple[str, Path],
+    b: tuple[str, Path],
+    limit: int | None,
+    side: int,
+    seed: int,
+    images: Path | None,
+    allow_outside: bool,
+    out: Path,
 ) -> None:
     """Pair the results of two systems and write DIR/study.html, to rate, and DIR/key.json, which names them.
 
@@ -85,6 +96,8 @@ def make(
             limit=limit,
             seed=seed,
             side=side,
+            images=images,
+            allow_outside=allow_outside,
             on_pair=lambda done: status.update(f"{done:,} pairs written"),
         )
     pairs, shown = len(made.key.pairs), len(made.key.shown)

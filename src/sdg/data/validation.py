@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sdg.data.formats import Format, read_parts
 from sdg.errors import SdgError, reasons
 from sdg.images import load_image
+from sdg.io.paths import data_path
 from sdg.records import Fault, Path, Record
 from sdg.response.strict import BoxOrder
 
@@ -57,16 +58,18 @@ def validate(
     format: Format | None = None,
     box_order: BoxOrder = "xyxy",
     images: Path | None = None,
+    allow_outside: bool = False,
     on_record: Callable[[Record], object] = lambda record: None,
 ) -> Summary:
     """Read a file to its end, hand every fault to `on_fault` as it is found, and sum up.
 
     A fault is whatever the reader of the format refuses, an image listed twice by one annotator, and, where
-    the folder `images` is given, an image file that is missing or cannot be read whole.
+    the folder `images` is given, an image file that is missing or cannot be read whole, or whose path leads
+    out of it and is not allowed to (allow_outside).
     `on_record` hears of every usable record, for showing progress.
     Raises SdgError where the file cannot be read at all.
     """
-    check = _Check(str(path), on_fault, None if images is None else pathlib.Path(images))
+    check = _Check(str(path), on_fault, None if images is None else pathlib.Path(images), allow_outside)
     for place, make in read_parts(path, format, box_order=box_order):
         try:
             records = list(make())
@@ -86,6 +89,7 @@ class _Check:
     path: str
     on_fault: Callable[[Fault], None]
     images: pathlib.Path | None
+    allow_outside: bool
     records: int = 0
     clean: int = 0
     unannotated: int = 0
@@ -128,7 +132,7 @@ class _Check:
         self.seen.add(image)
         assert self.images is not None
         try:
-            load_image(self.images / record.filepath)
+            load_image(data_path(record.filepath, self.images, allow_outside=self.allow_outside))
         except SdgError as error:
             return str(error)
         self.read += 1

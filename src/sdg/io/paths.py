@@ -1,13 +1,42 @@
-"""Matching images to stored rows by path, where the two are relative to different folders.
+"""Paths that data files hold: where they may lead, and which image they mean.
 
-Data sets name images relative to folders of their own; the end of a path still says which image is meant.
+They are untrusted: one that leaves the folder of the images is refused. Data sets name images relative to
+folders of their own; the end of a path still says which image is meant.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
+
+from sdg.errors import SdgError, path_end
+from sdg.io.files import real_path
+
+Place = str | PurePath
+
+
+def leads_inside(place: Place, folder: Place) -> bool:
+    """Whether a path leads into a folder, or to it, once all links in both are followed."""
+    try:
+        return real_path(place).is_relative_to(real_path(folder))
+    except ValueError:  # NUL and half surrogates: it leads nowhere, as whoever opens it will say
+        return True
+
+
+def data_path(path: str, folder: Place, *others: Place, allow_outside: bool = False) -> Path:
+    """The file that `path`, text of a data file, names in `folder`.
+
+    Raises SdgError where it leads out of the folder, and of the others where there are any: absolute, by
+    `..` or through a link. allow_outside: for data files that are as trusted as the user's own words.
+    """
+    place = Path(folder, path)
+    if allow_outside or any(leads_inside(place, root) for root in (folder, *others)):
+        return place
+    raise SdgError(
+        f"{path_end(path)} leaves the folder {path_end(str(folder))}; give the folder that holds it "
+        "(--images), or --allow-outside if you trust the file that names it."
+    )
 
 
 def parts(path: str) -> tuple[str, ...]:

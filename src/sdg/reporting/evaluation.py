@@ -12,6 +12,7 @@ from sdg.errors import SdgError
 from sdg.evaluation.join import Joined
 from sdg.evaluation.result import Case, Evaluation, describe_settings, describe_status
 from sdg.images import draw_overlay, load_image
+from sdg.io.paths import data_path
 from sdg.reporting.page import write_page
 from sdg.reporting.thumbnails import Shown, show
 from sdg.tables import Table
@@ -39,13 +40,15 @@ def write_evaluation(
     *,
     title: str = "SDG-Eval",
     images: str | os.PathLike[str] | None = None,
+    allow_outside: bool = False,
     worst: int = 20,
 ) -> Path:
     """Write the report as one HTML file that needs no network; returns its path.
 
     joined: what was evaluated, for paths, prompts and all that did not pair up. images: folder the paths are
-    relative to; without it the worst cases are shown without pictures. An image that cannot be read is named
-    with the reason in its place. Raises SdgError where the file cannot be written.
+    relative to; without it the worst cases are shown without pictures. An image that cannot be read,
+    or whose path leads out of that folder and is not allowed to (allow_outside), is named with the reason in
+    its place. Raises SdgError where the file cannot be written.
     """
     return write_page(
         path,
@@ -57,16 +60,18 @@ def write_evaluation(
         mismatch=joined.mismatch(),
         repairs=evaluation.status["repairs"],
         tables=tables,
-        cases=[_worst_image(case, joined, images) for case in evaluation.worst(worst)],
+        cases=[_worst_image(case, joined, images, allow_outside) for case in evaluation.worst(worst)],
     )
 
 
-def _worst_image(case: Case, joined: Joined, images: str | os.PathLike[str] | None) -> WorstImage:
+def _worst_image(
+    case: Case, joined: Joined, images: str | os.PathLike[str] | None, allow_outside: bool
+) -> WorstImage:
     path, prompt = joined.paths[case.image], joined.prompts[case.image]
     if images is None:
         return WorstImage(path, prompt, case)
     try:
-        image = load_image(Path(images) / path)
+        image = load_image(data_path(path, Path(images), allow_outside=allow_outside))
     except SdgError as error:
         return WorstImage(path, prompt, case, problem=str(error))
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis, Status, Tier
+from sdg.io.paths import data_path
 from sdg.records import Record
 from sdg.reporting.thumbnails import Shown, Source, default_side, prepared, show
 
@@ -116,12 +117,16 @@ class Gallery:
         )
 
 
-def entries_of(records: Iterable[Record], images: Path | None) -> list[Entry]:
-    """An entry for each record; images: the folder that their paths are relative to, None for no pictures."""
-    return [
-        Entry(r.filepath, r.prompt, r.diagnosis, r.generator, None if images is None else images / r.filepath)
-        for r in records
-    ]
+def entries_of(records: Iterable[Record], images: Path | None, *, allow_outside: bool = False) -> list[Entry]:
+    """An entry for each record; images: the folder that their paths are relative to, None for no pictures.
+
+    Raises SdgError where a path leads out of that folder and is not allowed to (allow_outside).
+    """
+
+    def picture(path: str) -> Path | None:
+        return None if images is None else data_path(path, images, allow_outside=allow_outside)
+
+    return [Entry(r.filepath, r.prompt, r.diagnosis, r.generator, picture(r.filepath)) for r in records]
 
 
 def make_card(entry: Entry, side: int) -> Card:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from sdg.defects import Diagnosis
 from sdg.io import jsonl
+from sdg.io.paths import data_path
 from sdg.reporting.gallery import Box, boxes_of, tier_name
 from sdg.reporting.thumbnails import Shown, Source, default_side, prepared, show
 from sdg.response.strict import read_diagnosis
@@ -85,13 +86,19 @@ class Refinements:
         return tuple(facts)
 
 
-def read_refinements(path: str | os.PathLike[str]) -> list[Refinement]:
-    """The lines that `sdg refine` wrote; pictures lie relative to the file's folder.
+def read_refinements(
+    path: str | os.PathLike[str], images: Iterable[Path] = (), *, allow_outside: bool = False
+) -> list[Refinement]:
+    """The lines that `sdg refine` wrote; pictures are named relative to the file's folder.
 
-    Raises SdgError with file, line and reason where a line is no refinement.
+    images: further folders they may lie in, such as that of the inputs; allow_outside: they may lie anywhere.
+    Raises SdgError where a picture lies elsewhere, and with file, line and reason where a line is no
+    refinement.
     """
-    folder = Path(path).parent
-    return list(jsonl.read_with(path, partial(_refinement, folder=folder)))
+    locate = partial(data_path, allow_outside=allow_outside)
+    return list(
+        jsonl.read_with(path, partial(_refinement, folders=(Path(path).parent, *images), locate=locate))
+    )
 
 
 def _pair(item: Refinement, side: int) -> tuple[Refinement, Side, Side | None]:
@@ -104,7 +111,7 @@ def _side(source: Source | None, found: Diagnosis | None, side: int) -> Side:
     return Side(shown, boxes_of(found.defects if found else (), shown), found)
 
 
-def _refinement(value: Mapping[str, Any], folder: Path) -> Refinement:
+def _refinement(value: Mapping[str, Any], folders: Sequence[Path], locate: Callable[..., Path]) -> Refinement:
     def text(key: str, default: str | None = "") -> str:
         found = value.get(key, default)
         if not isinstance(found, str):
@@ -112,7 +119,7 @@ def _refinement(value: Mapping[str, Any], folder: Path) -> Refinement:
         return found
 
     def picture(key: str) -> Path | None:
-        return folder / text(key, None) if value.get(key) is not None else None
+        return locate(text(key, None), *folders) if value.get(key) is not None else None
 
     rounds, changed = value.get("rounds"), value.get("pixels_changed")
     if not isinstance(rounds, int | list | None):

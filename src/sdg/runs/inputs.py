@@ -11,7 +11,7 @@ from sdg.detectors.bulk import Item
 from sdg.errors import SdgError, path_end
 from sdg.io import jsonl
 from sdg.io.files import real_path
-from sdg.io.paths import PathIndex
+from sdg.io.paths import PathIndex, data_path
 
 _IMAGES: Final = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif"}
@@ -28,14 +28,17 @@ def gather(
     prompts: Place | None = None,
     images: Place | None = None,
     leave_out: Place | None = None,
+    allow_outside: bool = False,
 ) -> list[Item]:
     """Every image that `sources` name, each once, in their order; a folder's in the order of their paths.
 
     A JSON Lines file holds `filepath` and `caption` (or `prompt`); its images lie in the folder `images`,
     by default its own. For other images the prompt is `prompt`, or what the JSON Lines file `prompts` says
     for their path, the end of their path or their name. leave_out: a folder inside of one of `sources` whose
-    images are no inputs, such as overlays of them.
-    Raises SdgError for a source that does not exist, for images without a prompt, and where both are given.
+    images are no inputs, such as overlays of them. allow_outside: whether a path in a JSON Lines file may
+    lead out of the folder of its images.
+    Raises SdgError for a source that does not exist, for a path that leads out, for images without a prompt,
+    and where prompt and prompts are both given.
     """
     if prompt is not None and prompts is not None:
         raise SdgError("Give one prompt for all images or a file with the prompts, not both.")
@@ -44,7 +47,10 @@ def gather(
         path = Path(source)
         if path.suffix.lower() == ".jsonl":
             folder = path.parent if images is None else Path(images)
-            found += [(name, text, folder / name) for name, text in _pairs(path)]
+            found += [
+                (name, text, data_path(name, folder, allow_outside=allow_outside))
+                for name, text in _pairs(path)
+            ]
         elif path.is_dir():
             found += [(file.as_posix(), prompt, file) for file in _image_files(path, leave_out)]
         elif path.exists():

@@ -22,6 +22,7 @@ from sdg.images import load_image
 from sdg.io import jsonl
 from sdg.io.document import load_document
 from sdg.io.files import real_path, write_text
+from sdg.io.paths import data_path
 from sdg.records import optional_text, text_of
 from sdg.refinement.batch import OUTPUT
 from sdg.refinement.loop import Outcome
@@ -94,13 +95,15 @@ def make_study(
     limit: int | None = None,
     seed: int = 0,
     side: int = SIDE,
+    images: Path | None = None,
+    allow_outside: bool = False,
     on_pair: Callable[[int], None] | None = None,
 ) -> Study:
     """Write the page and the key of a study of the results in `a` and `b` into the folder `out`.
 
     limit: so many pairs, drawn by seed from all. seed: also of each annotator's order. side: longer side of
-    the pictures in pixels at most. on_pair: is told how many pairs are written, after each. Pairs whose
-    pictures are the same in every pixel count as Same unseen.
+    the pictures in pixels at most. images, allow_outside: as for `read_results`. on_pair: is told how many
+    pairs are written, after each. Pairs whose pictures are the same in every pixel count as Same unseen.
     Raises SdgError where `out` holds a study, and where there is nothing to rate or a file cannot be read.
     """
     if (out / KEY).exists():
@@ -108,7 +111,9 @@ def make_study(
             f"{out / KEY} is there already, and ratings of its study cannot be counted without it; "
             "give another --out."
         )
-    matches, unmatched, failed = match(read_results(a), read_results(b))
+    matches, unmatched, failed = match(
+        *(read_results(path, images, allow_outside=allow_outside) for path in (a, b))
+    )
     if not matches:
         raise SdgError(f"{a} and {b} share no result; give results of the same paths and prompts.")
     matches = draw(matches, limit, seed)
@@ -124,10 +129,12 @@ def make_study(
     return Study(key, page, unmatched, failed)
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path, images: Path | None = None, *, allow_outside: bool = False) -> Results:
     """Results in a folder that `sdg refine` wrote, or in a JSON Lines file with `filepath` and `caption`.
 
-    Raises SdgError where it is neither, and where one input is there twice.
+    images: folder that inputs which were kept may lie in, beside the folder itself; allow_outside: they, and
+    pictures that a JSON Lines file names, may lie anywhere.
+    Raises SdgError where it is neither, where one input is there twice and where a picture lies elsewhere.
     """
     if path.is_dir() and not (path / OUTPUT).exists():
         raise SdgError(f"{path} holds no {OUTPUT}; give a folder in which `sdg refine` has finished.")
@@ -135,9 +142,11 @@ def read_results(path: Path) -> Results:
         raise SdgError(f"{path} is neither a folder of `sdg refine` nor a .jsonl file of pictures.")
     found: list[tuple[InputKey, Path | None]]
     if path.is_dir():
-        found = list(jsonl.read_with(path / OUTPUT, partial(_refined, folder=path)))
+        folders = (path,) if images is None else (path, images)
+        refined = partial(_refined, folders=folders, allow_outside=allow_outside)
+        found = list(jsonl.read_with(path / OUTPUT, refined))
     else:
-        found = [(item.key, item.file) for item in gather([path])]
+        found = [(item.key, item.file) for item in gather([path], allow_outside=allow_outside)]
     require_once([key for key, _ in found], "result")
     return dict(found)
 
@@ -214,8 +223,12 @@ def read_key(path: str | os.PathLike[str]) -> Key:
     raise SdgError(f"{path} is no key; give the folder that `sdg study make` wrote.")
 
 
-def _refined(row: Mapping[str, Any], folder: Path) -> tuple[InputKey, Path | None]:
+def _refined(
+    row: Mapping[str, Any], folders: Sequence[Path], allow_outside: bool
+) -> tuple[InputKey, Path | None]:
     """Key and picture of a line that `sdg refine` wrote: where it kept the input, that is its result."""
     key = text_of(row, "id"), text_of(row, "prompt")
-    kept = folder / (optional_text(row, "after") or text_of(row, "before"))
-    return key, None if text_of(row, "status") == Outcome.FAILED else kept
+    kept = optional_text(row, "after") or text_of(row, "before")
+    if text_of(row, "status") == Outcome.FAILED:
+        return key, None
+    return key, data_path(kept, *folders, allow_outside=allow_outside)

@@ -69,11 +69,13 @@ def write_records(
     images: Path | None = None,
     size: tuple[int, int] | None = None,
     blind: bool = False,
+    allow_outside: bool = False,
 ) -> int:
     """Write records in a format; returns how many images, tasks or lines were written.
 
     images: folder of the images, for COCO (their sizes) and hf (their files); size: (width, height) of all
-    images, for COCO; blind: Label Studio tasks without annotations.
+    images, for COCO; blind: Label Studio tasks without annotations; allow_outside: whether the path of an
+    image may lead out of `images`.
     Raises SdgError where something that the format needs is missing or the file cannot be written.
     """
     match format:
@@ -84,13 +86,13 @@ def write_records(
         case "predictions":
             return sdg30k.write_predictions(path, records)
         case "coco":
-            return coco.write(path, records, images=images, size=size)
+            return coco.write(path, records, images=images, size=size, allow_outside=allow_outside)
         case "label-studio":
             return label_studio.write(path, records, blind=blind)
         case "hf":
             if images is None:
                 raise SdgError("A Hugging Face folder holds the images too; give the folder they are in.")
-            return hf.write(path, records, images=images)
+            return hf.write(path, records, images=images, allow_outside=allow_outside)
 
 
 def guess_format(path: Path) -> Format:

@@ -20,6 +20,7 @@ from sdg.errors import Faults, SdgError
 from sdg.images import image_size
 from sdg.io.document import ListWriter, load_document
 from sdg.io.files import atomic_writer
+from sdg.io.paths import data_path
 from sdg.records import (
     STORED,
     Part,
@@ -86,19 +87,21 @@ def write(
     *,
     images: Path | None = None,
     size: tuple[int, int] | None = None,
+    allow_outside: bool = False,
 ) -> int:
     """Write a COCO file; returns the number of images.
 
     Pixels need each image's size: `width` and `height` of the record's metadata, or else the header of its
-    file in the folder `images`, or else `size` (width, height).
+    file in the folder `images`, or else `size` (width, height). allow_outside: whether a path may lead out
+    of that folder.
     Records are streamed: annotations wait in a temporary file until the images are written.
-    Raises SdgError where a size is not to be had or the file cannot be written.
+    Raises SdgError where a size is not to be had, a path leads out or the file cannot be written.
     """
     with atomic_writer(path) as file, tempfile.TemporaryFile() as waiting:
         image_list, annotation_list = ListWriter(file), ListWriter(waiting)
         file.write(b'{"info": {"description": "Structured defects of generated images"},\n"images": [')
         for record in records:
-            wide, high = pixels = _size(record, images, size)
+            wide, high = pixels = _known_size(record) or _size(record, images, size, allow_outside)
             image_list.add(_image(record, image_list.count + 1, wide, high))
             for defect in record.diagnosis.defects if record.diagnosis else ():
                 annotation_list.add(_annotation(defect, annotation_list.count + 1, image_list.count, pixels))
@@ -109,12 +112,12 @@ def write(
     return image_list.count
 
 
-def _size(record: Record, images: Path | None, default: tuple[int, int] | None) -> tuple[int, int]:
-    return (
-        _known_size(record)
-        or (image_size(pathlib.Path(images) / record.filepath) if images is not None else default)
-        or _refuse_unknown_size(record)
-    )
+def _size(
+    record: Record, images: Path | None, default: tuple[int, int] | None, allow_outside: bool
+) -> tuple[int, int]:
+    if images is not None:
+        return image_size(data_path(record.filepath, pathlib.Path(images), allow_outside=allow_outside))
+    return default or _refuse_unknown_size(record)
 
 
 def _known_size(record: Record) -> tuple[int, int] | None:

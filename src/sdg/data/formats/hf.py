@@ -7,8 +7,8 @@ that lists which are empty in one split, or values which are null in another, wo
 
 from __future__ import annotations
 
+import filecmp
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.io import jsonl
+from sdg.io.paths import data_path, leads_inside
 from sdg.records import (
     NAMES,
     Part,
@@ -69,12 +70,14 @@ def metadata_files(folder: Path) -> list[pathlib.Path]:
     return found
 
 
-def write(folder: Path, records: Iterable[Record], *, images: Path) -> int:
+def write(folder: Path, records: Iterable[Record], *, images: Path, allow_outside: bool = False) -> int:
     """Write a new dataset folder; returns the number of records.
 
-    Images are taken from the folder `images` and linked where possible (one copy on disk), else copied.
-    They are numbered: `imagefolder` would take a file name with "test" in it for a split.
-    Raises SdgError where the folder is not empty, an image is missing or a split is not one of `SPLITS`.
+    Images are copied from the folder `images`, never linked: a change to one of the two would be one to both.
+    They are numbered: `imagefolder` would take a file name with "test" in it for a split. allow_outside:
+    whether the path of an image may lead out of the folder `images`.
+    Raises SdgError where the folder is not empty, an image is missing, its path leads out or a split is not
+    one of `SPLITS`.
     """
     folder = pathlib.Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -83,7 +86,7 @@ def write(folder: Path, records: Iterable[Record], *, images: Path) -> int:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:200]}.") as temporary:
             whole = pathlib.Path(temporary) / "whole"
-            count = _fill(whole, records, pathlib.Path(images))
+            count = _fill(whole, records, pathlib.Path(images), allow_outside)
             whole.replace(folder)
     except OSError as error:
         raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error
@@ -108,7 +111,7 @@ def restore_images(folder: Path, target: Path) -> int:
     return count
 
 
-def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path) -> int:
+def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path, allow_outside: bool) -> int:
     whole.mkdir()
     files: dict[str, BinaryIO] = {}
     count = 0
@@ -121,7 +124,8 @@ def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path) 
                 (whole / split).mkdir()
                 files[split] = (whole / split / "metadata.jsonl").open("xb")
             name = f"{count:08d}{pathlib.Path(record.filepath).suffix.lower()}"
-            _put(images / record.filepath, whole / split / name)
+            source = data_path(record.filepath, images, allow_outside=allow_outside)
+            _put(source, whole / split / name)
             try:
                 files[split].write(jsonl.dump_object(_row(record, name)))
             except ValueError as error:
@@ -135,25 +139,27 @@ def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path) 
 
 
 def _put(source: pathlib.Path, place: pathlib.Path) -> None:
-    """A second name for a file, or a copy where the file system has no such thing."""
+    """A copy of a file under a new name, unless it lies there already."""
     if not source.is_file():
         raise SdgError(f"The image {source} does not exist; check the folder of the images.")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source.resolve(), place)
-        except FileExistsError:
-            if not place.samefile(source):
-                raise SdgError(f"{place} exists already; name a folder without other images.") from None
-        except OSError:
-            shutil.copyfile(source, place)
+        with source.open("rb") as original:
+            try:
+                copy = place.open("xb")
+            except FileExistsError:
+                if not (place.is_file() and filecmp.cmp(source, place, shallow=False)):
+                    raise SdgError(f"{place} exists already; name a folder without other images.") from None
+                return
+            with copy:
+                shutil.copyfileobj(original, copy)
     except OSError as error:
         raise SdgError(f"{place} cannot be written: {error.strerror or error}.") from None
 
 
 def _inside(folder: pathlib.Path, path: str) -> pathlib.Path:
     place = folder / path
-    if not place.resolve().is_relative_to(folder.resolve()):
+    if not leads_inside(place, folder):
         raise ValueError(f"The path {path!r} leaves the folder.")
     return place
 
