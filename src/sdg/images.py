@@ -16,9 +16,10 @@ from typing import IO, Final
 from uuid import uuid4
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from sdg.errors import SdgError, first_line, path_end
+from sdg.errors import SdgError, first_line, path_end, quoted
 from sdg.overlay import draw_overlay
 
 __all__ = ["MAX_PIXELS", "draw_overlay", "image_size", "load_image", "load_image_bytes", "save_image"]
@@ -26,7 +27,9 @@ __all__ = ["MAX_PIXELS", "draw_overlay", "image_size", "load_image", "load_image
 MAX_PIXELS: Final = 8192 * 8192
 """Larger images are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
 
-Source = str | os.PathLike[str] | Image.Image
+Array = NDArray[np.uint8 | np.uint16 | np.floating]
+"""Pixels in memory: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA; 8 or 16 bits, or floats from 0 to 1."""
+Source = str | os.PathLike[str] | Image.Image | Array
 """An image: its file, or a picture in memory."""
 Pair = tuple[Source, str]
 """An image and the prompt it was generated from."""
@@ -66,15 +69,38 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 def rgb_picture(image: Source) -> Image.Image:
     """An image file, or a picture in memory, as 8-bit RGB, transparency laid on white.
 
-    Raises SdgError if it cannot be read, or is neither a path nor a PIL image.
+    Raises SdgError if it cannot be read, or is neither a path, a PIL image nor an array of pixels.
     """
     if isinstance(image, (str, os.PathLike)):
         return load_image(image)
+    if isinstance(image, np.ndarray):
+        return array_picture(image)
     if not isinstance(image, Image.Image):
-        raise SdgError(f"An image is a path or a PIL image, not {type(image).__name__}.")
+        raise SdgError(f"An image is a path, a PIL image or an array, not {type(image).__name__}.")
     with _LOADING:  # a file that is opened only is read here, which no two threads may do at once
         loaded = type(image) is Image.Image and image.width > 0 and image.height > 0
         return image if image.mode == "RGB" and loaded else as_rgb(image, "The image")
+
+
+def array_picture(pixels: Array, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An `Array` as 8-bit RGB, transparency laid on white; OpenCV's BGR is to be turned round before.
+
+    Raises SdgError for other shapes and types, no or too many pixels, and floats outside 0 to 1.
+    """
+    shape, kind = pixels.shape, pixels.dtype
+    if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise SdgError(f"An array of pixels is (H, W), (H, W, 3) or (H, W, 4), not {quoted(shape)}.")
+    if not 1 <= shape[0] * shape[1] <= max_pixels:
+        raise SdgError(f"An array of pixels has 1 to {max_pixels:,} of them, not {shape[0]}×{shape[1]}.")
+    if kind.kind == "f":
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # written so that NaN is refused too
+            raise SdgError("An array of floats holds values from 0 to 1; scale it, or make it uint8.")
+        pixels = np.rint(pixels.astype(np.float32) * 255)
+    elif kind.kind == "u" and kind.itemsize == 2:
+        pixels = np.rint(pixels / 257)
+    elif kind != np.uint8:
+        raise SdgError(f"An array of pixels is uint8, uint16 or floats from 0 to 1, not {kind}.")
+    return as_rgb(Image.fromarray(np.ascontiguousarray(pixels, np.uint8)), "The array")
 
 
 def load_image_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -9,10 +9,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import numpy as np
 from PIL import Image
 
 from sdg.defects import Diagnosis, Status
-from sdg.images import Pair, Source
+from sdg.errors import SdgError, quoted
+from sdg.images import Pair, Source, array_picture
 
 _LOG = logging.getLogger("sdg.detectors")
 
@@ -64,17 +66,48 @@ class StreamingDetector(ABC):
     def diagnose(self, pairs: Sequence[Pair]) -> list[Diagnosis]:
         """One Diagnosis for each (image, prompt), in their order.
 
-        image: a path or a PIL image. One that cannot be read, or gets no answer, has status `failed`, and
-        the reason goes to the log "sdg.detectors"; one bad pair never raises.
+        image: a path, a PIL image or an array of pixels, see `sdg.images.Array`. A pair that is none, cannot
+        be read or gets no answer has status `failed`, and the reason goes to the log "sdg.detectors"; one bad
+        pair never raises, whatever its type.
         Raises SdgError for what concerns every pair, such as memory too small for the batch.
         """
-        found: list[Diagnosis | None] = [None] * len(pairs)
-        for index, outcome in self.stream(pairs):
-            found[index] = outcome.diagnosis
+        found: dict[int, Outcome] = {}
+        asked: dict[int, Pair] = {}
+        for index, pair in enumerate(pairs):
+            try:
+                asked[index] = _checked(pair)
+            except SdgError as error:
+                found[index] = failed(str(error))
+        places = list(asked)
+        for place, outcome in self.stream(list(asked.values())) if asked else ():
+            found[places[place]] = outcome
+        for index, outcome in sorted(found.items()):
             if outcome.error:
-                _LOG.warning("%s: %s", name_of(pairs[index][0], index), outcome.error)
-        assert None not in found, "a detector streams an outcome for every pair"
-        return [diagnosis for diagnosis in found if diagnosis is not None]
+                _LOG.warning(
+                    "%s: %s", name_of(asked[index][0] if index in asked else None, index), outcome.error
+                )
+        assert len(found) == len(pairs), "a detector streams an outcome for every pair"
+        return [found[index].diagnosis for index in range(len(pairs))]
+
+
+def _checked(pair: object) -> Pair:
+    """The pair as detectors take it, arrays as pictures; raises SdgError where it is none."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise SdgError(f"A pair is an image and its prompt, not {quoted(pair)}.")
+    image, prompt = pair
+    if not isinstance(prompt, str):
+        raise SdgError(f"A prompt is text, not {type(prompt).__name__}.")
+    if isinstance(image, np.ndarray):
+        return array_picture(image), prompt
+    if isinstance(image, Image.Image):
+        return image, prompt
+    try:
+        path = os.fspath(image)
+    except Exception:  # of a class of the user's
+        path = None
+    if not isinstance(path, str):
+        raise SdgError(f"An image is a path, a PIL image or an array, not {type(image).__name__}.")
+    return image, prompt
 
 
 def failed(reason: str) -> Outcome:
@@ -82,13 +115,13 @@ def failed(reason: str) -> Outcome:
     return Outcome(Diagnosis(status=Status.FAILED), reason)
 
 
-def path_of(image: Source) -> str | None:
+def path_of(image: Source | None) -> str | None:
     """The path an image was given by or opened from; None for a picture that never was a file."""
-    if isinstance(image, Image.Image):
-        return str(getattr(image, "filename", "")) or None
-    return os.fspath(image)
+    if isinstance(image, (str, os.PathLike)):
+        return os.fspath(image)
+    return str(getattr(image, "filename", "")) or None
 
 
-def name_of(image: Source, index: int) -> str:
+def name_of(image: Source | None, index: int) -> str:
     """What to call an image in a message."""
     return path_of(image) or f"image {index}"

@@ -6,21 +6,20 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from PIL import Image
 
 from sdg.errors import SdgError
-from sdg.images import Pair, Source, image_size
+from sdg.images import Pair, Source, image_size, rgb_picture
 from sdg.prompting import PromptProfile
 from sdg.prompting.chat import chat_messages, fitted_picture
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _PIXELS_A_TOKEN: Final = 32 * 32  # of Qwen3-VL; only orders images by length, so near enough for others
 _LETTERS_A_TOKEN: Final = 4
 
 
-Refusal = Callable[["Image.Image", str], str]
+Refusal = Callable[[Image.Image, str], str]
 """Picture, within the profile's limits, and prompt -> why the model is not to be asked; "" where it is."""
 
 
@@ -82,8 +81,11 @@ class LoadedModel:
         """About how many tokens a pair takes; 0 where its image cannot be read."""
         image, prompt = pair
         try:
-            size = image_size(image) if isinstance(image, (str, os.PathLike)) else image.size
-        except (SdgError, AttributeError):
+            if isinstance(image, (str, os.PathLike)):
+                size = image_size(image)
+            else:
+                size = (image if isinstance(image, Image.Image) else rgb_picture(image)).size
+        except SdgError:
             return 0
         width, height = self._profile.image.fit(*size)
         return width * height // _PIXELS_A_TOKEN + len(str(prompt)) // _LETTERS_A_TOKEN
