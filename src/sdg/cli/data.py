@@ -168,9 +168,17 @@ def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
     show_default=True,
     help="Order of the coordinates in SOURCE (sdg30k and predictions); xyxy is written.",
 )
-@click.option("--images", type=_FOLDER, help="Folder of the images: their sizes for coco, the files for hf.")
+@click.option(
+    "--images",
+    type=_FOLDER,
+    help="Folder of the images: their sizes for coco and label-studio, the files for hf.",
+)
 @ALLOW_OUTSIDE
-@click.option("--size", metavar="WIDTHxHEIGHT", help="For coco: size in pixels of images without a file.")
+@click.option(
+    "--size",
+    metavar="WIDTHxHEIGHT",
+    help="For coco and label-studio: size in pixels of images without a file.",
+)
 @click.option("--blind", is_flag=True, help="For label-studio: tasks only, without what is known.")
 @click.option("--restore-images", type=_WRITABLE, help="From hf: put the images back into this folder.")
 def convert(

@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from sdg.data.formats import label_studio
 from sdg.defects import Defect, Diagnosis
@@ -87,6 +88,50 @@ def test_a_task_is_what_label_studio_imports(tmp_path):
         ("defect-1", "importance", "number", box | {"number": 60}),
         ("defect-1", "subtype", "choices", box | {"choices": ["wrong relation"]}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "options", "pixels"),
+    [
+        ({}, {}, (1000, 1000)),
+        ({}, {"size": (640, 480)}, (640, 480)),
+        ({}, {"images": True, "size": (640, 480)}, (30, 20)),
+        ({"width": 64, "height": 32}, {"images": True, "size": (640, 480)}, (64, 32)),
+        ({"width": "64", "height": 0}, {}, (1000, 1000)),
+    ],
+)
+def test_its_own_coco_export_finds_every_box_in_pixels(tmp_path, metadata, options, pixels):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    if "images" in options:
+        options = options | {"images": tmp_path}
+    records = [
+        Record("a.png", "a cat", found, metadata=metadata) for found in (Diagnosis((DEFECT,)), Diagnosis())
+    ]
+    label_studio.write(tmp_path / "tasks.json", records, **options)
+    [task] = json.loads((tmp_path / "tasks.json").read_text())
+    boxes = []
+    for result in (result for annotation in task["annotations"] for result in annotation["result"]):
+        assert result["image_rotation"] == 0
+        # As that export reckons, of each region that has labels.
+        if result["type"] == "rectanglelabels":
+            wide, high, value = result["original_width"], result["original_height"], result["value"]
+            assert (wide, high) == pixels
+            sides = (value["x"] * wide, value["y"] * high, value["width"] * wide, value["height"] * high)
+            boxes.append([side / 100 for side in sides])
+    wide, high = pixels
+    assert boxes == [
+        pytest.approx([0.1 * wide, 0.2 * high, 0.205 * wide, 0.2 * high]),
+        pytest.approx([0, 0, wide, high]),
+    ]
+
+
+def test_a_size_is_not_read_from_a_file_outside_of_the_images(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    records = [Record("../a.png", "a cat", Diagnosis())]
+    with pytest.raises(SdgError, match="leaves the folder"):
+        label_studio.write(tmp_path / "tasks.json", records, images=tmp_path / "images")
+    assert not (tmp_path / "tasks.json").exists()
 
 
 def test_every_result_names_a_control_and_a_choice_of_the_configuration(tmp_path):

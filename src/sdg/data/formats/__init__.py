@@ -73,9 +73,9 @@ def write_records(
 ) -> int:
     """Write records in a format; returns how many images, tasks or lines were written.
 
-    images: folder of the images, for COCO (their sizes) and hf (their files); size: (width, height) of all
-    images, for COCO; blind: Label Studio tasks without annotations; allow_outside: whether the path of an
-    image may lead out of `images`.
+    images: folder of the images, for COCO and Label Studio (their sizes) and hf (their files); size: (width,
+    height) of all images, for COCO and Label Studio; blind: Label Studio tasks without annotations;
+    allow_outside: whether the path of an image may lead out of `images`.
     Raises SdgError where something that the format needs is missing or the file cannot be written.
     """
     match format:
@@ -88,7 +88,9 @@ def write_records(
         case "coco":
             return coco.write(path, records, images=images, size=size, allow_outside=allow_outside)
         case "label-studio":
-            return label_studio.write(path, records, blind=blind)
+            return label_studio.write(
+                path, records, blind=blind, images=images, size=size, allow_outside=allow_outside
+            )
         case "hf":
             if images is None:
                 raise SdgError("A Hugging Face folder holds the images too; give the folder they are in.")

@@ -1,4 +1,4 @@
-"""Between the 0–1000 integer boxes of a Defect and the pixels or percentages of other tools.
+"""Between the 0–1000 integer boxes of a Defect and the pixels or percentages of other tools; image sizes.
 
 Written as floats, either gives back the same integers: a half step of the grid is far more than an error
 of floating-point arithmetic.
@@ -8,10 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from sdg.defects import BOX_SCALE
+from sdg.images import image_size
+from sdg.io.paths import data_path
+from sdg.records import Path as AnyPath
+from sdg.records import Record
 
 Box = tuple[int, int, int, int]
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+def known_size(record: Record) -> Size | None:
+    """The `width` and `height` of a record's metadata."""
+    width, height = record.metadata.get("width"), record.metadata.get("height")
+    if type(width) is int and type(height) is int and width > 0 and height > 0:
+        return width, height
+    return None
+
+
+def pixel_size(
+    record: Record, images: AnyPath | None, default: Size | None, allow_outside: bool = False
+) -> Size | None:
+    """The size of a record's image: what it says itself, else what its file in `images` says, else `default`.
+
+    Raises SdgError where the file cannot be read, or its path leads out of `images` and is not allowed to.
+    """
+    if (known := known_size(record)) is not None or images is None:
+        return known or default
+    return image_size(data_path(record.filepath, Path(images), allow_outside=allow_outside))
 
 
 def to_scale(box: Sequence[int], scale: tuple[float, float]) -> tuple[float, float, float, float]:

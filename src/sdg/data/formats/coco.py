@@ -7,20 +7,17 @@ An image carries `prompt` and the record's other fields; an annotation's `attrib
 from __future__ import annotations
 
 import json
-import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
-from sdg.data.formats.boxes import from_scale, to_scale
+from sdg.data.formats.boxes import from_scale, known_size, pixel_size, to_scale
 from sdg.defects import Defect, DefectType
 from sdg.errors import Faults, SdgError
-from sdg.images import image_size
 from sdg.io.document import ListWriter, load_document
 from sdg.io.files import atomic_writer
-from sdg.io.paths import data_path
 from sdg.records import (
     STORED,
     Part,
@@ -101,7 +98,9 @@ def write(
         image_list, annotation_list = ListWriter(file), ListWriter(waiting)
         file.write(b'{"info": {"description": "Structured defects of generated images"},\n"images": [')
         for record in records:
-            wide, high = pixels = _known_size(record) or _size(record, images, size, allow_outside)
+            wide, high = pixels = pixel_size(record, images, size, allow_outside) or _refuse_unknown_size(
+                record
+            )
             image_list.add(_image(record, image_list.count + 1, wide, high))
             for defect in record.diagnosis.defects if record.diagnosis else ():
                 annotation_list.add(_annotation(defect, annotation_list.count + 1, image_list.count, pixels))
@@ -110,21 +109,6 @@ def write(
         shutil.copyfileobj(waiting, file)
         file.write(b'],\n"categories": ' + json.dumps(_CATEGORIES).encode() + b"}\n")
     return image_list.count
-
-
-def _size(
-    record: Record, images: Path | None, default: tuple[int, int] | None, allow_outside: bool
-) -> tuple[int, int]:
-    if images is not None:
-        return image_size(data_path(record.filepath, pathlib.Path(images), allow_outside=allow_outside))
-    return default or _refuse_unknown_size(record)
-
-
-def _known_size(record: Record) -> tuple[int, int] | None:
-    width, height = record.metadata.get("width"), record.metadata.get("height")
-    if type(width) is int and type(height) is int and width > 0 and height > 0:
-        return width, height
-    return None
 
 
 def _refuse_unknown_size(record: Record) -> tuple[int, int]:
@@ -142,7 +126,7 @@ def _image(record: Record, image_id: int, width: int, height: int) -> dict[str, 
         image["annotated"] = False
     if diagnosis is not None and (stored := diagnosis_extras(diagnosis)):
         image[STORED] = stored
-    taken = _IMAGE_KEYS if _known_size(record) else _IMAGE_KEYS | {"width", "height"}
+    taken = _IMAGE_KEYS if known_size(record) else _IMAGE_KEYS | {"width", "height"}
     return image | to_extras(record, taken=taken)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
 
-from sdg.data.formats.boxes import from_scale, to_scale
+from sdg.data.formats.boxes import Size, from_scale, pixel_size, to_scale
 from sdg.defects import BOX_SCALE, SUBTYPES, Defect, DefectType, Diagnosis, Status
 from sdg.errors import Faults, SdgError, reasons
 from sdg.io.document import ListWriter, load_document
@@ -45,6 +45,7 @@ LOCAL_FILES: Final = "/data/local-files/?d="
 """Where Label Studio serves images from its own disk (LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED)."""
 
 _PERCENT: Final = (100.0, 100.0)
+_GRID: Final = (BOX_SCALE, BOX_SCALE)
 _DATA_KEYS: Final = frozenset({"image", "filepath", "prompt"})
 # Control of the labelling configuration -> type of its results, and the key their content is under.
 _WIRE: Final = {
@@ -74,12 +75,25 @@ def parts(path: Path) -> Iterator[Part]:
         yield f"task {number}", partial(_records, task)
 
 
-def write(path: Path, records: Iterable[Record], *, blind: bool = False, image_url: str = LOCAL_FILES) -> int:
+def write(
+    path: Path,
+    records: Iterable[Record],
+    *,
+    blind: bool = False,
+    image_url: str = LOCAL_FILES,
+    images: Path | None = None,
+    size: Size | None = None,
+    allow_outside: bool = False,
+) -> int:
     """Write tasks, and the labelling configuration beside them as `.xml`; returns the number of tasks.
 
     Neighbouring records of one image become one task with several annotations. `blind` leaves out every
     annotation, for people who are not to see what is known. An image's address is `image_url` and its path.
-    Raises SdgError where a file cannot be written.
+
+    Each result says how large its image is, which Label Studio's own exports in pixels (COCO, YOLO, VOC) go
+    by. images, size, allow_outside: where that is known from, as for COCO. Where it is not, it is the
+    1000 × 1000 of the boxes' own grid, in which such an export has the right place.
+    Raises SdgError where a file cannot be written or an image's size be read.
     """
     subtypes = {kind: dict.fromkeys(names) for kind, names in SUBTYPES.items()}
     with atomic_writer(path) as file:
@@ -87,7 +101,15 @@ def write(path: Path, records: Iterable[Record], *, blind: bool = False, image_u
         file.write(b"[")
         for _, group in groupby(enumerate(records), key=_task_key):
             same_task = [record for _, record in group]
-            annotations = [] if blind else [_annotation(r) for r in same_task if _says_something(r)]
+            annotations = (
+                []
+                if blind
+                else [
+                    _annotation(r, pixel_size(r, images, size, allow_outside) or _GRID)
+                    for r in same_task
+                    if _says_something(r)
+                ]
+            )
             tasks.add({"data": _data(same_task[0], image_url), "annotations": annotations})
             for record in same_task:
                 for defect in record.diagnosis.defects if record.diagnosis else ():
@@ -144,8 +166,10 @@ def _data(record: Record, image_url: str) -> dict[str, Any]:
     return data | to_extras(replace(record, annotator=None), taken=_DATA_KEYS)
 
 
-def _annotation(record: Record) -> dict[str, Any]:
-    annotation: dict[str, Any] = {"result": _results(record.diagnosis)}
+def _annotation(record: Record, size: Size) -> dict[str, Any]:
+    pixels = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
+    results = [result | pixels for result in _results(record.diagnosis)]
+    annotation: dict[str, Any] = {"result": results}
     if record.annotator is not None:
         annotation["completed_by"] = _person(record.annotator)
     if record.diagnosis is not None and (stored := diagnosis_extras(record.diagnosis)):
