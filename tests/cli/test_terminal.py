@@ -187,7 +187,8 @@ def test_pictures_that_fail_to_be_read_cost_only_themselves(tmp_path: Path, pict
     for env in ({}, ASCII):
         out = tmp_path / f"out{len(env)}.jsonl"
         ended = sdg(
-            *("diagnose", asked, "--detector", "openai:http://127.0.0.1:9/v1#toy", "--out", out),
+            *("diagnose", asked, "--allow-outside", "--detector", "openai:http://127.0.0.1:9/v1#toy"),
+            *("--out", out),
             env=env,
             stdout=subprocess.PIPE,
         )
