@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from train_runs import not_ended
 from transformers import TrainerState
 
 from sdg import Defect, Diagnosis, render_response
@@ -105,6 +106,7 @@ def test_a_run_that_only_got_worse_ends_with_the_weights_it_began_with(
     # The start's score is known to a run that goes on from a checkpoint, too.
     (out / "checkpoint-2" / "trainer_state.json").unlink()
     (out / "final" / "model.safetensors").unlink()
+    not_ended(out)
     train(recipe, out, resume=True)
     check()
 
