@@ -160,9 +160,8 @@ class Learner:
         if valid_rows == 0:  # nothing was scored: no step, on any process
             return dict.fromkeys(("loss", "grad_norm", "clip_fraction", "approx_kl", "ratio_error"), 0.0)
         trained = len(batches[0].x)  # stochastic steps a sample
-        denominator = (
-            valid_rows * trained / accelerator.num_processes
-        )  # gradients are averaged over processes
+        # Gradients are averaged over processes.
+        denominator = valid_rows * trained / accelerator.num_processes
         sums = torch.zeros(5, dtype=torch.float64)  # loss; of (valid row, step): count, clipped, KLs
         ratio_error, size = 0.0, self.recipe.sampling.batch_size
         self.optimizer.zero_grad(set_to_none=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.images import Pair
+from sdg.models.device import choose_device
 from sdg.models.vlm import Answer, LoadedModel, rope_not_interleaved
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, parse_response
@@ -107,22 +108,3 @@ class TransformersDetector(StreamingDetector):
                 self._checkpoint,
             )
         return model.to(self._device).eval(), processor
-
-
-def choose_device(name: str) -> str:
-    """The device of a name; "auto" takes cuda, else mps, else cpu. Raises SdgError if there is none."""
-    try:
-        import torch
-    except ImportError:
-        raise SdgError(
-            "Running a checkpoint needs torch: pip install 'structured-defect-grounding[models]'."
-        ) from None
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise SdgError(f"There is no device {name!r} here; take auto, cpu, cuda, cuda:1 or mps.") from None
-    return name

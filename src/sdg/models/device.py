@@ -1,14 +1,36 @@
-"""What the processor computes fast: the precision of autocast on the CPU."""
+"""Devices by their names, and the precision of autocast that is fast on each."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+from sdg.errors import SdgError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["auto", "bf16", "fp32"]
 """Of autocast: bf16, none at all, or bf16 wherever that is fast."""
+
+
+def choose_device(name: str) -> str:
+    """The device of a name; "auto" takes cuda, else mps, else cpu. Raises SdgError if there is none."""
+    try:
+        import torch
+    except ImportError:
+        raise SdgError(
+            "Running a checkpoint needs torch: pip install 'structured-defect-grounding[models]'."
+        ) from None
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise SdgError(f"There is no device {name!r} here; take auto, cpu, cuda, cuda:1 or mps.") from None
+    return name
 
 
 def cpu_autocast_dtype() -> torch.dtype:
@@ -16,6 +38,8 @@ def cpu_autocast_dtype() -> torch.dtype:
 
     Elsewhere bfloat16 is emulated: on AVX2 alone a training step takes ten times as long as in float32.
     """
+    import torch
+
     # Public in recent releases only (`torch.cpu.get_capabilities`); these two are in every supported one.
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
@@ -23,12 +47,16 @@ def cpu_autocast_dtype() -> torch.dtype:
 
 def cpu_autocast() -> AbstractContextManager[None]:
     """Autocast in `cpu_autocast_dtype`; nothing where that is float32, which autocast does not know."""
+    import torch
+
     dtype = cpu_autocast_dtype()
     return nullcontext() if dtype is torch.float32 else torch.autocast("cpu", dtype)
 
 
 def autocast_precision(asked: Precision, device: str) -> Literal["bf16", "fp32"]:
     """The precision of autocast on a type of device; auto is bf16 wherever that is fast."""
+    import torch
+
     if asked != "auto":
         return asked
     return "fp32" if device == "cpu" and cpu_autocast_dtype() is torch.float32 else "bf16"

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from PIL import Image
 
-from sdg.detectors.hf import choose_device
 from sdg.errors import SdgError, first_line
 from sdg.io import uri as uris
+from sdg.models.device import choose_device
 from sdg.refinement.base import Editor, EditResult
 from sdg.refinement.diffusers_editor import STEPS, DiffusersEditor, load_pipeline
 from sdg.refinement.request import EditRequest

@@ -74,8 +74,8 @@ def editor(*, device: str = "auto", steps: int | None = None, **options: str) ->
     """
     from diffusers import FluxInpaintPipeline
 
-    from sdg.detectors.hf import choose_device
     from sdg.io.uri import Uri, read_options, text
+    from sdg.models.device import choose_device
     from sdg.refinement.diffusers_editor import STEPS, DiffusersEditor
     from sdg.refinement.editors import PIPELINE_OPTIONS
     from sdg.testbed.models import packaged
