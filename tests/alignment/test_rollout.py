@@ -9,16 +9,13 @@ from typing import Any, cast
 
 import pytest
 from PIL import Image
+from plain_recipe import RECIPE, REWARD
 
 from sdg import Diagnosis, Status
 from sdg.alignment.policies import FlowPolicy, Rollout, Transitions
 from sdg.alignment.recipe import (
-    AlignRecipe,
     FewStepRecipe,
     GroupsRecipe,
-    PolicyRecipe,
-    PromptsRecipe,
-    RewardRecipe,
     SamplingRecipe,
 )
 from sdg.alignment.rollout import (
@@ -36,17 +33,6 @@ from sdg.alignment.rollout import (
 )
 from sdg.detectors.function import FunctionDetector
 from sdg.errors import SdgError
-from sdg.scorers.weighted import ScorerRecipe
-
-REWARD = RewardRecipe(scorers=(ScorerRecipe("a", "clip:x"),), detector="testbed", c_artifact=1.0)
-RECIPE = AlignRecipe(
-    policy=PolicyRecipe("flux", "x"),
-    prompts=PromptsRecipe("x"),
-    reward=REWARD,
-    groups=GroupsRecipe(prompts=6, size=4),
-    sampling=SamplingRecipe(batch_size=2),
-)
-
 
 # --- plan ----------------------------------------------------------------------------------------------
 

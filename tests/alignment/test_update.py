@@ -10,6 +10,7 @@ import pytest
 import torch
 import toy
 from accelerate import Accelerator
+from plain_recipe import RECIPE
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -31,14 +32,6 @@ from sdg.models.lora import lora_parameters
 from sdg.scorers.weighted import ScorerRecipe
 from sdg.sections import LoraRecipe
 
-REWARD = RewardRecipe(scorers=(ScorerRecipe("a", "clip:x"),), detector="testbed", c_artifact=1.0)
-RECIPE = AlignRecipe(
-    policy=PolicyRecipe("flux", "x"),
-    prompts=PromptsRecipe("x"),
-    reward=REWARD,
-    groups=GroupsRecipe(prompts=6, size=4),
-    sampling=SamplingRecipe(batch_size=2),
-)
 LEFT = Defect((0, 0, 500, 1000), "artifact", importance=50)
 
 
