@@ -39,7 +39,6 @@ _TAGS: Final = frozenset(
 
 RENAMED: Final = {
     "optimiser": "optimizer",
-    "optimizer.advantage_spread": "few_step.advantage_spread",
     "optimizer.epsilon": "few_step.epsilon",
     "policy.lora.above": "few_step.lora_above",
     "policy.lora.init": "few_step.lora_init",

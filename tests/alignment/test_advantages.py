@@ -127,3 +127,49 @@ def test_a_valid_row_that_is_not_finite_is_refused():
 def test_shapes_and_types_that_do_not_fit_are_refused(maps, groups, valid):
     with pytest.raises(ValueError):  # noqa: PT011 (each says something else)
         spatial_advantages(maps, groups, valid)
+
+
+def test_a_spread_of_the_group_keeps_the_weights_of_locations():
+    # Deviations at the left −1, 0, 1 (1), at the right −2, −2, 4 (√12): root mean square √6.5 for both.
+    maps = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]], [[3.0, 6.0]]], dtype=torch.float64)
+    advantages = spatial_advantages(maps, torch.tensor([4, 4, 4]), eps=0.5, spread="group")
+    expected = torch.tensor([[[-1.0, -2.0]], [[0.0, -2.0]], [[1.0, 4.0]]], dtype=torch.float64)
+    torch.testing.assert_close(advantages, expected / (6.5**0.5 + 0.5))
+
+
+@given(batches())
+def test_a_spread_of_the_group_is_its_own_and_of_valid_rows_alone(batch):
+    maps, groups, valid = batch
+    poisoned = torch.where(valid[:, None, None], maps, torch.nan)
+    together = spatial_advantages(poisoned, groups, valid, spread="group")
+    assert (together[~valid] == 0).all()
+    for group in groups.unique():
+        rows = (groups == group) & valid
+        if rows.sum() < 2:
+            assert (together[rows] == 0).all()
+            continue
+        values = maps[rows].numpy()
+        std = np.sqrt(values.var(0, ddof=1).mean())
+        np.testing.assert_allclose(
+            together[rows].numpy(), (values - values.mean(0)) / (std + 1e-6), rtol=1e-9, atol=1e-9
+        )
+
+
+@settings(max_examples=60)
+@given(batches())
+def test_a_spread_of_the_epoch_is_one_for_all_groups(batch):
+    maps, groups, valid = batch
+    found = spatial_advantages(maps, groups, valid, spread="epoch")
+    scalars = scalar_advantages(maps[:, 0, 0], groups, valid, spread="epoch")
+    if valid.sum() >= 2:
+        std = np.sqrt(maps[valid].numpy().var(0, ddof=1).mean())
+        plain = maps[valid, 0, 0].numpy().std(ddof=1)
+        for group in groups.unique():
+            rows = (groups == group) & valid
+            values = maps[rows].numpy()
+            away = values - values.mean(0) if rows.sum() > 1 else 0 * values
+            np.testing.assert_allclose(found[rows].numpy(), away / (std + 1e-6), rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(
+                scalars[rows].numpy(), away[:, 0, 0] / (plain + 1e-6), rtol=1e-9, atol=1e-9
+            )
+    assert (found[~valid] == 0).all()

@@ -137,16 +137,20 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
     assert len(list((tmp_path / "pictures").glob("epoch-*.png"))) == 2
 
 
-@pytest.mark.parametrize("method", ["boxflow", "flow-grpo", "denseflow"])
+@pytest.mark.parametrize("method", ["boxflow", "flow-grpo", "denseflow", "boxflow-nft", "nft"])
 def test_the_testbed_recipe_runs_with_each_method(checkpoints: Path, tmp_path: Path, method: str) -> None:
     steps = {"sampling__sde_steps": "[0, 1]", "sampling__sde_steps_per_epoch": 2, "few_step__lora_above": 0.8}
     options = small(checkpoints, optimizer__steps=2, optimizer__steps_per_epoch=2, optimizer__kl=0.1, **steps)
     options += ["--set", "policy.lora.targets=[to_q, to_k, proj_mlp]", "--set", f"method={method}"]
+    nft = method.endswith("nft")
+    if nft:  # which has no SDE noise to share or to mirror, and trains at every level
+        for change in ("shared_start=false", "mirrored=false", "lora_above=0"):
+            options += ["--set", f"few_step.{change}"]
     (line,) = run(tmp_path, options, "boxflow-testbed.yaml")
-    assert len(line["sde_steps"]) == 2
+    assert len(line["sde_steps"]) == (0 if nft else 2)
     assert line["kl"] > 0  # the second step's, when the adapter has moved
     assert line["grad_norm"] > 0
-    assert (line["defects"] is None) == (method == "flow-grpo")  # which asks no detector
+    assert (line["defects"] is None) == (method in ("flow-grpo", "nft"))  # which ask no detector
 
 
 SMOOTH = {"method": "flow-grpo", "optimizer__clip": 0.2}
@@ -180,6 +184,20 @@ def test_a_resumed_run_goes_on_as_an_uninterrupted_one(checkpoints: Path, tmp_pa
     run(tmp_path / "parts", options(4))
     run(tmp_path / "parts", options(8), "boxflow-flux1-dev.yaml", "--resume")
     assert len(read_log(tmp_path / "whole")) == 4 + 5  # epochs, and looks of the monitor
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_resumed_run_on_the_forward_process_goes_on_with_the_old_policy_it_had(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    def options(steps: int) -> list[str]:
+        changes = {"method": "nft", "nft__old_rise": 0.2, "nft__old_limit": 0.8, "nft__levels": 3}
+        return small(checkpoints, optimizer__steps=steps, optimizer__kl=0.1, **changes)
+
+    lines = run(tmp_path / "whole", options(8))
+    run(tmp_path / "parts", options(4))
+    run(tmp_path / "parts", options(8), "boxflow-flux1-dev.yaml", "--resume")
+    assert [line["old_decay"] for line in lines] == pytest.approx([0.4, 0.8, 0.8, 0.8])
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
@@ -305,14 +323,21 @@ def test_the_reward_rises(checkpoints: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scorer", "kl"), [("darkness", 0), ("dark_or_missing", 0), ("dark_or_missing", 50.0)]
+    ("scorer", "kl", "method"),
+    [
+        ("darkness", 0, "boxflow"),
+        ("dark_or_missing", 0, "boxflow"),
+        ("dark_or_missing", 50.0, "boxflow"),
+        ("dark_or_missing", 50.0, "boxflow-nft"),
+    ],
 )
 def test_two_processes_learn_what_one_learns(
-    checkpoints: Path, tmp_path: Path, scorer: str, kl: float
+    checkpoints: Path, tmp_path: Path, scorer: str, kl: float, method: str
 ) -> None:
     options = small(
         checkpoints, reward__scorers=f"[{{name: s, uri: 'python:toy.{scorer}'}}]", groups__prompts=8,
         optimizer__steps=2, optimizer__grad_norm=1e9, reward__max_failed=0.9, optimizer__kl=kl,
+        method=method,
     )[1::2]  # fmt: skip
     recipe = RECIPES / "boxflow-flux1-dev.yaml"
 
@@ -493,6 +518,9 @@ def test_a_comparison_is_not_resumed_with_other_settings(
         ),
         ({"groups__size": 1}, "size is at least 2"),
         ({"few_step__reach": 2}, "reach is a share"),
+        ({"method": "nft", "few_step__mirrored": "true"}, "method nft draws without SDE noise"),
+        ({"method": "nft", "nft__levels": 9}, r"nft.levels is at most sampling.steps \(5\)"),
+        ({"nft__old_limit": 1}, "old_limit is at least 0 and below 1"),
         ({"prompts__train": "nowhere.txt"}, "nowhere.txt cannot be read"),
         ({"reward__scorers": "[{name: a, uri: 'clap:x'}]"}, "'clap:x' is no scorer"),
     ],

@@ -1,14 +1,13 @@
-"""What the few-step experiment adds: maps with a reach by brute force, advantages by a group's spread."""
+"""What the few-step experiment adds: maps with a reach, by brute force."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_maps import batches, defects, grids
+from reward_maps import defects, grids
 
 from sdg import Defect
-from sdg.alignment.few_step import group_spread_advantages, reach_weights
+from sdg.alignment.few_step import reach_weights
 from sdg.alignment.reward_map import penalized, spatial_rewards
 
 
@@ -74,29 +73,3 @@ def test_what_an_object_gains_by_shrinking():
 def test_a_reach_is_a_share():
     with pytest.raises(ValueError, match="share"):
         reach_weights([[]], (2, 2), 1.5)
-
-
-def test_a_spread_of_the_group_keeps_the_weights_of_locations():
-    # Deviations at the left −1, 0, 1 (1), at the right −2, −2, 4 (√12): root mean square √6.5 for both.
-    maps = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]], [[3.0, 6.0]]], dtype=torch.float64)
-    advantages = group_spread_advantages(maps, torch.tensor([4, 4, 4]), eps=0.5)
-    expected = torch.tensor([[[-1.0, -2.0]], [[0.0, -2.0]], [[1.0, 4.0]]], dtype=torch.float64)
-    torch.testing.assert_close(advantages, expected / (6.5**0.5 + 0.5))
-
-
-@given(batches())
-def test_a_spread_of_the_group_is_its_own_and_of_valid_rows_alone(batch):
-    maps, groups, valid = batch
-    poisoned = torch.where(valid[:, None, None], maps, torch.nan)
-    together = group_spread_advantages(poisoned, groups, valid)
-    assert (together[~valid] == 0).all()
-    for group in groups.unique():
-        rows = (groups == group) & valid
-        if rows.sum() < 2:
-            assert (together[rows] == 0).all()
-            continue
-        values = maps[rows].numpy()
-        std = np.sqrt(values.var(0, ddof=1).mean())
-        np.testing.assert_allclose(
-            together[rows].numpy(), (values - values.mean(0)) / (std + 1e-6), rtol=1e-9, atol=1e-9
-        )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+import torch
 from PIL import Image
 from plain_recipe import RECIPE, REWARD
 
@@ -156,7 +157,8 @@ def test_pictures_are_scored_so_many_at_a_time_each_with_its_own_prompt(
             pictures = [Image.new("RGB", (2, 2)) for _ in prompts]
             for picture, prompt in zip(pictures, prompts, strict=True):
                 picture.info["prompt"] = prompt
-            return Rollout(pictures, Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 7))
+            nothing = Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 7, final=torch.zeros(0))
+            return Rollout(pictures, nothing)
 
     recipe = replace(
         RECIPE, sampling=SamplingRecipe(batch_size=4), reward=replace(REWARD, batch_size=together)

@@ -16,7 +16,7 @@ def align(recipe: Path, out: Path, changes: list[str]) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     optimize = Learner.step
 
-    def watch(learner, rows, batches, signal):
+    def watch(learner, rows, batches, signal, epoch):
         step = learner.optimizer.step
 
         def keep(*args: Any, **options: Any) -> Any:
@@ -32,7 +32,7 @@ def align(recipe: Path, out: Path, changes: list[str]) -> list[dict[str, Any]]:
             return step(*args, **options)
 
         learner.optimizer.step = keep
-        values = optimize(learner, rows, batches, signal)
+        values = optimize(learner, rows, batches, signal, epoch)
         learner.optimizer.step = step
         return values
 

@@ -5,6 +5,8 @@ A group is the K samples of one prompt. Samples that could not be scored stay ou
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -14,19 +16,24 @@ def spatial_advantages(
     groups: Tensor,
     valid: Tensor | None = None,
     eps: float = 1e-6,
+    spread: Literal["location", "group", "epoch"] = "location",
 ) -> Tensor:
     """A_D = (R_D − mean)/(std + eps) at each location, over the samples of a group (SDG §4.2 eq. 5).
 
     maps: (B, H, W) spatial rewards; groups: (B,) integer ids in any order; valid: (B,) bool, all by
     default. The standard deviation is the sample one (n−1). Invalid rows may hold anything, also NaN;
     they are left out and get 0, and so does every row of a group with fewer than two valid rows. A
-    location where all of a group agree gets exactly 0. Returns (B, H, W), the type of `maps`.
-    Raises ValueError for shapes that do not fit and for a valid row that is not finite.
+    location where all of a group agree gets exactly 0.
+
+    spread: whose standard deviation divides. By eq. 5 it is a location's, which blows the base reward alone
+    up to the size of a defect's advantage wherever no sample has a defect. "group" takes the root mean square
+    of a group's over all locations, "epoch" that of all valid rows', whatever their group; locations then
+    keep their weight relative to each other. Returns (B, H, W), the type of `maps`. Raises ValueError for
+    shapes that do not fit and for a valid row that is not finite.
     """
     if maps.ndim != 3:
         raise ValueError(f"Reward maps are (B, H, W), not {tuple(maps.shape)}.")
-    deviation, std = group_deviations(maps, groups, valid)
-    return deviation.div_(std.add_(eps)).to(maps.dtype)
+    return _divided(maps, groups, valid, eps, spread)
 
 
 def scalar_advantages(
@@ -35,17 +42,28 @@ def scalar_advantages(
     valid: Tensor | None = None,
     eps: float = 1e-6,
     limit: float | None = None,
+    spread: Literal["group", "epoch"] = "group",
 ) -> Tensor:
     """One advantage an image, as `spatial_advantages` of a map with one location (Flow-GRPO).
 
-    rewards: (B,). limit: clamp to ±limit; the released configuration clamps scalar advantages to ±5 and
-    leaves spatial ones alone. Returns (B,), the type of `rewards`.
+    rewards: (B,). spread: whose standard deviation divides, the group's or, as DiffusionNFT does
+    (arXiv 2509.16117), that of all valid rewards. limit: clamp to ±limit; the released configuration clamps
+    scalar advantages to ±5 and leaves spatial ones alone. Returns (B,), the type of `rewards`.
     """
     if rewards.ndim != 1:
         raise ValueError(f"Scalar rewards are (B,), not {tuple(rewards.shape)}.")
-    deviation, std = group_deviations(rewards, groups, valid)
-    advantages = deviation.div_(std.add_(eps)).to(rewards.dtype)
+    advantages = _divided(rewards, groups, valid, eps, spread)
     return advantages if limit is None else advantages.clamp(-limit, limit)
+
+
+def _divided(values: Tensor, groups: Tensor, valid: Tensor | None, eps: float, spread: str) -> Tensor:
+    """Deviations from the group's mean over the standard deviation of what `spread` names."""
+    deviation, std = group_deviations(values, groups, valid)
+    if spread == "epoch":
+        _, std = group_deviations(values, torch.zeros_like(groups), valid)
+    if spread != "location" and values.ndim > 1:
+        std = std.square().mean(tuple(range(1, values.ndim)), keepdim=True).sqrt()
+    return deviation.div_(std.add_(eps)).to(values.dtype)
 
 
 def group_deviations(values: Tensor, groups: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What the few-step experiment adds to the paper's algorithm: rewards with a reach, advantages by group.
+"""What the few-step experiment adds to the paper's algorithm: rewards with a reach.
 
 With few steps a generator lays out the whole picture in the first. By eq. 4 a location then gains where an
 object with a defect shrinks or moves away from it, as the box goes with the object, whatever comes of that
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdg.alignment.advantages import group_deviations
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.reward_map import defect_table, maps_by_type
 from sdg.defects import BOX_SCALE, Defect
@@ -41,20 +40,6 @@ def reach_weights(
         weight = torch.from_numpy(table[:, 1]).float() / 100
         total.index_add_(0, torch.from_numpy(table[:, 0]), painted * weight[:, None, None])
     return maps_by_type(total, defect_sets)
-
-
-def group_spread_advantages(
-    maps: Tensor, groups: Tensor, valid: Tensor | None = None, eps: float = 1e-6
-) -> Tensor:
-    """`spatial_advantages` divided by the spread of a whole group instead of a location's.
-
-    By eq. 5, where no sample has a defect, the base reward alone is blown up to the size of a defect's
-    advantage elsewhere. This divides by the root mean square, over all locations, of the group's standard
-    deviations, so that locations keep their weight relative to each other. Shapes and errors as there.
-    """
-    deviation, std = group_deviations(maps, groups, valid)
-    spread = std.square().mean((1, 2), keepdim=True).sqrt()
-    return deviation.div_(spread.add_(eps)).to(maps.dtype)
 
 
 def check_levels(recipe: AlignRecipe, levels: Sequence[float]) -> None:

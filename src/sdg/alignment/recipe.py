@@ -11,7 +11,8 @@ from typing import Literal
 from sdg.scorers.weighted import ScorerRecipe
 from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_name, check_seed, positive
 
-Method = Literal["boxflow", "flow-grpo", "denseflow"]
+Spread = Literal["location", "group", "epoch"]
+Method = Literal["boxflow", "flow-grpo", "denseflow", "boxflow-nft", "nft"]
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,11 @@ class PolicyOptimizer(OptimizerRecipe):
     schedule: Schedule = "constant"  # linear and cosine fall to 0 over `steps`
     weight_decay: float = 1e-4  # AdamW's
     clip: float = 1e-4  # range of the likelihood ratio around 1
-    kl: float = 0.0  # weight of the divergence from the model before training
+    kl: float = 0.0  # weight of the divergence from the model before training; nft: of squared velocities
     advantage_eps: float = 1e-6  # added to the std that divides advantages
-    advantage_limit: float = 5.0  # of scalar advantages; spatial ones are not clamped
+    # Whose std divides an advantage: a location's in its group (eq. 5), the group's, or the whole epoch's.
+    advantage_spread: Spread = "location"
+    advantage_limit: float = 5.0  # of scalar advantages, and of spatial ones with boxflow-nft
     ema_every: int = 4  # epochs between updates of the averaged adapter
     ema_decay: float = 0.9  # of the averaged adapter, at most
 
@@ -146,6 +149,30 @@ class PolicyOptimizer(OptimizerRecipe):
 
 
 @dataclass(frozen=True)
+class NftRecipe:
+    """Training on the forward process (DiffusionNFT, arXiv 2509.16117): methods nft and boxflow-nft.
+
+    The old policy draws an epoch's pictures. After the epoch it moves towards the trained weights with decay
+    min(old_rise · max(optimizer steps done − old_from, 0), old_limit).
+    """
+
+    beta: float = 1.0  # how far on either side of the old policy's velocity the two compared ones lie
+    levels: int | None = None  # noise levels a picture is trained at, drawn from the sampler's; null: all
+    old_from: int = 0  # optimizer steps before the old policy begins to lag behind
+    old_rise: float = 0.001  # by which its decay grows with each step after that
+    old_limit: float = 0.5  # its decay at most
+
+    def __post_init__(self) -> None:
+        positive(beta=self.beta, levels=self.levels)
+        if self.old_from < 0 or self.old_rise < 0 or not 0 <= self.old_limit < 1:
+            raise ValueError("old_from and old_rise are not negative, old_limit is at least 0 and below 1.")
+
+    def decay(self, steps: int) -> float:
+        """Of the old policy, after so many optimizer steps."""
+        return min(self.old_rise * max(steps - self.old_from, 0), self.old_limit)
+
+
+@dataclass(frozen=True)
 class FewStepRecipe:
     """What the embedded generator's few-step experiment adds to the paper's algorithm.
 
@@ -156,7 +183,6 @@ class FewStepRecipe:
     shared_start: bool = False  # a group's samples begin with one latent and differ by their SDE noise alone
     mirrored: bool = False  # samples in pairs, whose second has the first's SDE noise with the other sign
     reach: float | None = None  # a share of the picture by which artifacts' boxes are wider than in eq. 4
-    advantage_spread: Literal["location", "group"] = "location"  # whose std divides spatial advantages
     epsilon: float = 1e-8  # AdamW's; far above the gradient's elements, AdamW is SGD with momentum
     lora_init: Literal["uniform", "orthonormal"] = "uniform"  # of the down projection; the other is 0
     lora_above: float = 0.0  # the noise level σ above which the adapter acts; below, the model is as it was
@@ -225,7 +251,7 @@ class AlignRecipe:
     policy: PolicyRecipe
     prompts: PromptsRecipe
     reward: RewardRecipe
-    method: Method = "boxflow"  # BoxFlow-GRPO, or one of the two it is compared with
+    method: Method = "boxflow"  # BoxFlow-GRPO or BoxFlow-NFT, or one of the three they are compared with
     seed: int = 0  # of prompts, noise and the adapter's start
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of autocast; auto: bf16 wherever that is fast
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
@@ -233,6 +259,7 @@ class AlignRecipe:
     optimizer: PolicyOptimizer = field(default_factory=PolicyOptimizer)
     monitor: MonitorRecipe = field(default_factory=MonitorRecipe)
     run: PolicyRun = field(default_factory=PolicyRun)
+    nft: NftRecipe = field(default_factory=NftRecipe)
     few_step: FewStepRecipe = field(default_factory=FewStepRecipe)
 
     def __post_init__(self) -> None:
@@ -240,6 +267,8 @@ class AlignRecipe:
         if self.needs_detector and self.reward.detector is None:
             raise ValueError(f"reward.detector is missing, which method {self.method} needs.")
         self._check_few_step()
+        if self.forward and (self.nft.levels or 0) > self.sampling.steps:
+            raise ValueError(f"nft.levels is at most sampling.steps ({self.sampling.steps}).")
         if self.groups.prompts % self.optimizer.steps_per_epoch:
             raise ValueError(
                 f"groups.prompts ({self.groups.prompts}) is a multiple of optimizer.steps_per_epoch "
@@ -249,6 +278,12 @@ class AlignRecipe:
             raise ValueError("prompts.held_out is missing, which monitors and pictures need.")
 
     def _check_few_step(self) -> None:
+        few = self.few_step
+        if self.forward and (few.shared_start or few.mirrored or few.lora_above):
+            raise ValueError(
+                f"method {self.method} draws without SDE noise and trains at every noise level: "
+                "few_step.shared_start, mirrored and lora_above are for the other methods."
+            )
         if self.few_step.mirrored and self.groups.size % 2:
             raise ValueError(f"groups.size is even where few_step is mirrored, not {self.groups.size}.")
         if self.few_step.sde == "cps" and self.sampling.noise_level > 1:
@@ -258,8 +293,13 @@ class AlignRecipe:
 
     @property
     def needs_detector(self) -> bool:
-        """Whether the method looks at defects at all; Flow-GRPO does not."""
-        return self.method != "flow-grpo"
+        """Whether the method looks at defects at all; Flow-GRPO and DiffusionNFT do not."""
+        return self.method not in ("flow-grpo", "nft")
+
+    @property
+    def forward(self) -> bool:
+        """Whether training is on the forward process: pictures by the plain ODE, no likelihoods."""
+        return self.method in ("boxflow-nft", "nft")
 
     @property
     def epochs(self) -> int:

@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     MONITOR = 1
     FIGURE = 2
     CHOICE = 3
+    FORWARD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,9 @@ def group_rows(recipe: AlignRecipe, prompts: Sequence[str], purpose: Purpose, ep
 
 
 def sde_steps(recipe: AlignRecipe, epoch: int) -> list[int]:
-    """The steps that are stochastic for all samples of an epoch."""
+    """The steps that are stochastic for all samples of an epoch; none for training on the forward process."""
+    if recipe.forward:
+        return []
     rng = np.random.default_rng((recipe.seed, Purpose.CHOICE, 1, epoch))
     sampling = recipe.sampling
     drawn = rng.choice(sampling.sde_steps, sampling.sde_steps_per_epoch, replace=False)

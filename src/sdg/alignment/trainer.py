@@ -14,6 +14,7 @@ import torch
 
 from sdg.alignment.few_step import check_levels
 from sdg.alignment.figures import draw_figure
+from sdg.alignment.forward import ForwardLearner
 from sdg.alignment.monitors import Monitor, hacking, is_best
 from sdg.alignment.policies import load_policy
 from sdg.alignment.recipe import AlignRecipe
@@ -69,7 +70,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
         )
         check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
         monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
-        learner = Learner(recipe, accelerator, policy)
+        learner = (ForwardLearner if recipe.forward else Learner)(recipe, accelerator, policy)
         start, history = 0, []
         if begun and (point := resume_point(out, recipe.epochs)) is not None:
             start, history = point.progress["epoch"], point.progress["history"]
@@ -98,7 +99,8 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                 began = time.monotonic()
                 rows = group_rows(recipe, epoch_prompts(recipe, prompts, epoch), Purpose.TRAINING, epoch)
                 noisy = sde_steps(recipe, epoch)
-                drawn = sampler.draw([rows[index] for index in own], noisy)
+                with learner.sampling():
+                    drawn = sampler.draw([rows[index] for index in own], noisy)
                 sampled = time.monotonic()
 
                 # 2. Everyone learns every score: groups lie across processes.

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from sdg.alignment.advantages import scalar_advantages, spatial_advantages
-from sdg.alignment.few_step import group_spread_advantages, reach_weights
+from sdg.alignment.few_step import reach_weights
 from sdg.alignment.heat import heat_maps
 from sdg.alignment.losses import (
     boxflow_loss,
@@ -52,13 +52,18 @@ class Signal:
 def training_signal(
     recipe: AlignRecipe, scores: Sequence[Score], groups: Tensor, grid: tuple[int, int]
 ) -> Signal:
-    """Advantages by one of the three methods; groups: (N,) integer ids of the samples' prompts."""
+    """Advantages by the recipe's method; groups: (N,) integer ids of the samples' prompts."""
     reward, few = recipe.reward, recipe.few_step
-    eps, limit = recipe.optimizer.advantage_eps, recipe.optimizer.advantage_limit
+    eps, limit, spread = (
+        recipe.optimizer.advantage_eps,
+        recipe.optimizer.advantage_limit,
+        recipe.optimizer.advantage_spread,
+    )
     rewards = torch.tensor([torch.nan if s.reward is None else s.reward for s in scores], dtype=torch.float64)
     valid = rewards.isfinite()
-    if recipe.method == "flow-grpo":
-        return Signal(valid, rewards, scalar_advantages(rewards, groups, valid, eps, limit).float())
+    whole: Literal["group", "epoch"] = "epoch" if spread == "epoch" else "group"  # a scalar has no locations
+    if recipe.method in ("flow-grpo", "nft"):
+        return Signal(valid, rewards, scalar_advantages(rewards, groups, valid, eps, limit, whole).float())
 
     valid &= torch.tensor([score.diagnosis is not None for score in scores])
     defects: list[Sequence[Defect] | None] = [
@@ -67,7 +72,7 @@ def training_signal(
     if recipe.method == "denseflow":
         heat = heat_maps(defects, grid)
         heat[~valid] = 0.0
-        advantages = scalar_advantages(rewards, groups, valid, eps, limit)
+        advantages = scalar_advantages(rewards, groups, valid, eps, limit, whole)
         return Signal(valid, rewards, advantages.float(), heat=heat)
 
     weights = alphas(rewards, groups, valid, reward.c_artifact, reward.c_misalignment)
@@ -75,8 +80,7 @@ def training_signal(
         maps = spatial_rewards(defects, rewards, grid, *weights)
     else:
         maps = penalized(rewards, reach_weights(defects, grid, few.reach), weights)
-    spread = spatial_advantages if few.advantage_spread == "location" else group_spread_advantages
-    return Signal(valid, rewards, spread(maps, groups, valid, eps).float(), maps.float())
+    return Signal(valid, rewards, spatial_advantages(maps, groups, valid, eps, spread).float(), maps.float())
 
 
 def epoch_values(signal: Signal, scores: Sequence[Score]) -> dict[str, float | int | None]:
@@ -99,8 +103,20 @@ def epoch_values(signal: Signal, scores: Sequence[Score]) -> dict[str, float | i
 # --- optimizer steps -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Piece:
+    """The loss of one forward pass, its share of the step's, and sums over its valid rows for the log."""
+
+    loss: Tensor
+    sums: Mapping[str, float]
+    ratio_error: float = 0.0  # largest |ρ − 1|
+
+
 class Learner:
     """A policy that is trained: its adapter, the adapter's average, the optimizer, its learning rate."""
+
+    measured: ClassVar[tuple[str, ...]] = ("clip_fraction", "approx_kl")
+    """What a step says of its valid rows beside the loss; with a KL term also `kl`."""
 
     def __init__(self, recipe: AlignRecipe, accelerator: Accelerator, policy: FlowPolicy) -> None:
         self.recipe, self.accelerator, self.policy = recipe, accelerator, policy
@@ -132,13 +148,18 @@ class Learner:
         restore_optimizer(self.optimizer, tensors)
         self._schedule(done=epoch * self.recipe.optimizer.steps_per_epoch)
 
+    def sampling(self) -> AbstractContextManager[None]:
+        """The policy that draws roll-outs inside: the present one."""
+        return nullcontext()
+
     def learn(self, epoch: int, steps: Sequence[StepRows], drawn: Rollouts, signal: Signal) -> dict[str, Any]:
         """An epoch's optimizer steps, each on its own groups; what they were like, for the log."""
         values: dict[str, Any] = {"learning_rate": self.schedule.get_last_lr()[0]}
         losses: list[float] = []
         batches = len(drawn.transitions) // len(steps)
         for number, rows in enumerate(steps):
-            outcome = self.step(rows, drawn.transitions[number * batches : (number + 1) * batches], signal)
+            own = drawn.transitions[number * batches : (number + 1) * batches]
+            outcome = self.step(rows, own, signal, epoch)
             self.schedule.step()
             losses.append(outcome.pop("loss"))
             values.setdefault("first_ratio_error", outcome["ratio_error"])
@@ -148,60 +169,77 @@ class Learner:
             self.ema.update((epoch + 1) // settings.ema_every - 1)
         return values | {"loss": losses}
 
-    def step(self, rows: StepRows, batches: Sequence[Transitions], signal: Signal) -> dict[str, float]:
+    def step(
+        self, rows: StepRows, batches: Sequence[Transitions], signal: Signal, epoch: int = 0
+    ) -> dict[str, float]:
         """One optimizer step on this process's batches; the loss is the mean over all valid rows of the step.
 
-        Returns loss, grad_norm, clip_fraction, approx_kl (from the policy that drew), ratio_error (largest
-        |ρ − 1|) and, where the recipe has that term, kl (from the model before training), the same on every
-        process.
+        Returns loss, grad_norm, ratio_error (largest |ρ − 1|) and means over valid rows: clip_fraction,
+        approx_kl (from the policy that drew) and, where the recipe has that term, kl (from the model before
+        training); the same on every process.
         """
         settings, accelerator, policy = self.recipe.optimizer, self.accelerator, self.policy
+        names = (*self.measured, *(("kl",) if settings.kl > 0 else ()))
         valid_rows = int(signal.valid[rows.everyone].sum())
         if valid_rows == 0:  # nothing was scored: no step, on any process
-            return dict.fromkeys(("loss", "grad_norm", "clip_fraction", "approx_kl", "ratio_error"), 0.0)
-        trained = len(batches[0].x)  # stochastic steps a sample
+            return dict.fromkeys(("loss", "grad_norm", "ratio_error", *names), 0.0)
+        passes = self.passes(batches[0])
         # Gradients are averaged over processes.
-        denominator = valid_rows * trained / accelerator.num_processes
-        sums = torch.zeros(5, dtype=torch.float64)  # loss; of (valid row, step): count, clipped, KLs
+        denominator = valid_rows * passes / accelerator.num_processes
+        sums = torch.zeros(2 + len(names), dtype=torch.float64)  # loss; valid (row, pass)s; by name
         ratio_error, size = 0.0, self.recipe.sampling.batch_size
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches):
             chosen = rows.own[number * size : (number + 1) * size]
-            valid = signal.valid[chosen].to(policy.device)
-            for at in range(trained):
-                final = number == len(batches) - 1 and at == trained - 1
+            for at in range(passes):
+                final = number == len(batches) - 1 and at == passes - 1
                 with nullcontext() if final else accelerator.no_sync(self.model):
-                    scored = policy.score(batch, at, self.model)
-                    new, old = scored.log_prob, batch.old_log_prob[at]
-                    loss = self._loss(new, old, signal, chosen, denominator)
-                    if settings.kl > 0:
-                        with torch.no_grad(), policy.reference():
-                            reference = policy.score(batch, at).mean
-                        kl = step_kl(scored.mean, reference, scored.std, policy.channel_dim)
-                        loss = loss + settings.kl * mean_over_valid(kl, valid, denominator=denominator)
-                        sums[4] += float(mean_over_valid(kl.detach(), valid)) * int(valid.sum())
-                    accelerator.backward(loss)
-                stats = ratio_stats(new.detach(), old, settings.clip, valid)
-                if stats.rows:
-                    ratio_error = max(ratio_error, abs(stats.ratio_max - 1), abs(stats.ratio_min - 1))
-                    sums[1:4] += torch.tensor([1.0, stats.clip_fraction, stats.approx_kl]) * stats.rows
-                sums[0] += float(loss.detach()) / accelerator.num_processes
+                    piece = self.piece(batch, at, chosen, signal, denominator, epoch)
+                    accelerator.backward(piece.loss)
+                ratio_error = max(ratio_error, piece.ratio_error)
+                sums[0] += float(piece.loss.detach()) / accelerator.num_processes
+                sums[1] += int(signal.valid[chosen].sum())
+                sums[2:] += torch.tensor([piece.sums[name] for name in names], dtype=torch.float64)
         grad_norm = accelerator.clip_grad_norm_(list(self.parameters.values()), settings.grad_norm)
         self.optimizer.step()
         total = accelerator.reduce(sums.to(policy.device), "sum").cpu()
         worst = accelerator.gather(torch.tensor([ratio_error], device=policy.device)).max()
-        values = {
-            "loss": float(total[0]),
-            "grad_norm": float(grad_norm),
-            "clip_fraction": float(total[2] / total[1]),
-            "approx_kl": float(total[3] / total[1]),
-            "ratio_error": float(worst),
-        }
-        if settings.kl > 0:
-            values["kl"] = float(total[4] / total[1])
+        values = {"loss": float(total[0]), "grad_norm": float(grad_norm), "ratio_error": float(worst)}
+        values |= {name: float(value / total[1]) for name, value in zip(names, total[2:], strict=True)}
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
             raise SdgError("The loss or its gradient is no longer a number; lower optimizer.learning_rate.")
         return values
+
+    def passes(self, batch: Transitions) -> int:
+        """Forward passes a row is trained by: its stochastic steps."""
+        return len(batch.x)
+
+    def piece(
+        self,
+        batch: Transitions,
+        at: int,
+        rows: Sequence[int],
+        signal: Signal,
+        denominator: float,
+        epoch: int,
+    ) -> Piece:
+        """The objective of the method on a batch's stochastic step `at`; rows: its rows of the epoch."""
+        settings, policy = self.recipe.optimizer, self.policy
+        valid = signal.valid[rows].to(policy.device)
+        scored = policy.score(batch, at, self.model)
+        new, old = scored.log_prob, batch.old_log_prob[at]
+        loss = self._loss(new, old, signal, rows, denominator)
+        sums = {}
+        if settings.kl > 0:
+            with torch.no_grad(), policy.reference():
+                reference = policy.score(batch, at).mean
+            kl = step_kl(scored.mean, reference, scored.std, policy.channel_dim)
+            loss = loss + settings.kl * mean_over_valid(kl, valid, denominator=denominator)
+            sums["kl"] = float(mean_over_valid(kl.detach(), valid)) * int(valid.sum())
+        stats = ratio_stats(new.detach(), old, settings.clip, valid)
+        sums |= {"clip_fraction": stats.clip_fraction * stats.rows, "approx_kl": stats.approx_kl * stats.rows}
+        worst = max(abs(stats.ratio_max - 1), abs(stats.ratio_min - 1)) if stats.rows else 0.0
+        return Piece(loss, sums, worst)
 
     def _loss(
         self, new: Tensor, old: Tensor, signal: Signal, rows: Sequence[int], denominator: float

@@ -163,10 +163,13 @@ class Ema:
         self.parameters, self.limit = dict(parameters), limit
         self.average: dict[str, Tensor] = {k: p.detach().clone() for k, p in parameters.items()}
 
-    @torch.no_grad()
     def update(self, time: int) -> None:
         """Move towards the present weights with decay min(limit, (1+t)/(10+t)), t counting from 0."""
-        decay = min(self.limit, (1 + time) / (10 + time))
+        self.move(min(self.limit, (1 + time) / (10 + time)))
+
+    @torch.no_grad()
+    def move(self, decay: float) -> None:
+        """Keep the share `decay` of the average, and take the rest from the present weights."""
         for name, parameter in self.parameters.items():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
 

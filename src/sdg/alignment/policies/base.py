@@ -35,7 +35,7 @@ class Transitions:
     """The stochastic steps of B samples: from `x` to `next_x`, and how likely each location's move was.
 
     x, next_x: T tensors of latents, (B, L, C) or (B, C, H, W), float32; sigma, sigma_next: T noise levels;
-    old_log_prob: T tensors (B, H, W) of the policy that drew them.
+    old_log_prob: T tensors (B, H, W) of the policy that drew them. final: the latents of the pictures.
     alone, copies: rows whose first `x` and prompt no earlier row has, and for each row which of these it
     has: the model is asked for the first step of those alone.
     """
@@ -50,6 +50,7 @@ class Transitions:
     old_log_prob: tuple[Tensor, ...]
     alone: tuple[int, ...]
     copies: tuple[int, ...]
+    final: Tensor
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ class FlowPolicy(ABC):
     def _encode(self, prompt: str) -> TextFeatures: ...
 
     @abstractmethod
-    def _predict(self, transformer: Any, x: Tensor, sigma: float, text: TextFeatures) -> Tensor:
-        """The model's velocity, without classifier-free guidance."""
+    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+        """The model's velocity, without classifier-free guidance; sigma: one level, or (B,)."""
 
     @abstractmethod
     def _location_log_prob(self, log_prob: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ class FlowPolicy(ABC):
         alone, copies = _distinct(prompts, starts)  # sample number, unless it begins as an earlier one does
         forks = min(sde_steps, default=steps)
         text = self.encode([prompts[index] for index in alone])
-        x = self._noise([first[index] for index in alone])
+        x = self.noise([first[index] for index in alone])
         before, after, log_probs = [], [], []
         for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             velocity = self._velocity(self.transformer, x, sigma, text)
@@ -178,7 +179,7 @@ class FlowPolicy(ABC):
                     sigma,
                     sigma_next,
                     noise_level,
-                    noise=self._noise(generators) * sign.view(-1, *[1] * (x.ndim - 1)),
+                    noise=self.noise(generators) * sign.view(-1, *[1] * (x.ndim - 1)),
                     channel_dim=self.channel_dim,
                     store_dtype=LATENT_DTYPE,
                     kind=kind,
@@ -205,6 +206,7 @@ class FlowPolicy(ABC):
                 tuple(log_probs),
                 tuple(alone),
                 tuple(copies),
+                x,
             ),
         )
 
@@ -233,6 +235,17 @@ class FlowPolicy(ABC):
             kind=transitions.kind,
         )
         return scored._replace(log_prob=self._location_log_prob(scored.log_prob))
+
+    def velocity(self, x: Tensor, sigma: Tensor, prompts: Sequence[str], transformer: Any = None) -> Tensor:
+        """The velocity at latents x and noise levels (B,) under the present weights, as in `score`."""
+        model = self.transformer if transformer is None else transformer
+        return self._velocity(model, x, sigma, self.encode(prompts))
+
+    def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Standard normal latents, one a generator on the CPU, float32, on the policy's device."""
+        shape = self._latent_shape()
+        drawn = [torch.randn(shape, generator=g, dtype=LATENT_DTYPE) for g in generators]
+        return self._pack(torch.stack(drawn)).to(self.device)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
@@ -271,19 +284,15 @@ class FlowPolicy(ABC):
         self._features.move_to_end(prompt)
         return self._features[prompt]
 
-    def _velocity(self, transformer: Any, x: Tensor, sigma: float, text: TextFeatures) -> Tensor:
+    def _velocity(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         with self.autocast():
             model_x = x.to(self.weights_dtype)
             if not self.uses_cfg:
                 return self._predict(transformer, model_x, sigma, text).to(LATENT_DTYPE)
-            both = self._predict(transformer, torch.cat([model_x, model_x]), sigma, text)
+            levels = torch.cat([sigma, sigma]) if isinstance(sigma, Tensor) else sigma
+            both = self._predict(transformer, torch.cat([model_x, model_x]), levels, text)
         unprompted, prompted = both.to(LATENT_DTYPE).chunk(2)
         return unprompted + self.recipe.guidance * (prompted - unprompted)
-
-    def _noise(self, generators: Sequence[torch.Generator]) -> Tensor:
-        shape = self._latent_shape()
-        drawn = [torch.randn(shape, generator=g, dtype=LATENT_DTYPE) for g in generators]
-        return self._pack(torch.stack(drawn)).to(self.device)
 
     def _decode(self, x: Tensor) -> list[Image.Image]:
         vae = self.pipeline.vae
@@ -293,6 +302,12 @@ class FlowPolicy(ABC):
             decoded.float(), output_type="pil"
         )
         return pictures
+
+    @staticmethod
+    def _timestep(x: Tensor, sigma: float | Tensor, unit: float, dtype: torch.dtype) -> Tensor:
+        """(B,) timesteps for the transformer; unit: the timestep at σ = 1."""
+        levels = torch.as_tensor(sigma, device=x.device, dtype=torch.float64) * unit
+        return levels.to(dtype).expand(len(x))
 
     def _image_sigmas(self, steps: int, tokens: int, uniform: bool) -> Tensor:
         return sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=uniform)

@@ -52,7 +52,7 @@ class FluxPolicy(FlowPolicy):
         )
         return tokens, pooled
 
-    def _predict(self, transformer: Any, x: Tensor, sigma: float, text: TextFeatures) -> Tensor:
+    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         tokens, pooled = text
         guidance = None
         if self.transformer.config.guidance_embeds:
@@ -60,7 +60,7 @@ class FluxPolicy(FlowPolicy):
         image_ids = self.pipeline._prepare_latent_image_ids(1, *self.grid, x.device, x.dtype)
         velocity: Tensor = transformer(
             hidden_states=x,
-            timestep=torch.full((len(x),), sigma, device=x.device, dtype=x.dtype),  # FLUX multiplies by 1000
+            timestep=self._timestep(x, sigma, 1, x.dtype),  # FLUX multiplies by 1000
             guidance=guidance,
             pooled_projections=pooled,
             encoder_hidden_states=tokens,

@@ -52,11 +52,11 @@ class Sd3Policy(FlowPolicy):
         )
         return tokens, pooled
 
-    def _predict(self, transformer: Any, x: Tensor, sigma: float, text: TextFeatures) -> Tensor:
+    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         tokens, pooled = text
         velocity: Tensor = transformer(
             hidden_states=x,
-            timestep=torch.full((len(x),), 1000 * sigma, device=x.device, dtype=torch.float32),
+            timestep=self._timestep(x, sigma, 1000, torch.float32),
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
             return_dict=False,
