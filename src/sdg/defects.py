@@ -179,8 +179,8 @@ class Diagnosis:
     """What is wrong with one image: a set of defects, the reasoning before them, and how it was read.
 
     An empty `defects` with status `ok` means a clean image; `failed` and `unparseable` mean nothing is
-    known, and carry no defects. `raw` (the response) and `repairs` (what the reader had to mend, one
-    name for each time) are kept for reports and are not part of equality.
+    known, and carry no defects. `raw` (the response), `repairs` (what the reader had to mend, one name for
+    each time) and `error` (why it failed, one sentence) are kept for reports and are not part of equality.
     """
 
     defects: tuple[Defect, ...] = ()
@@ -188,6 +188,7 @@ class Diagnosis:
     status: Status = Status.OK
     raw: str = field(default="", compare=False, repr=False)
     repairs: tuple[str, ...] = field(default=(), compare=False)
+    error: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if type(self.defects) is not tuple:
@@ -208,8 +209,12 @@ class Diagnosis:
             raise ValueError(f"A diagnosis with status {self.status.value!r} knows no defects.")
         if type(self.repairs) is not tuple:
             object.__setattr__(self, "repairs", tuple(self.repairs))
-        if not (isinstance(self.reasoning, str) and isinstance(self.raw, str)):
-            raise ValueError("A diagnosis's reasoning and raw response are text.")
+        if not (
+            isinstance(self.reasoning, str) and isinstance(self.raw, str) and isinstance(self.error, str)
+        ):
+            raise ValueError("A diagnosis's reasoning, raw response and error are text.")
+        if self.error and self.status is not Status.FAILED:
+            raise ValueError(f"A diagnosis with status {self.status.value!r} has no error.")
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON values; `defects` is a list of dicts, and what is empty or ok is left out.
@@ -225,6 +230,8 @@ class Diagnosis:
             value["raw"] = self.raw
         if self.repairs:
             value["repairs"] = list(self.repairs)
+        if self.error:
+            value["error"] = self.error
         return value
 
     @classmethod
@@ -237,7 +244,7 @@ class Diagnosis:
         if not isinstance(value, Mapping) or "defects" not in value:
             raise ValueError(f"A diagnosis is an object with a list of 'defects', not {quoted(value)}.")
         require_keys(value, _DIAGNOSIS_KEYS, "diagnosis")
-        for key in ("reasoning", "status", "raw"):
+        for key in ("reasoning", "status", "raw", "error"):
             if not isinstance(value.get(key, ""), str):
                 raise ValueError(f"{key!r} is text, not {quoted(value[key])}.")
         repairs = value.get("repairs", [])
@@ -249,6 +256,7 @@ class Diagnosis:
             status=value.get("status", Status.OK),
             raw=value.get("raw", ""),
             repairs=tuple(repairs),
+            error=value.get("error", ""),
         )
 
     def of_type(self, type: DefectType | str) -> tuple[Defect, ...]:
@@ -283,7 +291,7 @@ class Diagnosis:
 
 _TYPES: Final[Mapping[str, Any]] = {kind.value: kind for kind in DefectType}
 _DEFECT_KEYS: Final = frozenset({"box", "type", "reason", "importance", "subtype"})
-_DIAGNOSIS_KEYS: Final = frozenset({"defects", "reasoning", "status", "raw", "repairs"})
+_DIAGNOSIS_KEYS: Final = frozenset({"defects", "reasoning", "status", "raw", "repairs", "error"})
 
 
 def _defects(values: object) -> tuple[Defect, ...]:

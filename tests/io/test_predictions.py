@@ -28,7 +28,7 @@ def test_a_detectors_answer_comes_back_as_it_was_said(response, require_think, c
 
 
 def test_a_failed_answer_has_its_error_beside_it():
-    failed = Record("a.png", "a cat", Diagnosis(status="failed"), metadata={"error": "It was late."})
+    failed = Record("a.png", "a cat", Diagnosis(status="failed", error="It was late."))
     line = write_prediction(failed, "")
     assert line == {
         "filepath": "a.png",
@@ -37,7 +37,8 @@ def test_a_failed_answer_has_its_error_beside_it():
         "status": "failed",
         "error": "It was late.",
     }
-    assert read_prediction(line) == failed
+    again = read_prediction(line)
+    assert (again, again.diagnosis.error) == (failed, "It was late.")
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])

@@ -6,22 +6,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Detector, Outcome, StreamingDetector
 from sdg.errors import SdgError
 from sdg.images import Pair, Source
 from sdg.io import uri as _uri
+from sdg.io.batch_function import BatchFunction
 from sdg.io.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from sdg.detectors.hf import TransformersDetector
     from sdg.prompting import PromptProfile
 
-__all__ = ["Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_detector"]
+__all__ = ["BatchDiagnoser", "Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_detector"]
 
 _LOG = logging.getLogger("sdg.detectors")
 
@@ -57,6 +61,43 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     parsed = parse_uri(uri, "detector", _FORMS, folder="hf")
     given = {name: str(value) for name, value in options.items() if value is not None}
     return _LOADERS[parsed.scheme](replace(parsed, options={**parsed.options, **given}))
+
+
+class BatchDiagnoser(BatchFunction[StreamingDetector, Diagnosis]):
+    """A detector as a function of columns: `sdg.load_detector(uri, **options)`, loaded on the first call.
+
+    In: `image` and `prompt`, see `BatchFunction`. Out: the same columns and `response` (the raw text, None
+    without one), `status`, `error` (one sentence, None where there is an answer) and `defects`, of each row
+    a list of `Defect.to_dict()`: [] for a clean image, None where nothing is known.
+
+    Example: `dataset.map_batches(BatchDiagnoser("testbed"), batch_size=32)` with Ray Data.
+    """
+
+    def __init__(self, uri: str = "testbed", **options: object) -> None:
+        super().__init__(uri, **options)
+
+    def _load(self) -> StreamingDetector:
+        return load_detector(self.uri, **self.options)
+
+    def _run(
+        self, loaded: StreamingDetector, pairs: Sequence[tuple[Image.Image, str]]
+    ) -> Sequence[Diagnosis]:
+        return loaded.diagnose(pairs)
+
+    def _unread(self, reason: str) -> Diagnosis:
+        return Diagnosis(status=Status.FAILED, error=reason)
+
+    def _columns(self) -> Sequence[str]:
+        return "response", "status", "error", "defects"
+
+    def _row(self, result: Diagnosis) -> Mapping[str, Any]:
+        known = [defect.to_dict() for defect in result.defects] if result.is_informative else None
+        return {
+            "response": result.raw or None,
+            "status": result.status.value,
+            "error": result.error or None,
+            "defects": known,
+        }
 
 
 def load_checkpoint(uri: Uri, kind: type[TransformersDetector] | None = None) -> StreamingDetector:

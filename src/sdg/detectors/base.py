@@ -29,10 +29,14 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one pair: its diagnosis and, where that is `failed`, why, in one sentence."""
+    """What came of one pair: its diagnosis, which says why where it is `failed`."""
 
     diagnosis: Diagnosis
-    error: str = ""
+
+    @property
+    def error(self) -> str:
+        """Why there is no answer, in one sentence; "" where there is one."""
+        return self.diagnosis.error
 
 
 class StreamingDetector(ABC):
@@ -67,8 +71,8 @@ class StreamingDetector(ABC):
         """One Diagnosis for each (image, prompt), in their order.
 
         image: a path, a PIL image or an array of pixels, see `sdg.images.Array`. A pair that is none, cannot
-        be read or gets no answer has status `failed`, and the reason goes to the log "sdg.detectors"; one bad
-        pair never raises, whatever its type.
+        be read or gets no answer has status `failed`, and its `error` says why, as does the log
+        "sdg.detectors"; one bad pair never raises, whatever its type.
         Raises SdgError for what concerns every pair, such as memory too small for the batch.
         """
         found: dict[int, Outcome] = {}
@@ -112,7 +116,7 @@ def _checked(pair: object) -> Pair:
 
 def failed(reason: str) -> Outcome:
     """The outcome of a pair that got no answer."""
-    return Outcome(Diagnosis(status=Status.FAILED), reason)
+    return Outcome(Diagnosis(status=Status.FAILED, error=reason))
 
 
 def path_of(image: Source | None) -> str | None:

@@ -131,9 +131,7 @@ def readable(item: Item, diagnosis: Diagnosis) -> Row:
 
 def to_row(item: Item, outcome: Outcome) -> Row:
     """One line of the output."""
-    error = {"error": outcome.error} if outcome.error else {}
-    record = Record(item.filepath, item.prompt, outcome.diagnosis, metadata=error)
-    return write_prediction(record, outcome.diagnosis.raw)
+    return write_prediction(Record(item.filepath, item.prompt, outcome.diagnosis), outcome.diagnosis.raw)
 
 
 def _answered(row: Row | None) -> bool:

@@ -78,9 +78,9 @@ class ReplayDetector(StreamingDetector):
 
 def _row(value: Mapping[str, Any], require_think: bool) -> tuple[str, _Row]:
     record = read_prediction(value, require_think=require_think)
-    diagnosis, error = record.diagnosis, record.metadata.get("error")
+    diagnosis = record.diagnosis
     if diagnosis is None or diagnosis.status is Status.FAILED:
-        outcome = failed(error if isinstance(error, str) and error else _FAILED)
+        outcome = failed((diagnosis and diagnosis.error) or _FAILED)
     else:
         outcome = Outcome(diagnosis)
     return record.filepath, (record.prompt, outcome)

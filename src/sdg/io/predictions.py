@@ -27,7 +27,7 @@ _TROUBLE: Final = frozenset({"error", "refusal", "finish_reason"})
 def read_prediction(
     value: Mapping[str, Any], *, box_order: BoxOrder = "xyxy", require_think: bool = True
 ) -> Record:
-    """The record of a line, its response parsed leniently; other keys, `error` among them, are metadata.
+    """The record of a line, its response parsed leniently; other keys are metadata.
 
     `failed`: `response` is null, `status` is "failed", there is an `error` or a `refusal`, or `finish_reason`
     is neither "stop" nor "length". `truncated`: `status` is "truncated" or `finish_reason` is "length", which
@@ -46,7 +46,12 @@ def read_prediction(
     if not isinstance(response, str | None):
         raise ValueError(f"'response' is the detector's raw text, not {quoted(response)}.")
     if failed or response is None:
-        diagnosis = Diagnosis(status=Status.FAILED, raw=response or "")
+        error = value.get("error")
+        if isinstance(error, str):
+            known |= {"error"}
+        diagnosis = Diagnosis(
+            status=Status.FAILED, raw=response or "", error=error if isinstance(error, str) else ""
+        )
     else:
         told = Status.TRUNCATED if finish == "length" else status
         diagnosis = _reorder(_read(response, told, require_think), box_order)
@@ -64,7 +69,9 @@ def write_prediction(record: Record, response: str | None = None) -> dict[str, A
     if diagnosis is None:
         raise ValueError(f"{record.filepath} has no diagnosis, so there is no prediction to write.")
     taken = _KEYS | {"status"}
+    said = {"error": diagnosis.error} if diagnosis.error else {}
     if diagnosis.status is Status.FAILED:
+        taken |= {"error"}
         response = diagnosis.raw or None
     else:
         taken |= _TROUBLE
@@ -72,7 +79,7 @@ def write_prediction(record: Record, response: str | None = None) -> dict[str, A
             same = _read(diagnosis.raw, diagnosis.status) == diagnosis
             response = diagnosis.raw if same else render_response(diagnosis)
     line = {"filepath": record.filepath, "caption": record.prompt, "response": response}
-    return line | {"status": diagnosis.status.value} | to_extras(record, taken=taken)
+    return line | {"status": diagnosis.status.value} | said | to_extras(record, taken=taken)
 
 
 _STATUSES: Final = tuple(status.value for status in Status)

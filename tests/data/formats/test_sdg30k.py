@@ -148,21 +148,27 @@ def test_a_prediction_is_parsed_leniently(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "metadata"),
+    ("line", "error"),
     [
-        ({"response": None}, {}),
-        ({"response": None, "error": "timed out"}, {"error": "timed out"}),
-        ({"error": "timed out"}, {"error": "timed out"}),
-        ({"status": "failed"}, {}),
-        ({"status": "failed", "response": "half an ans"}, {}),
-        ({"response": "half an ans", "error": "timed out"}, {"error": "timed out"}),
+        ({"response": None}, ""),
+        ({"response": None, "error": "timed out"}, "timed out"),
+        ({"error": "timed out"}, "timed out"),
+        ({"status": "failed"}, ""),
+        ({"status": "failed", "response": "half an ans"}, ""),
+        ({"response": "half an ans", "error": "timed out"}, "timed out"),
     ],
 )
-def test_no_response_or_an_error_is_a_failed_diagnosis(tmp_path, line, metadata):
+def test_no_response_or_an_error_is_a_failed_diagnosis(tmp_path, line, error):
     record = predict_one(tmp_path, {"filepath": "a.png"} | line)
     assert record.diagnosis == Diagnosis(status=Status.FAILED)
-    assert record.diagnosis.raw == (line.get("response") or "")
-    assert record.metadata == metadata
+    assert (record.diagnosis.raw, record.diagnosis.error) == (line.get("response") or "", error)
+    assert record.metadata == {}
+
+
+def test_an_error_that_is_no_text_is_kept_as_it_is(tmp_path):
+    record = predict_one(tmp_path, {"filepath": "a.png", "error": {"code": 429}})
+    assert (record.diagnosis.status, record.diagnosis.error) == (Status.FAILED, "")
+    assert record.metadata == {"error": {"code": 429}}
 
 
 def test_an_empty_error_and_another_status_mean_nothing(tmp_path):
