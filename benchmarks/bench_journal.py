@@ -23,7 +23,7 @@ from PIL import Image
 
 import sdg
 from sdg.detectors import bulk
-from sdg.detectors.bulk import Item
+from sdg.runs.inputs import Item
 from sdg.runs.journal import BATCH, journal
 
 CONCURRENCY = 128

@@ -28,7 +28,7 @@ from matplotlib import pyplot as plt
 
 from sdg import Defect, DefectType, Diagnosis, load_detector
 from sdg.data.formats.sdg30k import read_annotations
-from sdg.detectors.bulk import Item, run
+from sdg.detectors.bulk import run
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
 from sdg.evaluation import PAPER_METRICS, Evaluation, compare, evaluate
@@ -39,6 +39,7 @@ from sdg.io.jsonl import read_objects
 from sdg.io.predictions import read_prediction
 from sdg.records import Record
 from sdg.response import format_fault
+from sdg.runs.inputs import Item
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 INJECTED: Final = "injected"

@@ -32,7 +32,6 @@ from sdg.alignment.heat import drawn_heat
 from sdg.alignment.monitors import defect_measures
 from sdg.data.formats.sdg30k import read_annotations
 from sdg.detectors.base import StreamingDetector
-from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.images import load_image, save_image
@@ -42,6 +41,7 @@ from sdg.overlay import draw_overlay
 from sdg.refinement import Editor, EditSettings, Mode, load_editor, severity
 from sdg.refinement.batch import OUTPUT, Plan, refine_all
 from sdg.reporting.refinement import Refinement, read_refinements
+from sdg.runs.inputs import Item
 from sdg.testbed.models.measure import RESAMPLES, measure_generator
 from sdg.testbed.oracle import diagnose_all
 

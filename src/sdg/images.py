@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -27,10 +28,24 @@ __all__ = ["MAX_PIXELS", "draw_overlay", "image_size", "load_image", "load_image
 MAX_PIXELS: Final = 8192 * 8192
 """Larger images are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
 
+
+class StoredImage(os.PathLike[str]):
+    """A picture inside of a file of many, read when it is needed; as a path it is its name alone."""
+
+    name: str
+
+    @abstractmethod
+    def content(self) -> bytes:
+        """The bytes of its own file; raises SdgError where they cannot be read."""
+
+    def __fspath__(self) -> str:
+        return self.name
+
+
 Array = NDArray[np.uint8 | np.uint16 | np.floating]
 """Pixels in memory: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA; 8 or 16 bits, or floats from 0 to 1."""
 Source = str | os.PathLike[str] | Image.Image | Array
-"""An image: its file, or a picture in memory."""
+"""An image: its file, where it is stored, or a picture in memory."""
 Pair = tuple[Source, str]
 """An image and the prompt it was generated from."""
 
@@ -62,6 +77,8 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     against `max_pixels` before anything is decoded (Pillow's own, larger limit holds as well).
     Raises SdgError, naming the file, for anything that is not a whole and readable image.
     """
+    if isinstance(path, StoredImage):
+        return load_image_bytes(path.content(), path.name, max_pixels=max_pixels)
     with _opened(path) as stream:
         return _load(stream, _name(path), max_pixels)
 
@@ -114,7 +131,7 @@ def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
     Raises SdgError as `load_image` does, except for damage behind the header, which it does not see.
     """
-    with _opened(path) as stream:
+    with _opened(path) if not isinstance(path, StoredImage) else BytesIO(path.content()) as stream:
         image = _open(stream, _name(path), max_pixels)
         width, height = image.size
         return (height, width) if _orientation(image) in _SWAPS_AXES else (width, height)

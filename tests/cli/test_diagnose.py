@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import sdg
 from sdg import Defect, Diagnosis
+from sdg.errors import SdgError
+from sdg.runs.merge import merge
 
 FOUND = Diagnosis((Defect((10, 20, 300, 400), "artifact", "the cup melts", 60),), "a cup")
 
@@ -109,7 +113,10 @@ def test_wrong_usage_ends_with_2(folder: Path, arguments: list[str], sentence: s
     ("arguments", "sentence"),
     [
         (["a.png"], "sdg: a.png has no prompt; give it with --prompt, or a file of them with --prompts.\n"),
-        (["z.png", "--prompt", "x"], "sdg: z.png does not exist; give images, folders of images or JSON"),
+        (
+            ["z.png", "--prompt", "x"],
+            "sdg: z.png does not exist; give images, folders of images, JSON Lines or Parquet files.",
+        ),
         (
             ["a.png", "--prompt", "x", "--detector", "relay:x"],
             "sdg: 'relay:x' is no detector; did you mean 'replay'?",
@@ -145,3 +152,31 @@ def test_help_shows_an_example(folder: Path) -> None:
     done = diagnose(folder, "--help")
     assert done.returncode == 0
     assert 'sdg diagnose cat.png --prompt "a cat on a red chair"' in done.stdout
+
+
+def test_shards_of_parquet_are_merged_into_what_one_run_writes(folder: Path) -> None:
+    pictures = [(folder / name).read_bytes() for name in ("a.png", "b.png", "c.png")]
+    names = ["a.png", "b.png", "c.png"]
+    table = pa.table({"image": pictures, "filepath": names, "caption": [f"of {name}" for name in names]})
+    pq.write_table(table, folder / "in.parquet", row_group_size=2)
+    command = ["in.parquet", "--detector", "replay:stored.jsonl", "--html", "page.html", "--out"]
+    whole = diagnose(folder, *command, "whole.jsonl", "--overlays", "drawn")
+    assert "1 of 3 images got no answer" in whole.stderr
+    assert sorted(path.name for path in (folder / "drawn").iterdir()) == ["a.png", "c.png"]
+    assert (folder / "page.html").read_text().count("data:image/") == 3
+    for part in ("1/2", "2/2"):
+        done = diagnose(folder, *command, "found", "--shard", part)
+        assert done.returncode == (1 if part == "1/2" else 0)
+    parts = [f"found/part-0000{number}-of-00002.parquet" for number in (1, 2)]
+    assert [pq.read_metadata(folder / part).num_rows for part in parts] == [2, 1]
+    with pytest.raises(SdgError, match="2 is missing"):
+        merge([folder / parts[0]], folder / "merged.jsonl")
+    merged = merge([folder / part for part in parts], folder / "merged.jsonl")
+    assert (merged.lines, merged.failed) == (3, 1)
+    assert (folder / "merged.jsonl").read_text() == (folder / "whole.jsonl").read_text()
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b"])
+def test_a_shard_is_a_part_of_the_whole(folder: Path, text: str) -> None:
+    done = diagnose(folder, "in.jsonl", "--out", "out", "--shard", text)
+    assert (done.returncode, "is not K/N with K from 1 to N" in done.stderr) == (2, True)

@@ -22,9 +22,10 @@ import sdg
 from sdg import Diagnosis
 from sdg.data.formats.sdg30k import read_predictions
 from sdg.detectors.base import Outcome, StreamingDetector, failed
-from sdg.detectors.bulk import Item, run
+from sdg.detectors.bulk import run
 from sdg.errors import SdgError
 from sdg.images import Pair
+from sdg.runs.inputs import Item
 
 ITEMS = [Item(f"{place}.png", f"prompt {place}", Path(f"{place}.png")) for place in range(7)]
 

@@ -16,10 +16,11 @@ from sdg.data.formats.sdg30k import read_predictions
 from sdg.defects import DROPPED_ITEM, Defect, DefectType, Diagnosis, Status
 from sdg.detectors import Outcome, Pair, StreamingDetector, load_detector
 from sdg.detectors.base import failed
-from sdg.detectors.bulk import Item, run
+from sdg.detectors.bulk import run
 from sdg.detectors.consensus import ConsensusDetector, merged
 from sdg.errors import SdgError
 from sdg.response import parse_response
+from sdg.runs.inputs import Item
 
 CLEAN = Diagnosis(reasoning="nothing")
 PICTURE = Image.new("RGB", (32, 32))

@@ -21,8 +21,9 @@ import toy_qwen3vl as toy
 from PIL import Image
 
 import sdg
-from sdg.detectors.bulk import Item, run
+from sdg.detectors.bulk import run
 from sdg.prompting import PROFILE_FILE
+from sdg.runs.inputs import Item
 from sdg.testbed.injection import sample
 from sdg.testbed.models.packaged import DETECTOR
 

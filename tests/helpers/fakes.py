@@ -12,10 +12,10 @@ from PIL import Image
 
 from sdg import Defect, Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector, failed
-from sdg.detectors.bulk import Item
 from sdg.images import Pair, Source, rgb_picture
 from sdg.refinement import EditRequest, EditResult
 from sdg.refinement.batch import Plan, refine_all
+from sdg.runs.inputs import Item
 
 BOX = (250, 250, 750, 750)
 

@@ -15,13 +15,13 @@ from PIL import Image
 
 from sdg.defects import DROPPED_ITEM, Diagnosis, Status
 from sdg.detectors.base import Outcome
-from sdg.detectors.bulk import Item
 from sdg.detectors.replay import ReplayDetector
 from sdg.errors import SdgError
 from sdg.refinement import EditResult
 from sdg.refinement.batch import OUTPUT, Plan, is_output, refine_all
 from sdg.refinement.sources import CHUNK, FATAL_ERRORS, read_sources
 from sdg.reporting.refinement import read_refinements
+from sdg.runs.inputs import Item
 
 SIZE = (32, 32)
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 import sdg
 from sdg import Defect, Diagnosis
-from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.reporting.overlays import draw_overlays
+from sdg.runs.inputs import Item
 
 FOUND = sdg.render_response(Diagnosis((Defect((100, 100, 800, 800), "artifact", "torn", 50),)))
 

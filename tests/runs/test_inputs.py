@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.images import save_image
-from sdg.runs.inputs import gather
+from sdg.runs.inputs import Item, gather
 
 
 @pytest.fixture

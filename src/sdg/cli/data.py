@@ -219,6 +219,33 @@ def convert(
 
 
 @data.command()
+@click.argument("parts", nargs=-1, required=True, type=_READABLE, metavar="PART...")
+@click.option("--out", required=True, type=_WRITABLE, help="File to write, JSON Lines or .parquet.")
+@click.option(
+    "--inputs",
+    multiple=True,
+    type=_READABLE,
+    metavar="FILE",
+    help="What the run was about, as `sdg diagnose` got it: every image has to have a line. May be repeated.",
+)
+def merge(parts: tuple[Path, ...], out: Path, inputs: tuple[Path, ...]) -> None:
+    """Put the shards of a run of `sdg diagnose` together, once they are whole and of one run.
+
+    \b
+    Example:
+      sdg data merge found/part-*.jsonl --out found.jsonl --inputs all.jsonl
+    """
+    from sdg.runs.inputs import gather
+    from sdg.runs.merge import merge as put_together
+
+    expected = None
+    if inputs:
+        expected = [item.key for item in gather(inputs, allow_outside=True, embedded=True)]
+    merged = put_together(parts, out, expected)
+    say(f"Wrote {merged.lines:,} lines to {out}, {merged.failed:,} without an answer.")
+
+
+@data.command()
 @click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE [AGAIN]")
 @click.option("--embedder", help="Also compare reasons, with this embedder (see sdg evaluate).")
 @click.option("--bootstrap", type=click.IntRange(0), default=0, help="Resamples for 95 % intervals.")

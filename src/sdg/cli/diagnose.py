@@ -15,7 +15,8 @@ from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 
 if TYPE_CHECKING:
-    from sdg.detectors.bulk import Item
+    from sdg.detectors.bulk import Shard
+    from sdg.runs.inputs import Item
 
 
 @click.command()
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps (hf) [default: auto].")
 @click.option("--dtype", help="auto, float32, bfloat16, float16 (hf) [default: auto].")
 @click.option("--concurrency", type=click.IntRange(1), help="Requests at a time (openai) [default: 8].")
-@click.option("--out", type=FOLDER, help="JSON Lines file to write; not needed for a single image.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="JSON Lines or .parquet file to write, or a folder for it; not needed for a single image.",
+)
+@click.option(
+    "--shard", metavar="K/N", help="Only the K-th of N equal parts, such as 3/8; in a folder, a file each."
+)
 @click.option("--resume", is_flag=True, help="Go on with --out: ask again for what is missing or failed.")
 @click.option("--overlays", type=FOLDER, help="Folder to draw the boxes into, one PNG an image.")
 @click.option("--html", type=FOLDER, metavar="FILE", help="HTML gallery to write: boxes, reasons, filters.")
@@ -44,6 +52,7 @@ def diagnose(
     allow_outside: bool,
     detector: str,
     out: Path | None,
+    shard: str | None,
     resume: bool,
     overlays: Path | None,
     html: Path | None,
@@ -60,11 +69,15 @@ def diagnose(
       sdg diagnose cat.png --prompt "a cat on a red chair"
       sdg diagnose test.jsonl --detector hf:out/grpo --out predictions.jsonl --overlays drawn/
       sdg diagnose test.jsonl --detector openai:http://localhost:8000/v1#sdg --profile sdg.toml --out p.jsonl
+      sdg diagnose data/*.parquet --detector hf:out/grpo --shard 3/8 --resume --out found/
     """
     if prompt is not None and prompts is not None:
         raise click.UsageError("Give --prompt or --prompts, not both.")
     if resume and out is None:
         raise click.UsageError("--resume needs the --out that it is to go on with.")
+    part = _shard(shard)
+    if shard and out is None:
+        raise click.UsageError("--shard needs --out, a folder or a file for that part.")
     from sdg.runs.inputs import gather
 
     items = gather(
@@ -74,6 +87,7 @@ def diagnose(
         images=images,
         leave_out=overlays,
         allow_outside=allow_outside,
+        embedded=True,
     )
     if out is None and len(items) != 1:
         raise click.UsageError(f"These are {len(items):,} images; name the file to write with --out.")
@@ -82,6 +96,9 @@ def diagnose(
     from sdg.io import jsonl
     from sdg.reporting.overlays import draw_overlays, refuse_overwriting
 
+    if out is not None and (out.is_dir() or not out.suffix):
+        parquet = all(source.suffix.lower() == ".parquet" for source in sources)
+        out = out / f"{part.stem}.{'parquet' if parquet else 'jsonl'}"
     if overlays is not None:
         refuse_overwriting(items, overlays)
     model = load_detector(detector, **options)
@@ -94,8 +111,10 @@ def diagnose(
         rows, failed = [bulk.to_row(items[0], outcome)], []
     else:
         try:
-            with diagnosed(len(items)) as advance:
-                summary = bulk.run(model, items, out, resume=resume, on_result=advance)
+            mine = items[part.of(len(items))]
+            with diagnosed(len(mine)) as advance:
+                summary = bulk.run(model, items, out, resume=resume, shard=part, on_result=advance)
+            items = mine
         except KeyboardInterrupt:
             say(f"Stopped. What is done so far is kept; go on with --resume --out {out}.")
             raise
@@ -110,6 +129,20 @@ def diagnose(
             f"{len(failed):,} of {len(items):,} images got no answer (add --resume to ask for them again); "
             f"the first, {failed[0]['filepath']}: {failed[0].get('error')}"
         )
+
+
+def _shard(text: str | None) -> Shard:
+    from sdg.detectors.bulk import ALL, Shard
+
+    if text is None:
+        return ALL
+    number, _, count = text.partition("/")
+    try:
+        return Shard(int(number), int(count))
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not K/N with K from 1 to N, such as 3/8.", param_hint="--shard"
+        ) from None
 
 
 def _write_gallery(

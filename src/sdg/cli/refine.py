@@ -14,10 +14,10 @@ from sdg.errors import SdgError
 
 if TYPE_CHECKING:
     from sdg.detectors import StreamingDetector
-    from sdg.detectors.bulk import Item
     from sdg.refinement.batch import Plan
     from sdg.refinement.loop import HeatSource
     from sdg.refinement.stored_heat import StoredHeat
+    from sdg.runs.inputs import Item
 
 
 @click.command()

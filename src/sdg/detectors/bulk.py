@@ -13,30 +13,50 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector
 from sdg.errors import SdgError
+from sdg.images import StoredImage
 from sdg.io import jsonl
 from sdg.io.predictions import write_prediction
 from sdg.records import Record
 from sdg.response.strict import write_diagnosis
+from sdg.runs.inputs import Item
 from sdg.runs.journal import Key, Row, begin_file, earlier, journal, partial_of, require_once
+
+CHUNK: Final = 1024
+"""Pictures inside of files that a detector is given at once; a batch then needs few row groups."""
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One image of a run: what the output calls it, its prompt, and the file it lies in."""
+class Shard:
+    """The `number`-th of `count` equal parts of a run, from 1: neighbours, the first ones longer by one."""
 
-    filepath: str
-    prompt: str
-    file: Path
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"A shard is K/N with K from 1 to N, not {self}.")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def of(self, length: int) -> slice:
+        """Its places among so many items."""
+        size, more = divmod(length, self.count)
+        start = (self.number - 1) * size + min(self.number - 1, more)
+        return slice(start, start + size + (self.number <= more))
 
     @property
-    def key(self) -> Key:
-        """What tells the images of a run apart."""
-        return self.filepath, self.prompt
+    def stem(self) -> str:
+        """What its output is called in a folder of all of them."""
+        return f"part-{self.number:05d}-of-{self.count:05d}"
+
+
+ALL: Final = Shard()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +74,28 @@ def run(
     out: str | os.PathLike[str],
     *,
     resume: bool = False,
+    shard: Shard = ALL,
     on_result: Callable[[Row, int], None] | None = None,
 ) -> Summary:
-    """Diagnose every item and write one JSON line each to `out`: filepath, caption, response, status, error.
+    """Diagnose every item and write one line each to `out`: filepath, caption, response, status, error.
 
-    That is the layout of the released predictions; a failed image has response null and its reason as
-    `error`. Whenever the process dies, what is in `OUT.partial` counts, whole lines only; with `resume`
-    images that are missing or failed are asked for again, the others never. Resuming without an earlier
-    run begins one. `on_result` gets each new row once it is on disk, and how many are left; it is called by
-    the journal's thread.
+    That is the layout of the released predictions, as JSON Lines, or as Parquet where `out` is so called; a
+    failed image has response null and its reason as `error`. Of several shards only the items of `shard`
+    are this run's. Whenever the process dies, what is in `OUT.partial` counts, whole lines only; with
+    `resume` images that are missing or failed are asked for again, the others never. Resuming without an
+    earlier run begins one. `on_result` gets each new row once it is on disk, and how many are left; it is
+    called by the journal's thread.
     Raises SdgError where an output exists already, where it was begun with other settings or for other
     images, where another process is writing it, and for items that are there twice.
     """
     out = Path(out)
-    keys = [item.key for item in items]
     if not items:
         raise SdgError("There are no images to diagnose.")
-    require_once(keys, "image")
+    require_once([item.key for item in items], "image")
+    items = items[shard.of(len(items))]
+    keys = [item.key for item in items]
+    if not items:
+        raise SdgError(f"Shard {shard} has no images; make fewer shards.")
     left = 0
 
     def kept(row: Row) -> None:
@@ -79,15 +104,21 @@ def run(
         if on_result is not None:
             on_result(row, left)
 
-    with begin_file(out, {"detector": dict(detector.identity)}, resume):
-        with journal(partial_of(out), kept) as append, _stopping(detector):
+    settings = {"detector": dict(detector.identity)} | ({} if shard == ALL else {"shard": str(shard)})
+    with begin_file(out, settings, resume):
+        with journal(partial_of(out), kept) as append, _stopping(detector) as stopped:
             rows = earlier(out, _keyed, set(keys), "image")
             missing = [place for place, key in enumerate(keys) if not _answered(rows.get(key))]
             left = len(missing)
-            pairs = [(item.file, item.prompt) for item in items]
-            for place, outcome in detector.stream(pairs, frozenset(missing)) if missing else ():
-                row = rows[keys[place]] = to_row(items[place], outcome)
-                append(row)
+            for part in _parts(items):
+                pairs = [(item.file, item.prompt) for item in items[part]]
+                wanted = frozenset(place - part.start for place in missing if part.start <= place < part.stop)
+                for place, outcome in detector.stream(pairs, wanted) if wanted else ():
+                    item = items[part.start + place]
+                    row = rows[item.key] = to_row(item, outcome)
+                    append(row)
+                if stopped():
+                    break
         ordered = [rows[key] for key in keys]
         jsonl.write_objects(out, ordered)
         partial_of(out).unlink()
@@ -95,9 +126,18 @@ def run(
     return Summary(len(items), len(missing), failed)
 
 
+def _parts(items: Sequence[Item]) -> list[slice]:
+    """What a detector is given at once: everything, or neighbours where pictures lie together in a file."""
+    size = CHUNK if any(isinstance(item.file, StoredImage) for item in items) else len(items)
+    return [slice(start, min(start + size, len(items))) for start in range(0, len(items), size)]
+
+
 @contextmanager
-def _stopping(detector: StreamingDetector) -> Iterator[None]:
-    """At Ctrl-C what is answered already is still taken; a second one does not wait for that."""
+def _stopping(detector: StreamingDetector) -> Iterator[Callable[[], bool]]:
+    """At Ctrl-C what is answered already is still taken; a second one does not wait for that.
+
+    Yields what says whether there was one.
+    """
     stopped = False
 
     def stop(*_: object) -> None:
@@ -108,11 +148,11 @@ def _stopping(detector: StreamingDetector) -> Iterator[None]:
 
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
+        yield lambda: False
         return
     signal.signal(signal.SIGINT, stop)
     try:
-        yield
+        yield lambda: stopped
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if stopped:

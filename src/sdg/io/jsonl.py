@@ -1,6 +1,6 @@
 """JSON Lines, one object a line, streamed: a file of a million lines never sits in memory whole.
 
-Every fault names the file, the line and the reason.
+Every fault names the file, the line and the reason. A file that is Parquet by its name has rows for lines.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import orjson
 
 from sdg.errors import SdgError
 from sdg.io.files import atomic_writer, open_binary
+from sdg.io.parquet import is_parquet, rows, write_predictions
 from sdg.records import Part, Path, Record
 
 S = TypeVar("S")
@@ -27,6 +28,13 @@ def read_with(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]
 
     Raises SdgError at the first line that is not a JSON object in UTF-8, and for an empty file.
     """
+    if is_parquet(path):
+        for number, value in rows(path):
+            try:
+                yield convert(value)
+            except ValueError as error:
+                raise SdgError(f"{path}, row {number}: {error}") from None
+        return
     for number, line in read_lines(path):
         yield _convert(path, number, line, convert)
 
@@ -38,6 +46,9 @@ def read_objects(path: Path) -> Iterator[dict[str, Any]]:
 
 def read_records(path: Path, convert: Callable[[dict[str, Any]], Record]) -> Iterator[Record]:
     """The same as `read_with`, in less time."""
+    if is_parquet(path):
+        yield from read_with(path, convert)
+        return
     for number, line in read_lines(path):
         record = _convert_quickly(line, convert)
         yield _convert(path, number, line, convert) if record is None else record
@@ -69,6 +80,10 @@ def parts(path: Path, convert: Callable[[dict[str, Any]], Record]) -> Iterator[P
     def make(line: bytes) -> tuple[Record]:
         return (convert(parse_object(line)),)
 
+    if is_parquet(path):
+        for number, value in rows(path):
+            yield f"row {number}", partial(lambda value: (convert(value),), value)
+        return
     for number, line in read_lines(path):
         yield f"line {number}", partial(make, line)
 
@@ -132,7 +147,12 @@ def write_with(path: Path, values: Iterable[S], convert: Callable[[S], Mapping[s
 
 
 def write_objects(path: Path, objects: Iterable[Mapping[str, Any]]) -> int:
-    """Write JSON objects, one a line, all of them or no file; returns how many. Raises SdgError."""
+    """Write JSON objects, one a line, all of them or no file; returns how many. Raises SdgError.
+
+    What is Parquet by its name holds lines of predictions.
+    """
+    if is_parquet(path):
+        return write_predictions(path, objects)
     return write_with(path, objects, lambda value: value)
 
 

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Detector, StreamingDetector
-from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.images import Pair, save_image
 from sdg.io import jsonl
@@ -32,6 +31,7 @@ from sdg.refinement.sources import FATAL_ERRORS, Source, read_sources
 from sdg.refinement.stored_heat import StoredHeat
 from sdg.refinement.workers import as_completed
 from sdg.response.strict import write_diagnosis
+from sdg.runs.inputs import Item
 from sdg.runs.journal import Key, Row, begin_file, earlier, journal, partial_of, require_once
 
 OUTPUT: Final = "refinements.jsonl"

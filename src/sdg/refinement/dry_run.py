@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdg.detectors.base import StreamingDetector
-from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.images import save_image
 from sdg.io.files import write_text
@@ -21,6 +20,7 @@ from sdg.refinement.masks import as_picture
 from sdg.refinement.request import EditRequest, build_request
 from sdg.refinement.sources import FATAL_ERRORS, Source, read_sources
 from sdg.refinement.stored_heat import StoredHeat
+from sdg.runs.inputs import Item
 
 
 @dataclass(frozen=True, slots=True)

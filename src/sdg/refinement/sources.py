@@ -10,9 +10,9 @@ from PIL import Image
 
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector
-from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.images import load_image
+from sdg.runs.inputs import Item
 from sdg.runs.journal import Key
 
 CHUNK: Final = 16

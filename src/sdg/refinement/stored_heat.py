@@ -9,10 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from sdg.defects import DefectType, Diagnosis
-from sdg.detectors.bulk import Item
 from sdg.detectors.heatmap import Heat, HeatFolder
 from sdg.errors import SdgError
 from sdg.refinement.loop import HeatSource
+from sdg.runs.inputs import Item
 
 
 class StoredHeat:

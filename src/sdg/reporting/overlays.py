@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdg.detectors.bulk import Item
 from sdg.errors import SdgError
 from sdg.images import draw_overlay, load_image, save_image
 from sdg.io.files import real_path
 from sdg.io.paths import parts
 from sdg.io.predictions import read_prediction
+from sdg.runs.inputs import Item
 
 
 def draw_overlays(

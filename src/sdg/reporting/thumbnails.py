@@ -52,7 +52,7 @@ def show(source: Source | None, side: int, quality: int = _QUALITY) -> Shown:
     if source is None:
         return Shown(problem="No picture was given.")
     try:
-        image = load_image(source) if isinstance(source, Path) else source.convert("RGB")
+        image = source.convert("RGB") if isinstance(source, Image.Image) else load_image(source)
     except SdgError as error:
         return Shown(problem=str(error))
     if max(image.size) > side:

@@ -1,17 +1,19 @@
-"""What a run is asked to diagnose: image files, folders of them and JSON Lines files, with their prompts."""
+"""What a run is asked to diagnose: image files, folders of them, files that list them, with their prompts."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.detectors.bulk import Item
 from sdg.errors import SdgError, path_end
-from sdg.io import jsonl
+from sdg.images import StoredImage
+from sdg.io import jsonl, parquet
 from sdg.io.files import real_path
 from sdg.io.paths import PathIndex, data_path
+from sdg.runs.journal import Key
 
 _IMAGES: Final = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif"}
@@ -19,6 +21,20 @@ _IMAGES: Final = frozenset(
 _PATHS, _PROMPTS = ("filepath", "filename", "image"), ("caption", "prompt")
 
 Place = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a run: what the output calls it, its prompt, and where it lies."""
+
+    filepath: str
+    prompt: str
+    file: Path | StoredImage
+
+    @property
+    def key(self) -> Key:
+        """What tells the images of a run apart."""
+        return self.filepath, self.prompt
 
 
 def gather(
@@ -29,24 +45,30 @@ def gather(
     images: Place | None = None,
     leave_out: Place | None = None,
     allow_outside: bool = False,
+    embedded: bool = False,
 ) -> list[Item]:
     """Every image that `sources` name, each once, in their order; a folder's in the order of their paths.
 
-    A JSON Lines file holds `filepath` and `caption` (or `prompt`); its images lie in the folder `images`,
-    by default its own. For other images the prompt is `prompt`, or what the JSON Lines file `prompts` says
-    for their path, the end of their path or their name. leave_out: a folder inside of one of `sources` whose
-    images are no inputs, such as overlays of them. allow_outside: whether a path in a JSON Lines file may
-    lead out of the folder of its images.
+    A JSON Lines or Parquet file holds `filepath` and `caption` (or `prompt`); its images lie in the folder
+    `images`, by default its own, or in its own column `image`, where `embedded` allows that. For other images
+    the prompt is `prompt`, or what the JSON Lines file `prompts` says for their path, the end of their path
+    or their name. leave_out: a folder inside of one of `sources` whose images are no inputs, such as overlays
+    of them. allow_outside: whether a path in a file that lists images may lead out of their folder.
     Raises SdgError for a source that does not exist, for a path that leads out, for images without a prompt,
     and where prompt and prompts are both given.
     """
     if prompt is not None and prompts is not None:
         raise SdgError("Give one prompt for all images or a file with the prompts, not both.")
-    found: list[tuple[str, str | None, Path]] = []
+    found: list[tuple[str, str | None, Path | StoredImage]] = []
     for source in sources:
         path = Path(source)
-        if path.suffix.lower() == ".jsonl":
-            folder = path.parent if images is None else Path(images)
+        folder = path.parent if images is None else Path(images)
+        if parquet.is_parquet(path) and (stored := parquet.stored_images(path)):
+            if not embedded:
+                raise SdgError(f"{path} holds its pictures itself; here they have to be files of their own.")
+            names = parquet.prompts(path)
+            found += [(image.name, text, image) for image, text in zip(stored, names, strict=True)]
+        elif path.suffix.lower() == ".jsonl" or parquet.is_parquet(path):
             found += [
                 (name, text, data_path(name, folder, allow_outside=allow_outside))
                 for name, text in _pairs(path)
@@ -56,7 +78,9 @@ def gather(
         elif path.exists():
             found.append((path.as_posix(), prompt, path))
         else:
-            raise SdgError(f"{path} does not exist; give images, folders of images or JSON Lines files.")
+            raise SdgError(
+                f"{path} does not exist; give images, folders of images, JSON Lines or Parquet files."
+            )
     bare = [name for name, text, _ in found if text is None]
     if bare and prompts is None:
         raise SdgError(f"{bare[0]} has no prompt; give it with --prompt, or a file of them with --prompts.")

@@ -30,10 +30,14 @@ def partial_of(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
+def manifest_of(out: Path) -> Path:
+    """Where the settings are that an output was begun with."""
+    return out.with_name(out.name + ".run.json")
+
+
 def begin_file(out: Path, settings: Mapping[str, Any], resume: bool) -> AbstractContextManager[bool]:
     """`begin` of a run that writes one file: OUT.run.json holds its settings, OUT.partial its rows."""
-    manifest = out.with_name(out.name + ".run.json")
-    return begin(out, manifest, settings, resume=resume, work=(out, partial_of(out)))
+    return begin(out, manifest_of(out), settings, resume=resume, work=(out, partial_of(out)))
 
 
 def require_once(keys: Sequence[Key], what: str) -> None:

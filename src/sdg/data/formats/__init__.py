@@ -11,6 +11,7 @@ from sdg.data.formats import coco, hf, label_studio, native, sdg30k
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.io.document import load_document
+from sdg.io.parquet import is_parquet
 from sdg.io.predictions import read_prediction
 from sdg.records import Part, Path, Record
 from sdg.response.strict import BoxOrder
@@ -115,6 +116,8 @@ def guess_format(path: Path) -> Format:
 
 def _first_object(path: Path) -> dict[str, Any]:
     """The first line that is one, so that a fault in an earlier one is listed among the others."""
+    if is_parquet(path):
+        return next(jsonl.read_objects(path))
     for _, line in jsonl.read_lines(path):
         try:
             return jsonl.parse_object(line)
