@@ -15,6 +15,7 @@ from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 
 if TYPE_CHECKING:
+    from sdg.detectors.base import StreamingDetector
     from sdg.detectors.bulk import Shard
     from sdg.runs.inputs import Item
 
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
 @click.option("--dtype", help="auto, float32, bfloat16, float16 (hf) [default: auto].")
 @click.option("--concurrency", type=click.IntRange(1), help="Requests at a time (openai) [default: 8].")
 @click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that each load the detector: one a GPU, or one a few cores.",
+)
+@click.option(
     "--out",
     type=FOLDER,
     help="JSON Lines or .parquet file to write, or a folder for it; not needed for a single image.",
@@ -51,6 +59,7 @@ def diagnose(
     images: Path | None,
     allow_outside: bool,
     detector: str,
+    jobs: int,
     out: Path | None,
     shard: str | None,
     resume: bool,
@@ -101,7 +110,12 @@ def diagnose(
         out = out / f"{part.stem}.{'parquet' if parquet else 'jsonl'}"
     if overlays is not None:
         refuse_overwriting(items, overlays)
-    model = load_detector(detector, **options)
+    if jobs > 1 and len(items) > 1:
+        from sdg.detectors.jobs import JobsDetector
+
+        model: StreamingDetector = JobsDetector(detector, jobs, **options)
+    else:
+        model = load_detector(detector, **options)
     if out is None:
         outcome = bulk.ask(model, items[0])
         if outcome.error:

@@ -147,7 +147,7 @@ def refine(
         settings = EditSettings(artifact, misalignment, *reach, feather)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    items = [item for item in items if not is_output(item.file, out)]  # a folder may hold its own --out
+    items = [item for item in items if not is_output(Path(item.file), out)]  # a folder may hold its own --out
     if not items:
         raise SdgError(f"All of these images were written by a run into {out}; give its inputs.")
     maps = _heat(mode, heat, items)

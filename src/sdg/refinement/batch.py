@@ -230,7 +230,7 @@ def _evidence(one: _Refined) -> dict[str, bool]:
 
 def _row(one: _Refined, out: Path) -> Row:
     item, result = one.source.item, one.result
-    row: Row = {"id": item.filepath, "prompt": item.prompt, "before": _relative(item.file, out)}
+    row: Row = {"id": item.filepath, "prompt": item.prompt, "before": _relative(Path(item.file), out)}
     row["after"] = None
     if result is None:
         return {**row, "status": Outcome.FAILED.value, "error": one.error}

@@ -14,10 +14,10 @@ from typing import Final, TypeVar
 from PIL import Image, features
 
 from sdg.errors import SdgError
-from sdg.images import load_image
+from sdg.images import StoredImage, load_image
 
-Source = Path | Image.Image
-"""A picture: a file or what is in memory."""
+Source = Path | StoredImage | Image.Image
+"""A picture: a file, a row of one, or what is in memory."""
 
 _FEW: Final = 100
 _AHEAD: Final = 8  # pictures prepared before they are written; more would only fill memory

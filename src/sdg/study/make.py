@@ -146,7 +146,7 @@ def read_results(path: Path, images: Path | None = None, *, allow_outside: bool 
         refined = partial(_refined, folders=folders, allow_outside=allow_outside)
         found = list(jsonl.read_with(path / OUTPUT, refined))
     else:
-        found = [(item.key, item.file) for item in gather([path], allow_outside=allow_outside)]
+        found = [(item.key, Path(item.file)) for item in gather([path], allow_outside=allow_outside)]
     require_once([key for key, _ in found], "result")
     return dict(found)
 
