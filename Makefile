@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test test-fast fuzz kill-test lint format types check bench browser reference docs clean
+.PHONY: help install demo test test-fast fuzz kill-test ray-test lint format types check bench browser reference docs clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -30,6 +30,10 @@ fuzz: $(STAMP)   ## read spoiled responses, completions, recipes and command lin
 
 kill-test: $(STAMP) ## kill every long command ten times at random moments, and resume it
 	SDG_KILLS=$${SDG_KILLS:-10} $(BIN)/python -m pytest -s -m kill
+
+ray-test: $(STAMP) ## diagnose on a local Ray cluster, whose workers are killed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray,parquet]"
+	$(BIN)/python -m pytest -m ray
 
 lint: $(STAMP)   ## check format and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

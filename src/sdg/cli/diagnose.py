@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdg.cli.options import FOLDER, sources_and_prompts
-from sdg.cli.progress import diagnosed
+from sdg.cli.progress import blocks_done, diagnosed
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Processes that each load the detector: one a GPU, or one a few cores.",
+    help="Processes that each load the detector: one a GPU, or one a few cores [default: 1; with --ray one "
+    "a GPU].",
 )
 @click.option(
     "--out",
@@ -48,6 +47,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--shard", metavar="K/N", help="Only the K-th of N equal parts, such as 3/8; in a folder, a file each."
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Diagnose Parquet files on a Ray cluster, or `local`; --jobs is its number of workers.",
 )
 @click.option("--resume", is_flag=True, help="Go on with --out: ask again for what is missing or failed.")
 @click.option("--overlays", type=FOLDER, help="Folder to draw the boxes into, one PNG an image.")
@@ -59,9 +63,10 @@ def diagnose(
     images: Path | None,
     allow_outside: bool,
     detector: str,
-    jobs: int,
+    jobs: int | None,
     out: Path | None,
     shard: str | None,
+    ray: str | None,
     resume: bool,
     overlays: Path | None,
     html: Path | None,
@@ -79,6 +84,7 @@ def diagnose(
       sdg diagnose test.jsonl --detector hf:out/grpo --out predictions.jsonl --overlays drawn/
       sdg diagnose test.jsonl --detector openai:http://localhost:8000/v1#sdg --profile sdg.toml --out p.jsonl
       sdg diagnose data/*.parquet --detector hf:out/grpo --shard 3/8 --resume --out found/
+      sdg diagnose data/*.parquet --detector hf:out/grpo --ray local --resume --out found/
     """
     if prompt is not None and prompts is not None:
         raise click.UsageError("Give --prompt or --prompts, not both.")
@@ -87,6 +93,12 @@ def diagnose(
     part = _shard(shard)
     if shard and out is None:
         raise click.UsageError("--shard needs --out, a folder or a file for that part.")
+    if ray is not None:
+        if out is None or shard or prompts or overlays or html:
+            raise click.UsageError("--ray needs --out, and has no --shard, --prompts, --overlays, --html.")
+        reading = {"prompt": prompt, "images": images, "allow_outside": allow_outside}
+        _on_ray(detector, sources, out, ray, jobs, resume, reading, options)
+        return
     from sdg.runs.inputs import gather
 
     items = gather(
@@ -110,7 +122,7 @@ def diagnose(
         out = out / f"{part.stem}.{'parquet' if parquet else 'jsonl'}"
     if overlays is not None:
         refuse_overwriting(items, overlays)
-    if jobs > 1 and len(items) > 1:
+    if jobs and jobs > 1 and len(items) > 1:
         from sdg.detectors.jobs import JobsDetector
 
         model: StreamingDetector = JobsDetector(detector, jobs, **options)
@@ -143,6 +155,36 @@ def diagnose(
             f"{len(failed):,} of {len(items):,} images got no answer (add --resume to ask for them again); "
             f"the first, {failed[0]['filepath']}: {failed[0].get('error')}"
         )
+
+
+def _on_ray(
+    detector: str,
+    sources: Sequence[Path],
+    out: Path,
+    address: str,
+    workers: int | None,
+    resume: bool,
+    reading: Mapping[str, Any],
+    options: Mapping[str, object],
+) -> None:
+    from sdg.detectors.on_ray import run_on_ray
+
+    with blocks_done() as advance:
+        done = run_on_ray(
+            detector,
+            sources,
+            out,
+            address=address,
+            workers=workers,
+            resume=resume,
+            options=options,
+            on_block=lambda block, number, total: advance(number, total, block.failed),
+            **reading,
+        )
+    say(f"{done.images:,} images in {out}, {done.diagnosed:,} of them asked for now.")
+    if done.failed:
+        again = "add --resume to ask for them again"
+        raise SdgError(f"{done.failed:,} of {done.images:,} images got no answer ({again}).")
 
 
 def _shard(text: str | None) -> Shard:

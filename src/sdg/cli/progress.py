@@ -49,6 +49,23 @@ def diagnosed(total: int) -> Iterator[Callable[[Mapping[str, Any], int], None]]:
 
 
 @contextmanager
+def blocks_done() -> Iterator[Callable[[int, int, int], None]]:
+    """The same for blocks of images; told how many of how many are done, and the failures in the last."""
+    failed = 0
+    with _bar(*_COLUMNS[:2], TextColumn("{task.fields[failed]}"), _COLUMNS[2]) as bar:
+        task = bar.add_task("", total=None, failed="")
+
+        def advance(done: int, total: int, lost: int) -> None:
+            nonlocal failed
+            failed += lost
+            bar.update(task, completed=done, total=total, failed=f"{failed:,} failed" if failed else "")
+            if bar.disable and done * 10 // total > (done - 1) * 10 // total:
+                say(f"{done:,} of {total:,} blocks, {failed:,} images failed")
+
+        yield advance
+
+
+@contextmanager
 def records_read() -> Iterator[Callable[[object], None]]:
     """A spinner with a count; told each record."""
     with _bar(SpinnerColumn(), TextColumn("{task.completed:,} records read")) as bar:

@@ -57,6 +57,13 @@ def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         raise SdgError(f"{path_end(str(path), 160)} is empty; it holds no rows.")
 
 
+def row_count(path: str | os.PathLike[str]) -> int:
+    """The number of rows, from the file's footer; raises SdgError where it cannot be read."""
+    with _opened(path) as file:
+        count: int = file.metadata.num_rows
+        return count
+
+
 def prompts(path: str | os.PathLike[str]) -> list[str | None]:
     """The prompt of each row, from the column `caption` or `prompt`; None where there is none."""
     with _opened(path) as file:

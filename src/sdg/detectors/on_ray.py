@@ -1,0 +1,178 @@
+"""A detector over Parquet files on a Ray cluster, resumably.
+
+The rows are cut into blocks, each of which is a bulk run of its own with a part of the output. So a worker
+that dies costs at most the batch it was at, and a run that is begun again asks for what is missing alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sdg.detectors.bulk import Shard, run
+from sdg.errors import SdgError, first_line
+from sdg.io.parquet import is_parquet, row_count
+from sdg.runs.begin import begin
+from sdg.runs.inputs import gather
+
+BLOCK: Final = 1000
+"""Rows of a block: what a worker holds at a time."""
+MANIFEST: Final = "run.json"
+_RETRIES: Final = 3  # of a block whose worker died
+_LOCAL: Final = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of a file's rows, and the part of the output that is theirs."""
+
+    file: Path
+    shard: Shard
+    part: Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a block: images in it, how many of them were asked for now, how many have no answer."""
+
+    images: int
+    diagnosed: int
+    failed: int
+
+
+def run_on_ray(
+    uri: str,
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    address: str = _LOCAL,
+    workers: int | None = None,
+    resume: bool = False,
+    prompt: str | None = None,
+    images: Path | None = None,
+    allow_outside: bool = False,
+    options: Mapping[str, object] | None = None,
+    block: int = BLOCK,
+    on_block: Callable[[Done, int, int], None] | None = None,
+) -> Done:
+    """Diagnose every row of Parquet files; writes `out`/part-K-of-N.parquet, one a block, and `out`/run.json.
+
+    address: of a cluster, or "local" for one on this machine. workers: processes that each load the detector,
+    by default one a GPU of the cluster, else one for every two cores. prompt, images, allow_outside: as for
+    `gather`, whose paths have to be the same on every machine, as has `out`. on_block: is told of each block,
+    and how many of how many are done. Memory is a block's a worker, whatever the number of rows.
+    Raises SdgError as `sdg.detectors.bulk.run` does, and where a block's worker died several times.
+    """
+    blocks = _blocks(sources, block)
+    options = {name: value for name, value in (options or {}).items() if value is not None}
+    settings = {
+        "detector": {"uri": uri, **{name: str(value) for name, value in options.items()}},
+        "inputs": {str(source): row_count(source) for source in sources},
+        "block": block,
+    }
+    reading = {"prompt": prompt, "images": images, "allow_outside": allow_outside}
+    work = list(out.glob("part-*")) if out.is_dir() else []
+    with begin(out, out / MANIFEST, settings, resume=resume, work=work):
+        ray = _connected(address)
+        try:
+            pool = _workers(ray, workers, uri, options, out, reading)
+            return _all(ray, pool, blocks, on_block)
+        finally:
+            ray.shutdown()
+
+
+class _Worker:
+    """Runs blocks, one after another, with a detector that is loaded once."""
+
+    def __init__(self, uri: str, options: Mapping[str, Any], out: Path, reading: Mapping[str, Any]) -> None:
+        self.uri, self.options, self.out, self.reading = uri, options, out, reading
+        self.detector: Any = None
+
+    def work(self, block: Block) -> Done | str:
+        """The block's summary, or a sentence on what is wrong with every block."""
+        from sdg.detectors import load_detector
+
+        try:
+            if self.detector is None:
+                self.detector = load_detector(self.uri, **self.options)
+            items = gather([block.file], embedded=True, **self.reading)
+            path = self.out / f"{block.part.stem}.parquet"
+            summary = run(self.detector, items, path, resume=True, shard=block.shard)
+        except SdgError as error:
+            return str(error)
+        return Done(summary.images, summary.diagnosed, len(summary.failed))
+
+    def process(self) -> int:
+        """The worker's own process."""
+        return os.getpid()
+
+
+def _blocks(sources: Sequence[Path], size: int) -> list[Block]:
+    if others := [source for source in sources if not is_parquet(source)]:
+        raise SdgError(f"{others[0]} is no Parquet file; a run on Ray takes those alone.")
+    counts = [max(1, math.ceil(row_count(source) / size)) for source in sources]
+    total, made = sum(counts), []
+    for source, count in zip(sources, counts, strict=True):
+        for number in range(1, count + 1):
+            made.append(Block(source.absolute(), Shard(number, count), Shard(len(made) + 1, total)))
+    return made
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise SdgError("A run on Ray needs it: pip install 'structured-defect-grounding[ray]'.") from None
+    local = {"include_dashboard": False} if address == _LOCAL else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SdgError(f"Ray cannot be reached at {address} ({first_line(error)}).") from error
+    return ray
+
+
+def _workers(
+    ray: Any, count: int | None, uri: str, options: Mapping[str, Any], out: Path, reading: Mapping[str, Any]
+) -> list[Any]:
+    resources = ray.cluster_resources()
+    gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    on_gpu = gpus > 0 and not uri.startswith("openai:")
+    count = count or (gpus if on_gpu else max(1, cores // 2))
+    share = {"num_gpus": gpus / count if gpus < count else 1} if on_gpu else {}
+    actor = ray.remote(max_restarts=_RETRIES, max_task_retries=_RETRIES, **share)(_Worker)
+    cpus = max(1, cores // count)  # Ray tells torch to use as many threads
+    return [actor.options(num_cpus=cpus).remote(uri, options, out.absolute(), reading) for _ in range(count)]
+
+
+def _all(
+    ray: Any, pool: Sequence[Any], blocks: Sequence[Block], on_block: Callable[[Done, int, int], None] | None
+) -> Done:
+    """Every block, each on the next worker that is free."""
+    waiting, running = list(reversed(blocks)), {}
+    images = diagnosed = failed = done = 0
+    for worker in pool:
+        if waiting:
+            running[worker.work.remote(waiting.pop())] = worker
+    while running:
+        ready, _ = ray.wait(list(running), num_returns=1)
+        worker = running.pop(ready[0])
+        try:
+            found = ray.get(ready[0])
+        except ray.exceptions.RayError as error:
+            raise SdgError(
+                f"A worker died {_RETRIES + 1} times at one block ({first_line(error)}); what is answered is "
+                "kept: go on with --resume and fewer workers."
+            ) from error
+        if isinstance(found, str):
+            raise SdgError(found)
+        if waiting:
+            running[worker.work.remote(waiting.pop())] = worker
+        images, diagnosed, failed = images + found.images, diagnosed + found.diagnosed, failed + found.failed
+        done += 1
+        if on_block is not None:
+            on_block(found, done, len(blocks))
+    return Done(images, diagnosed, failed)

@@ -1,0 +1,122 @@
+"""A run on a local Ray cluster: what one process finds, whatever dies on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import light
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sdg.detectors import load_detector
+from sdg.detectors.bulk import run
+from sdg.detectors.on_ray import MANIFEST, run_on_ray
+from sdg.errors import SdgError
+from sdg.io import jsonl
+from sdg.runs.inputs import gather
+from sdg.runs.merge import merge
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+URI = "python:light.bright"
+
+
+def content(level: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 4, 3), level, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """2,000 pictures in two files, one of which cannot be read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    files = []
+    for number in (0, 1):
+        rows = range(1000)
+        pictures = [content((7 * row + number) % 256) for row in rows]
+        if number:
+            pictures[321] = b"no picture"
+        names = [f"{number}-{row}.png" for row in rows]
+        table = pa.table({"image": pictures, "filepath": names, "caption": ["a cup"] * 1000})
+        files.append(folder / f"{number}.parquet")
+        pq.write_table(table, files[-1], row_group_size=100)
+    return files
+
+
+@pytest.fixture(autouse=True)
+def path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers find the detector where the test does."""
+    here = str(Path(light.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+
+
+def test_it_finds_what_one_process_finds_though_a_worker_is_killed(
+    inputs: list[Path], tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.jsonl"
+    run(load_detector(URI), gather(inputs, embedded=True), alone)
+    killed: list[int] = []
+
+    def kill(done: object, number: int, total: int) -> None:
+        if not killed:
+            for line in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    if b"ray::_Worker" in line.read_bytes():
+                        killed.append(int(line.parent.name))
+                        os.kill(killed[0], signal.SIGKILL)
+                        return
+                except OSError:
+                    continue
+
+    done = run_on_ray(URI, inputs, tmp_path / "found", workers=2, block=250, on_block=kill)
+    assert killed
+    assert (done.images, done.failed) == (2000, 1)
+    parts = sorted((tmp_path / "found").glob("part-*.parquet"))
+    assert len(parts) == 8
+    merge(parts, tmp_path / "merged.jsonl", [item.key for item in gather(inputs, embedded=True)])
+    assert list(jsonl.read_objects(tmp_path / "merged.jsonl")) == list(jsonl.read_objects(alone))
+
+    again = run_on_ray(URI, inputs, tmp_path / "found", workers=1, block=250, resume=True)
+    assert (again.images, again.diagnosed, again.failed) == (2000, 1, 1)  # only what failed is asked again
+    with pytest.raises(SdgError, match="begun with other settings: block was 250"):
+        run_on_ray(URI, inputs, tmp_path / "found", block=500, resume=True)
+    manifest = json.loads((tmp_path / "found" / MANIFEST).read_text())
+    assert manifest["inputs"] == {str(file): 1000 for file in inputs}
+
+
+def test_a_driver_that_is_killed_is_gone_on_with(inputs: list[Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sdg", "diagnose", str(inputs[0]), "--out", str(tmp_path / "found")]
+    command += ["--detector", URI, "--ray", "local", "--resume"]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE)
+    threading.Timer(20, first.kill).start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and first.poll() is None:
+        if list((tmp_path / "found").glob("part-*")):
+            first.kill()
+        time.sleep(0.05)
+    first.wait()
+    time.sleep(2)  # its workers end by themselves
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert "1,000 images in" in second.stderr
+    (part,) = (tmp_path / "found").glob("part-*.parquet")
+    assert pq.read_metadata(part).num_rows == 1000
+
+
+def test_what_concerns_every_block_is_one_sentence(inputs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(SdgError, match="nowhere"):
+        run_on_ray("python:light.nowhere", inputs[:1], tmp_path / "found", workers=1)
+    with pytest.raises(SdgError, match="is no Parquet file"):
+        run_on_ray(URI, [Path("a.jsonl")], tmp_path / "other")
