@@ -127,7 +127,7 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError:
         raise SdgError("A run on Ray needs it: pip install 'structured-defect-grounding[ray]'.") from None
-    local = {"include_dashboard": False} if address == _LOCAL else {}
+    local: dict[str, Any] = {"include_dashboard": False} if address == _LOCAL else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
