@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import pytest
 import torch
+from bad_server import Reply, Server, completion
 from PIL import Image
 from plain_recipe import RECIPE, REWARD
 
-from sdg import Diagnosis, Status
+from sdg import Defect, Diagnosis, Status, load_detector, render_response
 from sdg.alignment.policies import FlowPolicy, Rollout, Transitions
 from sdg.alignment.recipe import (
     FewStepRecipe,
@@ -34,6 +35,8 @@ from sdg.alignment.rollout import (
 )
 from sdg.detectors.function import FunctionDetector
 from sdg.errors import SdgError
+from sdg.scorers import load_scorer
+from sdg.scorers.weighted import ScaledScorer, WeightedSum
 
 # --- plan ----------------------------------------------------------------------------------------------
 
@@ -109,6 +112,13 @@ def test_numbers_that_do_not_divide_are_refused() -> None:
         share(RECIPE, 0, 4)
 
 
+class Numbers:
+    """A scorer in memory, whose scores are the prompts."""
+
+    def score(self, pictures: Any, prompts: Any) -> list[float | None]:
+        return [float(prompt) for prompt in prompts]
+
+
 # --- score ---------------------------------------------------------------------------------------------
 
 
@@ -169,6 +179,72 @@ def test_pictures_are_scored_so_many_at_a_time_each_with_its_own_prompt(
         assert [score.reward for score in drawn.scores()] == list(range(10))
     assert [len(prompts) for prompts in asked] == chunks
     assert [len(transitions.prompts) for transitions in drawn.transitions] == [4, 4, 2]
+
+
+def numbered(number: int) -> Image.Image:
+    """A picture that the server of these tests knows by its number."""
+    return Image.new("RGB", (4, 4), (number, 0, 0))
+
+
+def test_a_server_has_all_pictures_at_once_and_results_come_in_their_order() -> None:
+    everyone = threading.Barrier(24, timeout=20)
+
+    def behave(index: int, attempt: int) -> Reply:
+        everyone.wait()  # until all are there; a client that held some back would wait in vain
+        defects = () if index % 2 else (Defect((0, 0, 500, 500), "artifact", f"Picture {index}.", 50),)
+        return replace(completion(render_response(Diagnosis(defects))), delay=0.001 * (24 - index))
+
+    with Server(behave) as server:
+        detector = load_detector(f"openai:{server.url}?profile=default&timeout=30&attempts=1#m")
+        with Scoring(Numbers(), detector) as scoring:
+            pending = scoring.begin(10)
+            for start in range(0, 24, 8):
+                numbers = range(start, start + 8)
+                pending.add([numbered(n) for n in numbers], [str(n) for n in numbers], last=start == 16)
+            scores = pending.result()
+    assert [score.reward for score in scores] == list(range(24))
+    found = [[defect.reason for defect in score.diagnosis.defects] for score in scores if score.diagnosis]
+    assert found == [[] if index % 2 else [f"Picture {index}."] for index in range(24)]
+
+
+@pytest.mark.parametrize(("option", "most"), [("", 12), ("&concurrency=3", 3)])
+def test_the_users_own_limit_of_requests_holds_in_roll_outs(option: str, most: int) -> None:
+    with Server(lambda *_: replace(completion(render_response(Diagnosis())), delay=0.2)) as server:
+        detector = load_detector(f"openai:{server.url}?profile=default{option}#m")
+        with Scoring(Numbers(), detector) as scoring:
+            scoring.submit([numbered(n) for n in range(12)], ["1"] * 12).result()
+    assert server.busiest == most
+
+
+def test_several_looks_at_a_picture_are_merged_as_they_are_in_batches() -> None:
+    with Server(lambda *_: completion(render_response(Diagnosis()))) as server:
+        detector = load_detector(f"openai:{server.url}?profile=default&looks=3#m")
+        with Scoring(Numbers(), detector) as scoring:
+            (score,) = scoring.submit([numbered(7)], ["1"]).result()
+    assert score.diagnosis == Diagnosis()
+    assert len({body["seed"] for body in server.bodies}) == 3
+
+
+def test_a_sum_asks_servers_one_by_one_and_models_here_in_batches() -> None:
+    good = "Alignment Score (1-5): 5\nCoherence Score (1-5): 5\nStyle Score (1-5): 5"
+    batches: list[int] = []
+
+    class Counted(Numbers):
+        def score(self, pictures: Any, prompts: Any) -> list[float | None]:
+            batches.append(len(pictures))
+            return super().score(pictures, prompts)
+
+    with Server(lambda index, _: completion(good if index else "No idea.")) as server:
+        judge = ScaledScorer(load_scorer(f"unified-reward:{server.url}#m"), 10.0)
+        reward = WeightedSum([(judge, 2.0), (ScaledScorer(Counted(), 1.0), 1.0)])
+        with Scoring(reward, None) as scoring:
+            pending = scoring.begin(4)
+            pending.add([numbered(n) for n in range(6)], [str(n) for n in range(6)], last=True)
+            scores = [score.reward for score in pending.result()]
+    assert scores[0] is None
+    assert scores[1:] == pytest.approx([20.0 + n for n in range(1, 6)])
+    assert batches == [4, 2]
+    assert max(server.asked.values()) == 1
 
 
 def test_what_a_scorer_raises_reaches_the_run() -> None:

@@ -1,19 +1,21 @@
 """Roll-outs of one epoch: plan them from seeds, draw them batch by batch, score them meanwhile.
 
 The plan depends on neither a process's rank nor what was drawn before: any number of processes, and a
-resumed run, see the same samples. Pictures are scored in the order they are drawn in.
+resumed run, see the same samples. Pictures are scored as they come, in whatever order servers answer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -22,13 +24,19 @@ from PIL import Image
 from sdg.alignment.policies import FlowPolicy, Transitions
 from sdg.alignment.recipe import AlignRecipe, PromptsRecipe
 from sdg.defects import Diagnosis
-from sdg.detectors.base import Detector
+from sdg.detectors.base import Detector, Outcome, name_of
 from sdg.errors import SdgError
 from sdg.images import Pair
+from sdg.io.asking import Ask, Askable, Asking
 from sdg.io.uri import read_prompts
-from sdg.scorers import Scorer, Scores
+from sdg.scorers import Scorer
+from sdg.scorers.weighted import WeightedSum
 
 T = TypeVar("T")
+Pictures = Sequence[Image.Image]
+Prompts = Sequence[str]
+
+_LOG = logging.getLogger("sdg.alignment")
 
 # --- plan ----------------------------------------------------------------------------------------------
 
@@ -165,22 +173,68 @@ class Score:
     diagnosis: Diagnosis | None  # also None where no detector was asked
 
 
+class _Work(Generic[T]):
+    """What one scorer or the detector makes of the pictures of a roll-out; results come in their order.
+
+    size: pictures in one call. submit: makes a call on (pictures, prompts, number of the first).
+    """
+
+    def __init__(self, size: int, submit: Callable[[Pictures, Prompts, int], Future[list[T]]]) -> None:
+        self._size, self._submit = size, submit
+        self._calls: list[Future[list[T]]] = []
+        self._sent = 0
+
+    def send(self, pictures: Pictures, prompts: Prompts, *, last: bool) -> None:
+        """Send what has come since, in calls of `size`, and with the `last` picture what is left over."""
+        while len(pictures) - self._sent >= (1 if last else self._size):
+            part = slice(self._sent, self._sent + self._size)
+            self._calls.append(self._submit(pictures[part], prompts[part], self._sent))
+            self._sent += len(pictures[part])
+
+    def results(self) -> list[T]:
+        """Wait for all; raises what a call raised."""
+        return [result for call in self._calls for result in call.result()]
+
+
 class Scoring:
-    """Two threads, one for the base reward and one for the detector, each taking pictures in order."""
+    """Scores pictures while more are drawn: a server by one request a picture, a model here in batches.
+
+    All pictures that were drawn may be out at a server at once, in whatever order it answers, over
+    connections that stay open from epoch to epoch. Scorers in memory share one thread, and the detector has
+    one, each taking batches in order. Leaving the context gives up what is still out.
+    """
 
     def __init__(self, reward: Scorer, detector: Detector | None) -> None:
         self.reward, self.detector = reward, detector
-        self._rewards = ThreadPoolExecutor(1, thread_name_prefix="reward")
-        self._found = ThreadPoolExecutor(1, thread_name_prefix="detector")
+        self._open = ExitStack()
+        rewards, found = (self._open.enter_context(_Thread(name)) for name in ("reward", "detector"))
+        parts = [scorer for scorer, _ in reward.scorers] if isinstance(reward, WeightedSum) else [reward]
+        self._scorers = [self._way(scorer, scorer.score, rewards) for scorer in parts]
+        self._detector: _Way[Diagnosis] | None = None
+        if detector is not None:
+            self._detector = self._way(detector, lambda *of: detector.diagnose(_pairs(*of)), found)
+
+    def begin(self, together: int) -> PendingScores:
+        """Scores of a roll-out that begins; together: pictures in a batch, for what is asked in batches."""
+        scorers = [way(together) for way in self._scorers]
+        return PendingScores(self.reward, scorers, self._detector and self._detector(together))
 
     def submit(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> PendingScores:
         """Begin to score pictures, and return at once."""
-        rewards = self._rewards.submit(self.reward.score, pictures, prompts)
-        found = None
-        if self.detector is not None:
-            pairs: list[Pair] = list(zip(pictures, prompts, strict=True))
-            found = self._found.submit(self.detector.diagnose, pairs)
-        return PendingScores(len(pictures), rewards, found)
+        pending = self.begin(max(1, len(pictures)))
+        pending.add(pictures, prompts, last=True)
+        return pending
+
+    def _way(
+        self, source: object, batch: Callable[[Pictures, Prompts], list[Any]], thread: _Thread
+    ) -> _Way[Any]:
+        """How pictures get to a scorer or detector: one by one where it can be asked so, else in batches."""
+        if not isinstance(source, Askable) or source.connected() is None:
+            return lambda together: _Work(together, lambda *of: thread.submit(batch, *of[:2]))
+        asking = self._open.enter_context(Asking(lambda: _one_by_one(source), source.at_once))
+        return lambda together: _Work(
+            1, lambda pictures, prompts, first: asking.submit(pictures[0], prompts[0], first)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -188,25 +242,71 @@ class Scoring:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for pool in (self._rewards, self._found):
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._open.close()
 
 
-@dataclass(frozen=True, slots=True)
+_Way = Callable[[int], _Work[T]]
+"""Pictures in a batch -> the work of one roll-out."""
+
+
+class _Thread(ThreadPoolExecutor):
+    """A thread that takes calls in order; leaving the context drops those it has not begun."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(1, thread_name_prefix=name)
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(wait=True, cancel_futures=True)
+
+
+@asynccontextmanager
+async def _one_by_one(source: Askable) -> AsyncIterator[Ask[list[Any]]]:
+    """Asks about one picture, for a list of its result alone; why a diagnosis failed goes to the log."""
+    connected = source.connected()
+    assert connected is not None
+    async with connected as ask:
+
+        async def one(picture: Image.Image, prompt: str, number: int) -> list[Any]:
+            result = await ask((picture, prompt), number)
+            if not isinstance(result, Outcome):
+                return [result]
+            if result.error:
+                _LOG.warning("%s: %s", name_of(None, number), result.error)
+            return [result.diagnosis]
+
+        yield one
+
+
+def _pairs(pictures: Pictures, prompts: Prompts) -> list[Pair]:
+    return list(zip(pictures, prompts, strict=True))
+
+
 class PendingScores:
-    """Scores of `count` pictures that are being worked on."""
+    """Scores of a roll-out's pictures that are being worked on, while pictures are still added."""
 
-    count: int
-    rewards: Future[Scores]
-    found: Future[list[Diagnosis]] | None
+    def __init__(
+        self, reward: Scorer, scorers: Sequence[_Work[float | None]], detector: _Work[Diagnosis] | None
+    ) -> None:
+        self._reward, self._scorers, self._detector = reward, scorers, detector
+        self._pictures: list[Image.Image] = []
+        self._prompts: list[str] = []
+
+    def add(self, pictures: Pictures, prompts: Prompts, *, last: bool) -> None:
+        """More pictures, in the order of the roll-out; last: whether these are all."""
+        self._pictures += pictures
+        self._prompts += prompts
+        for work in (*self._scorers, *filter(None, (self._detector,))):
+            work.send(self._pictures, self._prompts, last=last)
 
     def result(self) -> list[Score]:
         """Wait for the scores, one a picture; raises what the scorer or the detector raised.
 
         A diagnosis that is not informative (no response, or an unreadable one) becomes None.
         """
-        rewards = self.rewards.result()
-        found = [None] * self.count if self.found is None else self.found.result()
+        parts = [work.results() for work in self._scorers]
+        count = len(self._pictures)
+        rewards = self._reward.summed(parts, count) if isinstance(self._reward, WeightedSum) else parts[0]
+        found = [None] * count if self._detector is None else self._detector.results()
         return [
             Score(reward, diagnosis if diagnosis is not None and diagnosis.is_informative else None)
             for reward, diagnosis in zip(rewards, found, strict=True)
@@ -235,11 +335,11 @@ class Rollouts:
 
     transitions: list[Transitions]
     pictures: list[Image.Image]
-    pending: list[PendingScores]
+    pending: PendingScores
 
     def scores(self) -> list[Score]:
         """Wait for the scores, one a picture."""
-        return [score for chunk in self.pending for score in chunk.result()]
+        return self.pending.result()
 
 
 @dataclass(frozen=True)
@@ -252,14 +352,14 @@ class Sampler:
 
     def draw(self, rows: Sequence[Row], noisy: Sequence[int]) -> Rollouts:
         """Draw the rows batch by batch, stochastic at the steps `noisy`, and score them meanwhile."""
-        drawn = Rollouts([], [], [])
         sampling = self.recipe.sampling
         together = self.recipe.reward.batch_size or sampling.batch_size
-        chunks = [slice(at, min(at + together, len(rows))) for at in range(0, len(rows), together)]
+        drawn = Rollouts([], [], self.scoring.begin(together))
         for start in range(0, len(rows), sampling.batch_size):
             part = rows[start : start + sampling.batch_size]
+            prompts = [row.prompt for row in part]
             rollout = self.policy.sample(
-                [row.prompt for row in part],
+                prompts,
                 [row.seed for row in part],
                 starts=[row.start for row in part],
                 signs=[row.sign for row in part],
@@ -270,8 +370,5 @@ class Sampler:
             )
             drawn.pictures.extend(rollout.pictures)
             drawn.transitions.append(rollout.transitions)
-            while chunks and chunks[0].stop <= len(drawn.pictures):
-                chunk = chunks.pop(0)
-                prompts = [row.prompt for row in rows[chunk]]
-                drawn.pending.append(self.scoring.submit(drawn.pictures[chunk], prompts))
+            drawn.pending.add(rollout.pictures, prompts, last=start + len(part) == len(rows))
         return drawn

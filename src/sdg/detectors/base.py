@@ -6,6 +6,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -15,6 +16,7 @@ from PIL import Image
 from sdg.defects import Diagnosis, Status
 from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source, array_picture
+from sdg.io.asking import Ask
 
 _LOG = logging.getLogger("sdg.detectors")
 
@@ -66,6 +68,18 @@ class StreamingDetector(ABC):
         False where a stream can only be broken off. May be called from a signal's handler.
         """
         return False
+
+    @property
+    def at_once(self) -> int | None:
+        """Pairs at a time that the user allows to be asked for over `connected`; None for any number."""
+        return None
+
+    def connected(self) -> AbstractAsyncContextManager[Ask[Outcome]] | None:
+        """Connections over which single pairs are asked for: the outcome of (pair, its index), as they come.
+
+        None where a model runs here, which takes batches.
+        """
+        return None
 
     def diagnose(self, pairs: Sequence[Pair]) -> list[Diagnosis]:
         """One Diagnosis for each (image, prompt), in their order.

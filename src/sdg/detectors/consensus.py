@@ -6,8 +6,10 @@ answers that find a defect does. A picture that all K find clean is clean more o
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +22,7 @@ from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Diagnosis, Status
 from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.geometry import iou
 from sdg.images import Pair
+from sdg.io.asking import Ask
 from sdg.response import render_response
 
 AGREE: Final = 0.375
@@ -63,6 +66,27 @@ class ConsensusDetector(StreamingDetector):
 
     def stop(self) -> bool:
         return self._detector.stop()
+
+    @property
+    def at_once(self) -> int | None:
+        requests = self._detector.at_once
+        return None if requests is None else max(1, requests // self._looks)
+
+    def connected(self) -> AbstractAsyncContextManager[Ask[Outcome]] | None:
+        opened = self._detector.connected()
+        return None if opened is None else self._looking(opened)
+
+    @asynccontextmanager
+    async def _looking(
+        self, opened: AbstractAsyncContextManager[Ask[Outcome]]
+    ) -> AsyncIterator[Ask[Outcome]]:
+        async with opened as ask:
+
+            async def look(pair: Pair, index: int) -> Outcome:
+                places = range(index * self._looks, (index + 1) * self._looks)
+                return self._outcome(await asyncio.gather(*(ask(pair, place) for place in places)))
+
+            yield look
 
     def _outcome(self, outcomes: Sequence[Outcome]) -> Outcome:
         read = [outcome.diagnosis for outcome in outcomes if outcome.diagnosis.is_whole]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source
+from sdg.io.asking import Ask
 from sdg.io.chat import ChatClient, as_data_url
 from sdg.io.http import Breaker, Refused, Unanswered, is_address
 from sdg.prompting import PromptProfile
@@ -30,6 +32,7 @@ REST: Final = 60.0
 class OpenAIDetector(StreamingDetector):
     """Asks a server's chat completions, several images at a time, in lossless PNG.
 
+    concurrency: images at a time; by default CONCURRENCY in `stream`, and over `connected` all there are.
     timeout: seconds that one attempt may take from first to last byte. attempts: how often an image is
     asked for in all, with growing pauses, where the server is busy, broken, late or gone. Once
     2·concurrency + 8 images in a row got no answer, in one call or several, none is asked for REST seconds
@@ -44,7 +47,7 @@ class OpenAIDetector(StreamingDetector):
         model: str,
         profile: PromptProfile,
         *,
-        concurrency: int = CONCURRENCY,
+        concurrency: int | None = None,
         timeout: float = TIMEOUT,
         attempts: int = ATTEMPTS,
         first_pause: float = 1.0,
@@ -57,8 +60,9 @@ class OpenAIDetector(StreamingDetector):
         key = os.environ.get(key_name, "")
         if not key and key_name != KEY_NAME:
             raise SdgError(f"The environment variable {key_name} is not set; put the API key into it.")
-        self._model, self._profile, self._concurrency = model, profile, concurrency
-        self._breaker = Breaker(2 * concurrency + 8, "images", REST)
+        self._model, self._profile, self._at_once = model, profile, concurrency
+        self._concurrency = concurrency or CONCURRENCY
+        self._breaker = Breaker(2 * self._concurrency + 8, "images", REST)
         self._client = ChatClient(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
 
     @property
@@ -72,21 +76,34 @@ class OpenAIDetector(StreamingDetector):
         indices = range(len(pairs)) if wanted is None else sorted(wanted)
 
         async def ask(client: ChatClient, index: int) -> Outcome:
-            if reason := self._breaker.reason:
-                return failed(reason)
-            try:
-                outcome = await self._ask(client, *pairs[index], index)
-            except Unanswered as error:
-                self._breaker.failed(str(error))
-                return failed(str(error))
-            if not outcome.error:
-                self._breaker.answered()
-            return outcome
+            return await self._outcome(client, pairs[index], index)
 
         yield from self._client.each(indices, ask, self._concurrency)
 
+    @property
+    def at_once(self) -> int | None:
+        return self._at_once
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Ask[Outcome]]:
+        async with self._client.connected() as client:
+            yield lambda pair, index: self._outcome(client, pair, index)
+
     def stop(self) -> bool:
         return self._client.stop()
+
+    async def _outcome(self, client: ChatClient, pair: Pair, index: int) -> Outcome:
+        """The outcome of one pair, failed where the server is to blame or is left alone."""
+        if reason := self._breaker.reason:
+            return failed(reason)
+        try:
+            outcome = await self._ask(client, *pair, index)
+        except Unanswered as error:
+            self._breaker.failed(str(error))
+            return failed(str(error))
+        if not outcome.error:
+            self._breaker.answered()
+        return outcome
 
     async def _ask(self, client: ChatClient, image: Source, prompt: str, index: int) -> Outcome:
         """The outcome of one pair; raises Unanswered where the server is to blame."""

@@ -10,12 +10,14 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from PIL import Image
 
 from sdg.errors import SdgError, quoted
+from sdg.io.asking import Ask
 from sdg.io.chat import ChatClient, as_data_url
 from sdg.io.http import Refused, Unanswered, is_address
 
@@ -41,7 +43,9 @@ _LINE: Final = (
 _THOUGHT: Final = re.compile(r"<think>.*", re.DOTALL)
 
 _LOG = logging.getLogger("sdg.alignment")
-_ATTEMPTS: Final = 6
+PARALLEL: Final = 16
+TIMEOUT: Final = 120.0
+ATTEMPTS: Final = 6
 _REFUSES_ALL: Final = frozenset({401, 403, 404})  # true of every picture
 
 
@@ -69,17 +73,20 @@ class UnifiedReward:
         base_url: str,
         model: str,
         *,
-        timeout: float = 120,
-        parallel: int = 16,
-        attempts: int = _ATTEMPTS,
+        timeout: float = TIMEOUT,
+        parallel: int | None = None,
+        attempts: int = ATTEMPTS,
         first_pause: float = 1.0,
     ) -> None:
-        """base_url: up to and with /v1; the key is OPENAI_API_KEY, if set; the rest as in `HttpClient`."""
+        """base_url: up to and with /v1; the key is OPENAI_API_KEY, if set; the rest as in `HttpClient`.
+
+        parallel: pictures at a time; by default PARALLEL in `score`, and over `connected` all there are.
+        """
         if not is_address(base_url):
             raise SdgError(f"{quoted(base_url)} is no server's address; write http://HOST:PORT/v1.")
-        if timeout <= 0 or parallel < 1:
+        if timeout <= 0 or (parallel is not None and parallel < 1):
             raise SdgError("A scorer's timeout is above 0 and parallel at least 1.")
-        self.base_url, self.model, self.parallel = base_url, model, parallel
+        self.base_url, self.model, self.at_once = base_url, model, parallel
         key = os.environ.get("OPENAI_API_KEY", "")
         self._client = ChatClient(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
 
@@ -90,8 +97,14 @@ class UnifiedReward:
         async def score_one(client: ChatClient, index: int) -> float | None:
             return await self._score_one(client, *pairs[index])
 
-        scores = dict(self._client.each(range(len(pairs)), score_one, self.parallel))
+        scores = dict(self._client.each(range(len(pairs)), score_one, self.at_once or PARALLEL))
         return [scores[index] for index in range(len(pairs))]
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Ask[float | None]]:
+        """Connections over which single pictures are scored: the score of ((picture, prompt), index)."""
+        async with self._client.connected() as client:
+            yield lambda pair, index: self._score_one(client, *pair)
 
     async def _score_one(self, client: ChatClient, picture: Image.Image, prompt: str) -> float | None:
         try:

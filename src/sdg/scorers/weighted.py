@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from PIL import Image
 
+from sdg.images import Pair
+from sdg.io.asking import Ask, Askable
 from sdg.scorers import Scorer, Scores, load_scorer
 from sdg.sections import check_name
 
@@ -36,7 +39,31 @@ class ScaledScorer:
         scores = self.scorer.score(pictures, prompts)
         if len(scores) != len(pictures):
             raise ValueError(f"A scorer gives one score a picture, not {len(scores)} for {len(pictures)}.")
-        return [None if s is None or not math.isfinite(s) else self.scale * float(s) for s in scores]
+        return [self._scaled(score) for score in scores]
+
+    @property
+    def at_once(self) -> int | None:
+        """As of the scorer, see `sdg.io.asking.Askable`."""
+        return self.scorer.at_once if isinstance(self.scorer, Askable) else None
+
+    def connected(self) -> AbstractAsyncContextManager[Ask[float | None]] | None:
+        """As of the scorer, with its values scaled; None where it is asked in batches."""
+        opened = self.scorer.connected() if isinstance(self.scorer, Askable) else None
+        return None if opened is None else self._scaling(opened)
+
+    @asynccontextmanager
+    async def _scaling(
+        self, opened: AbstractAsyncContextManager[Ask[float | None]]
+    ) -> AsyncIterator[Ask[float | None]]:
+        async with opened as ask:
+
+            async def scaled(pair: Pair, index: int) -> float | None:
+                return self._scaled(await ask(pair, index))
+
+            yield scaled
+
+    def _scaled(self, score: float | None) -> float | None:
+        return None if score is None or not math.isfinite(score) else self.scale * float(score)
 
 
 class WeightedSum:
@@ -47,9 +74,12 @@ class WeightedSum:
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Scores:
         """The sum for each picture, None where any part is missing."""
-        totals: Scores = [0.0] * len(pictures)
-        for scorer, weight in self.scorers:
-            scores = scorer.score(pictures, prompts)
+        return self.summed([scorer.score(pictures, prompts) for scorer, _ in self.scorers], len(pictures))
+
+    def summed(self, parts: Sequence[Scores], pictures: int) -> Scores:
+        """The sum for each picture of what each of the scorers said, None where any part is missing."""
+        totals: Scores = [0.0] * pictures
+        for (_, weight), scores in zip(self.scorers, parts, strict=True):
             totals = [
                 None if total is None or score is None else total + weight * score
                 for total, score in zip(totals, scores, strict=True)
