@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sdg.prompting.chat import chat_messages, fitted_picture
 
 _PIXELS_A_TOKEN: Final = 32 * 32  # of Qwen3-VL; only orders images by length, so near enough for others
 _LETTERS_A_TOKEN: Final = 4
+_TAG: Final = re.compile(r"<[^<>\s]+>")
 
 
 Refusal = Callable[[Image.Image, str], str]
@@ -55,7 +57,7 @@ class LoadedModel:
         self._profile, self._batch_size = profile, batch_size
         self._end = _end_tokens(model, processor)
         self._samples = profile.generation.temperature > 0
-        self._special = special_tokens(processor.tokenizer)
+        self._control = control_tokens(processor.tokenizer)
 
     def answers(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
@@ -125,7 +127,7 @@ class LoadedModel:
         """What the model reads, up to where its answer begins."""
         messages = chat_messages(self._profile, prompt, {"type": "image"})
         # In a prompt such a token would be taken for the model's own, and end the turn or ask for an image.
-        for token in self._special:
+        for token in self._control:
             if token in prompt:
                 raise SdgError(f"The prompt holds {token}, which has a meaning to the model; remove it.")
         text = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -206,9 +208,22 @@ def _end_tokens(model: Any, processor: Any) -> frozenset[int]:
 
 
 def special_tokens(tokenizer: Any) -> tuple[str, ...]:
-    """Texts that a tokenizer reads as one of its model's own tokens, wherever they stand."""
+    """Texts that a tokenizer reads as one of its model's special tokens, wherever they stand.
+
+    They are left out when an answer is decoded.
+    """
     added = tokenizer.added_tokens_decoder.values()
     return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *(t.content for t in added if t.special)]))
+
+
+def control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """Texts that a prompt must not hold: special tokens, and added ones that are tags, such as `<think>`.
+
+    Qwen3's `<think>` and `<tool_call>` are not special, so that they stay in decoded answers; in a prompt
+    they are the model's own tokens all the same.
+    """
+    added = (token.content.strip() for token in tokenizer.added_tokens_decoder.values())
+    return tuple(dict.fromkeys([*special_tokens(tokenizer), *filter(_TAG.fullmatch, added)]))
 
 
 def rope_not_interleaved(config: Any) -> bool:

@@ -19,7 +19,7 @@ from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.images import image_size
 from sdg.io.files import open_binary
-from sdg.models.vlm import special_tokens
+from sdg.models.vlm import control_tokens, special_tokens
 from sdg.prompting import AnswerParts, PromptProfile, trim_reasoning
 from sdg.prompting.chat import chat_messages
 from sdg.records import Record
@@ -92,7 +92,10 @@ def read_rows(
         digest = hashlib.sha256(file.read()).hexdigest()
     rows: list[Row] = []
     left_out: Counter[str] = Counter()
-    terms = _Terms(profile, processor, max_length, targets, special_tokens(processor.tokenizer))
+    tokenizer = processor.tokenizer
+    terms = _Terms(
+        profile, processor, max_length, targets, control_tokens(tokenizer), special_tokens(tokenizer)
+    )
     for number, record in enumerate(read_records(path)):
         if limit is not None and number == limit:
             break
@@ -115,15 +118,19 @@ class _Terms:
     processor: Any
     max_length: int
     targets: bool
-    special: Sequence[str]  # the model's own tokens, which no text may hold
+    control: Sequence[str]  # the model's own tokens, which no prompt may hold
+    special: Sequence[str]  # those of them that no answer may hold, as its own tags may be others
 
-    def is_text(self, text: str) -> bool:
-        """Whether a tokenizer reads it as text; half a surrogate pair, which JSON can hold, is none."""
+    def is_text(self, text: str, own: Sequence[str]) -> bool:
+        """Whether a tokenizer reads it as text; half a surrogate pair, which JSON can hold, is none.
+
+        own: the model's own tokens, which it must not hold.
+        """
         try:
             text.encode()
         except UnicodeEncodeError:
             return False
-        return not any(token in text for token in self.special)
+        return not any(token in text for token in own)
 
     def length(self, caption: str, size: tuple[int, int], response: str) -> int:
         """Tokens of a question about a picture of this size, and of the response if there is one."""
@@ -151,7 +158,7 @@ def _row(record: Record, number: int, image: Path, terms: _Terms) -> Row | str:
     except SdgError:
         return "picture missing or unreadable"
     response = ""
-    if not terms.is_text(record.prompt):
+    if not terms.is_text(record.prompt, terms.control):
         return "prompt with one of the model's own tokens, or no whole text"
     if terms.targets:
         answer = terms.profile.answer
@@ -160,7 +167,7 @@ def _row(record: Record, number: int, image: Path, terms: _Terms) -> Row | str:
         response = target(diagnosis, answer)
         if format_fault(response, **answer.gate()) is not None:
             return "defects without what the profile asks for"
-        if not terms.is_text(response):
+        if not terms.is_text(response, terms.special):
             return "answer with one of the model's own tokens, or no whole text"
     length = terms.length(record.prompt, size, response)
     if length > terms.max_length:

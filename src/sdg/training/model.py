@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationC
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.uri import require_place
 from sdg.models.lora import matching_layers
-from sdg.models.vlm import rope_not_interleaved
+from sdg.models.vlm import rope_not_interleaved, special_tokens
 from sdg.prompting import PromptProfile
 from sdg.prompting.chat import checkpoint_profile
 from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
@@ -47,6 +47,12 @@ def load_processor(recipe: ModelRecipe) -> Any:
     except loading_errors() as error:
         raise _unloadable(recipe, error) from error
     processor.tokenizer.padding_side = "left"
+    tags = ("<think>", "</think>", "<answer>", "</answer>")
+    if lost := [tag for tag in special_tokens(processor.tokenizer) if tag in tags]:
+        raise SdgError(
+            f"The tokenizer of {recipe.checkpoint} has {', '.join(lost)} as special tokens, which decoding "
+            "leaves out of every answer; make them ordinary added tokens."
+        )
     return processor
 
 
