@@ -73,7 +73,14 @@ def torchrun(work: Callable[[], object], *, stderr: Path) -> ForkProcess:
     def launch() -> None:
         os.environ["ACCELERATE_USE_CPU"] = "true"
         config = LaunchConfig(
-            1, 1, 2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
+            1,
+            1,
+            2,
+            run_id="test",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            start_method="fork",
+            max_restarts=0,  # as torchrun's
         )
         elastic_launch(config, one)()
 

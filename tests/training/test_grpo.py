@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState, PartialState
 from kills import kill_and_resume
 from train_runs import CLOSE, assert_same_weights, command, finish, not_ended, start_two
 
@@ -152,6 +153,34 @@ def test_without_a_gpu_an_automatic_device_is_the_cpu(grpo_recipe, tmp_path, mon
         True,
         False,
     )
+
+
+@pytest.mark.parametrize(("reward", "validation", "loads"), [("t", "t", 1), ("t", "v", 2), ("t", None, 1)])
+def test_embedders_are_loaded_once_by_processes_that_have_their_device(
+    grpo_recipe, tmp_path, monkeypatch, reward, validation, loads
+):
+    loaded = []
+
+    class Stop(Exception):
+        pass
+
+    def load(spec):
+        assert PartialState._shared_state, "what is loaded before goes to the first GPU"
+        loaded.append(spec)
+        return TokenF1()
+
+    def trainer(**_):
+        raise Stop
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for module in ("grpo", "run"):
+        monkeypatch.setattr(f"sdg.training.{module}.load_embedder", load)
+    monkeypatch.setattr("sdg.training.grpo.GrpoTrainer", trainer)
+    evaluation = replace(grpo_recipe.evaluation, embedder=validation)
+    with pytest.raises(Stop):
+        grpo(replace(grpo_recipe, similarity=reward, evaluation=evaluation), tmp_path / "run")
+    assert len(loaded) == loads
+    assert set(loaded) == {reward, validation} - {None}
 
 
 @pytest.fixture

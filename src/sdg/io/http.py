@@ -99,6 +99,11 @@ class Breaker:
         self._again_at = time.monotonic() + self._rest
 
 
+def longest_wait(timeout: float, attempts: int) -> float:
+    """Seconds after which a request is answered or given up, whatever `Retry-After` the server sends."""
+    return attempts * timeout + (attempts - 1) * LONGEST_RETRY_AFTER
+
+
 def is_address(url: str) -> bool:
     """Whether a client can be made of it: http or https, a host, a port that is one, no odd letters."""
     if not (url.isascii() and url.isprintable() and " " not in url and len(url) < 2048):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import Tensor
 
 from sdg.errors import SdgError
@@ -22,13 +23,21 @@ class Checkpoint(NamedTuple):
     progress: dict[str, Any]
 
 
-def start_accelerator(trackers: Sequence[str], out: Path) -> Accelerator:
-    """Accelerate for plain data parallelism, with these trackers; raises SdgError for any other setup."""
+def start_accelerator(trackers: Sequence[str], out: Path, timeout: timedelta) -> Accelerator:
+    """Accelerate for plain data parallelism, with these trackers; raises SdgError for any other setup.
+
+    timeout: of the process group, how long one process may keep the others waiting.
+    """
     for tracker in trackers:
         if importlib.util.find_spec(tracker) is None:
             raise SdgError(f"run.trackers names {tracker}, which is not installed; pip install {tracker}.")
     # The policy applies autocast itself, in roll-out and training alike, so Accelerate must not.
-    accelerator = Accelerator(mixed_precision="no", log_with=list(trackers) or None, project_dir=str(out))
+    accelerator = Accelerator(
+        mixed_precision="no",
+        log_with=list(trackers) or None,
+        project_dir=str(out),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
+    )
     plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
     if accelerator.distributed_type not in plain:
         raise SdgError(

@@ -38,7 +38,8 @@ def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
         return final
     with prepared(recipe, out, targets=False, resume=resume) as run:
         guard = GuardCallback(recipe.guards)
-        similarity = load_embedder(recipe.similarity).similarity
+        shared = run.validation.embedder if recipe.similarity == recipe.evaluation.embedder else None
+        similarity = (shared or load_embedder(recipe.similarity)).similarity
         dataset = run.rows.dataset()
         trainer = GrpoTrainer(
             model=run.model,

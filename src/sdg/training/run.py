@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,8 @@ from sdg.training.recipe import Recipe
 
 MANIFEST: Final = "manifest.json"
 FINAL: Final = "final"
+WAITING: Final = timedelta(hours=2)
+"""How long one process may keep the others waiting, such as by the longest answers of a validation."""
 _PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "vllm")
 
 
@@ -76,6 +79,7 @@ def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Itera
     Raises SdgError for anything a user can mend: files, checkpoints, libraries, a folder that is taken.
     """
     check_environment(recipe)
+    join_processes(recipe)  # before anything is loaded, which would go to the first GPU otherwise
     profile, processor = load_profile(recipe), load_processor(recipe.model)
     rows, validation, summary = read_splits(recipe, profile, processor, targets=targets)
     with open_run(recipe, out, summary, profile, resume) as checkpoint:
@@ -88,6 +92,11 @@ def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Itera
 def on_cpu(recipe: Recipe) -> bool:
     """Whether the run is on the CPU, because the recipe says so or because there is no GPU."""
     return recipe.run.device == "cpu" or not torch.cuda.is_available()
+
+
+def join_processes(recipe: Recipe) -> PartialState:
+    """This process among those that train together, with a device of its own from now on."""
+    return PartialState(cpu=on_cpu(recipe), timeout=WAITING)
 
 
 def check_environment(recipe: Recipe) -> None:
@@ -154,7 +163,7 @@ def ended(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
     if "final" not in manifest or not (out / FINAL).is_dir():
         return None
     refuse_changes(out, manifest, {"recipe": to_document(recipe)})
-    if PartialState(cpu=on_cpu(recipe)).is_main_process:
+    if join_processes(recipe).is_main_process:
         print(f"This run has ended already: the detector is in {out / FINAL}.", file=sys.stderr)
     return out / FINAL
 
@@ -168,7 +177,7 @@ def open_run(
     Raises SdgError, in every process, where the folder holds a run and `resume` is not asked for, or another
     run than this, or something else.
     """
-    processes = PartialState(cpu=on_cpu(recipe))
+    processes = join_processes(recipe)
     settings = {
         "kind": type(recipe).__name__.removesuffix("Recipe").lower(),
         "recipe": to_document(recipe),

@@ -1,0 +1,71 @@
+"""How long the processes of a run wait for one that waits for its servers.
+
+A collective operation that takes longer than the process group's time-out ends the run with a traceback. So
+it is set above what the slowest picture may take, after which the run says itself what it lacks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from math import ceil
+from typing import Any, Final
+
+from sdg.alignment.recipe import AlignRecipe
+from sdg.detectors import openai
+from sdg.io.http import longest_wait
+from sdg.io.uri import count, seconds, split_options
+from sdg.scorers import unified_reward
+
+MARGIN: Final = timedelta(minutes=30)
+"""For all else that one process may do while others wait: loading, drawing, figures, checkpoints."""
+
+_SERVERS: Final = {
+    "openai": (openai.TIMEOUT, openai.ATTEMPTS, openai.CONCURRENCY, "concurrency"),
+    "unified-reward": (
+        unified_reward.TIMEOUT,
+        unified_reward.ATTEMPTS,
+        unified_reward.PARALLEL,
+        "parallel",
+    ),
+}
+"""Scheme -> its defaults, and the option that limits requests at a time."""
+
+
+def group_timeout(recipe: AlignRecipe) -> timedelta:
+    """What the process group's time-out has to be: the patience with all servers, one after the other."""
+    uris = [scorer.uri for scorer in (*recipe.reward.scorers, *recipe.monitor.scorers)]
+    uris += [judge.uri for judge in recipe.monitor.judges]
+    if recipe.needs_detector and recipe.reward.detector:
+        uris.append(recipe.reward.detector)
+    return MARGIN + timedelta(seconds=sum(_patience(uri, recipe) for uri in uris))
+
+
+def _patience(uri: str, recipe: AlignRecipe) -> float:
+    """Seconds that a process may wait for a server's view of an epoch's or the monitor's pictures."""
+    address, options = split_options(uri)
+    defaults = _SERVERS.get(address.partition(":")[0])
+    if defaults is None:
+        return 0.0
+    timeout, attempts, usual, limit = defaults
+    looks = _option(options, "looks", count, 1)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    batch = recipe.sampling.batch_size
+    watched = ceil(ceil(recipe.monitor.prompts / processes) / batch)  # batches, one after the other
+    rounds = watched * ceil(batch * looks / _option(options, limit, count, usual))
+    if limit in options:  # without it all of an epoch's are out at once
+        drawn = ceil(recipe.groups.prompts * recipe.groups.size / processes)
+        rounds = max(rounds, ceil(drawn * looks / _option(options, limit, count, usual)))
+    one = longest_wait(
+        _option(options, "timeout", seconds, timeout), _option(options, "attempts", count, attempts)
+    )
+    return rounds * one
+
+
+def _option(options: dict[str, str], name: str, read: Callable[[str], Any], default: Any) -> Any:
+    """An option's value; the default where it has none, or one that loading will refuse."""
+    try:
+        return read(options[name]) if name in options else default
+    except ValueError:
+        return default
