@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
+from scripts import load
 
 from sdg import Defect, Diagnosis, Status
-from sdg.alignment.monitors import best_entry, defect_measures, hacking, mean_measures
+from sdg.alignment.monitors import BY_PROMPT, best_entry, defect_measures, hacking, mean_measures
 from sdg.alignment.recipe import MonitorRecipe
 from sdg.scorers.weighted import ScorerRecipe
 
@@ -23,31 +27,76 @@ def test_defects_are_measured_by_type_and_unknown_pictures_left_out() -> None:
     assert mean_measures(rows[2:])["o/defects"] is None
 
 
-WATCH = MonitorRecipe(scorers=(ScorerRecipe("q", "clip:x"),), best="q", goal="max", patience=2)
+early = load("experiment_early_stop")
+WATCH = MonitorRecipe(scorers=(ScorerRecipe("q", "clip:x"),), best="q", goal="max", patience=1)
+
+
+def run_of(quality: Sequence[float], reward: Sequence[float], noise: float = 0.1) -> list[dict[str, Any]]:
+    """A history of 16 prompts around these means."""
+    rng = np.random.default_rng(0)
+    history: list[dict[str, Any]] = []
+    for means in zip(quality, reward, strict=True):
+        values = {n: m + noise * rng.normal(size=16) for n, m in zip(("q", "reward"), means, strict=True)}
+        history.append({name: float(v.mean()) for name, v in values.items()} | {BY_PROMPT: values})
+    return history
 
 
 @pytest.mark.parametrize(
     ("quality", "reward", "stops"),
     [
-        ([1, 3, 2, 2], [0, 1, 2, 3], True),  # two in a row below the best, the reward above it
-        ([1, 3, 2], [0, 1, 2], False),  # too early
+        ([1, 3, 2], [0, 1, 2], True),  # far below the best, the reward above it
+        ([1, 3, 2.99], [0, 1, 2], False),  # a hundredth is less than the noise of a mean
         ([1, 3, 2, 4], [0, 1, 2, 3], False),  # recovered
-        ([1, 3, 2, 2], [0, 1, 1, 0], False),  # the reward did not rise: bad luck, not hacking
-        ([3, 2, 2], [0, 1, 1], True),  # base itself was the best
-        ([None, None, None], [0, 1, 2], False),
+        ([1, 3, 2], [0, 1, 1], False),  # the reward did not rise: bad luck, not hacking
+        ([3, 2], [0, 1], True),  # base itself was the best
     ],
 )
 def test_a_run_stops_when_quality_falls_while_the_reward_rises(
-    quality: list[float | None], reward: list[float], stops: bool
+    quality: list[float], reward: list[float], stops: bool
 ) -> None:
-    history = [{"q": q, "reward": r} for q, r in zip(quality, reward, strict=True)]
-    assert hacking(history, WATCH) is stops
-    assert not hacking(history, replace(WATCH, patience=None))
+    history = run_of(quality, reward)
+    assert hacking(history, WATCH, 11) is stops
+    assert not hacking(history, replace(WATCH, patience=None), 11)
+    upside_down = [
+        {**entry, "q": -entry["q"], BY_PROMPT: {**entry[BY_PROMPT], "q": -entry[BY_PROMPT]["q"]}}
+        for entry in history
+    ]
+    assert hacking(upside_down, replace(WATCH, goal="min"), 11) is stops
+
+
+def test_with_more_patience_it_takes_as_many_measurements_in_a_row() -> None:
+    patient = replace(WATCH, patience=2)
+    assert not hacking(run_of([1, 3, 2], [0, 1, 2]), patient, 11)
+    assert hacking(run_of([1, 3, 2, 2], [0, 1, 2, 3]), patient, 11)
 
 
 def test_fewer_defects_in_the_detectors_eyes_count_as_a_higher_reward() -> None:
-    history = [{"q": q, "reward": 1.0, "detector/defects": d} for q, d in ((3, 2.0), (2, 1.0), (2, 0.5))]
-    assert hacking(history, WATCH)
+    history = run_of([3, 2], [0, 0])
+    assert not hacking(history, WATCH, 11)
+    for entry, mean in zip(history, (2.0, 1.0), strict=True):
+        entry[BY_PROMPT]["detector/defects"] = mean + 0.1 * np.random.default_rng(1).normal(size=16)
+    assert hacking(history, WATCH, 11)
+
+
+def test_nothing_is_concluded_from_few_prompts_or_from_means_alone() -> None:
+    history = run_of([3, 2], [0, 1])
+    few = [{**e, BY_PROMPT: {n: [*v[:7], *[None] * 9] for n, v in e[BY_PROMPT].items()}} for e in history]
+    assert not hacking(few, WATCH, 11)
+    assert not hacking([{k: v for k, v in e.items() if k != BY_PROMPT} for e in history], WATCH, 11)
+
+
+@pytest.mark.parametrize("course", list(early.SOUND))
+def test_sound_runs_are_stopped_in_one_of_twenty_at_most(course: str) -> None:
+    ends = early.stopped(early.SOUND[course], 11, early.paired, runs=100)
+    assert sum(end is not None for end in ends) <= 5
+
+
+def test_runs_that_learn_to_please_are_stopped_soon_after_quality_turned() -> None:
+    ends = early.stopped(early.hacked(2), 11, early.paired, runs=50)
+    found = [end for end in ends if end is not None]
+    assert len(found) >= 48
+    assert min(found) > 11 // 3  # after the turn, never before
+    assert early.stopped(early.hacked(0), 11, early.paired, runs=50).count(None) >= 48
 
 
 def test_the_best_entry_is_the_earliest_best() -> None:

@@ -7,9 +7,12 @@ be read off one line, and ends the run if the recipe says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from scipy import stats
 
 from sdg.alignment.policies import FlowPolicy
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
@@ -22,6 +25,13 @@ from sdg.scorers.weighted import load_scaled
 
 Measures = dict[str, float | None]
 """Name of a measure -> its mean over the pictures it is known for."""
+
+BY_PROMPT: Final = "by_prompt"
+"""Where an entry of a run's history holds measures of each prompt."""
+FALSE_STOPS: Final = 0.05
+"""Probability at most that a run is stopped whose quality did not fall."""
+FEWEST: Final = 8
+"""Prompts that are known at both times, without which nothing is concluded."""
 
 
 def defect_measures(name: str, diagnosis: Diagnosis) -> Measures:
@@ -87,8 +97,13 @@ class Monitor:
         """Whether the pictures are measured before this epoch, or after the last."""
         return epoch % self.recipe.monitor.every == 0 or epoch == self.recipe.epochs
 
-    def measure(self, policy: FlowPolicy, rank: int = 0, processes: int = 1) -> Measures:
-        """Means over all held-out prompts, the same on every process; each draws its share of them."""
+    def measure(
+        self, policy: FlowPolicy, rank: int = 0, processes: int = 1
+    ) -> tuple[Measures, dict[str, list[float | None]]]:
+        """Means over all held-out prompts, and by prompt what `hacking` looks at; the same on every process.
+
+        Each draws its share of the prompts.
+        """
         own = range(rank, len(self.prompts), processes)
         rows: list[Measures] = []
         size = self.recipe.sampling.batch_size
@@ -98,7 +113,10 @@ class Monitor:
             seeds = [noise_seed(self.recipe.seed, Purpose.MONITOR, 0, index, 0) for index in part]
             pictures = policy.sample(prompts, seeds, steps=self.recipe.monitor.steps).pictures
             rows += measure_pictures(pictures, prompts, self.scorers, self.judges)
-        return mean_measures(gather_rows(own, rows, processes))
+        gathered = gather_rows(own, rows, processes)
+        kept = {self.recipe.monitor.best, "reward", "detector/defects"} & set(gathered[0])
+        by_prompt = {name: [row[name] for row in gathered] for name in kept if name is not None}
+        return mean_measures(gathered), by_prompt
 
 
 def is_best(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe) -> bool:
@@ -113,22 +131,63 @@ def best_entry(history: Sequence[Mapping[str, Any]], name: str, goal: Literal["m
     return min(known, key=lambda i: sign * history[i][name], default=None)
 
 
-def hacking(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe) -> bool:
-    """Whether to stop: the last `patience` measurements were worse than the best while the reward was better.
+def hacking(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe, measurements: int) -> bool:
+    """Whether to stop: by each of the last `patience` measurements quality fell while the reward rose.
 
-    The reward was better where its base part was higher, or the reward's detector saw fewer defects.
+    Both are compared, prompt by prompt, with when quality was best: a prompt's noise is always the same. The
+    reward rose where its base part did, or where its detector saw fewer defects, by a t-test at 5 %. Quality
+    fell where `quality_fell` says so. measurements: planned for the whole run.
     """
     if recipe.patience is None or recipe.best is None:
         return False
     best = best_entry(history, recipe.best, recipe.goal)
     if best is None or len(history) - 1 - best < recipe.patience:
         return False
-    return all(_reward_rose(history[best], entry) for entry in history[-recipe.patience :])
+    since = history[best:]
+    if any(recipe.best not in entry.get(BY_PROMPT, {}) for entry in since):
+        return False
+    sign = -1.0 if recipe.goal == "min" else 1.0
+    quality = sign * np.stack([_by_prompt(entry, recipe.best) for entry in since])
+    rewards = {"reward": 1.0, "detector/defects": -1.0}
+    return all(
+        quality_fell(quality[: now + 1], measurements)
+        and any(_rose(since[0], since[now], name, way) for name, way in rewards.items())
+        for now in range(len(since) - recipe.patience, len(since))
+    )
 
 
-def _reward_rose(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    for name, sign in (("reward", 1), ("detector/defects", -1)):
-        old, new = before.get(name), after.get(name)
-        if old is not None and new is not None and sign * new > sign * old:
-            return True
-    return False
+def quality_fell(quality: NDArray[np.float64], measurements: int) -> bool:
+    """Whether the mean over prompts is lower in the last measurement than in the first, beyond chance.
+
+    quality: (measurements, prompts), NaN where unknown; more is better. Chance is the prompts' own noise, and
+    a random walk of the mean by one noise unit a measurement: the standard error of a mean over the prompts,
+    estimated from successive measurements. By any pair of all the `measurements` of a run that is not worse,
+    a false alarm has a probability of at most FALSE_STOPS (one-sided t-test, Bonferroni).
+    """
+    drop = quality[0] - quality[-1]
+    drop = drop[np.isfinite(drop)]
+    if len(drop) < FEWEST:
+        return False
+    successive = np.diff(quality, axis=0)
+    noise = float(np.nanmean(np.nanvar(successive, axis=1, ddof=1))) / 2
+    steps = len(quality) - 1
+    error = np.sqrt((drop.var(ddof=1) + steps * noise) / len(drop))
+    pairs = max(1, measurements * (measurements - 1) // 2)
+    return bool(drop.mean() > error * stats.t.isf(FALSE_STOPS / pairs, len(drop) - 1))
+
+
+def _rose(before: Mapping[str, Any], after: Mapping[str, Any], name: str, way: float) -> bool:
+    """Whether a part of the reward is better after than before, by a paired t-test at 5 %."""
+    if any(name not in entry.get(BY_PROMPT, {}) for entry in (before, after)):
+        return False
+    gain = way * (_by_prompt(after, name) - _by_prompt(before, name))
+    gain = gain[np.isfinite(gain)]
+    if len(gain) < FEWEST:
+        return False
+    error = gain.std(ddof=1) / np.sqrt(len(gain))
+    return bool(gain.mean() > error * stats.t.isf(0.05, len(gain) - 1))
+
+
+def _by_prompt(entry: Mapping[str, Any], name: str) -> NDArray[np.float64]:
+    """A measure of each prompt, NaN where it is unknown."""
+    return np.array(entry[BY_PROMPT][name], np.float64)
