@@ -105,6 +105,7 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
         "policy.height": toy.HEIGHT,
         "policy.width": toy.WIDTH,
         "policy.max_sequence_length": toy.TEXT,
+        "policy.text_cache": tmp_path / "texts",
         "prompts.train": checkpoints / "train.txt",
         "prompts.held_out": checkpoints / "held-out.txt",
         "sampling.steps": 5,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 import torch
 import toy
 
+from sdg.alignment import policies
 from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
+from sdg.alignment.policies.text_cache import TextCache
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.lora import Ema, load_lora, lora_parameters, save_lora
@@ -342,6 +346,55 @@ def test_the_adapter_is_off_in_the_reference(checkpoints: Path) -> None:
     with ours.reference():
         assert torch.allclose(ours.score(base, 0).log_prob, base.old_log_prob[0], atol=1e-5)
     assert not torch.allclose(ours.score(base, 0).log_prob, base.old_log_prob[0])
+
+
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+def test_prompts_are_encoded_once_and_the_text_encoders_then_left_out(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    plain = recipe(checkpoints, family)
+    cached = replace(plain, text_cache=str(tmp_path / "texts"))
+    expected = load_policy(plain).sample(PROMPTS, SEEDS, steps=3)
+    loads: list[str] = []
+    load = policies.load_pipeline
+    monkeypatch.setattr(policies, "load_pipeline", lambda r, parts: loads.append(parts) or load(r, parts))
+    first = load_policy(cached, prompts=PROMPTS)
+    again = load_policy(cached, prompts=PROMPTS[::-1])
+    assert loads == ["text", "image", "image"]
+    files = [path for path in (tmp_path / "texts").rglob("*") if path.is_file()]
+    assert len(files) == len({"", *PROMPTS})
+    for policy in (first, again):
+        parts = policy.pipeline.components
+        assert all(parts[name] is None for name in parts if name.startswith(("text_encoder", "tokenizer")))
+        drawn = policy.sample(PROMPTS, SEEDS, steps=3)
+        torch.testing.assert_close(drawn.transitions.final, expected.transitions.final, rtol=0, atol=1e-5)
+    load_policy(replace(cached, max_sequence_length=4), prompts=PROMPTS)  # other settings, other embeddings
+    load_policy(cached, prompts=[*PROMPTS, "a green car"])
+    assert loads[3:] == ["text", "image"] * 2
+    with pytest.raises(SdgError, match=r"not in policy\.text_cache"):
+        again.sample(["a blue dog"], [0], steps=1)
+
+
+def test_a_generator_that_was_trained_again_is_not_taken_for_the_one_before(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "flux"
+    shutil.copytree(checkpoints / "flux", folder)
+    cached = replace(recipe(checkpoints, "flux"), model=str(folder), text_cache=str(tmp_path / "texts"))
+    load_policy(cached, prompts=["a red cup"])
+    assert "a red cup" in TextCache(cached)
+    encoder = next((folder / "text_encoder").glob("*.safetensors"))
+    os.utime(encoder, ns=(0, 0))
+    assert "a red cup" not in TextCache(cached)
+
+
+def test_a_damaged_embedding_is_said_in_a_sentence(checkpoints: Path, tmp_path: Path) -> None:
+    cached = replace(recipe(checkpoints, "flux"), text_cache=str(tmp_path / "texts"))
+    policy = load_policy(cached, prompts=["a red cup"])
+    for file in (tmp_path / "texts").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(SdgError, match=r"safetensors is damaged; delete it"):
+        policy.encode(["a red cup"])
 
 
 def test_a_prompt_is_encoded_once_while_the_cache_has_room(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from sdg.alignment.recipe import (
     RewardRecipe,
     SamplingRecipe,
 )
-from sdg.alignment.rollout import Score, StepRows
+from sdg.alignment.rollout import Rollouts, Score, StepRows
 from sdg.alignment.update import Learner, Signal, epoch_values, training_signal
 from sdg.models.lora import lora_parameters
 from sdg.scorers.weighted import ScorerRecipe
@@ -188,3 +189,25 @@ def test_with_a_kl_term_loss_and_gradient_hold_beta_times_the_divergence_from_th
         torch.testing.assert_close(
             gradient[name] - policy_gradient[name], more, rtol=1e-3, atol=1e-4 * largest
         )
+
+
+@pytest.mark.parametrize(
+    ("ema_time", "times"),
+    [
+        ("updates", [0, 1, 2]),  # the first, second and third update
+        ("steps", [7, 15, 23]),  # every eighth optimizer step, counted from 0, as in Flow-GRPO's code
+    ],
+)
+def test_the_averages_time_counts_its_updates_or_the_optimizer_steps(
+    monkeypatch: pytest.MonkeyPatch, ema_time: Any, times: list[int]
+) -> None:
+    seen: list[int] = []
+    learner: Any = Learner.__new__(Learner)
+    learner.recipe = replace(RECIPE, optimizer=PolicyOptimizer(ema_every=4, ema_time=ema_time))
+    learner.ema = SimpleNamespace(update=seen.append)
+    learner.schedule = SimpleNamespace(get_last_lr=lambda: [1.0], step=lambda: None)
+    monkeypatch.setattr(learner, "step", lambda *_: {"loss": 0.0, "ratio_error": 0.0})
+    nothing: Any = None
+    for epoch in range(12):  # of two steps each
+        learner.learn(epoch, [StepRows([], [])] * 2, Rollouts([], [], nothing), nothing)
+    assert seen == times

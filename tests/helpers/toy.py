@@ -191,6 +191,7 @@ def small(checkpoints: Path, family: str = "flux", **changes: Any) -> list[str]:
         "policy.height": HEIGHT,
         "policy.width": WIDTH,
         "policy.max_sequence_length": TEXT,
+        "policy.text_cache": "null",
         "policy.dtype": "float32",
         "precision": "fp32",
         "prompts.train": checkpoints / "train.txt",

@@ -26,7 +26,9 @@ class PolicyRecipe:
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # in which frozen weights are kept
     guidance: float = 3.5  # FLUX.1-dev: fed to the model; otherwise classifier-free, off at 1 or less
     max_sequence_length: int = 512  # text tokens
-    prompt_cache: int = 512  # prompts whose text embeddings are kept
+    prompt_cache: int = 512  # prompts whose text embeddings are kept in memory
+    # Folder in which prompts' embeddings are kept, so that no text encoder stays in memory; null: they stay.
+    text_cache: str | None = None
     gradient_checkpointing: bool = False  # less memory for activations, more time
     lora: LoraRecipe = field(default_factory=LoraRecipe)
 
@@ -131,6 +133,7 @@ class PolicyOptimizer(OptimizerRecipe):
     advantage_limit: float = 5.0  # of scalar advantages, and of spatial ones with boxflow-nft
     ema_every: int = 4  # epochs between updates of the averaged adapter
     ema_decay: float = 0.9  # of the averaged adapter, at most
+    ema_time: Literal["updates", "steps"] = "updates"  # what t counts in its decay, (1+t)/(10+t)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,7 +209,7 @@ class MonitorRecipe:
     steps: int = 28  # sampling steps, without noise
     best: str | None = None  # the measure that picks the best adapter, such as "oracle/defects" or "clip"
     goal: Literal["min", "max"] = "min"  # which way of `best` is better
-    # Measurements in a row, worse than the best at a higher reward, after which the run ends.
+    # Measurements in a row, worse than the best beyond chance at a higher reward, at which the run ends.
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -305,6 +308,11 @@ class AlignRecipe:
     def epochs(self) -> int:
         """Roll-outs until `optimizer.steps` steps are done; the last epoch's steps are all taken."""
         return -(-self.optimizer.steps // self.optimizer.steps_per_epoch)
+
+    @property
+    def measurements(self) -> int:
+        """How often the monitor measures in all: before epoch 0, every so many epochs, and after the last."""
+        return -(-self.epochs // self.monitor.every) + 1
 
     @property
     def free(self) -> tuple[str, ...]:

@@ -100,6 +100,12 @@ def epoch_prompts(recipe: AlignRecipe, prompts: Sequence[str], epoch: int) -> li
     return chosen
 
 
+def run_prompts(recipe: AlignRecipe, prompts: Sequence[str], held_out: Sequence[str]) -> list[str]:
+    """Every prompt that a run draws, in training, monitors and figures."""
+    drawn = [prompt for epoch in range(recipe.epochs) for prompt in epoch_prompts(recipe, prompts, epoch)]
+    return [*drawn, *held_out[: max(recipe.monitor.prompts, recipe.run.pictures)]]
+
+
 def group_rows(recipe: AlignRecipe, prompts: Sequence[str], purpose: Purpose, epoch: int) -> list[Row]:
     """`groups.size` samples of each prompt, one group after the other.
 

@@ -15,7 +15,8 @@ import torch
 from sdg.alignment.few_step import check_levels
 from sdg.alignment.figures import draw_figure
 from sdg.alignment.forward import ForwardLearner
-from sdg.alignment.monitors import Monitor, hacking, is_best
+from sdg.alignment.monitors import BY_PROMPT, Monitor, hacking, is_best
+from sdg.alignment.patience import group_timeout
 from sdg.alignment.policies import load_policy
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import (
@@ -27,6 +28,7 @@ from sdg.alignment.rollout import (
     gather_rows,
     group_rows,
     read_prompt_sets,
+    run_prompts,
     sde_steps,
     share,
 )
@@ -54,7 +56,8 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     uninterrupted run. Raises SdgError, before anything is drawn, where recipe and machine do not fit, and
     when too many pictures cannot be scored.
     """
-    accelerator = start_accelerator(recipe.run.trackers, out)
+    # First of all: what is loaded before a process has its device would go to the first GPU.
+    accelerator = start_accelerator(recipe.run.trackers, out, group_timeout(recipe))
     rank, processes = accelerator.process_index, accelerator.num_processes
     steps = share(recipe, rank, processes)
     own = [index for step in steps for index in step.own]
@@ -66,7 +69,12 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
         detector = load_detector(recipe.reward.detector or "") if recipe.needs_detector else None
         reward = load_reward(recipe.reward.scorers, str(accelerator.device))
         policy = load_policy(
-            recipe.policy, accelerator.device, recipe.precision, recipe.seed, few_step=recipe.few_step
+            recipe.policy,
+            accelerator.device,
+            recipe.precision,
+            recipe.seed,
+            few_step=recipe.few_step,
+            prompts=run_prompts(recipe, prompts, held_out) if recipe.policy.text_cache else (),
         )
         check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
         monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
@@ -84,15 +92,17 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                 # 0. Watch: held-out prompts, under the averaged adapter, from before the first epoch on.
                 with learner.ema.applied():
                     if monitor is not None and monitor.due(epoch):
-                        history.append({"epoch": epoch, **monitor.measure(policy, rank, processes)})
-                        log.measured(history[-1], epoch * recipe.optimizer.steps_per_epoch)
+                        means, by_prompt = monitor.measure(policy, rank, processes)
+                        measured = {"epoch": epoch, **means}
+                        history.append({**measured, BY_PROMPT: by_prompt})
+                        log.measured(measured, epoch * recipe.optimizer.steps_per_epoch)
                         if is_best(history, recipe.monitor) and accelerator.is_main_process:
                             save_lora(policy, out / "best")
-                            write_text(out / "best" / "measures.json", json.dumps(history[-1], indent=1))
+                            write_text(out / "best" / "measures.json", json.dumps(measured, indent=1))
                     if recipe.run.pictures_every and (epoch % recipe.run.pictures_every == 0 or last):
                         path = out / "pictures" / f"epoch-{epoch:06d}.png"
                         draw_figure(sampler, held_out, rank, processes, path)
-                if last or hacking(history, recipe.monitor):
+                if last or hacking(history, recipe.monitor, recipe.measurements):
                     break
 
                 # 1. Sample groups, and score them while the next are drawn.
@@ -126,7 +136,9 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                         save_checkpoint(out, epoch + 1, learner.state(), progress, recipe.run.keep)
                     accelerator.wait_for_everyone()
         if epoch < recipe.epochs:
-            log.say(f"stopped at epoch {epoch}: {recipe.monitor.best} got worse while the reward rose")
+            log.say(
+                f"stopped at epoch {epoch}: {recipe.monitor.best} fell beyond chance while the reward rose"
+            )
         if accelerator.is_main_process:
             with learner.ema.applied():
                 save_lora(policy, out / "final")

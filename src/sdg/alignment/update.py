@@ -166,7 +166,8 @@ class Learner:
             values |= outcome
         settings = self.recipe.optimizer
         if (epoch + 1) % settings.ema_every == 0:
-            self.ema.update((epoch + 1) // settings.ema_every - 1)
+            per_epoch = 1 / settings.ema_every if settings.ema_time == "updates" else settings.steps_per_epoch
+            self.ema.update(round((epoch + 1) * per_epoch) - 1)
         return values | {"loss": losses}
 
     def step(

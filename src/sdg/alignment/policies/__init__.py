@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from inspect import signature
+from typing import Any, Literal
 
 import torch
 
 from sdg.alignment.policies.base import FlowPolicy, Rollout, Transitions
 from sdg.alignment.policies.flux import FluxPolicy
 from sdg.alignment.policies.sd3 import Sd3Policy
+from sdg.alignment.policies.text_cache import TextCache, TextFeatures
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.uri import model_location
@@ -17,16 +20,25 @@ from sdg.models.lora import add_lora
 
 __all__ = ["FlowPolicy", "FluxPolicy", "Rollout", "Sd3Policy", "Transitions", "load_pipeline", "load_policy"]
 
+_TEXT = ("text_encoder", "tokenizer")
 FAMILIES: dict[str, type[FlowPolicy]] = {"flux": FluxPolicy, "sd3": Sd3Policy}
 
 
-def load_pipeline(recipe: PolicyRecipe) -> Any:
-    """The diffusers pipeline of a recipe, frozen, on the CPU; raises SdgError where it cannot be read."""
+def load_pipeline(recipe: PolicyRecipe, parts: Literal["all", "text", "image"] = "all") -> Any:
+    """The diffusers pipeline of a recipe, frozen, on the CPU; raises SdgError where it cannot be read.
+
+    parts: "text" is the text encoders and tokenizers alone, "image" all but these.
+    """
     location = model_location(recipe.model)
     pipeline_class = FAMILIES[recipe.family].pipeline_class()
+    text = {name for name in signature(pipeline_class).parameters if name.startswith(_TEXT)}
+    left_out = {"all": set(), "text": {"transformer", "vae"}, "image": text}[parts]
     try:
         pipeline = pipeline_class.from_pretrained(
-            location, torch_dtype=getattr(torch, recipe.dtype), use_safetensors=True
+            location,
+            dtype=getattr(torch, recipe.dtype),
+            use_safetensors=True,
+            **dict.fromkeys(left_out),
         )
     except loading_errors() as error:
         reason = first_line(error)
@@ -47,15 +59,27 @@ def load_policy(
     precision: Precision = "fp32",
     seed: int = 0,
     few_step: FewStepRecipe | None = None,
+    prompts: Iterable[str] = (),
 ) -> FlowPolicy:
     """A generator with a fresh adapter, which changes nothing until it is trained.
 
-    precision: of autocast, see `autocast_precision`. Raises SdgError where checkpoint and recipe do not fit.
+    precision: of autocast, see `autocast_precision`. prompts: all that it will be given, where the recipe
+    has a `text_cache`; then no text encoder stays in memory. Raises SdgError where checkpoint and recipe do
+    not fit.
     """
-    few = few_step or FewStepRecipe()
-    pipeline = load_pipeline(recipe)
+    few, family = few_step or FewStepRecipe(), FAMILIES[recipe.family]
+    if recipe.text_cache is not None:
+
+        def encoder() -> Callable[[str], TextFeatures]:
+            texts = load_pipeline(recipe, "text").to(device)
+            return torch.no_grad()(
+                lambda prompt: family.text_features(texts, recipe, prompt, torch.device(device))
+            )
+
+        TextCache(recipe).fill(["", *prompts], encoder)  # the empty one is guidance's
+    pipeline = load_pipeline(recipe, "all" if recipe.text_cache is None else "image")
     add_lora(pipeline.transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above)
     if recipe.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
     pipeline.to(device)
-    return FAMILIES[recipe.family](pipeline, recipe, precision, few.lora_above)
+    return family(pipeline, recipe, precision, few.lora_above)

@@ -19,15 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 from sdg.alignment.flow_sde import SdeKind, SdeStep, ode_step, sde_step, sigma_schedule
+from sdg.alignment.policies.text_cache import TextCache, TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.device import Precision, autocast_precision
 
 LATENT_DTYPE = torch.float32
 """In which latents are kept, and so rounded before they are scored."""
-
-TextFeatures = tuple[Tensor, Tensor]
-"""Embeddings of a batch of prompts: tokens (B, L, D) and pooled (B, P)."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,8 @@ class FlowPolicy(ABC):
             )
         self.grid = (recipe.height // multiple, recipe.width // multiple)
         """(H, W), the locations of this family's latents."""
-        self._features: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._features: OrderedDict[str, TextFeatures] = OrderedDict()
+        self._stored = None if recipe.text_cache is None else TextCache(recipe)
 
     # --- what a family defines -------------------------------------------------------------------------
 
@@ -119,8 +118,10 @@ class FlowPolicy(ABC):
     def _pack(self, latents: Tensor) -> Tensor:
         """(B, C, H, W) noise as this family's latents."""
 
+    @staticmethod
     @abstractmethod
-    def _encode(self, prompt: str) -> TextFeatures: ...
+    def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:
+        """Embeddings of one prompt by a pipeline of this family, with its text encoders at least."""
 
     @abstractmethod
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
@@ -272,6 +273,16 @@ class FlowPolicy(ABC):
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _encode(self, prompt: str) -> TextFeatures:
+        if self._stored is not None and prompt in self._stored:
+            return self._stored.read(prompt)
+        if self.pipeline.text_encoder is None:
+            raise SdgError("A prompt is not in policy.text_cache, whose folder has changed; --resume.")
+        features = self.text_features(self.pipeline, self.recipe, prompt, self.device)
+        if self._stored is not None:
+            self._stored.write(prompt, features)
+        return features
 
     def _cached(self, prompt: str) -> TextFeatures:
         if prompt not in self._features:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sdg.alignment.flow_sde import to_grid
 from sdg.alignment.policies.base import FlowPolicy, TextFeatures
+from sdg.alignment.recipe import PolicyRecipe
 
 
 class FluxPolicy(FlowPolicy):
@@ -43,12 +44,11 @@ class FluxPolicy(FlowPolicy):
         packed: Tensor = self.pipeline._pack_latents(latents, *latents.shape)
         return packed
 
-    def _encode(self, prompt: str) -> TextFeatures:
-        tokens, pooled, _ = self.pipeline.encode_prompt(
-            prompt=prompt,
-            prompt_2=None,
-            device=self.device,
-            max_sequence_length=self.recipe.max_sequence_length,
+    @staticmethod
+    def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:
+        """T5's tokens, and the pooled ones of CLIP."""
+        tokens, pooled, _ = pipeline.encode_prompt(
+            prompt=prompt, prompt_2=None, device=device, max_sequence_length=recipe.max_sequence_length
         )
         return tokens, pooled
 

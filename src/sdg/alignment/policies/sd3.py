@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sdg.alignment.policies.base import FlowPolicy, TextFeatures
+from sdg.alignment.recipe import PolicyRecipe
 
 
 class Sd3Policy(FlowPolicy):
@@ -41,14 +42,16 @@ class Sd3Policy(FlowPolicy):
     def _pack(self, latents: Tensor) -> Tensor:
         return latents
 
-    def _encode(self, prompt: str) -> TextFeatures:
-        tokens, _, pooled, _ = self.pipeline.encode_prompt(
+    @staticmethod
+    def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:
+        """The tokens of both CLIPs and of T5, one after the other, and the pooled ones of the CLIPs."""
+        tokens, _, pooled, _ = pipeline.encode_prompt(
             prompt=prompt,
             prompt_2=None,
             prompt_3=None,
-            device=self.device,
+            device=device,
             do_classifier_free_guidance=False,
-            max_sequence_length=self.recipe.max_sequence_length,
+            max_sequence_length=recipe.max_sequence_length,
         )
         return tokens, pooled
 
