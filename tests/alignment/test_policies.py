@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -386,6 +389,29 @@ def test_a_generator_that_was_trained_again_is_not_taken_for_the_one_before(
     encoder = next((folder / "text_encoder").glob("*.safetensors"))
     os.utime(encoder, ns=(0, 0))
     assert "a red cup" not in TextCache(cached)
+
+
+def test_processes_share_out_what_is_to_be_encoded(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = replace(recipe(checkpoints, "flux"), text_cache=str(tmp_path / "texts"))
+    together, own = threading.Barrier(2, timeout=20), threading.local()
+    waiting = SimpleNamespace(num_processes=2, wait_for_everyone=together.wait)
+    state = lambda: SimpleNamespace(**vars(waiting), local_process_index=own.rank)  # noqa: E731
+    monkeypatch.setattr("accelerate.PartialState", state)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    encoded: dict[int, list[str]] = {0: [], 1: []}
+
+    def fill(rank: int) -> None:
+        own.rank = rank
+        encode = lambda prompt: encoded[rank].append(prompt) or (torch.ones(1), torch.ones(1))  # noqa: E731
+        TextCache(cached).fill([*toy.PROMPTS, *toy.PROMPTS], lambda: encode)
+
+    for _ in range(2):  # the second time there is nothing to do
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(fill, (0, 1)))
+    assert sorted(encoded[0] + encoded[1]) == sorted(toy.PROMPTS)
+    assert len(encoded[0]) == len(encoded[1])
 
 
 def test_a_damaged_embedding_is_said_in_a_sentence(checkpoints: Path, tmp_path: Path) -> None:

@@ -317,6 +317,7 @@ class AlignRecipe:
     @property
     def free(self) -> tuple[str, ...]:
         """What may differ when a run is resumed: how long, how often and what is watched, nothing trained."""
+        free = ("recipe.run", "recipe.monitor", "recipe.policy.text_cache")
         if self.optimizer.schedule in ("linear", "cosine"):  # which fall over all steps, so with their number
-            return "recipe.run", "recipe.monitor"
-        return "recipe.run", "recipe.monitor", "recipe.optimizer.steps"
+            return free
+        return *free, "recipe.optimizer.steps"

@@ -301,8 +301,10 @@ class PendingScores:
         """More pictures, in the order of the roll-out; last: whether these are all."""
         self._pictures += pictures
         self._prompts += prompts
-        for work in (*self._scorers, *filter(None, (self._detector,))):
+        for work in self._scorers:
             work.send(self._pictures, self._prompts, last=last)
+        if self._detector is not None:
+            self._detector.send(self._pictures, self._prompts, last=last)
 
     def result(self) -> list[Score]:
         """Wait for the scores, one a picture; raises what the scorer or the detector raised.

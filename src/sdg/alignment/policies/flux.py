@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sdg.alignment.flow_sde import to_grid
-from sdg.alignment.policies.base import FlowPolicy, TextFeatures
+from sdg.alignment.policies.base import FlowPolicy
+from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdg.alignment.policies.base import FlowPolicy, TextFeatures
+from sdg.alignment.policies.base import FlowPolicy
+from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 
 
