@@ -1,12 +1,15 @@
-"""The benchmark of the spatial part measures what it is compared with, in the same run."""
+"""Benchmarks: one measures beside what it is compared with; what the guide quotes is what they say."""
 
 from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from scripts import load
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "align.md"
 
 
 @pytest.mark.slow
@@ -23,3 +26,11 @@ def test_the_spatial_part_is_a_small_share_of_a_step_measured_beside_it(
     assert 0 < here <= 3
     assert 0 < flux <= 3
     assert "21.5 TFLOP" in said  # the assumptions behind the second
+
+
+@pytest.mark.slow
+def test_the_guides_list_of_memory_is_what_the_models_take(capsys: pytest.CaptureFixture[str]) -> None:
+    load("alignment_memory").main()
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(printed) == 11
+    assert "\n".join(f"  {line}" for line in printed) in GUIDE.read_text()
