@@ -6,6 +6,7 @@ that dies costs at most the batch it was at, and a run that is begun again asks 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +116,8 @@ def _blocks(sources: Sequence[Path], size: int) -> list[Block]:
     if others := [source for source in sources if not is_parquet(source)]:
         raise SdgError(f"{others[0]} is no Parquet file; a run on Ray takes those alone.")
     counts = [max(1, math.ceil(row_count(source) / size)) for source in sources]
-    total, made = sum(counts), []
+    total = sum(counts)
+    made: list[Block] = []
     for source, count in zip(sources, counts, strict=True):
         for number in range(1, count + 1):
             made.append(Block(source.absolute(), Shard(number, count), Shard(len(made) + 1, total)))
@@ -129,7 +131,7 @@ def _connected(address: str) -> Any:
         raise SdgError("A run on Ray needs it: pip install 'structured-defect-grounding[ray]'.") from None
     local: dict[str, Any] = {"include_dashboard": False} if address == _LOCAL else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SdgError(f"Ray cannot be reached at {address} ({first_line(error)}).") from error
     return ray
