@@ -16,7 +16,7 @@ LAYERS = (
     ("__init__", "__main__", "cli"),
     ("demo",),
     ("testbed",),
-    ("study", "alignment", "refinement", "training"),
+    ("study", "alignment", "refinement", "training", "teacher"),
     ("detectors", "scorers", "data", "evaluation", "reporting"),
     ("runs", "models"),
     ("prompting",),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sdg.cli.enrich import enrich
 from sdg.cli.options import ALLOW_OUTSIDE, write_numbers
 from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
@@ -40,11 +41,14 @@ def _with_format(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def data() -> None:
-    """Check, describe, split, convert and compare annotation files.
+    """Check, describe, split, convert, enrich and compare annotation files.
 
     Formats: sdg (our own JSON Lines), sdg30k (the released annotations), predictions (raw responses),
     coco, label-studio, hf (a Hugging Face imagefolder).
     """
+
+
+data.add_command(enrich)
 
 
 @data.command()

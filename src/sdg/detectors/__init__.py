@@ -53,13 +53,19 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
                                a function of keyword arguments alone, that makes a StreamingDetector
 
     Example: `load_detector("hf:out/grpo?batch_size=4", device="cpu").diagnose([("cat.png", "a cat")])`.
-    profile is a TOML file, or "default" for our own wording; a checkpoint's folder holds its own. A server
-    does not say what its model was trained on: `openai:` without a profile asks in our wording, as suits a
-    model trained on none, and says so once on stderr.
+    profile is a TOML file, a `PromptProfile`, or "default" for our own wording; a checkpoint's folder holds
+    its own. A server does not say what its model was trained on: `openai:` without a profile asks in our
+    wording, as suits a model trained on none, and says so once on stderr.
     Raises SdgError, in one sentence, for an unknown detector or option, and for weights that do not load.
     """
+    from sdg.prompting import PromptProfile
+
     parsed = parse_uri(uri, "detector", _FORMS, folder="hf")
-    given = {name: str(value) for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {
+        name: value if isinstance(value, PromptProfile) else str(value)
+        for name, value in options.items()
+        if value is not None
+    }
     return _LOADERS[parsed.scheme](replace(parsed, options={**parsed.options, **given}))
 
 

@@ -106,7 +106,7 @@ def run(
 
     settings = {"detector": dict(detector.identity)} | ({} if shard == ALL else {"shard": str(shard)})
     with begin_file(out, settings, resume):
-        with journal(partial_of(out), kept) as append, _stopping(detector) as stopped:
+        with journal(partial_of(out), kept) as append, stopping(detector) as stopped:
             rows = earlier(out, _keyed, set(keys), "image")
             missing = [place for place, key in enumerate(keys) if not _answered(rows.get(key))]
             left = len(missing)
@@ -133,7 +133,7 @@ def _parts(items: Sequence[Item]) -> list[slice]:
 
 
 @contextmanager
-def _stopping(detector: StreamingDetector) -> Iterator[Callable[[], bool]]:
+def stopping(detector: StreamingDetector) -> Iterator[Callable[[], bool]]:
     """At Ctrl-C what is answered already is still taken; a second one does not wait for that.
 
     Yields what says whether there was one.

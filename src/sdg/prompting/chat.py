@@ -17,10 +17,10 @@ DEFAULT = "default"
 """In place of a profile's file: our own wording, for models that were not trained on any."""
 
 
-def given_profile(name: str | os.PathLike[str] | None) -> PromptProfile | None:
-    """The profile of a file, of a folder that holds one, or of the word "default"; None for None."""
-    if name is None:
-        return None
+def given_profile(name: str | os.PathLike[str] | PromptProfile | None) -> PromptProfile | None:
+    """The profile of a file, of a folder that holds one, or of the word "default"; others as they are."""
+    if name is None or isinstance(name, PromptProfile):
+        return name
     return PromptProfile() if name == DEFAULT else PromptProfile.load(name)
 
 

@@ -16,7 +16,7 @@ _ROLE: Final = (
     "and you say where it is."
 )
 
-_TYPES: Final = """A defect is of one of two types:
+TYPES: Final = """A defect is of one of two types:
 - artifact: something that looks wrong whatever the caption says. Kinds: anatomy (fused fingers, a surplus \
 limb), geometry (impossible or warped shapes), texture (smeared or repeating surfaces), edges (broken or \
 bleeding contours), garbled text, lighting (shadows or reflections that contradict each other).
@@ -36,7 +36,7 @@ _BLOCKS_THINK: Final = (
 )
 _BLOCKS_ANSWER: Final = "Reply with one block and nothing else: <answer>…</answer>."
 
-_THINK_STEPS: Final = {
+THINK_STEPS: Final = {
     1: """### Step 1: Caption Understanding
 List what the caption asks for: subjects, their attributes and number, actions, setting, style. Do not judge \
 the picture yet.""",
@@ -57,7 +57,7 @@ _LABEL: Final = '"label": "artifact" or "misalignment"'
 _DESCRIPTION: Final = '"description": one sentence that says what is wrong'
 _IMPORTANCE: Final = '"importance": a whole number from 1 to 100, how much the defect hurts the picture'
 
-_TIERS: Final = """Importance, judged first by how much the defect catches the eye, then by how much it \
+TIERS: Final = """Importance, judged first by how much the defect catches the eye, then by how much it \
 changes the meaning, by its area, and by whether it touches the main subject:
 - 90–100 critical: the picture fails because of it
 - 70–89 major: seen at once, spoils the main subject or an explicit request
@@ -81,15 +81,15 @@ def default_template(*, think: bool, steps: Sequence[int], description: bool, im
         part for part, wanted in (("why it is one", description), ("how much it hurts", importance)) if wanted
     ]
     extra = f", where it is, {' and '.join(asked)}" if asked else " and where it is"
-    sections = [_ROLE, _TYPES, _CAPTION, _GOAL.replace("{extra}", extra)]
+    sections = [_ROLE, TYPES, _CAPTION, _GOAL.replace("{extra}", extra)]
     if think:
-        inside = "\n".join(_THINK_STEPS[step] for step in steps)
+        inside = "\n".join(THINK_STEPS[step] for step in steps)
         sections += [_BLOCKS_THINK, f"Inside <think>, under these headings:\n{inside}"]
     else:
         sections.append(_BLOCKS_ANSWER)
     sections.append(_schema(description, importance))
     if importance:
-        sections.append(_TIERS)
+        sections.append(TIERS)
     if description:
         sections.append(_STYLE)
     return "\n\n".join(sections)
@@ -111,6 +111,16 @@ def trim_reasoning(reasoning: str, steps: Sequence[int]) -> str:
         if int(heading[1]) in steps
     ]
     return (reasoning[: headings[0].start()] + "".join(kept)).rstrip()
+
+
+def step_lines(reasoning: str) -> dict[int, list[str]]:
+    """The lines of each step that are not blank, that of its heading first, in the order of the headings."""
+    headings = list(_HEADING.finditer(reasoning))
+    ends = [*(heading.start() for heading in headings[1:]), len(reasoning)][: len(headings)]
+    return {
+        int(heading[1]): [line for line in reasoning[heading.start() : end].splitlines() if line.strip()]
+        for heading, end in zip(headings, ends, strict=True)
+    }
 
 
 def _schema(description: bool, importance: bool) -> str:

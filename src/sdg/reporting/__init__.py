@@ -12,6 +12,7 @@ from sdg.reporting.page import Report, write_report
 from sdg.reporting.refinement import Refinement, Refinements, read_refinements
 from sdg.reporting.scores import Scores, read_scores
 from sdg.reporting.summary import Part, Summary
+from sdg.reporting.tabulated import Tables
 
 __all__ = [
     "AlignmentRun",
@@ -23,6 +24,7 @@ __all__ = [
     "Report",
     "Scores",
     "Summary",
+    "Tables",
     "entries_of",
     "read_refinements",
     "read_run",

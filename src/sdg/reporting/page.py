@@ -24,8 +24,9 @@ from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements
 from sdg.reporting.scores import Scores
 from sdg.reporting.summary import Summary
+from sdg.reporting.tabulated import Tables
 
-Section = Summary | Gallery | Scores | Refinements | AlignmentRun
+Section = Summary | Gallery | Scores | Refinements | AlignmentRun | Tables
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 

@@ -1,0 +1,92 @@
+"""What a run of a teacher will cost, before anything is sent: requests, tokens, price.
+
+Tokens are estimates: four characters of English are one, and so are 32 by 32 pixels of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sdg.errors import SdgError
+from sdg.images import image_size
+from sdg.tables import Table
+from sdg.teacher.stages import Given, Stage
+
+CHARACTERS: Final = 4  # of a token
+PATCH: Final = 32  # pixels, wide and high, of a token
+_TOKENS_A_WORD: Final = 1.4
+_ITEM: Final = 45  # tokens of an item without its description
+_STEPS: Final = 120  # tokens of steps 1 and 2
+_LINE: Final = 45  # tokens of what is said of a defect in steps 2 and 3
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Requests if each answer is accepted at once, and if none is; tokens where each is."""
+
+    images: int
+    requests: int
+    most_requests: int
+    tokens_in: int
+    tokens_out: int
+
+    def price(self, per_million: tuple[float, float]) -> float:
+        """The price of the tokens, at so much for a million in and out."""
+        return (self.tokens_in * per_million[0] + self.tokens_out * per_million[1]) / 1e6
+
+    def to_dict(self, per_million: tuple[float, float] | None = None) -> dict[str, Any]:
+        """JSON values."""
+        value: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        return value if per_million is None else value | {"price": round(self.price(per_million), 4)}
+
+    def table(self, per_million: tuple[float, float] | None = None) -> Table:
+        """The same, to print."""
+        rows = [
+            ("images", f"{self.images:,}"),
+            ("requests, if each answer is accepted at once", f"{self.requests:,}"),
+            ("requests at most", f"{self.most_requests:,}"),
+            ("tokens in, about", f"{self.tokens_in:,}"),
+            ("tokens out, about", f"{self.tokens_out:,}"),
+        ]
+        if per_million is not None:
+            rows.append(("price, about", f"{self.price(per_million):,.2f}"))
+        return Table("What it will cost", ("", "estimate"), tuple(rows))
+
+
+def estimate(given: Iterable[Given], stages: Iterable[Stage], tries: int) -> Estimate:
+    """The estimate for all images and stages; raises SdgError where a picture's size cannot be read."""
+    stages = list(stages)
+    images = requests = tokens_in = tokens_out = 0
+    for one in given:
+        images += 1
+        for stage in stages:
+            if not stage.asks(one):
+                continue
+            requests += 1
+            profile = stage.question.profile
+            width, height = profile.image.fit(*image_size(one.file))
+            text = stage.question.text(one.record.prompt, one.diagnosis)
+            tokens_in += -(-width // PATCH) * -(-height // PATCH) + -(-len(text) // CHARACTERS)
+            tokens_out += _answer_tokens(len(one.diagnosis.defects), stage)
+    return Estimate(images, requests, requests * tries, tokens_in, tokens_out)
+
+
+def read_price(text: str) -> tuple[float, float]:
+    """ "IN/OUT", the price of a million tokens in and out; raises SdgError for anything else."""
+    before, _, after = text.partition("/")
+    try:
+        price = float(before), float(after)
+    except ValueError:
+        price = (-1.0, -1.0)
+    if not all(0 <= value < 1e6 for value in price):
+        raise SdgError(f"A price is IN/OUT, for a million tokens each, such as 0.30/2.50, not {text!r}.")
+    return price
+
+
+def _answer_tokens(defects: int, stage: Stage) -> int:
+    jobs, (least, most) = stage.question.jobs, stage.question.words
+    words = (least + most) / 2 * _TOKENS_A_WORD if "reasons" in jobs else 0
+    trace = _STEPS + _LINE * defects if "think" in jobs else 0
+    return round(trace + defects * (_ITEM + words))
