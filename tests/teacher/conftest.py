@@ -10,7 +10,7 @@ from teacher import RIGHT, shortened, tag
 
 from sdg.data.formats import native
 from sdg.records import Record
-from sdg.teacher.stages import prepare
+from sdg.teacher.plan import prepare
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sdg.errors import SdgError
 from sdg.response import format_fault
 from sdg.runs.journal import partial_of
 from sdg.teacher.enrich import ACCEPTED, LEFT, OPEN, UNANSWERED, choose_sample, enrich, left_of
-from sdg.teacher.stages import Plan, prepare
+from sdg.teacher.plan import Plan, prepare
 
 DEFECTIVE = [index for index in range(PICTURES) if RIGHT[index].defects]
 

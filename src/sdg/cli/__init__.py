@@ -31,6 +31,7 @@ EXTRAS = {
     **dict.fromkeys(("safetensors", "peft", "yaml", "tomli_w", "huggingface_hub", "tokenizers"), "models"),
     "trl": "train",
     "httpx2": "api",
+    "py3langid": "teacher",
     **dict.fromkeys(("datasets", "supervision"), "data"),
     "matplotlib": "plot",
 }

@@ -13,6 +13,7 @@ from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
 from sdg.data import formats
 from sdg.data.formats import FORMATS, Format
+from sdg.errors import SdgError
 from sdg.records import Fault
 from sdg.response.strict import BoxOrder
 from sdg.tables import print_tables
@@ -199,13 +200,17 @@ def convert(
 ) -> None:
     """Rewrite annotations in another format; only `predictions` loses something on the way there and back.
 
+    Annotations of a Label Studio export that are faulty, such as one with an importance of 55.5, are listed
+    with their annotators and left out. Exit code 1 if there are any.
+
     \b
     Examples:
       sdg data convert annotations.jsonl tasks.json --to label-studio --blind
       sdg data convert export.json annotations.jsonl --from label-studio --to sdg30k
       sdg data convert annotations.jsonl coco.json --to coco --images .
     """
-    records = formats.read_records(source, format, box_order=box_order)
+    returned: list[Fault] = []
+    records = formats.read_records(source, format, box_order=box_order, on_fault=returned.append)
     count = formats.write_records(
         target,
         records,
@@ -220,6 +225,13 @@ def convert(
         from sdg.data.formats.hf import restore_images as restore
 
         say(f"Put {restore(source, restore_images):,} images into {restore_images}")
+    for fault in returned:
+        say(str(fault))
+    if returned:
+        raise SdgError(
+            f"{len(returned):,} faults in annotations of {source}, listed above; these go back to their "
+            "annotators, and all others are written."
+        )
 
 
 @data.command()

@@ -84,7 +84,7 @@ def enrich(
     from sdg.teacher.enrich import LEFT, UNANSWERED, choose_sample, left_of
     from sdg.teacher.enrich import enrich as run
     from sdg.teacher.sample import write_page
-    from sdg.teacher.stages import Plan, prepare
+    from sdg.teacher.plan import Plan, prepare
 
     asked = tuple(part.strip() for part in jobs.split(",") if part.strip())
     plan = Plan(teacher, asked, apart, _range(words), voters, tries, max_requests)  # type: ignore[arg-type]

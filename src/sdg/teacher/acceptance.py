@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sdg.defects import Defect, DefectType, Diagnosis, Status, importance_tier
-from sdg.errors import SdgError, quoted
+from sdg.errors import quoted
 from sdg.prompting.teaching import Question
 from sdg.prompting.wording import step_lines
 from sdg.response import format_fault, parse_response
@@ -82,14 +82,9 @@ class Written:
 
 
 def english_check() -> IsEnglish:
-    """What tells whether a text is English; raises SdgError where its library is missing."""
-    try:
-        import py3langid
-    except ImportError:
-        raise SdgError(
-            "Checking a teacher's answers needs py3langid: "
-            "pip install 'structured-defect-grounding[teacher]'."
-        ) from None
+    """What tells whether a text is English."""
+    import py3langid  # late: it reads its model
+
     return lambda text: py3langid.classify(text)[0] == "en"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sdg.errors import SdgError
 from sdg.images import image_size
 from sdg.tables import Table
-from sdg.teacher.stages import Given, Stage
+from sdg.teacher.plan import Given, Stage
 
 CHARACTERS: Final = 4  # of a token
 PATCH: Final = 32  # pixels, wide and high, of a token

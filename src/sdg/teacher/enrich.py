@@ -25,7 +25,7 @@ from sdg.response import format_fault, render_response
 from sdg.runs.journal import Key, Row, begin_file, earlier, journal, partial_of, require_once
 from sdg.tables import Table
 from sdg.teacher.acceptance import IsEnglish, Unacceptable, accepted, english_check
-from sdg.teacher.stages import Given, Plan, Stage
+from sdg.teacher.plan import Given, Plan, Stage
 from sdg.teacher.votes import Votes, count_votes
 
 PROVENANCE: Final = "teacher"

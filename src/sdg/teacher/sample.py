@@ -11,7 +11,7 @@ from sdg.reporting import Entry, Gallery, Report, Tables, write_report
 from sdg.reporting.page import Section
 from sdg.tables import Table
 from sdg.teacher.enrich import ACCEPTED, Enriched
-from sdg.teacher.stages import Given
+from sdg.teacher.plan import Given
 
 
 def write_page(

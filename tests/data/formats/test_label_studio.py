@@ -83,10 +83,10 @@ def test_a_task_is_what_label_studio_imports(tmp_path):
         (result["id"], result["from_name"], result["type"], result["value"])
         for result in annotation["result"]
     ] == [
-        ("defect-1", "label", "rectanglelabels", box | {"rectanglelabels": ["misalignment"]}),
-        ("defect-1", "reason", "textarea", box | {"text": ["A dog."]}),
-        ("defect-1", "importance", "number", box | {"number": 60}),
-        ("defect-1", "subtype", "choices", box | {"choices": ["wrong relation"]}),
+        ("annotation-1-defect-1", "label", "rectanglelabels", box | {"rectanglelabels": ["misalignment"]}),
+        ("annotation-1-defect-1", "reason", "textarea", box | {"text": ["A dog."]}),
+        ("annotation-1-defect-1", "importance", "number", box | {"number": 60}),
+        ("annotation-1-defect-1", "subtype", "choices", box | {"choices": ["wrong relation"]}),
     ]
 
 
@@ -141,14 +141,14 @@ def test_every_result_names_a_control_and_a_choice_of_the_configuration(tmp_path
         path, [Record("a.png", "", Diagnosis((DEFECT, odd))), Record("b.png", "", Diagnosis())]
     )
     config = ElementTree.parse(tmp_path / "tasks.xml").getroot()
-    controls = {node.get("name"): node for node in config if node.get("toName") == "image"}
+    controls = {node.get("name"): node for node in config.iter() if node.get("toName") == "image"}
     tags = {
         "rectanglelabels": "RectangleLabels",
         "textarea": "TextArea",
         "number": "Number",
         "choices": "Choices",
     }
-    variables = {node.get("value") for node in config} - {None}
+    variables = {node.get("value") for node in config.iter()} - {None}
     results = [
         result
         for task in json.loads(path.read_text())
@@ -259,7 +259,7 @@ def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
 def test_a_fault_names_task_annotation_and_reason(tmp_path, result, reason):
     with pytest.raises(SdgError) as error:
         read(tmp_path, {"result": [rectangle()]}, {"result": result})
-    assert str(error.value).startswith(f"{tmp_path / 'export.json'}, task 1: Annotation 2: ")
+    assert str(error.value).startswith(f"{tmp_path / 'export.json'}, task 4: Annotation 2: ")
     assert reason in str(error.value)
 
 
@@ -281,3 +281,64 @@ def test_other_exports_are_refused_in_a_sentence(tmp_path, text, reason):
     with pytest.raises(SdgError) as error:
         list(label_studio.read(path))
     assert reason in str(error.value)
+
+
+def through_label_studio(path):
+    """An export of the tasks of a file: of annotations, keys that the platform does not know are lost."""
+    known = {"result", "completed_by", "was_cancelled", "lead_time"}
+    tasks = json.loads(path.read_text())
+    for number, task in enumerate(tasks, start=1):
+        task["id"] = number
+        for annotation in task["annotations"]:
+            for key in annotation.keys() - known:
+                del annotation[key]
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+@given(st.lists(st.from_type(Record), max_size=4))
+def test_think_texts_come_back_from_the_platform(tmp_path_factory, everything, records):
+    path = tmp_path_factory.mktemp("label_studio") / "tasks.json"
+    label_studio.write(path, records)
+    assert everything(label_studio.read(through_label_studio(path))) == everything(records)
+
+
+def test_a_think_text_stays_with_its_annotation_whatever_others_draw_or_delete(tmp_path):
+    path = tmp_path / "tasks.json"
+    records = [
+        Record("a.png", "a cat", Diagnosis((DEFECT,), f"{name} thinks"), annotator=name) for name in "ab"
+    ]
+    label_studio.write(path, records)
+    [task] = json.loads(path.read_text())
+    theirs = {"result": [rectangle("xYz1")], "completed_by": 9}
+    path.write_text(json.dumps([{**task, "annotations": [theirs, task["annotations"][1]]}]))
+    new, kept = label_studio.read(path)
+    assert (new.annotator, new.diagnosis.reasoning) == ("9", "")
+    assert (kept.annotator, kept.diagnosis) == ("b", records[1].diagnosis)
+
+
+def test_a_faulty_annotation_goes_back_to_its_annotator_and_the_rest_is_read(tmp_path):
+    half = [rectangle(), control("r1", "importance", "number", number=55.5)]
+    good = {"result": [rectangle()], "completed_by": {"email": "c@d.e"}}
+    path = tmp_path / "export.json"
+    tasks = [
+        {"id": 7, "data": {"image": "a"}, "annotations": [{"result": half, "completed_by": 3}, good]},
+        {"id": 8, "data": {"image": "b"}, "annotations": [{"result": half, "completed_by": {"id": 4}}]},
+        {"id": 9, "data": {"image": "c"}, "annotations": [good]},
+    ]
+    path.write_text(json.dumps(tasks))
+    faults = []
+    records = list(label_studio.read(path, faults.append))
+    assert [(record.filepath, record.annotator) for record in records] == [
+        ("a", "c@d.e"),
+        ("b", None),
+        ("c", "c@d.e"),
+    ]
+    assert records[1].diagnosis is None
+    assert [str(fault) for fault in faults] == [
+        f"{path}, task {task}: Annotation 1 by {person}: Region 1: "
+        "An importance is an integer from 1 to 100, not 55.5."
+        for task, person in ((7, 3), (8, 4))
+    ]
+    with pytest.raises(SdgError, match="task 7: Annotation 1 by 3"):
+        list(label_studio.read(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -13,7 +13,7 @@ from sdg.io import jsonl
 from sdg.io.document import load_document
 from sdg.io.parquet import is_parquet
 from sdg.io.predictions import read_prediction
-from sdg.records import Part, Path, Record
+from sdg.records import Fault, Part, Path, Record
 from sdg.response.strict import BoxOrder
 
 Format = Literal["sdg", "sdg30k", "predictions", "coco", "label-studio", "hf"]
@@ -23,12 +23,17 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def read_records(
-    path: Path, format: Format | None = None, *, box_order: BoxOrder = "xyxy"
+    path: Path,
+    format: Format | None = None,
+    *,
+    box_order: BoxOrder = "xyxy",
+    on_fault: Callable[[Fault], object] | None = None,
 ) -> Iterator[Record]:
     """Stream the records of a file in a format, by default the one `guess_format` finds.
 
-    box_order holds for the formats of models and of the release (sdg30k, predictions).
-    Raises SdgError with file, place and reason at the first fault.
+    box_order holds for the formats of models and of the release (sdg30k, predictions). on_fault: is told of
+    each annotation of a Label Studio export that cannot be read, and the rest is read.
+    Raises SdgError with file, place and reason at the first fault, and at any in other formats.
     """
     match _readable(path, format, box_order):
         case "sdg":
@@ -40,7 +45,7 @@ def read_records(
         case "coco":
             return coco.read(path)
         case "label-studio":
-            return label_studio.read(path)
+            return label_studio.read(path, on_fault)
         case "hf":
             return hf.read(path)
 

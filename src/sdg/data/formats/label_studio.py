@@ -1,7 +1,9 @@
 """Label Studio: tasks with their labelling configuration, and exports (its JSON format).
 
 Boxes are percentages. The platform demands a box, so a clean image carries a placeholder box with the tag
-"no problem", which reads as an empty set (SDG App. A); an annotation without any region says nothing.
+"no problem", which reads as an empty set (SDG App. A); an annotation without any region says nothing. Keys
+of an annotation that the platform does not know are lost there, so how a diagnosis came to be lies in the
+task's data, and the ids of the regions say of which annotation it is.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -18,12 +20,13 @@ from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
 
 from sdg.data.formats.boxes import Size, from_scale, pixel_size, to_scale
-from sdg.defects import BOX_SCALE, SUBTYPES, Defect, DefectType, Diagnosis, Status
-from sdg.errors import Faults, SdgError, reasons
+from sdg.defects import BOX_SCALE, SUBTYPES, TIER_FLOORS, Defect, DefectType, Diagnosis, Status
+from sdg.errors import Faults, SdgError, quoted, reasons, shortened
 from sdg.io.document import ListWriter, load_document
 from sdg.io.files import atomic_writer, write_text
 from sdg.records import (
     STORED,
+    Fault,
     Part,
     Path,
     Record,
@@ -46,7 +49,8 @@ LOCAL_FILES: Final = "/data/local-files/?d="
 
 _PERCENT: Final = (100.0, 100.0)
 _GRID: Final = (BOX_SCALE, BOX_SCALE)
-_DATA_KEYS: Final = frozenset({"image", "filepath", "prompt"})
+_DATA_KEYS: Final = frozenset({"image", "filepath", "prompt", STORED})
+_REGION: Final = re.compile(r"annotation-([0-9]{1,6})-")
 # Control of the labelling configuration -> type of its results, and the key their content is under.
 _WIRE: Final = {
     "label": ("rectanglelabels", "rectanglelabels"),
@@ -57,22 +61,30 @@ _WIRE: Final = {
 _NAMES: Final = {kind: name for name, (kind, _) in _WIRE.items()}  # for controls of other names
 
 
-def read(path: Path) -> Iterator[Record]:
+def read(path: Path, on_fault: Callable[[Fault], object] | None = None) -> Iterator[Record]:
     """The records of tasks or an export: one for each annotation, one for a task without any.
 
-    The annotator is the e-mail or number in `completed_by`; skipped annotations are left out.
-    Raises SdgError with file, place and reason at the first fault.
+    The annotator is the e-mail or number in `completed_by`; skipped annotations are left out. on_fault: is
+    told of each annotation that cannot be read, with whose it is, and the rest is read.
+    Raises SdgError with file, place and reason at the first fault, where there is no `on_fault`.
     """
-    return read_parts(path, parts(path))
+    return read_parts(path, parts(path, on_fault))
 
 
-def parts(path: Path) -> Iterator[Part]:
+def parts(path: Path, on_fault: Callable[[Fault], object] | None = None) -> Iterator[Part]:
     """Each task as a part of its own, for `validate`."""
     tasks = load_document(path)
     if not isinstance(tasks, list):
         raise SdgError(f"{path} is not a Label Studio file: it holds no list of tasks; export as JSON.")
     for number, task in enumerate(tasks, start=1):
-        yield f"task {number}", partial(_records, task)
+        own = task.get("id") if isinstance(task, dict) else None
+        place = f"task {own if type(own) is int else number}"
+        told = None if on_fault is None else partial(_tell, on_fault, str(path), place)
+        yield place, partial(_records, task, told)
+
+
+def _tell(on_fault: Callable[[Fault], object], path: str, place: str, reason: str) -> None:
+    on_fault(Fault(path, place, reason))
 
 
 def write(
@@ -105,12 +117,16 @@ def write(
                 []
                 if blind
                 else [
-                    _annotation(r, pixel_size(r, images, size, allow_outside) or _GRID)
-                    for r in same_task
+                    _annotation(at, r, pixel_size(r, images, size, allow_outside) or _GRID)
+                    for at, r in enumerate(same_task, start=1)
                     if _says_something(r)
                 ]
             )
-            tasks.add({"data": _data(same_task[0], image_url), "annotations": annotations})
+            data = _data(same_task[0], image_url)
+            stored = [diagnosis_extras(r.diagnosis) if r.diagnosis else {} for r in same_task]
+            if any(stored) and not blind:
+                data[STORED] = stored
+            tasks.add({"data": data, "annotations": annotations})
             for record in same_task:
                 for defect in record.diagnosis.defects if record.diagnosis else ():
                     if defect.subtype and defect.subtype.isprintable():  # XML holds nothing else
@@ -130,22 +146,34 @@ def labelling_config(subtypes: Iterable[str] | None = None) -> str:
     """
     if subtypes is None:
         subtypes = [name for names in SUBTYPES.values() for name in names]
-    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in subtypes)
-    return f"""<View>
-  <Header value="Mark everything that is wrong, then look once more for what you missed."/>
-  <Text name="prompt" value="$prompt"/>
-  <Image name="image" value="$image" zoom="true" zoomControl="true"/>
-  <RectangleLabels name="label" toName="image" canRotate="false">
-    <Label value="{DefectType.ARTIFACT.value}" background="#d62728"/>
-    <Label value="{DefectType.MISALIGNMENT.value}" background="#1f77b4"/>
-    <Label value="{NO_PROBLEM}" background="#2ca02c"/>
-  </RectangleLabels>
-  <TextArea name="reason" toName="image" perRegion="true" editable="true" rows="3"
-            placeholder="Which part, and what is wrong with it?"/>
-  <Number name="importance" toName="image" perRegion="true" min="1" max="100"/>
-  <Choices name="subtype" toName="image" perRegion="true" choice="single">
+    choices = "\n".join(f"        <Choice value={quoteattr(name)}/>" for name in subtypes)
+    tiers = " · ".join(f"{floor}+ {tier}" for tier, floor in TIER_FLOORS.items())
+    return f"""<View style="display: flex; align-items: flex-start; gap: 16px">
+  <View style="flex: 3 1 0; min-width: 0">
+    <Image name="image" value="$image" zoom="true" zoomControl="true"/>
+  </View>
+  <View style="flex: 1 0 280px; max-width: 380px; position: sticky; top: 0">
+    <Header value="The picture was made from" size="5"/>
+    <Text name="prompt" value="$prompt"/>
+    <Header value="Mark everything that is wrong, then look once more for what you missed" size="5"/>
+    <RectangleLabels name="label" toName="image" canRotate="false">
+      <Label value="{DefectType.ARTIFACT.value}" background="#d62728"/>
+      <Label value="{DefectType.MISALIGNMENT.value}" background="#1f77b4"/>
+      <Label value="{NO_PROBLEM}" background="#2ca02c"/>
+    </RectangleLabels>
+    <View visibleWhen="region-selected">
+      <Header value="Reason: which part, and what is wrong with it" size="5"/>
+      <TextArea name="reason" toName="image" perRegion="true" editable="true" rows="3"
+                placeholder="The left hand has six fingers"/>
+      <Header value="Importance, a whole number from 1 to 100" size="5"/>
+      <Header value="{tiers}" size="6"/>
+      <Number name="importance" toName="image" perRegion="true" min="1" max="100" step="1"/>
+      <Header value="Subtype, if one fits" size="5"/>
+      <Choices name="subtype" toName="image" perRegion="true" choice="single" layout="select">
 {choices}
-  </Choices>
+      </Choices>
+    </View>
+  </View>
 </View>
 """
 
@@ -166,14 +194,12 @@ def _data(record: Record, image_url: str) -> dict[str, Any]:
     return data | to_extras(replace(record, annotator=None), taken=_DATA_KEYS)
 
 
-def _annotation(record: Record, size: Size) -> dict[str, Any]:
+def _annotation(number: int, record: Record, size: Size) -> dict[str, Any]:
     pixels = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
-    results = [result | pixels for result in _results(record.diagnosis)]
+    results = [result | pixels for result in _results(record.diagnosis, f"annotation-{number}")]
     annotation: dict[str, Any] = {"result": results}
     if record.annotator is not None:
         annotation["completed_by"] = _person(record.annotator)
-    if record.diagnosis is not None and (stored := diagnosis_extras(record.diagnosis)):
-        annotation[STORED] = stored
     return annotation
 
 
@@ -183,14 +209,14 @@ def _person(annotator: str) -> int | dict[str, str]:
     return int(annotator) if is_number else {"email": annotator}
 
 
-def _results(diagnosis: Diagnosis | None) -> list[dict[str, Any]]:
+def _results(diagnosis: Diagnosis | None, name: str) -> list[dict[str, Any]]:
     if diagnosis is None:
         return []
     if diagnosis.is_clean:
-        return [_result("placeholder", (0, 0, BOX_SCALE, BOX_SCALE), "label", [NO_PROBLEM])]
+        return [_result(f"{name}-placeholder", (0, 0, BOX_SCALE, BOX_SCALE), "label", [NO_PROBLEM])]
     results = []
     for number, defect in enumerate(diagnosis.defects, start=1):
-        region = f"defect-{number}"
+        region = f"{name}-defect-{number}"
         results.append(_result(region, defect.box, "label", [defect.type.value]))
         if defect.reason:
             results.append(_result(region, defect.box, "reason", [defect.reason]))
@@ -209,7 +235,8 @@ def _result(region: str, box: tuple[int, int, int, int], control: str, content: 
     return {"id": region, "from_name": control, "to_name": "image", "type": kind, "value": value}
 
 
-def _records(task: object) -> list[Record]:
+def _records(task: object, on_fault: Callable[[str], None] | None = None) -> list[Record]:
+    """The records of a task; on_fault: is told of annotations that cannot be read, by default none may be."""
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         raise ValueError("A task is a JSON object with 'data'; export as JSON, not as JSON-MIN.")
     data = task["data"]
@@ -222,15 +249,22 @@ def _records(task: object) -> list[Record]:
     annotations = task.get("annotations") or []
     if not isinstance(annotations, list):
         raise ValueError(f"'annotations' is a list, not {annotations!r}.")
+    stored = data.get(STORED, [])
+    if not isinstance(stored, list):
+        raise ValueError(f"{STORED!r} is a list, not {quoted(stored)}.")
     for number, annotation in enumerate(annotations, start=1):
         try:
             if isinstance(annotation, dict) and annotation.get("was_cancelled"):
                 continue
-            annotator, diagnosis = _annotated(annotation)
+            annotator, diagnosis = _annotated(annotation, number, stored)
             records.append(Record(filepath, prompt, diagnosis, **{**fields, "annotator": annotator}))
         except ValueError as error:
-            faults.extend(f"Annotation {number}: {reason}" for reason in reasons(error))
-    if faults:
+            whose = f"Annotation {number}{_by_whom(annotation)}"
+            faults.extend(f"{whose}: {reason}" for reason in reasons(error))
+    if faults and on_fault is not None:
+        for fault in faults:
+            on_fault(fault)
+    elif faults:
         raise Faults(faults)
     return records or [Record(filepath, prompt, None, **fields)]
 
@@ -239,14 +273,33 @@ def _path_of(image: str) -> str:
     return unquote(image[len(LOCAL_FILES) :]) if image.startswith(LOCAL_FILES) else image
 
 
-def _annotated(annotation: object) -> tuple[str | None, Diagnosis | None]:
-    """Annotator and diagnosis of one annotation."""
+def _by_whom(annotation: object) -> str:
+    """ " by a@b.c", for a sentence; nothing where nobody is named."""
+    person = _completed_by(annotation) if isinstance(annotation, dict) else None
+    return f" by {shortened(str(person), 80)}" if person else ""
+
+
+def _completed_by(annotation: Mapping[str, Any]) -> Any:
+    person = annotation.get("completed_by")
+    return (person.get("email") or person.get("id")) if isinstance(person, dict) else person
+
+
+def _stored(results: list[Any], number: int, stored: list[Any]) -> Any:
+    """What the task's data keeps of an annotation: of the one its regions' ids name.
+
+    Without regions, of annotation `number`; what others have drawn since has ids of other kinds.
+    """
+    if results:
+        ids = (_REGION.match(str(result.get("id"))) for result in results if isinstance(result, dict))
+        number = next((int(found[1]) for found in ids if found), 0)
+    return stored[number - 1] if 1 <= number <= len(stored) else {}
+
+
+def _annotated(annotation: object, number: int, stored: list[Any]) -> tuple[str | None, Diagnosis | None]:
+    """Annotator and diagnosis of one annotation; stored: what the task's data keeps of each."""
     if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
         raise ValueError("An annotation is a JSON object with a list 'result'.")
-    person = annotation.get("completed_by")
-    if isinstance(person, dict):
-        person = person.get("email") or person.get("id")
-    stored = annotation.get(STORED, {})
+    person = _completed_by(annotation)
     regions = _regions(annotation["result"])
     defects: list[Defect] = []
     faults: list[str] = []
@@ -259,7 +312,7 @@ def _annotated(annotation: object) -> tuple[str | None, Diagnosis | None]:
         faults.append(f"It carries the tag {NO_PROBLEM!r} beside defects; keep one or the other.")
     if faults:
         raise Faults(faults)
-    diagnosis = with_extras(defects, stored)
+    diagnosis = with_extras(defects, _stored(annotation["result"], number, stored))
     unknown = not regions and diagnosis.status is Status.OK and not diagnosis.repairs
     return as_name("completed_by", person), None if unknown else diagnosis
 
