@@ -310,6 +310,56 @@ def agreement(
         say(f"{len(skipped):,} images have no two annotations and are left out.")
 
 
+@data.command()
+@click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE...")
+@click.option("--images", type=_FOLDER, help="Folder of the pictures, to find those that are alike.")
+@ALLOW_OUTSIDE
+@click.option(
+    "--html", type=_WRITABLE, metavar="FILE", help="Also write a page: findings, pictures, numbers."
+)
+@click.option(
+    "--json", "json_path", type=_WRITABLE, help="Also write all of it as JSON; - for stdout, no tables."
+)
+@_with_format
+def audit(
+    paths: tuple[Path, ...],
+    images: Path | None,
+    allow_outside: bool,
+    html: Path | None,
+    json_path: Path | None,
+    format: Format | None,
+    box_order: BoxOrder,
+) -> None:
+    """Look at a finished data set as a whole: what stands out before it is trained on.
+
+    Pictures that are alike and prompts in several splits; numbers far from the paper's Figure 3; boxes that
+    hold everything or nothing; annotators unlike the rest; reasons that repeat; inflated importance. Each
+    file is a split, named as the file is, unless its records name theirs.
+
+    \b
+    Example:
+      sdg data audit train.jsonl test.jsonl --images . --html audit.html
+    """
+    from sdg.data.audit import audit as audit_files
+    from sdg.reporting.audit_page import write_audit
+
+    with records_read() as on_record:
+        found = audit_files(
+            ((path.stem, formats.read_records(path, format, box_order=box_order)) for path in paths),
+            images=images,
+            allow_outside=allow_outside,
+            on_record=on_record,
+        )
+    if html is not None:
+        title = f"Audit of {', '.join(path.name for path in paths)}"
+        write_audit(found, html, title=title, images=images, allow_outside=allow_outside)
+        say(f"Page: {html}")
+    if not write_numbers(json_path, found.to_dict()):
+        print_tables(found.tables)
+    if images is None:
+        say("Pictures were not compared; name their folder with --images.")
+
+
 def _part(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
     try:

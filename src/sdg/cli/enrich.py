@@ -83,8 +83,8 @@ def enrich(
     from sdg.teacher.cost import estimate, read_price
     from sdg.teacher.enrich import LEFT, UNANSWERED, choose_sample, left_of
     from sdg.teacher.enrich import enrich as run
-    from sdg.teacher.sample import write_page
     from sdg.teacher.plan import Plan, prepare
+    from sdg.teacher.sample import write_page
 
     asked = tuple(part.strip() for part in jobs.split(",") if part.strip())
     plan = Plan(teacher, asked, apart, _range(words), voters, tries, max_requests)  # type: ignore[arg-type]
