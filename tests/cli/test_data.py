@@ -46,7 +46,7 @@ def annotations(tmp_path):
     return lines
 
 
-@pytest.mark.parametrize("command", ["validate", "stats", "split", "convert", "agreement"])
+@pytest.mark.parametrize("command", ["validate", "stats", "split", "convert", "enrich", "audit", "agreement"])
 def test_every_command_has_help_with_an_example(command):
     result = CliRunner().invoke(data, [command, "--help"])
     assert result.exit_code == 0
@@ -283,3 +283,42 @@ def test_the_commands_load_no_torch(tmp_path):
         "assert not {'torch', 'matplotlib', 'supervision', 'datasets'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.jsonl")], check=True, capture_output=True)
+
+
+def test_convert_gives_faulty_annotations_back_and_writes_the_others(sdg, tmp_path):
+    def annotation(importance, person):
+        box = {"x": 10, "y": 20, "width": 20, "height": 20}
+        return {
+            "completed_by": person,
+            "result": [
+                {"id": "r", "from_name": "label", "value": box | {"rectanglelabels": ["artifact"]}},
+                {"id": "r", "from_name": "importance", "value": {"number": importance}},
+            ],
+        }
+
+    tasks = [
+        {"id": 7, "data": {"image": "a.png"}, "annotations": [annotation(55.5, 3)]},
+        {"id": 8, "data": {"image": "b.png"}, "annotations": [annotation(55, 3)]},
+    ]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    code, out, err = sdg("data", "convert", "export.json", "ann.jsonl", "--to", "sdg30k")
+    lines = [json.loads(line) for line in (tmp_path / "ann.jsonl").read_text().splitlines()]
+    assert lines[0]["ann_translated_bboxes"] is None
+    assert lines[1]["ann_translated_bboxes"][0]["importance"] == 55
+    assert (code, out) == (1, "")
+    assert "task 7: Annotation 1 by 3: Region 1: An importance is an integer from 1 to 100, not 55.5." in err
+    assert "these go back to their annotators, and all others are written." in err
+
+
+def test_audit_prints_tables_and_writes_numbers_and_a_page(sdg, tmp_path, annotations):
+    for line in annotations:
+        (tmp_path / line["filepath"]).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(tmp_path / line["filepath"])
+    code, out, _ = sdg("data", "audit", "ann.jsonl", "--images", ".", "--html", "a.html", "--json", "a.json")
+    assert code == 0
+    assert "40 pictures are alike, in all, in 1 groups." in out
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert len(found["duplicates"][0]) == 40
+    kinds = {one["kind"] for one in found["findings"]}
+    assert kinds == {"duplicates", "figure 3", "reasons", "importance"}
+    assert "Pictures that are alike" in (tmp_path / "a.html").read_text()
