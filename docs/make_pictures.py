@@ -26,7 +26,7 @@ INK, FAINT, PLAIN, PAPER, STRONG, SIDE = "#1F2933", "#52606D", "#F5F7FA", "#E3F0
 LAYERS = (
     ("cli",),
     ("demo",),
-    ("study", "alignment", "refinement", "training"),
+    ("study", "alignment", "refinement", "training", "teacher"),
     ("detectors", "scorers", "data", "evaluation", "reporting"),
     ("runs", "models"),
     ("io",),

@@ -316,7 +316,7 @@ def test_audit_prints_tables_and_writes_numbers_and_a_page(sdg, tmp_path, annota
         Image.new("RGB", (8, 8), "red").save(tmp_path / line["filepath"])
     code, out, _ = sdg("data", "audit", "ann.jsonl", "--images", ".", "--html", "a.html", "--json", "a.json")
     assert code == 0
-    assert "40 pictures are alike, in all, in 1 groups." in out
+    assert "Pictures that are alike: 40 (groups: 1)." in out
     found = json.loads((tmp_path / "a.json").read_text())
     assert len(found["duplicates"][0]) == 40
     kinds = {one["kind"] for one in found["findings"]}

@@ -58,7 +58,7 @@ def test_prompts_in_several_splits_leak_however_they_are_written():
     test = [record(3, prompt="a red cat"), record(4, prompt="a dog", split="train")]
     found = audit([("train", train), ("test", test)])
     [leak] = [one for one in found.findings if one.kind == "leak"]
-    assert leak.text == "1 prompts are in several splits: 1 in test and train."
+    assert leak.text == "Prompts in several splits: 1 (1 in test and train)."
     assert leak.where == ("A red  Cat",)
 
 
@@ -79,9 +79,9 @@ def test_pictures_that_are_alike_are_found_and_those_across_splits_are_leaks(tmp
         (("1.png", "train"), ("4.png", "test")),
     )
     texts = {one.kind: one.text for one in found.findings}
-    assert texts["leak"] == "2 pictures are alike, in several splits, in 1 groups."
-    assert texts["duplicates"] == "4 pictures are alike, in all, in 2 groups."
-    assert texts["pictures"].startswith("1 pictures cannot be read")
+    assert texts["leak"] == "Pictures that are alike in several splits: 2 (groups: 1)."
+    assert texts["duplicates"] == "Pictures that are alike: 4 (groups: 2)."
+    assert texts["pictures"].startswith("Pictures that cannot be read: 1; the first:")
     assert (found.read, [path for path, _ in found.unreadable]) == (6, ["6.png"])
     with pytest.raises(SdgError, match="leaves the folder"):
         audit([("train", [record("../x")])], images=tmp_path)
@@ -111,9 +111,9 @@ def test_reasons_that_repeat_importance_that_is_inflated_and_boxes_that_say_noth
     found = audit([("train", [record(n, [whole, tiny, *twice]) for n in range(20)])])
     texts = [text for kind, text in kinds(found) if kind != "figure 3"]
     assert texts == [
-        "20 boxes hold the whole picture.",
-        "20 boxes are smaller than 20 × 20.",
-        "20 images have a defect marked twice: boxes of one type, IoU from 0.9.",
+        "Boxes that hold the whole picture: 20.",
+        "Boxes below 20 × 20: 20.",
+        "Images with a defect marked twice (one type, IoU from 0.9): 20.",
         "100.0% of the reasons stand elsewhere word for word.",
         "100.0% of the importances are above 80; in SDG-30K few are.",
         "0.0% of the importances are 31 to 80; in SDG-30K most are.",

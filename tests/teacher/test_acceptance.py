@@ -85,9 +85,9 @@ CHINESE = "舞者举起的左手手指融合在一起 " * 9
 @pytest.mark.parametrize(
     ("text", "kind", "fault"),
     [
-        (answer(items()[:1]), "count", "It has 1 defects, and 2 were given."),
-        (answer([*items(), items()[0]]), "count", "It has 3 defects"),
-        (answer([]), "count", "It has 0 defects"),
+        (answer(items()[:1]), "count", "Defects in the answer: 1; given: 2."),
+        (answer([*items(), items()[0]]), "count", "Defects in the answer: 3"),
+        (answer([]), "count", "Defects in the answer: 0"),
         (answer(items()[::-1]), "box", "Defect 1 has the box [500, 404, 911, 880]"),
         (answer(items(box_2d=[121, 80, 317, 263])), "box", "and [120, 80, 317, 263] was given"),
         (answer(items(box_2d=[80, 120, 263, 317])), "box", "Defect 1"),
@@ -114,7 +114,11 @@ CHINESE = "舞者举起的左手手指融合在一起 " * 9
             "steps",
             "needs step 1, step 2 and step 3",
         ),
-        (answer(items(), TRACE.rpartition("\n")[0]), "steps", "Step 3 has 1 lines below its heading"),
+        (
+            answer(items(), TRACE.rpartition("\n")[0]),
+            "steps",
+            "the heading of step 3: 1; boxes: 2.",
+        ),
         (answer(items(), TRACE.replace("- misalignment:", "- artifact:")), "steps", "another type"),
         (answer(items(), TRACE.replace("small", "from 120 to 317")), "coordinates", "coordinate 120"),
         (answer(items(), TRACE.replace("small", "[12, 8, 31, 26]")), "coordinates", "Step 3"),

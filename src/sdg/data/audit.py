@@ -156,7 +156,7 @@ def _bare(record: Record) -> Record:
 def _unreadable(unreadable: Sequence[tuple[str, str]]) -> list[Finding]:
     if not unreadable:
         return []
-    text = f"{len(unreadable):,} pictures cannot be read, the first because: {unreadable[0][1]}"
+    text = f"Pictures that cannot be read: {len(unreadable):,}; the first: {unreadable[0][1]}"
     return [Finding("pictures", text, tuple(path for path, _ in unreadable[:MOST_SHOWN]))]
 
 

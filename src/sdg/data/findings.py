@@ -63,10 +63,10 @@ def duplicates(groups: Sequence[Sequence[tuple[str, str]]]) -> list[Finding]:
     """Pictures that are alike; groups: (image, split) of each."""
     across = [group for group in groups if len({split for _, split in group}) > 1]
     found = []
-    for kind, some, where in (("leak", across, "in several splits"), ("duplicates", groups, "in all")):
+    for kind, some, where in (("leak", across, " in several splits"), ("duplicates", groups, "")):
         if some:
             pictures = sum(map(len, some))
-            text = f"{pictures:,} pictures are alike, {where}, in {len(some):,} groups."
+            text = f"Pictures that are alike{where}: {pictures:,} (groups: {len(some):,})."
             found.append(Finding(kind, text, _first([path for group in some for path, _ in group])))
     return found
 
@@ -85,7 +85,7 @@ def leaks(records: Sequence[tuple[str, Record]]) -> list[Finding]:
     pairs = Counter(tuple(sorted(of)) for of in leaking.values())
     named = "; ".join(f"{count:,} in {' and '.join(names)}" for names, count in sorted(pairs.items()))
     examples = tuple(prompts[key] for key in list(leaking)[:MOST_SHOWN])
-    return [Finding("leak", f"{len(leaking):,} prompts are in several splits: {named}.", examples)]
+    return [Finding("leak", f"Prompts in several splits: {len(leaking):,} ({named}).", examples)]
 
 
 def unlike_figure_3(counted: Statistics) -> list[Finding]:
@@ -121,13 +121,13 @@ def unlike_figure_3(counted: Statistics) -> list[Finding]:
 def odd_boxes(known: Sequence[Record], defects: Sequence[tuple[Record, Defect]]) -> list[Finding]:
     """Boxes that say nothing of where, and defects marked twice."""
     findings = []
-    for text, inside in (("hold the whole picture", _area_above), ("are smaller than 20 × 20", _area_below)):
+    for text, inside in (("that hold the whole picture", _area_above), ("below 20 × 20", _area_below)):
         paths = tuple(record.filepath for record, defect in defects if inside(defect))
         if paths:
-            findings.append(Finding("boxes", f"{len(paths):,} boxes {text}.", _first(paths)))
+            findings.append(Finding("boxes", f"Boxes {text}: {len(paths):,}.", _first(paths)))
     twice = tuple(record.filepath for record in known if _marked_twice(record))
     if twice:
-        text = f"{len(twice):,} images have a defect marked twice: boxes of one type, IoU from {SAME_BOX}."
+        text = f"Images with a defect marked twice (one type, IoU from {SAME_BOX}): {len(twice):,}."
         findings.append(Finding("boxes", text, _first(twice)))
     return findings
 

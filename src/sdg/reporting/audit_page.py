@@ -29,7 +29,7 @@ def write_audit(
     examples = tuple((one.kind, one.text, " · ".join(one.where)) for one in found.findings)
     sections: list[Section] = []
     if examples:
-        table = Table("Findings", ("about", "what", "examples"), examples)
+        table = Table("about", ("about", "what", "examples"), examples)
         sections.append(Tables("What stands out", (table,)))
     entries = []
     for number, group in enumerate(found.duplicates[:GROUPS], start=1):

@@ -131,7 +131,7 @@ def _last_think(answer: str) -> str:
 
 def _require_same(found: Sequence[Defect], given: Sequence[Defect]) -> None:
     if len(found) != len(given):
-        raise Unacceptable("count", f"It has {len(found)} defects, and {len(given)} were given.")
+        raise Unacceptable("count", f"Defects in the answer: {len(found)}; given: {len(given)}.")
     for number, (one, wanted) in enumerate(zip(found, given, strict=True), start=1):
         if one.box != wanted.box:
             raise Unacceptable(
@@ -203,8 +203,8 @@ def _check_trace(trace: str, given: Diagnosis, caption: str, is_english: IsEngli
     if len(boxes) != len(given.defects):
         raise Unacceptable(
             "steps",
-            f"Step 3 has {len(boxes)} lines below its heading, and there are {len(given.defects)} boxes; "
-            "write one line a box and nothing else.",
+            f"Lines below the heading of step 3: {len(boxes)}; boxes: {len(given.defects)}. Write a line a box, "
+            "and nothing else.",
         )
     for number, (line, defect) in enumerate(zip(boxes, given.defects, strict=True), start=1):
         named = {DefectType(word.lower()) for word in _TYPE.findall(line)}

@@ -49,7 +49,7 @@ def write_page(
 
 
 def _section(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], note: str = "") -> Tables:
-    return Tables(title, (Table(title, columns, tuple(rows)),), note)
+    return Tables(title, (Table(columns[0], columns, tuple(rows)),), note)
 
 
 def _score(before: int | None, after: int | None) -> tuple[str, str]:
