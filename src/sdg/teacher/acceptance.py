@@ -203,8 +203,8 @@ def _check_trace(trace: str, given: Diagnosis, caption: str, is_english: IsEngli
     if len(boxes) != len(given.defects):
         raise Unacceptable(
             "steps",
-            f"Lines below the heading of step 3: {len(boxes)}; boxes: {len(given.defects)}. Write a line a box, "
-            "and nothing else.",
+            f"Lines below the heading of step 3: {len(boxes)}; boxes: {len(given.defects)}. "
+            "Write one line a box and nothing else.",
         )
     for number, (line, defect) in enumerate(zip(boxes, given.defects, strict=True), start=1):
         named = {DefectType(word.lower()) for word in _TYPE.findall(line)}
