@@ -1,8 +1,9 @@
 import json
 
 import pytest
+from kills import kill_and_resume
 from PIL import Image
-from teacher import PICTURES, RIGHT, refuses, shortened, tag, teacher, well
+from teacher import PICTURES, RIGHT, is_slow, refuses, shortened, tag, teacher, well
 
 from sdg.cli import main
 from sdg.data.formats import native
@@ -112,3 +113,26 @@ def test_options_that_fit_nothing_are_refused(run, options, fault):
     code, _, err = run("openai:http://127.0.0.1:9/v1#vlm", *options)
     assert code
     assert fault in err
+
+
+def without_dates(path):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{**row, "teacher": {**row["teacher"], "date": ""}} for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_killed_at_any_moment_it_ends_as_an_undisturbed_run(folder):
+    def assert_same(out, whole):
+        assert without_dates(out) == without_dates(whole)
+        assert not out.with_name(f"{out.name}.partial").exists()
+
+    with teacher(RIGHT, lambda index: is_slow) as server:
+        options = ("--teacher", f"openai:{server.url}?attempts=1&concurrency=2#vlm", "--apart", "--out")
+        kill_and_resume(
+            "data enrich",
+            lambda out: ["data", "enrich", folder / "short.jsonl", *options, out],
+            folder,
+            assert_same,
+            suffix=".jsonl",
+        )

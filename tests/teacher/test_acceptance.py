@@ -1,6 +1,8 @@
 import json
 
 import pytest
+from hypothesis import given as examples
+from hypothesis import strategies as st
 
 from sdg import Defect, Diagnosis, parse_response
 from sdg.prompting.teaching import JOBS, Question
@@ -197,3 +199,20 @@ def test_the_digest_tells_wordings_apart():
 
 def test_the_example_in_the_tests_is_what_the_reader_takes():
     assert [defect.box for defect in parse_response(GOOD).defects] == [defect.box for defect in GIVEN.defects]
+
+
+@examples(
+    st.integers(0, len(GOOD)),
+    st.integers(0, 40),
+    st.text(max_size=20)
+    | st.sampled_from(["<think>", "</answer>", "[]", "1e999", "\ud800", "{", '"tier": 3']),
+)
+def test_a_spoiled_answer_is_refused_or_brings_one_text_and_number_a_defect(start, length, text):
+    spoiled = GOOD[:start] + text + GOOD[start + length :]
+    try:
+        written = accepted(spoiled, GIVEN, CAPTION, Question(), lambda text: True)
+    except Unacceptable:
+        return
+    assert len(written.reasons) == len(written.importances) == len(GIVEN.defects)
+    assert all(1 <= importance <= 100 for importance in written.importances)
+    assert all(18 <= len(reason.split()) <= 45 for reason in written.reasons)

@@ -78,7 +78,7 @@ class Question:
             template="{caption}",
             answer=parts,
             image=ImageLimits(longest_side=1024),
-            generation=Generation(max_new_tokens=4096),
+            generation=Generation(max_new_tokens=8192),
         )
 
     @property
