@@ -204,8 +204,7 @@ def test_the_example_in_the_tests_is_what_the_reader_takes():
 @examples(
     st.integers(0, len(GOOD)),
     st.integers(0, 40),
-    st.text(max_size=20)
-    | st.sampled_from(["<think>", "</answer>", "[]", "1e999", "\ud800", "{", '"tier": 3']),
+    st.text(max_size=20) | st.sampled_from(["<think>", "</answer>", "[]", "1e999", "\ud800", '"tier": 3']),
 )
 def test_a_spoiled_answer_is_refused_or_brings_one_text_and_number_a_defect(start, length, text):
     spoiled = GOOD[:start] + text + GOOD[start + length :]

