@@ -34,6 +34,7 @@ EXTRAS = {
     "py3langid": "teacher",
     **dict.fromkeys(("datasets", "supervision"), "data"),
     "matplotlib": "plot",
+    "google_crc32c": "bench",
 }
 
 

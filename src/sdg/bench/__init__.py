@@ -1,0 +1,1 @@
+"""Benchmarks: the tables of the paper by one command each, on real prompt sets and published data."""
