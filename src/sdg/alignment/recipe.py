@@ -65,7 +65,7 @@ class SamplingRecipe:
 
 @dataclass(frozen=True)
 class PromptsRecipe:
-    """Sets of prompts: a text file, one a line, or python:MODULE.FUNCTION?key=value that returns a list."""
+    """Sets of prompts: a text file, one a line; a published set, bench:NAME; or python:MODULE.FUNCTION."""
 
     train: str  # what roll-outs draw
     held_out: str | None = None  # what monitors and figures use

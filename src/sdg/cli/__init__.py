@@ -22,6 +22,7 @@ COMMANDS = {
     "report": ("sdg.cli.report", "Write galleries, scores and runs as one HTML file."),
     "study": ("sdg.cli.study", "Rate two systems' pictures blindly, and count Good, Same and Bad."),
     "train": ("sdg.cli.train", "Train a detector: supervised fine-tuning, then GRPO."),
+    "bench": ("sdg.cli.bench", "The paper's tables by one command each; published prompt sets."),
     "testbed": ("sdg.cli.testbed", "Generate pictures with known defects; the embedded models."),
 }
 

@@ -28,6 +28,10 @@ PYTHON: Final = "python"
 ALIASES: Final = {"testbed": "sdg.testbed.entry"}
 """Name -> module: `testbed` is `python:sdg.testbed.entry.detector` as a detector, `….editor` as an editor."""
 
+PROMPT_SETS: Final = "bench"
+"""Scheme of the published prompt sets: `bench:NAME?path=…`, read by the function named below."""
+_PROMPT_SETS: Final = "sdg.bench.prompts.prompts"
+
 _WHOLE: Final = re.compile("-?[0-9]{1,18}")
 
 
@@ -147,8 +151,15 @@ def made_by(uri: Uri, takes: int, wrap: Callable[[Callable[..., Any]], T], metho
 
 
 def read_prompts(source: str) -> list[str]:
-    """The prompts of a text file, one a line, or of a named function; raises SdgError if there are none."""
-    if is_python(source):
+    """The prompts of a text file, one a line, of a published set or of a named function.
+
+    Raises SdgError if there are none.
+    """
+    if source.startswith(f"{PROMPT_SETS}:"):
+        name, options = split_options(source.removeprefix(f"{PROMPT_SETS}:"))
+        uri = Uri(PYTHON, _PROMPT_SETS, {"name": name, **options})
+        prompts = _called(source, named_function(uri), list)
+    elif is_python(source):
         prompts = _called(source, named_function(source), list)
     else:
         try:
