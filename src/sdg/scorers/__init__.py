@@ -1,7 +1,7 @@
 """Scalar scorers of pictures: base rewards of alignment, and measures it is watched and compared by.
 
 URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `p-real:FOLDER_OR_ID`, `unified-reward:BASE_URL#MODEL`,
-`python:MODULE.FUNCTION`.
+`remote:http://localhost:PORT`, `python:MODULE.FUNCTION`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ _FORMS: Final = {
     "clip": "clip:FOLDER_OR_ID",
     "p-real": "p-real:FOLDER_OR_ID",
     "unified-reward": "unified-reward:BASE_URL#MODEL",
+    "remote": "remote:http://localhost:PORT",
     "python": "python:MODULE.FUNCTION",
 }
 _OPTIONS: Final[Mapping[str, Mapping[str, Callable[[str], Any]]]] = {
     "clip": {"processor": text},
     "p-real": {},
     "unified-reward": {"parallel": count, "timeout": seconds},
+    "remote": {"batch": count, "timeout": seconds, "attempts": count},
 }
 """Scheme -> the options its URI may have, and what reads each."""
 
@@ -63,6 +65,10 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
         return made_by(parsed, 2, FunctionScorer, "score", device=device)
     scheme, place = parsed.scheme, parsed.place
     values = read_options(parsed, _OPTIONS[scheme], "scorer")
+    if scheme == "remote":
+        from sdg.scorers.remote import RemoteScorer
+
+        return RemoteScorer(place, **values)
     if scheme != "unified-reward":
         require_place(place, "; check the path, or name a model on a hub as ORG/NAME.")
     if scheme == "p-real":
