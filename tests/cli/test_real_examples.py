@@ -116,3 +116,9 @@ def test_the_report_looks_whole_in_a_browser(diagnosed: Path, records: list[Reco
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert said == []
     page.close()
+
+
+def test_no_text_defect_is_found_where_there_is_none(records: list[Record]) -> None:
+    pytest.importorskip("rapidocr")
+    pairs = [(FOLDER / record.filepath, record.prompt) for record in records]
+    assert all(found.is_clean for found in sdg.load_detector("ocr").diagnose(pairs))

@@ -149,7 +149,19 @@ def _environment(folder: Path) -> Path:
     core = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    command = [python, "-m", "pip", "install", "--quiet", "--timeout", "10", "--retries", "1", *core]
+    command = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        "--timeout",
+        "10",
+        "--retries",
+        "1",
+        *core,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no package index: {done.stderr.strip().splitlines()[-1:]}")

@@ -37,6 +37,7 @@ EXTRAS = {
     **dict.fromkeys(("datasets", "supervision"), "data"),
     "matplotlib": "plot",
     "google_crc32c": "bench",
+    **dict.fromkeys(("rapidocr", "onnxruntime"), "ocr"),
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Detector, Outcome, StreamingDetector
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source
 from sdg.io import uri as _uri
 from sdg.io.batch_function import BatchFunction
@@ -30,12 +30,15 @@ __all__ = ["BatchDiagnoser", "Detector", "Outcome", "Pair", "Source", "Streaming
 _LOG = logging.getLogger("sdg.detectors")
 
 
+_UNION: Final = "union:"
 _FORMS: Final = {
     "testbed": "testbed",
     "hf": "hf:ORG/NAME, a checkpoint folder",
     "openai": "openai:BASE_URL#MODEL",
     "heatmap": "heatmap:FOLDER",
     "replay": "replay:FILE",
+    "ocr": "ocr",
+    "union": "union:URI|URI",
     "python": "python:MODULE.FUNCTION",
 }
 
@@ -49,6 +52,8 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     these three also           temperature, looks, agree: see `sdg.detectors.consensus`
     heatmap:FOLDER             threshold, min_area
     replay:FILE.jsonl          profile
+    ocr                        none: text unlike what the prompt quotes, and garbled text
+    union:URI|URI              those of each URI, written there: what any of them finds, each defect once
     python:MODULE.FUNCTION     a function of (picture, prompt) that returns a Diagnosis; or a class, or
                                a function of keyword arguments alone, that makes a StreamingDetector
 
@@ -60,6 +65,8 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     """
     from sdg.prompting import PromptProfile
 
+    if uri.startswith(_UNION):
+        return _union(uri, options)
     parsed = parse_uri(uri, "detector", _FORMS, folder="hf")
     given: dict[str, Any] = {
         name: value if isinstance(value, PromptProfile) else str(value)
@@ -174,6 +181,27 @@ def _replay(uri: Uri) -> StreamingDetector:
     return ReplayDetector(uri.place, require_think=profile is None or profile.answer.think)
 
 
+def _ocr(uri: Uri) -> StreamingDetector:
+    from sdg.detectors.text import OcrDetector
+
+    _uri.read_options(uri, {})
+    return OcrDetector()
+
+
+def _union(uri: str, options: Mapping[str, object]) -> StreamingDetector:
+    """Before the URI is taken apart: its parts have options of their own."""
+    from sdg.detectors.union import UnionDetector
+
+    parts = [part.strip() for part in uri.removeprefix(_UNION).split("|")]
+    if len(parts) < 2 or not all(parts):
+        raise SdgError(f"{quoted(uri)} does not name two detectors; write union:URI|URI, in quotes.")
+    if given := [name for name, value in options.items() if value is not None]:
+        raise SdgError(
+            f"A union takes no {given[0]}; write it behind its own URI, as union:ocr|testbed?{given[0]}=…"
+        )
+    return UnionDetector([load_detector(part) for part in parts])
+
+
 def _python(uri: Uri) -> StreamingDetector:
     from sdg.detectors.function import FunctionDetector
 
@@ -219,5 +247,6 @@ _LOADERS: Final[Mapping[str, Callable[[Uri], StreamingDetector]]] = {
     "openai": _openai,
     "heatmap": _heatmap,
     "replay": _replay,
+    "ocr": _ocr,
     "python": _python,
 }

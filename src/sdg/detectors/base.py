@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -44,7 +44,7 @@ class Outcome:
 class StreamingDetector(ABC):
     """A detector that hands out each result as soon as it has it; what `load_detector` returns."""
 
-    stored: ClassVar[bool] = False
+    stored: bool = False
     """Whether answers are looked up by path, for which all paths of a run have to be given at once."""
 
     @property

@@ -66,7 +66,7 @@ def parse_uri(uri: str, what: str, forms: Mapping[str, str], folder: str = "") -
         return Uri(folder, address, options)
     if scheme not in forms:
         raise _unknown(uri, scheme, what, forms, folder)
-    if not place:
+    if not place and ":" in forms[scheme]:
         raise SdgError(f"{quoted(uri)} does not say which one; {what}s are {', '.join(forms.values())}.")
     return Uri(scheme, place, options)
 

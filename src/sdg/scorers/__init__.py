@@ -1,6 +1,7 @@
 """Scalar scorers of pictures: base rewards of alignment, and measures it is watched and compared by.
 
 URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `p-real:FOLDER_OR_ID`, `unified-reward:BASE_URL#MODEL`,
+`ocr`,
 `remote:http://localhost:PORT`, `python:MODULE.FUNCTION`.
 """
 
@@ -22,12 +23,14 @@ _FORMS: Final = {
     "clip": "clip:FOLDER_OR_ID",
     "p-real": "p-real:FOLDER_OR_ID",
     "unified-reward": "unified-reward:BASE_URL#MODEL",
+    "ocr": "ocr",
     "remote": "remote:http://localhost:PORT",
     "python": "python:MODULE.FUNCTION",
 }
 _OPTIONS: Final[Mapping[str, Mapping[str, Callable[[str], Any]]]] = {
     "clip": {"processor": text},
     "p-real": {},
+    "ocr": {},
     "unified-reward": {"parallel": count, "timeout": seconds},
     "remote": {"batch": count, "timeout": seconds, "attempts": count},
 }
@@ -65,6 +68,10 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
         return made_by(parsed, 2, FunctionScorer, "score", device=device)
     scheme, place = parsed.scheme, parsed.place
     values = read_options(parsed, _OPTIONS[scheme], "scorer")
+    if scheme == "ocr":
+        from sdg.scorers.spelling import SpellingScorer
+
+        return SpellingScorer()
     if scheme == "remote":
         from sdg.scorers.remote import RemoteScorer
 

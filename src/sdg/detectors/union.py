@@ -1,0 +1,108 @@
+"""`union:ONE|OTHER`: what several detectors find, each defect once; such as a VLM and `ocr`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from sdg.defects import Diagnosis, Status
+from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.geometry import iou
+from sdg.images import Pair
+from sdg.matching import match
+from sdg.response import render_response
+
+SAME: Final = 0.1
+"""IoU from which boxes of one type, matched to each other, are one defect: the lenient one of SDG-Eval."""
+
+
+class UnionDetector(StreamingDetector):
+    """Asks every detector about each pair and merges what they find, see `united`.
+
+    A pair that one of them cannot diagnose has failed: what it would have found is not known. Raises
+    ValueError for fewer than two.
+    """
+
+    def __init__(self, detectors: Sequence[StreamingDetector]) -> None:
+        if len(detectors) < 2:
+            raise ValueError(f"A union takes two detectors or more, not {len(detectors)}.")
+        self._detectors = list(detectors)
+        self.stored = any(detector.stored for detector in detectors)
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float]:
+        parts = [
+            {f"{number}.{name}": value for name, value in detector.identity.items()}
+            for number, detector in enumerate(self._detectors, start=1)
+        ]
+        return {"detector": "union"} | {name: value for part in parts for name, value in part.items()}
+
+    def stream(
+        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """In turns, each detector a pair further: one that waits for a server works meanwhile."""
+        streams = [detector.stream(pairs, wanted) for detector in self._detectors]
+        come: list[dict[int, Outcome]] = [{} for _ in streams]
+        ended = [False] * len(streams)
+        given = [0] * len(streams)
+        while not all(ended):
+            at = min((n for n, done in enumerate(ended) if not done), key=given.__getitem__)
+            try:
+                index, outcome = next(streams[at])
+            except StopIteration:
+                ended[at] = True
+                continue
+            given[at] += 1
+            come[at][index] = outcome
+            if all(index in of for of in come):
+                yield index, self._outcome([of.pop(index) for of in come])
+            elif any(done and index not in of for done, of in zip(ended, come, strict=True)):
+                del come[at][index]  # another was stopped before it; nothing will come of this pair
+
+    def stop(self) -> bool:
+        stopping = [detector.stop() for detector in self._detectors]  # all are told, whatever one says
+        return all(stopping)
+
+    def _outcome(self, outcomes: Sequence[Outcome]) -> Outcome:
+        for outcome, detector in zip(outcomes, self._detectors, strict=True):
+            if not outcome.diagnosis.is_informative:
+                name = detector.identity.get("detector", "one detector")
+                return failed(f"{name}: {outcome.error or 'its answer cannot be read.'}")
+        return Outcome(united([outcome.diagnosis for outcome in outcomes]))
+
+
+def united(diagnoses: Sequence[Diagnosis]) -> Diagnosis:
+    """The defects of all diagnoses of one picture, each once.
+
+    Each diagnosis is matched to what the earlier ones found (one Hungarian matching a type, by IoU); a pair
+    of IoU SAME or more is one defect, told in the words of the earlier, with the importance of the higher.
+    The status is the worst of all, the reasoning the first that is not empty. Raises ValueError without any.
+    """
+    if not diagnoses:
+        raise ValueError("A union needs at least one diagnosis.")
+    defects = list(diagnoses[0].defects)
+    for diagnosis in diagnoses[1:]:
+        others = diagnosis.defects
+        overlap = iou([d.box for d in defects], [d.box for d in others])
+        rows, columns = match(overlap, [str(d.type) for d in defects], [str(d.type) for d in others])
+        same = [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if overlap[r, c] >= SAME]
+        for row, column in same:
+            kept, other = defects[row], others[column]
+            known = [value for value in (kept.importance, other.importance) if value is not None]
+            defects[row] = replace(
+                kept,
+                reason=kept.reason or other.reason,
+                importance=max(known, default=None),
+                subtype=kept.subtype or other.subtype,
+            )
+        taken = {column for _, column in same}
+        defects += [other for column, other in enumerate(others) if column not in taken]
+    worst = max(diagnoses, key=lambda diagnosis: list(Status).index(diagnosis.status))
+    found = Diagnosis(
+        defects=tuple(defects),
+        reasoning=next((d.reasoning for d in diagnoses if d.reasoning), ""),
+        status=worst.status,
+        repairs=tuple(dict.fromkeys(name for diagnosis in diagnoses for name in diagnosis.repairs)),
+    )
+    return replace(found, raw=render_response(found)) if found.is_informative else found

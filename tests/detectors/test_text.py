@@ -1,0 +1,88 @@
+"""The `ocr` detector and scorer: on lines given by hand, and on pictures that are drawn and read."""
+
+from __future__ import annotations
+
+import pytest
+import scripts
+
+from sdg import load_detector
+from sdg.detectors.text import difference, text_defects
+from sdg.models.ocr import Line
+from sdg.scorers import load_scorer
+
+SIZE = (200, 100)
+
+
+def line(
+    text: str, confidence: float = 0.99, box: tuple[float, float, float, float] = (20, 10, 120, 30)
+) -> Line:
+    return Line(text, confidence, box, box[2] - box[0], box[3] - box[1])
+
+
+def test_a_misspelt_text_has_the_box_of_what_stands_there_and_says_the_difference() -> None:
+    (found,) = text_defects([line("OKEN")], 'a sign "OPEN"', SIZE)
+    assert (str(found.type), found.box) == ("misalignment", (100, 100, 600, 300))
+    assert 'reads "OKEN" where the prompt asks for "OPEN": "k" stands for "p"' in found.reason
+    assert 18 <= len(found.reason.split()) <= 45
+
+
+def test_a_missing_text_is_told_with_what_stands_instead() -> None:
+    (found,) = text_defects([line("Bakery")], 'a sign "OPEN"', SIZE)
+    assert found.box == (100, 100, 600, 300)
+    assert (
+        'does not stand in the picture, not even misspelt; what can be read instead is "Bakery"'
+        in found.reason
+    )
+    (found,) = text_defects([], 'a sign "OPEN"', SIZE)
+    assert found.box == (0, 0, 1000, 1000)
+    assert "no text can be read in the picture at all" in found.reason
+
+
+def test_text_that_no_reading_is_sure_of_is_an_artifact() -> None:
+    (found,) = text_defects([line("らミBンとで", 0.3)], "a street", SIZE)
+    assert (str(found.type), found.subtype, found.box) == ("artifact", "garbled text", (100, 100, 600, 300))
+
+
+@pytest.mark.parametrize(
+    ("lines", "prompt"),
+    [
+        ([], "a street"),
+        ([line("OPEN")], 'a sign "open"'),
+        ([line("0PEN")], 'a sign "OPEN"'),
+        ([line("OKEN", 0.7)], 'a sign "OPEN"'),  # perhaps it was misread
+        ([line("anything")], "no text is asked for, and none forbidden"),
+        ([line("を", 0.2, (0, 0, 200, 100))], "a texture that fills the picture"),
+        ([line("AB", 0.2, (0, 0, 20, 20))], "as high as wide"),
+    ],
+)
+def test_what_is_no_defect(lines: list[Line], prompt: str) -> None:
+    assert text_defects(lines, prompt, SIZE) == []
+
+
+def test_differences_in_words() -> None:
+    assert difference("Trael", "Travel") == '"v" is left out'
+    assert difference("Salee", "Sale") == '"e" is too much'
+    assert difference("axbxcxdx", "abcd") == '"x" is too much, "x" is too much, "x" is too much and more'
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5000)])
+def test_boxes_stay_boxes_on_any_picture(size: tuple[int, int]) -> None:
+    (found,) = text_defects([line("Bakery", box=(-3, -2, 900, 9000))], '"OPEN"', size)
+    assert found.box == (0, 0, 1000, 1000)
+
+
+@pytest.fixture(scope="module")
+def signs() -> list:
+    pytest.importorskip("rapidocr")
+    return list(scripts.load("text_renders").signs(8, seed=3))
+
+
+def test_drawn_signs_are_read(signs: list) -> None:
+    found = load_detector("ocr").diagnose([(sign.picture, sign.prompt) for sign in signs])
+    scores = load_scorer("ocr").score([sign.picture for sign in signs], [sign.prompt for sign in signs])
+    for sign, diagnosis, score in zip(signs, found, scores, strict=True):
+        wrong = bool(diagnosis.of_type("misalignment"))
+        assert wrong == (sign.kind != "clean"), sign
+        assert score is not None
+        assert (score == 1) == (sign.kind == "clean")
+    assert load_scorer("ocr").score([signs[0].picture], ["a cat"]) == [None]

@@ -1,0 +1,111 @@
+"""A union of detectors: every defect once, failures never clean, and streams that go on in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import defects as some_defects
+
+import sdg
+from sdg import Defect, Diagnosis
+from sdg.defects import Status
+from sdg.detectors import load_detector
+from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.union import UnionDetector, united
+from sdg.errors import SdgError
+from sdg.geometry import iou
+from sdg.images import Pair
+
+PAIRS: list[Pair] = [("a.png", "a"), ("b.png", "b"), ("c.png", "c")]
+
+
+class Scripted(StreamingDetector):
+    """Gives what it is told, in the order it is told."""
+
+    def __init__(self, name: str, outcomes: Mapping[int, Outcome], log: list[str] | None = None) -> None:
+        self.name, self.outcomes, self.log = name, outcomes, [] if log is None else log
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float]:
+        return {"detector": self.name}
+
+    def stream(
+        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        for index, outcome in self.outcomes.items():
+            self.log.append(f"{self.name}{index}")
+            yield index, outcome
+
+
+def defect(x: int, type: str = "artifact", reason: str = "r", importance: int | None = 40) -> Defect:
+    return Defect((x, 0, x + 100, 100), type, reason, importance)
+
+
+def test_a_defect_that_two_find_is_told_once_by_the_first_with_the_higher_importance() -> None:
+    one = Diagnosis((defect(0, reason="fused fingers"), defect(500)), "first")
+    other = Diagnosis((defect(20, reason="a hand", importance=90), defect(0, "misalignment")), "second")
+    found = united([one, other])
+    assert found.reasoning == "first"
+    assert [(d.box[0], str(d.type), d.reason, d.importance) for d in found.defects] == [
+        (0, "artifact", "fused fingers", 90),
+        (500, "artifact", "r", 40),
+        (0, "misalignment", "r", 40),
+    ]
+    assert sdg.parse_response(found.raw).defects == found.defects
+
+
+def test_one_box_takes_one_partner_only() -> None:
+    wide = Defect((0, 0, 200, 100), "artifact", "wide", 10)
+    found = united([Diagnosis((wide,)), Diagnosis((defect(0), defect(100)))])
+    assert len(found.defects) == 2  # the other half is a defect of its own
+
+
+def test_the_worst_status_counts() -> None:
+    assert united([Diagnosis(), Diagnosis(status="truncated")]).status is Status.TRUNCATED
+    assert united([Diagnosis(), Diagnosis()]).is_clean
+
+
+@given(st.lists(st.lists(some_defects, max_size=5), min_size=1, max_size=3))
+def test_nothing_is_lost_and_nothing_comes_from_nowhere(sets: list[list[Defect]]) -> None:
+    found = united([Diagnosis(tuple(one)) for one in sets]).defects
+    everything = [one for part in sets for one in part]
+    assert max(map(len, sets)) <= len(found) <= len(everything)
+    assert {(d.box, d.type) for d in found} <= {(d.box, d.type) for d in everything}
+    for one in everything:  # each is there itself, or one of its type overlaps it
+        assert any(
+            o.type == one.type and (o.box == one.box or iou([o.box], [one.box])[0, 0] >= 0.1) for o in found
+        )
+
+
+def test_streams_go_in_turns_and_a_failure_is_no_clean_picture() -> None:
+    log: list[str] = []
+    first = Scripted("a", {n: Outcome(Diagnosis((defect(0),))) for n in (0, 1, 2)}, log)
+    second = Scripted("b", {2: Outcome(Diagnosis()), 0: failed("It was late."), 1: Outcome(Diagnosis())}, log)
+    found = dict(UnionDetector([first, second]).stream(PAIRS))
+    assert log == ["a0", "b2", "a1", "b0", "a2", "b1"]
+    assert sorted(found) == [0, 1, 2]
+    assert (found[0].diagnosis.status, found[0].error) == (Status.FAILED, "b: It was late.")
+    assert len(found[1].diagnosis.defects) == 1
+    unread = Scripted("c", {0: Outcome(Diagnosis(status="unparseable", raw="?"))})
+    (outcome,) = dict(UnionDetector([first, unread]).stream(PAIRS[:1])).values()
+    assert (outcome.diagnosis.status, outcome.error) == (Status.FAILED, "c: its answer cannot be read.")
+
+
+def test_a_detector_that_is_stopped_gives_what_both_have() -> None:
+    first = Scripted("a", {n: Outcome(Diagnosis()) for n in (0, 1, 2)})
+    second = Scripted("b", {1: Outcome(Diagnosis())})
+    assert [index for index, _ in UnionDetector([first, second]).stream(PAIRS)] == [1]
+
+
+def test_it_is_named_by_its_parts() -> None:
+    one = "python:sdg.testbed.oracle.diagnose"
+    assert load_detector(f"union:{one}|{one}").identity["2.function"] == one
+    with pytest.raises(SdgError, match="does not name two detectors"):
+        load_detector("union:testbed")
+    with pytest.raises(SdgError, match=r"A union takes no batch_size; write it behind its own URI"):
+        load_detector("union:ocr|testbed", batch_size=4)
+    with pytest.raises(SdgError, match="is no detector"):
+        load_detector("union:ocrr|testbed")
