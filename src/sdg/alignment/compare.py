@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -112,6 +113,8 @@ def compare_generators(
     judges = {judge.name: load_detector(judge.uri) for judge in recipe.monitor.judges}
     if recipe.reward.detector is not None:
         judges = {"detector": load_detector(recipe.reward.detector)} | judges
+    # `ocr` has nothing to say of most prompts; of the others every picture has a score.
+    expected = ["reward", *(s.name for s in recipe.monitor.scorers if s.uri.partition(":")[0] != "ocr")]
     everything = {"reward": load_reward(recipe.reward.scorers, device)} | scorers
 
     work = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]
@@ -123,6 +126,7 @@ def compare_generators(
         "adapters": [[name, _digest(folder)] for name, folder in adapters.items()],
     }
     with measure_journal(out, generators, settings, total=len(work), batch=size, resume=resume) as journal:
+        missing: Counter[str] = Counter()
         for name, folder in generators.items():
             if len(journal.rows[name]) == len(work):
                 continue
@@ -134,6 +138,7 @@ def compare_generators(
                 seeds = [noise_seed(recipe.seed, Purpose.MONITOR, 1, *pair) for pair in part]
                 pictures = policy.sample(texts, seeds, steps=recipe.monitor.steps).pictures
                 rows = measure_pictures(pictures, texts, everything, judges)
+                check_missing(missing, rows, expected, recipe.reward.max_failed)
                 drawn = zip(part, pictures, strict=True)
                 shown = {i: picture for (i, sample), picture in drawn if i < GRID_ROWS and sample == 0}
                 journal.add(name, rows, shown)
@@ -147,6 +152,25 @@ def compare_generators(
         columns = [(name, journal.shown(name, few)) for name in generators]
         save_image(picture_grid(columns, prompts[:few]), out / "grid.png")
     return result
+
+
+def check_missing(
+    missing: Counter[str], rows: Sequence[Measures], names: Sequence[str], max_failed: float
+) -> None:
+    """Count pictures that a scorer gave nothing for, by its name, and all pictures, under "".
+
+    A batch that a scorer says nothing about at all is a server that is gone rather than pictures that it
+    cannot score. Raises SdgError where there is one and more than `max_failed` of all have no score.
+    """
+    missing[""] += len(rows)
+    for name in names:
+        unknown = sum(row[name] is None for row in rows)
+        missing[name] += unknown
+        if unknown == len(rows) and missing[name] > max_failed * missing[""]:
+            raise SdgError(
+                f"{name} gave nothing for {missing[name]} of {missing['']} pictures, more than the share of "
+                f"{max_failed:g} that reward.max_failed allows; see to its server, then --resume."
+            )
 
 
 def tabulate(

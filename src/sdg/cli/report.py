@@ -20,7 +20,7 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     metavar="FILE",
     help="Predictions or annotations, in any known format: a gallery. May be repeated, as "
-    "--scores, --refinements and --alignment.",
+    "--scores, --refinements, --alignment and --bench.",
 )
 @click.option(
     "--images",
@@ -32,6 +32,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--scores", type=_PATH, multiple=True, metavar="FILE", help="What `sdg evaluate --json` wrote.")
 @click.option("--refinements", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg refine` wrote.")
 @click.option("--alignment", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg align` wrote.")
+@click.option("--bench", type=_PATH, multiple=True, metavar="FILE.json", help="What `sdg bench` wrote.")
 @click.option("--title", default="Structured defects", show_default=True, help="Title of the page.")
 @click.option("--note", default="", metavar="TEXT", help="A sentence under the title.")
 @click.option(
@@ -48,6 +49,7 @@ def report(
     scores: tuple[Path, ...],
     refinements: tuple[Path, ...],
     alignment: tuple[Path, ...],
+    bench: tuple[Path, ...],
     title: str,
     note: str,
     side: int | None,
@@ -63,9 +65,9 @@ def report(
       sdg report --diagnoses predictions.jsonl --images test/ --scores scores.json --out report.html
       sdg report --alignment runs/boxflow --refinements refined/ --images pictures/ --out report.html
     """
-    if not (diagnoses or scores or refinements or alignment):
+    if not (diagnoses or scores or refinements or alignment or bench):
         raise click.UsageError(
-            "Nothing to show; give --diagnoses, --scores, --refinements or --alignment, or several of them."
+            "Nothing to show; give --diagnoses, --scores, --refinements, --alignment or --bench, or several."
         )
     if images is not None and not images.is_dir():
         raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
@@ -78,6 +80,7 @@ def report(
         Report,
         Scores,
         entries_of,
+        read_bench,
         read_refinements,
         read_run,
         read_scores,
@@ -85,7 +88,7 @@ def report(
     )
     from sdg.reporting.page import Section
 
-    sections: list[Section] = []
+    sections: list[Section] = [read_bench(path) for path in bench]
     if scores:
         sections.append(Scores([read_scores(path) for path in scores]))
     for path in refinements:

@@ -1,0 +1,112 @@
+"""Tables 5 and 6 and Figure 3: end to end on toy weights with a remote scorer, and refusals."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import red_scorer
+import toy
+from click.testing import CliRunner
+
+from sdg.alignment.compare import check_missing, tabulate
+from sdg.bench.generators import table5, table6
+from sdg.cli import cli
+from sdg.errors import SdgError
+from sdg.scorers import FunctionScorer
+from sdg.serve.scorer import ScorerServer
+
+
+def test_table5_has_intervals_defects_and_published_rows_of_the_same_scorers() -> None:
+    base = [{"PickScore": 20.0, "clip": None, "d": 2.0}, {"PickScore": 22.0, "clip": 1.0, "d": 1.0}]
+    other = [{"PickScore": 22.0, "clip": 1.0, "d": 1.0}, {"PickScore": 24.2, "clip": 1.0, "d": 1.0}]
+    table = table5(tabulate({"base": base, "ours": other}, ["PickScore"], bootstrap=200), ["PickScore"], {})
+    rows = {row[0]: row for row in table.tables[0].rows}
+    assert rows["ours"] == ("ours", "23.100", "1.000", "1.000", "+10.0 %")
+    assert rows["BoxFlow-GRPO (published)"] == ("BoxFlow-GRPO (published)", "22.91", "–", "–", "+2.4 %")
+    assert "base: left out of 2 pictures, as nothing is known: clip 1." in table.notes
+
+
+def test_a_scorer_that_is_gone_stops_a_comparison_before_its_batch_is_written() -> None:
+    missing: Counter[str] = Counter()
+    check_missing(missing, [{"a": 1.0, "b": None}, {"a": None, "b": 1.0}], ["a", "b"], 0.4)
+    with pytest.raises(SdgError, match=r"a gave nothing for 3 of 4 pictures, more than the share of 0.4 "):
+        check_missing(missing, [{"a": None, "b": 1.0}, {"a": None, "b": 1.0}], ["a", "b"], 0.4)
+
+
+def study(path: Path, seed: int = 0) -> Path:
+    shares = {"good": 0.25, "same": 0.5, "bad": 0.25}
+    pooled = {"shares": shares, "intervals": {name: [0.1, 0.6] for name in shares}}
+    path.write_text(json.dumps({"pooled": pooled, "pairs": 40, "seed": seed}))
+    return path
+
+
+def test_table6_stands_beside_the_papers_studies(tmp_path: Path) -> None:
+    table = table6({"ours": study(tmp_path / "a.json")})
+    assert table.tables[0].rows[:2] == (
+        ("ours", "25.00 %", "50.00 %", "25.00 %", "40"),
+        ("  95 % interval", "10.00–60.00", "10.00–60.00", "10.00–60.00", ""),
+    )
+    with pytest.raises(SdgError, match="counted with different seeds"):
+        table6({"ours": tmp_path / "a.json", "b": study(tmp_path / "b.json", 1)})
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(SdgError, match="holds no count"):
+        table6({"c": tmp_path / "c.json"})
+
+
+def test_figure3_draws_and_counts(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"filepath": "a.png", "caption": "x", "ann_translated_bboxes": []}\n')
+    result = CliRunner().invoke(cli, ["bench", "figure3", str(file), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "figure3.json").read_text())
+    assert document["numbers"]["overall"]["shares"]["clean"] == 1
+    assert (tmp_path / "out" / "figure3.png").stat().st_size > 0
+
+
+def test_table5_end_to_end_with_a_remote_scorer(checkpoints: Path, tmp_path: Path) -> None:
+    """Toy FLUX weights and an adapter, prompts in DrawBench's layout, a scorer that is served, a judge."""
+    import torch
+
+    from sdg.alignment.policies import load_policy
+    from sdg.alignment.recipe import AlignRecipe
+    from sdg.models.lora import lora_parameters, save_lora
+    from sdg.recipes import load_recipe
+
+    recipe = toy.RECIPES / "boxflow-flux1-dev.yaml"
+    policy = load_policy(load_recipe(AlignRecipe, recipe, toy.small(checkpoints)[1::2]).policy)
+    torch.manual_seed(5)
+    for parameter in lora_parameters(policy.transformer).values():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    save_lora(policy, tmp_path / "lora")
+    drawbench = tmp_path / "drawbench.csv"
+    prompts = (checkpoints / "held-out.txt").read_text().splitlines()
+    drawbench.write_text("Prompts,Category\n" + "".join(f"{prompt},Colors\n" for prompt in prompts))
+
+    with ScorerServer(FunctionScorer(red_scorer.red), 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        scorers = f"[{{name: HPSv3, uri: 'remote:{server.address}?attempts=1&timeout=20', scale: 0.01}}]"
+        options = toy.small(checkpoints, monitor__scorers=scorers)
+        command = ["bench", "table5", str(recipe), *options, "--lora", f"ours={tmp_path / 'lora'}"]
+        command += ["--prompts", f"bench:drawbench?path={drawbench}", "--bootstrap", "100"]
+        result = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "out")])
+        server.shutdown()
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "table5.json").read_text())
+    (table,) = document["tables"]
+    names = [row[0] for row in table["rows"]]
+    assert names[:4] == ["base", "  95 % interval", "ours", "  95 % interval"]
+    assert {"HPSv3", "judge/defects", "Avg"} <= set(table["columns"])
+    cells = document["numbers"]["cells"]
+    assert cells["base"]["HPSv3"]["known"] == len(prompts)
+    assert cells["ours"]["HPSv3"]["mean"] != cells["base"]["HPSv3"]["mean"]
+    published = dict(zip(table["columns"], table["rows"][-1], strict=True))
+    assert (published["HPSv3"], published["reward"]) == ("12.14", "–")
+
+    result = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "gone")])  # the server is gone
+    assert result.exit_code == 1
+    assert "HPSv3 gave nothing for" in str(result.exception)
+    assert not (tmp_path / "gone" / "measures.jsonl").read_text()  # so that --resume asks again
