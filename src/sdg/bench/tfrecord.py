@@ -25,7 +25,7 @@ _EXTRA: Final = (
 )
 _HEADER: Final = struct.Struct("<QI")
 _CHECK: Final = struct.Struct("<I")
-_TYPES: Final = {
+_TYPES: Final[Mapping[int, np.dtype[Any]]] = {
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
     3: np.dtype("<i4"),

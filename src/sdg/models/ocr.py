@@ -89,7 +89,8 @@ class TextReader:
             return ()
         lines = []
         for text, score, corners in zip(read.txts, read.scores, np.asarray(read.boxes), strict=True):
-            box = tuple(float(value) for value in (*corners.min(0), *corners.max(0)))
+            (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+            box = float(x0), float(y0), float(x1), float(y1)
             length, height = (float(np.linalg.norm(corners[0] - corners[other])) for other in (1, 3))
             lines.append(Line(str(text), float(score), box, length, height))
         return tuple(_in_reading_order(lines))

@@ -1,1 +1,1 @@
-"""Models of this package, and of others, behind HTTP on this machine."""
+"""Models behind HTTP on this machine."""
