@@ -1,7 +1,6 @@
 """Scalar scorers of pictures: base rewards of alignment, and measures it is watched and compared by.
 
-URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `p-real:FOLDER_OR_ID`, `unified-reward:BASE_URL#MODEL`,
-`ocr`,
+URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `p-real:FOLDER_OR_ID`, `unified-reward:BASE_URL#MODEL`, `ocr`,
 `remote:http://localhost:PORT`, `python:MODULE.FUNCTION`.
 """
 
