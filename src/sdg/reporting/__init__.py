@@ -7,7 +7,7 @@ PosixPath('look.html')
 """
 
 from sdg.reporting.alignment import AlignmentRun, read_run
-from sdg.reporting.bench import BenchTables, read_bench
+from sdg.reporting.bench import read_bench
 from sdg.reporting.gallery import Entry, Gallery, entries_of
 from sdg.reporting.page import Report, write_report
 from sdg.reporting.refinement import Refinement, Refinements, read_refinements
@@ -17,7 +17,6 @@ from sdg.reporting.tabulated import Tables
 
 __all__ = [
     "AlignmentRun",
-    "BenchTables",
     "Entry",
     "Gallery",
     "Part",

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from sdg.errors import SdgError
 from sdg.io.document import load_document
+from sdg.reporting.tabulated import Tables
 from sdg.tables import Table
 
 
-@dataclass(frozen=True, slots=True)
-class BenchTables:
-    """A section of tables; their notes are published rows, shown faintly. remarks: sentences below them."""
-
-    kind: ClassVar[str] = "bench"
-
-    tables: Sequence[Table]
-    title: str
-    remarks: Sequence[str] = ()
-    note: str = ""
-
-
-def read_bench(path: str | os.PathLike[str]) -> BenchTables:
+def read_bench(path: str | os.PathLike[str]) -> Tables:
     """What a file of `sdg bench` holds; raises SdgError where it is none."""
     document: Any = load_document(path)
     try:
@@ -44,4 +31,4 @@ def read_bench(path: str | os.PathLike[str]) -> BenchTables:
         raise SdgError(
             f"{os.fspath(path)} holds no table; give a .json file that `sdg bench` wrote."
         ) from None
-    return BenchTables(tables, title, remarks)
+    return Tables(title, tables, remarks=remarks)

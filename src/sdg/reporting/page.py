@@ -20,14 +20,13 @@ from markupsafe import Markup
 
 from sdg.io.files import atomic_writer
 from sdg.reporting.alignment import AlignmentRun
-from sdg.reporting.bench import BenchTables
 from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements
 from sdg.reporting.scores import Scores
 from sdg.reporting.summary import Summary
 from sdg.reporting.tabulated import Tables
 
-Section = Summary | Gallery | Scores | Refinements | AlignmentRun | Tables | BenchTables
+Section = Summary | Gallery | Scores | Refinements | AlignmentRun | Tables
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 

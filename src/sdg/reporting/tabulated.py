@@ -11,10 +11,11 @@ from sdg.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """A section of tables. note: one sentence shown under the title."""
+    """A section of tables. note: one sentence under the title; remarks: sentences below the tables."""
 
     kind: ClassVar[str] = "tables"
 
     title: str
     tables: Sequence[Table]
     note: str = ""
+    remarks: Sequence[str] = ()
