@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from sdg.cli import main
+from sdg.evaluation import Counts
 
 
 def item(box=(10, 20, 300, 400), label="artifact", description="A fused hand.", importance=40):
@@ -93,6 +94,9 @@ def test_scores_go_to_stdout_and_json_has_the_documented_shape(run, pair, tmp_pa
     assert document["metrics"]["misalignment"]["ImpAcc@0.1"] == pytest.approx(0.8)
     low, high = document["intervals"]["artifact"]["BoxRe@0.5"]
     assert 0 <= low <= 0.5 <= high <= 1
+    run(*pair, "--counts", str(tmp_path / "counts.json"), "--embedder", "token-f1")
+    counts = Counts.from_dict(json.loads((tmp_path / "counts.json").read_text()))
+    assert counts.metrics() == document["metrics"]
     assert document["status"]["ok"] == document["status"]["evaluated"] == 3
     assert document["settings"]["embedder"] == "token-f1"
     assert document["settings"]["matching"] == "hungarian"

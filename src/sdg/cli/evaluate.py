@@ -77,6 +77,9 @@ _FILE = click.Path(path_type=Path)
 )
 @ALLOW_OUTSIDE
 @click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write all numbers; - for stdout.")
+@click.option(
+    "--counts", type=_FILE, metavar="FILE", help="Write the sums behind the metrics; those of shards add up."
+)
 @click.option("--html", "html_path", type=_FILE, metavar="FILE", help="Write a report with the worst images.")
 def evaluate(
     truth: Path,
@@ -93,6 +96,7 @@ def evaluate(
     images: Path | None,
     allow_outside: bool,
     json_path: Path | None,
+    counts: Path | None,
     html_path: Path | None,
 ) -> None:
     """Score predicted defects against the truth with SDG-Eval.
@@ -134,6 +138,7 @@ def evaluate(
             allow_outside=allow_outside,
         )
         say(f"Report: {html_path}")
+    write_numbers(counts, found.result.counts.to_dict())
     if not write_numbers(json_path, found.to_document()):
         print_tables(tables)
         show(describe_status(found.result.status))

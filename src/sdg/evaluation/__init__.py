@@ -1,6 +1,7 @@
 """SDG-Eval: metrics, confidence intervals, slices, comparisons, and the rows the paper published."""
 
 from sdg.evaluation.comparison import Comparison, compare
+from sdg.evaluation.counts import Counts
 from sdg.evaluation.join import Joined, join
 from sdg.evaluation.metrics import METRICS, PAPER_METRICS
 from sdg.evaluation.published import PUBLISHED, PublishedRow
@@ -14,6 +15,7 @@ __all__ = [
     "PUBLISHED",
     "Case",
     "Comparison",
+    "Counts",
     "Evaluation",
     "Joined",
     "PublishedRow",

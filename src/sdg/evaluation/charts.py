@@ -12,7 +12,8 @@ from sdg.records import Path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sdg.evaluation.result import Intervals, Metrics
+    from sdg.evaluation.counts import Metrics
+    from sdg.evaluation.result import Intervals
 
 
 def plot_metrics(

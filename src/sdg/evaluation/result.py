@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Status
 from sdg.evaluation.columns import TYPES, Columns
+from sdg.evaluation.counts import Counts, Metrics
 from sdg.evaluation.metrics import METRICS, PAPER_METRICS
 from sdg.evaluation.scoring import Pairs
 from sdg.records import Path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Metrics = dict[str, dict[str, float | None]]
-"""Type -> metric -> value, None where it is undefined."""
 
 Intervals = dict[str, dict[str, tuple[float, float] | None]]
 """Type -> metric -> 95 % bounds, None where the metric is undefined."""
@@ -61,6 +59,14 @@ class Evaluation:
     status: Mapping[str, Any]
     settings: Mapping[str, Any]
     details: Details = field(repr=False, compare=False)
+
+    @property
+    def counts(self) -> Counts:
+        """The sums behind the metrics; those of shards add up to those of the whole."""
+        details = self.details
+        images = {name: int(number) for name, number in self.status.items() if isinstance(number, int)}
+        settings = {name: self.settings[name] for name in ("matching", "embedder")}
+        return Counts(details.table[details.evaluated].sum(0), images, settings)
 
     def to_dict(self) -> Metrics:
         """Metrics by type and name, in JSON values."""
@@ -134,16 +140,6 @@ class Evaluation:
                 bounds = (interval_cell(self.intervals[kind][m]) for m in PAPER_METRICS)
                 lines.append(f"{'  95 %':14}" + "".join(f"{text:>13}" for text in bounds))
         return "\n".join([*lines, describe_status(self.status), describe_settings(self.settings)])
-
-
-def by_type(values: NDArray[np.float64]) -> Metrics:
-    """(len(TYPES), len(METRICS)) -> type -> metric -> value, NaN becoming None."""
-    return {
-        str(kind): {
-            name: None if np.isnan(value) else float(value) for name, value in zip(METRICS, row, strict=True)
-        }
-        for kind, row in zip(TYPES, values, strict=True)
-    }
 
 
 def bounds_by_type(

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.embeddings import Embedder, as_embedder
 from sdg.evaluation.columns import TYPES, columns
+from sdg.evaluation.counts import by_type
 from sdg.evaluation.metrics import METRICS, Count, metrics
 from sdg.evaluation.resampling import bootstrap_sums, interval
-from sdg.evaluation.result import Details, Evaluation, Intervals, bounds_by_type, by_type
+from sdg.evaluation.result import Details, Evaluation, Intervals, bounds_by_type
 from sdg.evaluation.scoring import Matching, count_table, pair
 
 Image = Diagnosis | Sequence[Defect]
