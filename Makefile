@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test test-fast fuzz kill-test ray-test lint format types check bench browser reference docs clean
+.PHONY: help install demo test test-fast fuzz kill-test ray-test engine-test lint format types check bench browser reference docs clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -34,6 +34,10 @@ kill-test: $(STAMP) ## kill every long command ten times at random moments, and 
 ray-test: $(STAMP) ## diagnose on a local Ray cluster, whose workers are killed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray,parquet]"
 	$(BIN)/python -m pytest -m ray
+
+engine-test: $(STAMP) ## serve, diagnose and roll out by a real vLLM on the CPU, in .venv-vllm (4 GB)
+	SDG_ENGINE=$${SDG_ENGINE:-.venv-vllm}; $(BIN)/python tests/engine/prepare_vllm.py $$SDG_ENGINE && \
+	SDG_ENGINE=$$SDG_ENGINE $(BIN)/python -m pytest -s -m engine tests/engine
 
 lint: $(STAMP)   ## check format and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

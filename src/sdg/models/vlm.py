@@ -99,7 +99,7 @@ class LoadedModel:
         asked: dict[int, tuple[str, Image.Image]] = {}
         for index in batch:
             try:
-                asked[index] = self._asked(*pairs[index])
+                asked[index] = self.asked(*pairs[index])
             except SdgError as error:
                 yield index, Answer("", error=str(error))
         try:
@@ -116,7 +116,7 @@ class LoadedModel:
         if inputs is not None and any(index in wanted for index in asked):
             yield from zip(asked, self._generate(inputs, seed=batch[0]), strict=True)
 
-    def _asked(self, image: Source, prompt: str) -> tuple[str, Image.Image]:
+    def asked(self, image: Source, prompt: str) -> tuple[str, Image.Image]:
         """Text and picture of a pair as the model gets them; raises SdgError where it is not to be asked."""
         text, picture = self._text(prompt), fitted_picture(image, self._profile)
         if self._refusal is not None and (why := self._refusal(picture, prompt)):
@@ -159,9 +159,14 @@ class LoadedModel:
                 f"The memory of {device} is too small for {len(inputs['input_ids'])} images at a time; "
                 "make the batch size smaller."
             ) from None
-        return [self._read(tokens) for tokens in written]
+        return [self.read(tokens) for tokens in written]
 
-    def _read(self, tokens: list[int]) -> Answer:
+    def tokens(self, text: str, picture: Image.Image) -> list[int]:
+        """The tokens that the model reads of what `asked` gives, one for each of the picture's places."""
+        ids = self._processor(images=[picture], text=[text])["input_ids"][0]
+        return [int(token) for token in ids]
+
+    def read(self, tokens: list[int]) -> Answer:
         """The answer in the tokens a model wrote, padding included."""
         end = next((place for place, token in enumerate(tokens) if token in self._end), None)
         text = self._processor.tokenizer.decode(

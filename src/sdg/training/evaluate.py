@@ -31,6 +31,12 @@ _UNDEFINED: Final = (
 )
 
 
+def asked_greedily(model: Any, processor: Any, profile: PromptProfile, batch_size: int) -> LoadedModel:
+    """A model that is asked as a detector asks, and answers greedily."""
+    greedy = replace(profile, generation=replace(profile.generation, temperature=0.0))
+    return LoadedModel(model, processor, greedy, batch_size)
+
+
 def answer_rows(
     model: Any, processor: Any, profile: PromptProfile, rows: Sequence[Row], batch_size: int
 ) -> list[Answer]:
@@ -38,8 +44,7 @@ def answer_rows(
 
     A row that cannot be asked, as its prompt holds one of the model's own tokens, has an empty answer.
     """
-    greedy = replace(profile, generation=replace(profile.generation, temperature=0.0))
-    loaded = LoadedModel(model, processor, greedy, batch_size)
+    loaded = asked_greedily(model, processor, profile, batch_size)
     answers = dict(loaded.answers([(row["image"], row["caption"]) for row in rows]))
     return [answers[index] for index in range(len(rows))]
 
@@ -167,6 +172,22 @@ class SdgEvalMixin:
         self.validation = validation
         super().__init__(*args, **kwargs)
 
+    def answers(self, rows: Sequence[Row]) -> list[Answer]:
+        """Greedy answers of the model as it is now."""
+        trainer: Any = self
+        todo = self.validation
+        with (
+            unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model,
+            trainer.compute_loss_context_manager(),
+        ):
+            return answer_rows(model, trainer.processing_class, todo.profile, rows, todo.batch_size)
+
+    def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
+        # The library would remember the score of weights that are not saved, and choose no checkpoint by it.
+        trainer: Any = self
+        library: Any = super()
+        return bool(trainer.control.should_save) and library._determine_best_metric(metrics, trial)
+
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -179,20 +200,15 @@ class SdgEvalMixin:
         trainer: Any = self
         accelerator, todo = trainer.accelerator, self.validation
         trainer.model.eval()
-        mine = range(accelerator.process_index, len(todo.rows), accelerator.num_processes)
-        with (
-            unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model,
-            trainer.compute_loss_context_manager(),
-        ):
-            found = answer_rows(
-                model,
-                trainer.processing_class,
-                todo.profile,
-                [todo.rows[index] for index in mine],
-                todo.batch_size,
-            )
+        # As many on each process, some of them twice: a server of all is asked by all together.
+        count, processes = len(todo.rows), accelerator.num_processes
+        mine = [
+            index % count
+            for index in range(accelerator.process_index, -(-count // processes) * processes, processes)
+        ]
+        found = self.answers([todo.rows[index] for index in mine])
         numbered = dict(gather_object(list(zip(mine, found, strict=True))))
-        answers = [numbered[index] for index in range(len(todo.rows))]
+        answers = [numbered[index] for index in range(count)]
         metrics = score(answers, truths(todo.rows), todo.profile, todo.embedder)
         if todo.best not in metrics:
             raise SdgError(_UNDEFINED.format(todo.best))

@@ -11,11 +11,14 @@ from accelerate.utils import gather_object
 from trl import GRPOConfig, GRPOTrainer
 
 from sdg.embeddings import Similarity, load_embedder
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
+from sdg.models.vlm import Answer
 from sdg.prompting import PromptProfile
 from sdg.prompting.chat import fitted_picture
-from sdg.training.dataset import question, unpack_truth
-from sdg.training.evaluate import Outcome, SdgEvalMixin
+from sdg.response import format_fault
+from sdg.training import engine
+from sdg.training.dataset import Row, question, unpack_truth
+from sdg.training.evaluate import Outcome, SdgEvalMixin, asked_greedily
 from sdg.training.guards import MALFORMED, SPREAD, GuardCallback
 from sdg.training.recipe import GrpoRecipe
 from sdg.training.reward import composite_rewards
@@ -25,7 +28,26 @@ Messages = list[dict[str, Any]]
 
 
 class GrpoTrainer(SdgEvalMixin, GRPOTrainer):
-    """GRPOTrainer with SDG-Eval in place of roll-outs on the validation rows."""
+    """GRPOTrainer with SDG-Eval in place of roll-outs on the validation rows, and vLLM asked rightly."""
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
+    ) -> Any:
+        if not self.use_vllm:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, **kwargs
+            )
+        return engine.sample(self, prompt_ids, images, num_generations)
+
+    def answers(self, rows: Sequence[Row]) -> list[Answer]:
+        """Greedy answers of the model as it is now, by the engine that rolls out."""
+        if not self.use_vllm:
+            return super().answers(rows)
+        profile = self.validation.profile
+        model = self.accelerator.unwrap_model(self.model)
+        loaded = asked_greedily(model, self.processing_class, profile, self.validation.batch_size)
+        pairs = [(row["image"], row["caption"]) for row in rows]
+        return engine.answers(self, loaded, pairs, profile.generation.max_new_tokens)
 
 
 def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
@@ -36,22 +58,24 @@ def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
     """
     if (final := ended(recipe, out, resume=resume)) is not None:
         return final
+    engine.check_checkpoint(recipe)
     with prepared(recipe, out, targets=False, resume=resume) as run:
         guard = GuardCallback(recipe.guards)
         shared = run.validation.embedder if recipe.similarity == recipe.evaluation.embedder else None
         similarity = (shared or load_embedder(recipe.similarity)).similarity
         dataset = run.rows.dataset()
-        trainer = GrpoTrainer(
-            model=run.model,
-            reward_funcs=reward_function(run.profile, similarity, recipe.rollout.group),
-            args=grpo_arguments(recipe, run.arguments),
-            train_dataset=with_pictures(dataset, run.profile),
-            eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated
-            processing_class=run.processor,
-            callbacks=[RunLog(out, run.profile), guard],
-            peft_config=run.adapter,
-            validation=run.validation,
-        )
+        with engine.server_errors(recipe.rollout):
+            trainer = GrpoTrainer(
+                model=run.model,
+                reward_funcs=reward_function(run.profile, similarity, recipe.rollout.group),
+                args=grpo_arguments(recipe, run.arguments, run.profile),
+                train_dataset=with_pictures(dataset, run.profile),
+                eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated
+                processing_class=run.processor,
+                callbacks=[RunLog(run), guard],
+                peft_config=run.adapter,
+                validation=run.validation,
+            )
         trainer.train(resume_from_checkpoint=run.checkpoint)
         if guard.reason is not None:
             kept = trainer.state.best_model_checkpoint or last_checkpoint(out)
@@ -73,6 +97,7 @@ def reward_function(profile: PromptProfile, similarity: Similarity, group: int) 
     reward's sample standard deviation within a group of `group` completions.
     """
     gate = profile.answer.gate()
+    first = True
     asked = {"description": profile.answer.description, "importance": profile.answer.importance}
     parts = ["location", *(name for name, wanted in asked.items() if wanted)]
 
@@ -82,9 +107,17 @@ def reward_function(profile: PromptProfile, similarity: Similarity, group: int) 
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float]:
+        nonlocal first
         texts = [message[-1]["content"] for message in completions]
         rewards = composite_rewards(texts, [unpack_truth(text) for text in truth], similarity, **gate)
         totals = [reward.total for reward in rewards]
+        if first and not any(gather_object([reward.format_valid for reward in rewards])):
+            raise SdgError(
+                "The run stopped before its first step, for every completion of the first batch is malformed "
+                f"({str(format_fault(texts[0], **gate)).rstrip('.')}: {quoted(texts[0])}); nothing would be "
+                "learned: start from a checkpoint whose answers have the format."
+            )
+        first = False
         # One value a completion: the trainer divides the sum over the processes by the number of values, so
         # that a process without a well-formed completion takes no part and does not blank the others'.
         for reward in rewards:
@@ -121,24 +154,27 @@ def _parts(messages: Messages) -> Messages:
     ]
 
 
-def grpo_arguments(recipe: GrpoRecipe, shared: Mapping[str, Any]) -> GRPOConfig:
+def grpo_arguments(recipe: GrpoRecipe, shared: Mapping[str, Any], profile: PromptProfile) -> GRPOConfig:
     """TRL's arguments with every value that differs from the paper's set; raises SdgError for batches that
     do not hold whole groups."""
     rollout = recipe.rollout
-    engine: dict[str, Any] = {}
-    if rollout.engine == "vllm":
-        engine = {
+    vllm: dict[str, Any] = {}
+    if rollout.engine != "transformers":
+        longest = max(rollout.max_tokens, profile.generation.max_new_tokens)
+        vllm = {
             "use_vllm": True,
-            "vllm_mode": "colocate",
+            "vllm_mode": "server" if rollout.engine == "vllm-server" else "colocate",
+            "vllm_server_base_url": rollout.server,
+            "vllm_enable_sleep_mode": rollout.vllm_sleep,
             "vllm_gpu_memory_utilization": rollout.vllm_memory,
-            "vllm_max_model_length": recipe.data.max_length + rollout.max_tokens,
+            "vllm_max_model_length": recipe.data.max_length + longest,
             # With top-p below 1 vLLM's probabilities are those of the cut distribution: no true ratio.
             "vllm_importance_sampling_correction": False,
         }
     try:
         return GRPOConfig(
             **shared,
-            **engine,
+            **vllm,
             num_generations=rollout.group,
             num_generations_eval=1,
             max_completion_length=rollout.max_tokens,

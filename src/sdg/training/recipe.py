@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from sdg.defects import DefectType
+from sdg.io.http import is_address
 from sdg.prompting import ImageLimits, PromptProfile
 from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_seed, positive
 
@@ -80,7 +81,7 @@ class DetectorOptimizer(OptimizerRecipe):
 class EvaluationRecipe:
     """SDG-Eval of greedy answers on the validation rows."""
 
-    every: int = 200  # steps; each evaluated checkpoint is saved
+    every: int = 200  # steps
     first: bool = False  # also before the first step; then the final detector is never worse than the start
     batch_size: int = 8  # pictures at a time
     best: str = "BoxF1@0.5"  # the metric that chooses the checkpoint; a type's name may stand before it
@@ -100,10 +101,20 @@ class DetectorRun(RunRecipe):
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # of autocast; auto: bf16 wherever that is fast
     deepspeed: Path | None = None  # DeepSpeed's configuration (JSON)
     log_every: int = 10  # steps
+    save_every: int | None = None  # steps between checkpoints; null is evaluation.every
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(log_every=self.log_every)
+        positive(log_every=self.log_every, save_every=self.save_every)
+
+
+def _check_intervals(run: DetectorRun, evaluation: EvaluationRecipe) -> None:
+    """Only a checkpoint that is also evaluated can be the best one."""
+    saved, evaluated = run.save_every or evaluation.every, evaluation.every
+    if saved % evaluated and evaluated % saved:
+        raise ValueError(
+            f"run.save_every {saved} is a multiple or a divisor of evaluation.every {evaluated}."
+        )
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,7 @@ class SftRecipe:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        _check_intervals(self.run, self.evaluation)
 
 
 @dataclass(frozen=True)
@@ -131,11 +143,16 @@ class RolloutRecipe:
     temperature: float = 1.0  # of sampling
     top_p: float = 0.85  # share of the probability that is sampled from
     max_tokens: int = 4096  # of a completion
-    engine: Literal["transformers", "vllm"] = "transformers"  # vllm: on the training GPUs
-    vllm_memory: float = 0.3  # share of a GPU's memory
+    # vllm: on the training GPUs; vllm-server: a `vllm serve` on GPUs of its own. They also validate.
+    engine: Literal["transformers", "vllm", "vllm-server"] = "transformers"
+    vllm_memory: float = 0.3  # vllm: share of a GPU's memory
+    vllm_sleep: bool = False  # vllm: give that memory back while the optimizer steps, and wake up after it
+    server: str = "http://127.0.0.1:8000"  # vllm-server: its address
 
     def __post_init__(self) -> None:
         positive(temperature=self.temperature, max_tokens=self.max_tokens)
+        if not is_address(self.server):
+            raise ValueError("server is an address, such as http://127.0.0.1:8000.")
         if self.group < 2:
             raise ValueError("group is at least 2: an advantage compares the completions of a group.")
         if not 0 < self.top_p <= 1 or not 0 < self.vllm_memory < 1:
@@ -181,6 +198,7 @@ class GrpoRecipe:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        _check_intervals(self.run, self.evaluation)
         positive(clip=self.clip)
         if self.beta < 0:
             raise ValueError("beta is not negative.")

@@ -39,7 +39,7 @@ from sdg.runs.log import append_log, trim_log
 from sdg.training.dataset import Rows, read_rows
 from sdg.training.evaluate import Outcome, Validation
 from sdg.training.model import load_model, load_processor, load_profile, lora_config
-from sdg.training.recipe import Recipe
+from sdg.training.recipe import GrpoRecipe, Recipe
 
 MANIFEST: Final = "manifest.json"
 FINAL: Final = "final"
@@ -100,7 +100,7 @@ def join_processes(recipe: Recipe) -> PartialState:
 
 
 def check_environment(recipe: Recipe) -> None:
-    """Raises SdgError where the recipe asks for a library that is not installed."""
+    """Raises SdgError where the recipe asks for a library that is not installed, or not in this version."""
     from importlib.util import find_spec
 
     if recipe.run.deepspeed is not None:
@@ -116,11 +116,36 @@ def check_environment(recipe: Recipe) -> None:
             )
         if not recipe.run.deepspeed.is_file():
             raise SdgError(f"run.deepspeed is {recipe.run.deepspeed}, which is no file.")
-    rollout = getattr(recipe, "rollout", None)
-    if rollout is not None and rollout.engine == "vllm" and find_spec("vllm") is None:
+    if isinstance(recipe, GrpoRecipe) and recipe.rollout.engine != "transformers":
+        _check_vllm(recipe)
+
+
+def _check_vllm(recipe: GrpoRecipe) -> None:
+    import warnings
+    from importlib.util import find_spec
+
+    engine = recipe.rollout.engine
+    instead = "or --set rollout.engine=transformers."
+    if find_spec("vllm") is None:
         raise SdgError(
-            "rollout.engine is vllm, but vLLM is not installed: `pip install vllm` on a machine with GPUs, "
-            "or --set rollout.engine=transformers."
+            f"rollout.engine is {engine}, but vLLM is not installed: `pip install "
+            f'"structured-defect-grounding[gpu]"` on a machine with GPUs, {instead}'
+        )
+    from trl.import_utils import is_vllm_available
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        is_vllm_available()
+    if said:  # the range is TRL's own, and so are the words
+        raise SdgError(
+            f"rollout.engine is {engine}, and the wrong vLLM is installed: "
+            f"{str(said[0].message).partition('. We')[0]}; `pip install "
+            f'"structured-defect-grounding[gpu]"` brings one that works, {instead}'
+        )
+    if engine == "vllm-server" and on_cpu(recipe):
+        raise SdgError(
+            "rollout.engine is vllm-server, which gets the weights from a GPU, and this run is on the CPU: "
+            "run on GPUs, or --set rollout.engine=transformers."
         )
 
 
@@ -247,10 +272,16 @@ def trainer_arguments(recipe: Recipe, out: Path, *, resumed: bool) -> dict[str, 
 
 
 class RunLog(TrainerCallback):
-    """Writes each log entry to log.jsonl, and the profile into each checkpoint."""
+    """Writes each log entry to log.jsonl, and the profile into each checkpoint; says when one is due."""
 
-    def __init__(self, out: Path, profile: PromptProfile) -> None:
-        self.out, self.profile = out, profile
+    def __init__(self, run: Run) -> None:
+        self.out, self.profile, self.every = run.out, run.profile, run.recipe.run.save_every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        # The library's own interval must be a multiple of the evaluations'.
+        if self.every is not None:
+            control.should_save = state.global_step % self.every == 0 or control.should_training_stop
+        return control
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # What was logged after the checkpoint that a run resumes from will be logged again; a run that

@@ -1,0 +1,75 @@
+"""The embedded detector behind a real vLLM: the answers of `hf:`, and a server that is killed loses none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from vllm_server import VllmServer, responses
+
+from sdg import load_detector
+from sdg.detectors import Pair, StreamingDetector
+from sdg.testbed.models.packaged import DETECTOR
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def pairs(pictures: Path) -> list[Pair]:
+    rows = map(json.loads, pictures.read_text().splitlines())
+    return [(pictures.parent / row["filepath"], row["caption"]) for row in rows]
+
+
+def asked(what: str, detector: StreamingDetector, pairs: list[Pair]) -> list[str]:
+    """The raw answers, after one that warms up; prints how many come a second."""
+    detector.diagnose(pairs[:1])
+    start = time.monotonic()
+    found = detector.diagnose(pairs)
+    print(f"\n{what}: {len(pairs) / (time.monotonic() - start):.2f} pictures/s")
+    return [diagnosis.raw for diagnosis in found]
+
+
+@pytest.fixture(scope="module")
+def expected(pairs: list[Pair]) -> list[str]:
+    """The answers of the weights loaded in this process."""
+    return asked("hf: in fp32", load_detector(str(DETECTOR), dtype="float32", device="cpu"), pairs)
+
+
+def test_answers_are_those_of_the_weights_loaded_here(
+    server: VllmServer, pairs: list[Pair], expected: list[str]
+) -> None:
+    detector = load_detector(server.uri, profile=DETECTOR, concurrency=16)
+    assert asked("openai: by vLLM in fp32", detector, pairs) == expected
+    assert len(set(expected)) > 30
+
+
+def begin(pictures: Path, out: Path, detector: str, *options: str) -> subprocess.Popen[bytes]:
+    """`sdg diagnose` of the pictures, one at a time, in a process of its own."""
+    words = [sys.executable, "-m", "sdg", "diagnose", str(pictures), "--out", str(out)]
+    words += ["--detector", detector, "--profile", str(DETECTOR), "--concurrency", "1"]
+    return subprocess.Popen([*words, *options])
+
+
+def test_a_server_killed_in_mid_run_loses_no_answer_and_is_asked_for_the_rest(
+    server: VllmServer, pictures: Path, expected: list[str], tmp_path: Path
+) -> None:
+    out, uri = tmp_path / "found.jsonl", server.uri.replace("#", "?attempts=2#")
+    run = begin(pictures, out, uri)
+    while not (out.exists() and out.read_text().count("\n") > 2):
+        assert run.poll() is None, "the run ended before the server could be killed"
+        time.sleep(0.05)
+    server.kill()
+    assert run.wait() == 1
+    before = responses(out)
+    assert 2 < len(before) < 40
+
+    server.start()
+    assert begin(pictures, out, uri, "--resume").wait() == 0
+    after = responses(out)
+    assert len(after) == 40
+    assert list(after.values()) == expected
+    assert before.items() <= after.items()
