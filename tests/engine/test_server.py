@@ -13,6 +13,7 @@ from vllm_server import VllmServer, responses
 
 from sdg import load_detector
 from sdg.detectors import Pair, StreamingDetector
+from sdg.runs.journal import partial_of
 from sdg.testbed.models.packaged import DETECTOR
 
 pytestmark = pytest.mark.engine
@@ -59,7 +60,8 @@ def test_a_server_killed_in_mid_run_loses_no_answer_and_is_asked_for_the_rest(
 ) -> None:
     out, uri = tmp_path / "found.jsonl", server.uri.replace("#", "?attempts=2#")
     run = begin(pictures, out, uri)
-    while not (out.exists() and out.read_text().count("\n") > 2):
+    partial = partial_of(out)
+    while not (partial.exists() and partial.read_text().count("\n") > 2):
         assert run.poll() is None, "the run ended before the server could be killed"
         time.sleep(0.05)
     server.kill()

@@ -6,6 +6,7 @@ import json
 import os
 from collections import defaultdict
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from train_runs import CLOSE, assert_same_weights, command, finish, not_ended, s
 from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
-from sdg.prompting import AnswerParts, PromptProfile
+from sdg.prompting import AnswerParts, Generation, PromptProfile
 from sdg.training.dataset import pack_truth, read_rows, target, truths
 from sdg.training.grpo import grpo, grpo_arguments, reward_function
 from sdg.training.guards import LENGTH, MALFORMED, SPREAD, Guards
@@ -122,20 +123,86 @@ def test_a_guard_stops_after_so_many_bad_entries_in_a_row(bad, word):
 def test_a_batch_without_whole_groups_is_refused_in_a_sentence(grpo_recipe, tmp_path):
     uneven = replace(grpo_recipe, optimizer=replace(grpo_recipe.optimizer, batch_size=6))
     with pytest.raises(SdgError, match=r"multiple of rollout\.group 8"):
-        grpo_arguments(uneven, trainer_arguments(uneven, tmp_path, resumed=False))
+        grpo_arguments(uneven, trainer_arguments(uneven, tmp_path, resumed=False), PromptProfile())
 
 
 def test_the_papers_values_reach_the_trainer(grpo_recipe, tmp_path):
-    arguments = grpo_arguments(grpo_recipe, trainer_arguments(grpo_recipe, tmp_path, resumed=False))
+    shared = trainer_arguments(grpo_recipe, tmp_path, resumed=False)
+    arguments = grpo_arguments(grpo_recipe, shared, PromptProfile())
     assert (arguments.num_generations, arguments.beta, arguments.top_p) == (8, 0.01, 0.85)
     assert (arguments.temperature, arguments.loss_type) == (1.0, "grpo")
+
+
+@pytest.mark.parametrize(("engine", "mode"), [("vllm", "colocate"), ("vllm-server", "server")])
+def test_an_engine_has_room_for_the_longest_prompt_and_the_longest_answer(
+    grpo_recipe, tmp_path, engine, mode
+):
+    rollout = RolloutRecipe(engine=engine, server="http://node1:9000", vllm_sleep=True, max_tokens=16)
+    recipe = replace(grpo_recipe, rollout=rollout)
+    profile = PromptProfile(generation=Generation(max_new_tokens=77))
+    arguments = grpo_arguments(recipe, trainer_arguments(recipe, tmp_path, resumed=False), profile)
+    assert (arguments.use_vllm, arguments.vllm_mode) == (True, mode)
+    assert arguments.vllm_server_base_url == "http://node1:9000"
+    assert arguments.vllm_enable_sleep_mode
+    assert arguments.vllm_max_model_length == recipe.data.max_length + 77
 
 
 def test_missing_vllm_is_said_before_anything_is_loaded(grpo_recipe, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     check_environment(grpo_recipe)
-    with pytest.raises(SdgError, match="pip install vllm"):
-        check_environment(replace(grpo_recipe, rollout=RolloutRecipe(engine="vllm")))
+    for engine in ("vllm", "vllm-server"):
+        with pytest.raises(SdgError, match=rf"engine is {engine}, but vLLM is not installed: .*\[gpu\]"):
+            check_environment(replace(grpo_recipe, rollout=RolloutRecipe(engine=engine)))
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Says which version of vLLM is installed, to TRL as well."""
+
+    def install(version: str) -> None:
+        available = import_module("trl.import_utils")
+        monkeypatch.setattr(available, "_is_package_available", lambda name, **_: (True, version))
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+
+    return install
+
+
+@pytest.mark.parametrize(("version", "right"), [("0.21.0", False), ("0.31.0+cpu", True), ("0.33.0", False)])
+def test_a_vllm_that_trl_does_not_know_is_refused_in_a_sentence(grpo_recipe, installed, version, right):
+    installed(version)
+    recipe = replace(grpo_recipe, rollout=RolloutRecipe(engine="vllm"))
+    if right:
+        return check_environment(recipe)
+    with pytest.raises(SdgError) as error:
+        check_environment(recipe)
+    assert str(error.value) == (
+        "rollout.engine is vllm, and the wrong vLLM is installed: TRL currently supports vLLM versions from "
+        f"0.22.0 to 0.31.0. You have version {version} installed; `pip install "
+        '"structured-defect-grounding[gpu]"` brings one that works, or --set rollout.engine=transformers.'
+    )
+
+
+def test_a_server_cannot_get_its_weights_from_a_cpu(grpo_recipe, installed):
+    installed("0.31.0")
+    with pytest.raises(SdgError, match="gets the weights from a GPU"):
+        check_environment(replace(grpo_recipe, rollout=RolloutRecipe(engine="vllm-server")))
+
+
+def test_a_first_batch_without_a_well_formed_completion_ends_the_run(profile):
+    reward = reward_function(profile, TokenF1().similarity, 2)
+    call = {"truth": [pack_truth(TRUTH)] * 2, "log_metric": lambda name, value: None}
+
+    def completions(*texts):
+        return [[{"role": "assistant", "content": text}] for text in texts]
+
+    with pytest.raises(SdgError) as error:
+        reward(completions=completions("no \x1bidea", "none"), **call)
+    assert str(error.value).startswith("The run stopped before its first step, for every completion")
+    assert "'no \\x1bidea'" in str(error.value)
+    good = render_response(TRUTH)
+    reward = reward_function(profile, TokenF1().similarity, 2)
+    reward(completions=completions("no idea", good), **call)
+    reward(completions=completions("no idea", "none"), **call)  # later, the guards count
 
 
 def test_deepspeed_on_a_cpu_is_refused_because_it_would_be_left_out(grpo_recipe):
@@ -247,10 +314,15 @@ def test_a_run_that_a_guard_stops_ends_with_its_sentence(grpo_recipe, tmp_path, 
         guards=GuardsRecipe(malformed=0.5, patience=1),
         evaluation=replace(grpo_recipe.evaluation, first=True),
     )
+
+    def grade(responses, truths, similarity, **gate):
+        return [Reward(-1.0, 0.0, 0.0, 0.0, format_valid=not place) for place in range(len(responses))]
+
+    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
     with pytest.raises(SdgError) as error:
         grpo(strict, tmp_path / "run")
     assert str(error.value) == (
-        "The run stopped at step 1: 100% of the completions are malformed, above guards.malformed, "
+        "The run stopped at step 1: 88% of the completions are malformed, above guards.malformed, "
         "for 1 log entries in a row. Lower the learning rate or start from a better checkpoint; "
         f"the best checkpoint is {tmp_path}/run/checkpoint-1, and scored below {strict.model.checkpoint}."
     )

@@ -11,7 +11,7 @@ import yaml
 
 from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, ImageLimits, PromptProfile
-from sdg.recipes import load_recipe
+from sdg.recipes import load_recipe, parse_recipe
 from sdg.training.model import load_processor, load_profile
 from sdg.training.recipe import GrpoRecipe, SftRecipe
 
@@ -96,3 +96,16 @@ def test_a_checkpoint_that_is_not_there_is_said_before_a_hub_is_asked():
     recipe = load_recipe(SftRecipe, FOLDER / "sft-testbed.yaml")
     with pytest.raises(SdgError, match=f"There is no folder {recipe.model.checkpoint} to start from"):
         load_processor(recipe.model)
+
+
+def test_checkpoints_and_evaluations_fall_on_the_same_steps_now_and_then(document):
+    recipe = document | {"evaluation": {"every": 20}, "run": {"save_every": 50}}
+    with pytest.raises(SdgError, match=r"save_every 50 is no multiple or divisor of evaluation\.every 20"):
+        parse_recipe(SftRecipe, recipe)
+    for every in (5, 20, 60):
+        parse_recipe(SftRecipe, document | {"evaluation": {"every": 20}, "run": {"save_every": every}})
+
+
+def test_the_address_of_an_engine_is_one(document):
+    with pytest.raises(SdgError, match="server is an address"):
+        parse_recipe(GrpoRecipe, document | {"rollout": {"server": "node1:9000"}})

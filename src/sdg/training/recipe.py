@@ -112,9 +112,7 @@ def _check_intervals(run: DetectorRun, evaluation: EvaluationRecipe) -> None:
     """Only a checkpoint that is also evaluated can be the best one."""
     saved, evaluated = run.save_every or evaluation.every, evaluation.every
     if saved % evaluated and evaluated % saved:
-        raise ValueError(
-            f"run.save_every {saved} is a multiple or a divisor of evaluation.every {evaluated}."
-        )
+        raise ValueError(f"run.save_every {saved} is no multiple or divisor of evaluation.every {evaluated}.")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from sdg.runs.begin import begin_together, read_settings, refuse_changes
 from sdg.runs.log import NAME as LOG
 from sdg.runs.log import append_log, trim_log
 from sdg.training.dataset import Rows, read_rows
+from sdg.training.disk import needed
 from sdg.training.evaluate import Outcome, Validation
 from sdg.training.model import load_model, load_processor, load_profile, lora_config
 from sdg.training.recipe import GrpoRecipe, Recipe
@@ -85,6 +86,8 @@ def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Itera
     with open_run(recipe, out, summary, profile, resume) as checkpoint:
         model = load_model(recipe.model)
         adapter = lora_config(recipe.model, model)
+        if PartialState().is_main_process:
+            print(needed(recipe.run, model, adapter, out), file=sys.stderr)
         arguments = trainer_arguments(recipe, out, resumed=checkpoint is not None)
         yield Run(recipe, out, processor, rows, validation, model, adapter, checkpoint, arguments)
 

@@ -1,0 +1,47 @@
+"""What a run's checkpoints take on the disk, said before the first one is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shutil import disk_usage
+
+from peft import LoraConfig
+from transformers import PreTrainedModel
+
+from sdg.training.recipe import DetectorRun
+
+
+def needed(run: DetectorRun, model: PreTrainedModel, adapter: LoraConfig | None, out: Path) -> str:
+    """How large a checkpoint is, how many stay, what they take and what is free, in one sentence."""
+    size, kept = checkpoint_bytes(model, adapter, run.deepspeed is not None), run.keep + 1
+    # A new one is written before the oldest goes; at the end there is the whole model as well.
+    most = (kept + 1) * size + sum(weight.nbytes for weight in model.parameters())
+    return (
+        f"A checkpoint with its optimizer takes {_said(size)}; {run.keep} stay, and the best (run.keep), so "
+        f"that {out} takes up to {_said(most)}, and {_said(disk_usage(out).free)} are free."
+    )
+
+
+def checkpoint_bytes(model: PreTrainedModel, adapter: LoraConfig | None, deepspeed: bool) -> int:
+    """Bytes of weights and optimizer state of one checkpoint, whatever the number of processes.
+
+    AdamW keeps two moments of each trained parameter, in the parameter's own type. DeepSpeed keeps them and
+    the parameter in fp32, and writes the whole model once more.
+    """
+    if adapter is None:
+        weights = [(each.numel(), each.element_size(), each.requires_grad) for each in model.parameters()]
+    else:  # its two matrices a layer, in fp32
+        targets = set(adapter.target_modules or ())
+        layers = [module for name, module in model.named_modules() if name in targets]
+        weights = [(adapter.r * sum(layer.weight.shape), 4, True) for layer in layers]
+    whole = sum(count * size for count, size, _ in weights)
+    if deepspeed:
+        return 2 * whole + sum(12 * count for count, _, trained in weights if trained)
+    return whole + sum(2 * count * size for count, size, trained in weights if trained)
+
+
+def _said(size: float) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:,.0f} {name}" if size >= 10 * unit else f"{size / unit:.1f} {name}"
+    return f"{size / 1e3:.0f} kB"

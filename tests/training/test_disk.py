@@ -1,0 +1,65 @@
+"""What checkpoints take is said beforehand: the size of a real one, and of the model of the paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from sdg.sections import LoraRecipe
+from sdg.training.disk import checkpoint_bytes, needed
+from sdg.training.model import load_model, lora_config
+from sdg.training.recipe import DetectorRun, SftRecipe
+from sdg.training.sft import sft
+
+
+def test_a_checkpoint_of_the_papers_detector_takes_66_gb(tmp_path: Path) -> None:
+    config = Qwen3VLConfig(
+        text_config={
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 151936,
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": 24,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_heads": 16,
+            "out_hidden_size": 2560,
+            "deepstack_visual_indexes": [5, 11, 17],
+        },
+        tie_word_embeddings=True,
+    )
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration(config).to(torch.bfloat16)
+    model.model.visual.requires_grad_(False)
+    assert checkpoint_bytes(model, None, deepspeed=True) / 1e9 == pytest.approx(66, abs=0.5)
+    said = needed(DetectorRun(keep=2, deepspeed=Path("zero2.json")), model, None, tmp_path)
+    assert said.startswith("A checkpoint with its optimizer takes 66 GB; 2 stay, and the best (run.keep)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, LoraRecipe(r=64)])
+def test_the_estimate_is_the_size_of_a_checkpoint(
+    sft_recipe: SftRecipe, tmp_path: Path, lora: LoraRecipe | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(
+        sft_recipe,
+        model=replace(sft_recipe.model, lora=lora),
+        optimizer=replace(sft_recipe.optimizer, max_steps=1),
+    )
+    model = load_model(recipe.model)
+    expected = checkpoint_bytes(model, lora_config(recipe.model, model), deepspeed=False)
+    sft(recipe, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoint-1"
+    found = sum((*folder.glob("*.safetensors"), folder / "optimizer.pt")[n].stat().st_size for n in range(2))
+    assert found == pytest.approx(expected, rel=0.15)  # names and layout beside the numbers
+    assert "A checkpoint with its optimizer takes" in capsys.readouterr().err
