@@ -49,6 +49,11 @@ RENAMED: Final = {
 }
 """A released recipe's key -> what it is called now; the old one is refused with the new."""
 
+REFUSED: Final = {
+    "rollout.structured": "a grammar would hide the malformed completions that the reward is to punish",
+}
+"""A key that there is on purpose nowhere -> why."""
+
 
 def load_recipe(schema: type[T], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> T:
     """Read a YAML recipe as `schema`, a dataclass, after applying overrides such as "lora.r=8".
@@ -247,6 +252,8 @@ def _unknown(key: str, known: list[str], where: str) -> str:
     path = f"{where}.{key}" if where else key
     if path in RENAMED:
         return f"{path} is called {RENAMED[path]} now"
+    if path in REFUSED:
+        return f"{path} cannot be: {REFUSED[path]}"
     place = f" in {where}" if where else ""
     near = difflib.get_close_matches(key[:80], known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

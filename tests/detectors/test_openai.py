@@ -466,3 +466,26 @@ def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(monkeypatch: pyte
 def test_the_servers_own_words_are_in_the_error(content: bytes, words: str) -> None:
     (outcome,) = outcomes(lambda index, attempt: Reply(content, 400))
     assert outcome.error == f"The server answered 400: {words}."
+
+
+def test_a_grammar_is_sent_where_it_is_asked_for_and_nowhere_else() -> None:
+    pair = [(tagged(0), "a")]
+    with Server(lambda index, attempt: completion(CLEAN)) as server:
+        plain = sdg.load_detector(f"openai:{server.url}#toy", profile="default")
+        held = sdg.load_detector(f"openai:{server.url}?structured=true#toy", profile="default")
+        assert [one.diagnose(pair)[0].status for one in (plain, held)] == ["ok", "ok"]
+    without, with_it = server.bodies
+    tag = json.loads(with_it.pop("structured_outputs")["structural_tag"])
+    assert tag["format"]["tags"][0]["begin"] == "<answer>\n"
+    assert without == with_it
+    assert plain.identity != held.identity
+    with pytest.raises(SdgError, match="structured is true or false, not 'maybe'"):
+        sdg.load_detector(f"openai:{server.url}?structured=maybe#toy")
+
+
+def test_a_server_without_grammars_says_so_for_each_picture() -> None:
+    with Server(lambda index, attempt: error(400, "structured_outputs is not supported")) as server:
+        [found] = sdg.load_detector(f"openai:{server.url}?structured=true#toy", profile="default").stream(
+            [(tagged(0), "a")]
+        )
+    assert "structured_outputs is not supported" in found[1].error

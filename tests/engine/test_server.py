@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from vllm_server import VllmServer, responses
 
 from sdg import load_detector
 from sdg.detectors import Pair, StreamingDetector
+from sdg.detectors.openai import OpenAIDetector
+from sdg.prompting import PromptProfile
 from sdg.runs.journal import partial_of
 from sdg.testbed.models.packaged import DETECTOR
 
@@ -75,3 +78,17 @@ def test_a_server_killed_in_mid_run_loses_no_answer_and_is_asked_for_the_rest(
     assert len(after) == 40
     assert list(after.values()) == expected
     assert before.items() <= after.items()
+
+
+def test_a_grammar_holds_the_answer_and_leaves_a_trained_detectors_as_it_is(
+    server: VllmServer, pairs: list[Pair], expected: list[str]
+) -> None:
+    detector = load_detector(server.uri, profile=DETECTOR, structured=True)
+    assert [found.raw for found in detector.diagnose(pairs[:10])] == expected[:10]
+
+    profile = PromptProfile.load(DETECTOR)
+    alone = replace(profile, answer=replace(profile.answer, think=False))
+    url, model = server.uri.removeprefix("openai:").split("#")
+    for found in OpenAIDetector(url, model, alone, structured=True).diagnose(pairs[:10]):
+        assert found.raw.startswith("<answer>\n["), "where this detector would think first"
+        assert found.status in ("ok", "truncated"), found.raw

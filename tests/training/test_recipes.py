@@ -109,3 +109,8 @@ def test_checkpoints_and_evaluations_fall_on_the_same_steps_now_and_then(documen
 def test_the_address_of_an_engine_is_one(document):
     with pytest.raises(SdgError, match="server is an address"):
         parse_recipe(GrpoRecipe, document | {"rollout": {"server": "node1:9000"}})
+
+
+def test_roll_outs_are_held_to_no_grammar(document):
+    with pytest.raises(SdgError, match=r"rollout\.structured cannot be: a grammar would hide the malformed"):
+        parse_recipe(GrpoRecipe, document | {"rollout": {"structured": True}})

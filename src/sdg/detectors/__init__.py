@@ -48,7 +48,8 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
 
     testbed                    the embedded weights, which know the testbed's world only; options as for hf
     hf:ORG/NAME, or a folder   batch_size, device, dtype, profile, revision
-    openai:BASE_URL#MODEL      concurrency, timeout, attempts, key (name of an environment variable), profile
+    openai:BASE_URL#MODEL      concurrency, timeout, attempts, key (name of an environment variable), profile,
+                               structured (true: the answer is held to its grammar)
     these three also           temperature, looks, agree: see `sdg.detectors.consensus`
     heatmap:FOLDER             threshold, min_area
     replay:FILE.jsonl          profile
@@ -144,6 +145,7 @@ def _openai(uri: Uri) -> StreamingDetector:
         "attempts": _uri.count,
         "key": _uri.variable,
         "profile": _uri.text,
+        "structured": _uri.switch,
     }
     base_url, _, model = uri.place.partition("#")
     if not (base_url and model):

@@ -306,6 +306,13 @@ def text(value: str) -> str:
     return value
 
 
+def switch(value: str) -> bool:
+    """true or false."""
+    if (known := {"true": True, "false": False}.get(value.lower())) is None:
+        raise ValueError("true or false")
+    return known
+
+
 def variable(value: str) -> str:
     """The name of an environment variable."""
     if not (value.isascii() and value.isidentifier()):
