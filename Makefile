@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test test-fast fuzz kill-test ray-test engine-test lint format types check bench browser reference docs clean
+.PHONY: help install demo test test-fast fuzz kill-test ray-test engine-test gpu-set lint format types check bench browser reference docs clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -38,6 +38,9 @@ ray-test: $(STAMP) ## diagnose on a local Ray cluster, whose workers are killed
 engine-test: $(STAMP) ## serve, diagnose and roll out by a real vLLM on the CPU, in .venv-vllm (4 GB)
 	SDG_ENGINE=$${SDG_ENGINE:-.venv-vllm}; $(BIN)/python tests/engine/prepare_vllm.py $$SDG_ENGINE && \
 	SDG_ENGINE=$$SDG_ENGINE $(BIN)/python -m pytest -s -m engine tests/engine
+
+gpu-set: $(STAMP) ## show the versions that pip would install for the extra gpu
+	SDG_GPU_SET=1 $(BIN)/python -m pytest -s tests/engine/test_gpu_set.py
 
 lint: $(STAMP)   ## check format and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

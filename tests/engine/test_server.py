@@ -92,3 +92,17 @@ def test_a_grammar_holds_the_answer_and_leaves_a_trained_detectors_as_it_is(
     for found in OpenAIDetector(url, model, alone, structured=True).diagnose(pairs[:10]):
         assert found.raw.startswith("<answer>\n["), "where this detector would think first"
         assert found.status in ("ok", "truncated"), found.raw
+
+
+def test_roll_outs_by_a_server_read_the_tokens_and_pictures_of_the_trainer(
+    server: VllmServer,
+    python: str,
+    surroundings: dict[str, str],
+    pictures: Path,
+    expected: list[str],
+    tmp_path: Path,
+) -> None:
+    script = str(Path(__file__).parent / "ask_server.py")
+    words = [python, script, server.root, str(pictures), str(tmp_path / "answers.json")]
+    subprocess.run(words, env=surroundings, check=True)
+    assert json.loads((tmp_path / "answers.json").read_text()) == expected
