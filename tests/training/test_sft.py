@@ -301,3 +301,22 @@ def test_an_adapter_is_merged_into_the_final_model_and_evaluation_is_logged(docu
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["data"]["train"]["rows"] == 16
     assert manifest["versions"]["trl"] == trl.__version__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("evaluated", "saved", "scores"), [(1, 2, (0.9, 0.2, 0.8, 0.3)), (4, 2, (0.3,))])
+def test_the_best_checkpoint_is_one_that_was_evaluated_and_saved(
+    sft_recipe, tmp_path, monkeypatch, evaluated, saved, scores
+):
+    left = iter(scores)
+    monkeypatch.setattr("sdg.training.evaluate.score", lambda *_: {"BoxF1@0.5": next(left)})
+    recipe = replace(
+        sft_recipe,
+        evaluation=replace(sft_recipe.evaluation, every=evaluated),
+        run=replace(sft_recipe.run, save_every=saved),
+    )
+    sft(recipe, tmp_path / "run")
+    kept = sorted(folder.name for folder in (tmp_path / "run").glob("checkpoint-*"))
+    assert kept == ["checkpoint-2", "checkpoint-4"]
+    chosen = json.loads((tmp_path / "run" / "manifest.json").read_text())["final"]
+    assert (chosen["weights"], chosen["best"]) == ("checkpoint-4", 0.3)
