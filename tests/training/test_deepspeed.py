@@ -27,9 +27,7 @@ from sdg.training.reward import Reward
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        find_spec("deepspeed") is None, reason="the extra deepspeed is not installed"
-    ),
+    pytest.mark.skipif(find_spec("deepspeed") is None, reason="the extra deepspeed is not installed"),
 ]
 
 CLOSE = 1e-4
