@@ -21,6 +21,7 @@ from sdg.recipes import parse_recipe
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.build import new_tokenizer
 from sdg.training.recipe import GrpoRecipe, SftRecipe
+from sdg.training.reward import Reward
 
 PROFILE: dict[str, Any] = {
     "name": "toy",
@@ -94,3 +95,13 @@ def grpo_recipe(document: dict[str, Any]) -> GrpoRecipe:
     document["evaluation"] |= {"every": 1}
     document["guards"] = {"malformed": 1.0, "spread": 0.0}
     return parse_recipe(GrpoRecipe, document | extra)
+
+
+@pytest.fixture
+def graded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rewards an untrained model can differ in: the more kinds of letters, the better."""
+
+    def grade(responses: Any, truths: Any, similarity: Any, **gate: Any) -> list[Reward]:
+        return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
+
+    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)

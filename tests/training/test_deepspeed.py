@@ -23,7 +23,6 @@ from train_runs import command, finish, not_ended, start_two
 
 from sdg.cli import main
 from sdg.training.recipe import GrpoRecipe, Recipe, SftRecipe
-from sdg.training.reward import Reward
 
 pytestmark = [
     pytest.mark.slow,
@@ -110,9 +109,6 @@ def test_sft(sft_recipe: SftRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     is_as_plain_and_resumes(recipe, tmp_path, {"loss", "grad_norm"}, monkeypatch)
 
 
+@pytest.mark.usefixtures("graded")
 def test_grpo(grpo_recipe: GrpoRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def grade(responses: Any, truths: Any, similarity: Any, **gate: Any) -> list[Reward]:
-        return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
-
-    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
     is_as_plain_and_resumes(grpo_recipe, tmp_path, {"reward", "grad_norm", "kl"}, monkeypatch)

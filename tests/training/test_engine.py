@@ -15,7 +15,6 @@ from sdg.errors import SdgError
 from sdg.training import engine
 from sdg.training.grpo import GrpoTrainer, grpo
 from sdg.training.recipe import GrpoRecipe
-from sdg.training.reward import Reward
 
 
 def test_a_run_of_the_pictures_token_becomes_one_and_other_runs_stay() -> None:
@@ -24,16 +23,12 @@ def test_a_run_of_the_pictures_token_becomes_one_and_other_runs_stay() -> None:
 
 
 @pytest.fixture
-def vllm_recipe(grpo_recipe: GrpoRecipe, monkeypatch: pytest.MonkeyPatch) -> GrpoRecipe:
+def vllm_recipe(grpo_recipe: GrpoRecipe, graded: None, monkeypatch: pytest.MonkeyPatch) -> GrpoRecipe:
     """A recipe of one step by the stub, which samples from the whole distribution."""
     StubVllm.calls.clear()
     monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", StubVllm)
     monkeypatch.setattr("sdg.training.run.check_environment", lambda recipe: None)
 
-    def grade(responses: Any, truths: Any, similarity: Any, **gate: Any) -> list[Reward]:
-        return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
-
-    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
     return replace(
         grpo_recipe,
         rollout=replace(grpo_recipe.rollout, engine="vllm", top_p=1.0, max_tokens=6),

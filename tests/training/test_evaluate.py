@@ -70,6 +70,7 @@ def test_only_a_start_that_scored_above_every_checkpoint_is_kept(start, best, we
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("graded")
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
 def test_a_run_that_only_got_worse_ends_with_the_weights_it_began_with(
     kind, sft_recipe, grpo_recipe, toy, tmp_path, monkeypatch, capsys

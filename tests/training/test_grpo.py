@@ -250,16 +250,6 @@ def test_embedders_are_loaded_once_by_processes_that_have_their_device(
     assert set(loaded) == {reward, validation} - {None}
 
 
-@pytest.fixture
-def graded(monkeypatch) -> None:
-    """Rewards an untrained model can differ in: the more kinds of letters, the better."""
-
-    def grade(responses, truths, similarity, **gate):
-        return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
-
-    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("graded")
 def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recipe, tmp_path):
