@@ -63,12 +63,12 @@ def test_the_real_recipes_ask_the_released_detector_in_its_own_wording(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     assert load_recipe(AlignRecipe, RECIPES / name).reward.detector == (
-        "openai:http://localhost:8000/v1?profile=release.toml#P1n3/sdg-detector-grpo"
+        "openai:http://localhost:8000/v1?profile=release#P1n3/sdg-detector-grpo"
     )
-    monkeypatch.chdir(tmp_path)  # where there is no such file; nor a generator, which is not looked for yet
+    monkeypatch.setenv("SDG_RELEASE", str(tmp_path))  # which is no clone; nor is there a generator
     texts = [f"prompts.train={checkpoints / 'train.txt'}", f"prompts.held_out={checkpoints / 'held-out.txt'}"]
     options = [part for value in (*texts, "policy.model=nowhere") for part in ("--set", value)]
-    with pytest.raises(SdgError, match=r"release\.toml does not exist"):
+    with pytest.raises(SdgError, match=r"name a clone of github\.com/nianbai006/SDG"):
         run(tmp_path / "run", options, name)
 
 

@@ -84,7 +84,7 @@ def test_a_server_asked_in_our_wording_says_so_once_on_stderr(tmp_path: Path) ->
     )
     assert done.stderr.splitlines() == [
         "base-vlm is asked in our own wording, as no profile is named; right for a model trained on none, "
-        "wrong for a trained detector. Name profile=FILE, or profile=default to confirm."
+        "wrong for a trained detector. Name profile=FILE or profile=release, or profile=default to confirm."
     ]
     released, *ours = done.stdout.splitlines()
     assert len(set(ours)) == 1

@@ -126,7 +126,9 @@ def test_a_served_model_is_asked_for_each_picture_in_order(monkeypatch: pytest.M
     assert scores == [pytest.approx(0.92), None, pytest.approx(0.28)]
     assert server.asked == {0: 1, 1: 1, 2: 1}
     assert server.busiest == 2
-    assert {(b["model"], b["temperature"], b["max_tokens"]) for b in server.bodies} == {("judge", 0, 256)}
+    assert {(b["model"], b["temperature"], b["max_completion_tokens"]) for b in server.bodies} == {
+        ("judge", 0, 256)
+    }
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
     texts = [body["messages"][0]["content"][1]["text"] for body in server.bodies]
     assert all(sum(caption in text for text in texts) == 1 for caption in ("a cup", "a hat", "a car"))

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     help="testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE, "
     "python:MODULE.FUNCTION.",
 )
-@click.option("--profile", help='Prompt profile (TOML), or "default" [default: the checkpoint\'s own].')
+@click.option(
+    "--profile", help='Prompt profile (TOML), "release" or "default" [default: the checkpoint\'s own].'
+)
 @click.option("--batch-size", type=click.IntRange(1), help="Images at a time (hf) [default: 8].")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps (hf) [default: auto].")
 @click.option("--dtype", help="auto, float32, bfloat16, float16 (hf) [default: auto].")

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @sources_and_prompts
 @click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
 @click.option("--detector", default="testbed", show_default=True, help="As for `sdg diagnose`.")
-@click.option("--profile", help='Prompt profile (TOML), or "default" [default: the checkpoint\'s own].')
+@click.option(
+    "--profile", help='Prompt profile (TOML), "release" or "default" [default: the checkpoint\'s own].'
+)
 @click.option(
     "--editor",
     default="testbed",

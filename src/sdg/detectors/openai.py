@@ -10,16 +10,16 @@ import json
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source
 from sdg.io.asking import Ask
-from sdg.io.chat import ChatClient, as_data_url
+from sdg.io.chat import ChatClient
 from sdg.io.http import Breaker, Refused, Unanswered, is_address
 from sdg.prompting import PromptProfile
-from sdg.prompting.chat import chat_messages, fitted_picture
+from sdg.prompting.chat import completion_body
 from sdg.response import cut_off, parse_response
 from sdg.response.structural import structural_tag
 
@@ -115,24 +115,11 @@ class OpenAIDetector(StreamingDetector):
     async def _ask(self, client: ChatClient, image: Source, prompt: str, index: int) -> Outcome:
         """The outcome of one pair; raises Unanswered where the server is to blame."""
         try:
-            messages = await asyncio.to_thread(self._messages, image, prompt)
-            answer = await client.ask(self._body(messages, index))
+            body = await asyncio.to_thread(completion_body, self._profile, self._model, image, prompt, index)
+            if self._grammar is not None:
+                body["structured_outputs"] = {"structural_tag": self._grammar}
+            answer = await client.ask(body)
         except (SdgError, Refused) as error:
             return failed(str(error))
         diagnosis = parse_response(answer.text, require_think=self._profile.answer.think)
         return Outcome(cut_off(diagnosis) if answer.cut_off else diagnosis)
-
-    def _messages(self, image: Source, prompt: str) -> list[dict[str, Any]]:
-        url = as_data_url(fitted_picture(image, self._profile))
-        return chat_messages(self._profile, prompt, {"type": "image_url", "image_url": {"url": url}})
-
-    def _body(self, messages: list[dict[str, Any]], index: int) -> dict[str, Any]:
-        generation = self._profile.generation
-        body: dict[str, Any] = {"model": self._model, "messages": messages}
-        body["max_completion_tokens"] = generation.max_new_tokens
-        body["temperature"] = generation.temperature
-        if generation.temperature > 0:  # a seed for each pair: one asked twice may get two answers
-            body |= {"top_p": generation.top_p, "seed": generation.seed + index}
-        if self._grammar is not None:
-            body["structured_outputs"] = {"structural_tag": self._grammar}
-        return body

@@ -20,6 +20,12 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 (pathlib's raises for a name that is too long)
 
 
+def cache_folder() -> Path:
+    """Where fetched files are kept: `sdg` in XDG_CACHE_HOME, by default in ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (never raises)
+    return Path(base) / "sdg"
+
+
 def real_path(path: str | os.PathLike[str]) -> Path:
     """Where a path leads, links followed as far as they lead anywhere: in a loop of them, never an error."""
     return Path(os.path.realpath(path))
@@ -51,15 +57,24 @@ def _opened(path: Path) -> BinaryIO:
         raise SdgError(f"{path_end(str(path), 160)} is no path: {shortened(str(error), 80)}.") from None
 
 
-def read_text(path: str | os.PathLike[str], at_most: int = -1) -> str:
-    """Whole text of a UTF-8 file, with or without a byte-order mark; at_most: bytes, -1 for any number.
+def read_bytes(path: str | os.PathLike[str], at_most: int = -1) -> bytes:
+    """Whole content of a file; at_most: bytes, -1 for any number.
 
-    Raises SdgError where the file is missing, a folder, unreadable, empty, larger or not UTF-8.
+    Raises SdgError where the file is missing, a folder, unreadable or larger.
     """
     with open_binary(path) as file:
         content = file.read() if at_most < 0 else file.read(at_most + 1)
     if 0 <= at_most < len(content):
         raise SdgError(f"{path_end(str(path))} is larger than the {at_most:,} bytes such a file may have.")
+    return content
+
+
+def read_text(path: str | os.PathLike[str], at_most: int = -1) -> str:
+    """Whole text of a UTF-8 file, with or without a byte-order mark; at_most: bytes, -1 for any number.
+
+    Raises SdgError where the file is missing, a folder, unreadable, empty, larger or not UTF-8.
+    """
+    content = read_bytes(path, at_most)
     if not content.strip():
         raise SdgError(f"{path_end(str(path), 160)} is empty.")
     try:

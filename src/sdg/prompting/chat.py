@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,30 @@ from PIL import Image
 
 from sdg.errors import SdgError, first_line, path_end
 from sdg.images import Source, rgb_picture
+from sdg.io.chat import as_data_url
 from sdg.io.files import is_folder
 from sdg.prompting import PROFILE_FILE, PromptProfile
+from sdg.prompting.release import detector_profile
 
 DEFAULT = "default"
 """In place of a profile's file: our own wording, for models that were not trained on any."""
+RELEASE = "release"
+"""Likewise: the wording of the authors' release; see `sdg.prompting.release`."""
 
 
-def given_profile(name: str | os.PathLike[str] | PromptProfile | None) -> PromptProfile | None:
-    """The profile of a file, of a folder that holds one, or of the word "default"; others as they are."""
+def given_profile(
+    name: str | os.PathLike[str] | PromptProfile | None,
+    own: Callable[[], PromptProfile] = PromptProfile,
+    released: Callable[[], PromptProfile] = detector_profile,
+) -> PromptProfile | None:
+    """The profile of a file, of a folder that holds one, or of "default" or "release"; others as they are.
+
+    own, released: what make the profiles that these two words stand for, by default a detector's.
+    """
     if name is None or isinstance(name, PromptProfile):
         return name
-    return PromptProfile() if name == DEFAULT else PromptProfile.load(name)
+    named = {DEFAULT: own, RELEASE: released}.get(os.fspath(name))
+    return PromptProfile.load(name) if named is None else named()
 
 
 def checkpoint_profile(checkpoint: str, revision: str | None = None) -> PromptProfile:
@@ -50,7 +63,7 @@ def checkpoint_profile(checkpoint: str, revision: str | None = None) -> PromptPr
 def _no_profile(checkpoint: str) -> SdgError:
     return SdgError(
         f"{checkpoint} brings no {PROFILE_FILE}; add ?profile=FILE with the wording it was trained on, "
-        f"or ?profile={DEFAULT} for a model that never saw any."
+        f"?profile={RELEASE} for the authors' own, or ?profile={DEFAULT} for a model that never saw any."
     )
 
 
@@ -75,3 +88,24 @@ def chat_messages(profile: PromptProfile, prompt: str, image: dict[str, Any]) ->
         content: Any = "".join(part["text"] for part in parts) if only_text else parts
         messages.append({"role": message["role"], "content": content})
     return messages
+
+
+def completion_body(
+    profile: PromptProfile, model: str, image: Source, prompt: str, index: int = 0
+) -> dict[str, Any]:
+    """A chat completion as a server is asked for it: messages, limits and sampling by the profile.
+
+    The picture goes as lossless PNG. index: of the pair among those asked, for a seed of its own where
+    sampling is not greedy. Raises SdgError for an unreadable image, and a prompt that is not text.
+    """
+    url = as_data_url(fitted_picture(image, profile))
+    generation = profile.generation
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": chat_messages(profile, prompt, {"type": "image_url", "image_url": {"url": url}}),
+        "max_completion_tokens": generation.max_new_tokens,
+        "temperature": generation.temperature,
+    }
+    if generation.temperature > 0:
+        body |= {"top_p": generation.top_p, "seed": generation.seed + index}
+    return body

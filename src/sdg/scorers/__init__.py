@@ -30,7 +30,7 @@ _OPTIONS: Final[Mapping[str, Mapping[str, Callable[[str], Any]]]] = {
     "clip": {"processor": text},
     "p-real": {},
     "ocr": {},
-    "unified-reward": {"parallel": count, "timeout": seconds},
+    "unified-reward": {"parallel": count, "timeout": seconds, "profile": text},
     "remote": {"batch": count, "timeout": seconds, "attempts": count},
 }
 """Scheme -> the options its URI may have, and what reads each."""
@@ -60,7 +60,8 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
 
     python:MODULE.FUNCTION is a function of (pictures, prompts) that returns one score a picture, None where
     it could not be scored; or a class, or a function of keyword arguments alone, that makes a Scorer of the
-    options.
+    options. unified-reward: has the options timeout, parallel and profile: a TOML file, "release" for the
+    authors' wording, or "default" for ours.
     """
     parsed = parse_uri(uri, "scorer", _FORMS)
     if parsed.scheme == PYTHON:
@@ -85,9 +86,12 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
         from sdg.scorers.clip import ClipScorer
 
         return ClipScorer(place, device=device, **values)
-    from sdg.scorers.unified_reward import UnifiedReward
+    from sdg.prompting.chat import given_profile
+    from sdg.prompting.release import unified_reward_profile
+    from sdg.scorers.unified_reward import OWN, UnifiedReward
 
     base_url, _, model = place.partition("#")
     if not model:
         raise SdgError(f"{quoted(uri)} names no model; write unified-reward:BASE_URL#MODEL?timeout=60.")
-    return UnifiedReward(base_url, model, **values)
+    profile = given_profile(values.pop("profile", None), lambda: OWN, unified_reward_profile)
+    return UnifiedReward(base_url, model, profile=profile, **values)

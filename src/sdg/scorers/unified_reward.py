@@ -1,7 +1,7 @@
 """UnifiedReward-2.0 behind an OpenAI-compatible server: R = (0.8·alignment + 0.1·coherence + 0.1·style)/5.
 
 The model answers with three lines, "Alignment Score (1-5): …" and so on (SDG §5, App. D). An answer that
-cannot be read is missing, never 0.
+cannot be read is missing, never 0. How it is asked is a prompt profile: ours, the release's, or a file's.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import os
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
 from sdg.errors import SdgError, quoted
 from sdg.io.asking import Ask
-from sdg.io.chat import ChatClient, as_data_url
+from sdg.io.chat import ChatClient
 from sdg.io.http import Refused, Unanswered, is_address
+from sdg.prompting import Generation, ImageLimits, PromptProfile
+from sdg.prompting.chat import completion_body
 
 WEIGHTS: Final = {"Alignment": 0.8, "Coherence": 0.1, "Style": 0.1}
 QUESTION: Final = """Please judge a picture that a text-to-image model made for this caption:
@@ -34,6 +36,16 @@ Answer with these three lines only:
 Alignment Score (1-5): X
 Coherence Score (1-5): Y
 Style Score (1-5): Z"""
+
+OWN: Final = PromptProfile(
+    name="unified-reward",
+    system="",
+    template=QUESTION,
+    placeholder="{prompt}",
+    image=ImageLimits(),
+    generation=Generation(max_new_tokens=256),
+)
+"""Our own wording, for pictures of any size."""
 
 # Blanks and marks such as "- **" around the name, the range and the number; "4/5" is 4.
 _LINE: Final = (
@@ -73,29 +85,32 @@ class UnifiedReward:
         base_url: str,
         model: str,
         *,
+        profile: PromptProfile | None = None,
         timeout: float = TIMEOUT,
         parallel: int | None = None,
         attempts: int = ATTEMPTS,
         first_pause: float = 1.0,
     ) -> None:
-        """base_url: up to and with /v1; the key is OPENAI_API_KEY, if set; the rest as in `HttpClient`.
+        """base_url: up to and with /v1; the key is OPENAI_API_KEY, if set; profile: by default `OWN`.
 
-        parallel: pictures at a time; by default PARALLEL in `score`, and over `connected` all there are.
+        parallel: pictures at a time; by default PARALLEL in `score`, and over `connected` all there are. The
+        rest is as in `HttpClient`.
         """
         if not is_address(base_url):
             raise SdgError(f"{quoted(base_url)} is no server's address; write http://HOST:PORT/v1.")
         if timeout <= 0 or (parallel is not None and parallel < 1):
             raise SdgError("A scorer's timeout is above 0 and parallel at least 1.")
         self.base_url, self.model, self.at_once = base_url, model, parallel
+        self.profile = profile or OWN
         key = os.environ.get("OPENAI_API_KEY", "")
         self._client = ChatClient(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
-        """Scores at temperature 0; None where the server kept failing or answered unreadably."""
+        """One score a picture; None where the server kept failing or answered unreadably."""
         pairs = list(zip(pictures, prompts, strict=True))
 
         async def score_one(client: ChatClient, index: int) -> float | None:
-            return await self._score_one(client, *pairs[index])
+            return await self._score_one(client, *pairs[index], index)
 
         scores = dict(self._client.each(range(len(pairs)), score_one, self.at_once or PARALLEL))
         return [scores[index] for index in range(len(pairs))]
@@ -104,11 +119,14 @@ class UnifiedReward:
     async def connected(self) -> AsyncIterator[Ask[float | None]]:
         """Connections over which single pictures are scored: the score of ((picture, prompt), index)."""
         async with self._client.connected() as client:
-            yield lambda pair, index: self._score_one(client, *pair)
+            yield lambda pair, index: self._score_one(client, *pair, index)
 
-    async def _score_one(self, client: ChatClient, picture: Image.Image, prompt: str) -> float | None:
+    async def _score_one(
+        self, client: ChatClient, picture: Image.Image, prompt: str, index: int
+    ) -> float | None:
         try:
-            answer = await client.ask(await asyncio.to_thread(self._body, picture, prompt))
+            body = await asyncio.to_thread(completion_body, self.profile, self.model, picture, prompt, index)
+            answer = await client.ask(body)
         except Unanswered as error:
             _LOG.warning("A picture has no base reward: %s", error)
             return None
@@ -124,15 +142,3 @@ class UnifiedReward:
         if score is None:
             _LOG.warning("No scores could be read from the answer %r.", answer.text[-200:])
         return score
-
-    def _body(self, picture: Image.Image, prompt: str) -> dict[str, Any]:
-        content = [
-            {"type": "image_url", "image_url": {"url": as_data_url(picture.convert("RGB"))}},
-            {"type": "text", "text": QUESTION.format(prompt=prompt)},
-        ]
-        return {
-            "model": self.model,
-            "messages": [{"role": "user", "content": content}],
-            "temperature": 0,
-            "max_tokens": 256,
-        }

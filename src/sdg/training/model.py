@@ -14,7 +14,7 @@ from sdg.io.uri import require_place
 from sdg.models.lora import matching_layers
 from sdg.models.vlm import rope_not_interleaved, special_tokens
 from sdg.prompting import PromptProfile
-from sdg.prompting.chat import checkpoint_profile
+from sdg.prompting.chat import checkpoint_profile, given_profile
 from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
 
 LANGUAGE: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -22,16 +22,16 @@ LANGUAGE: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj
 
 
 def load_profile(recipe: Recipe) -> PromptProfile:
-    """The recipe's own profile, that of its file, or that of the checkpoint; raises SdgError.
+    """The recipe's own profile, that of its file or its name, or that of the checkpoint; raises SdgError.
 
     A GRPO recipe may set other limits on pictures.
     """
     if isinstance(recipe.profile, PromptProfile):
         profile = recipe.profile
-    elif recipe.profile is not None:
-        profile = PromptProfile.load(recipe.profile)
     else:
-        profile = checkpoint_profile(recipe.model.checkpoint, recipe.model.revision)
+        profile = given_profile(recipe.profile) or checkpoint_profile(
+            recipe.model.checkpoint, recipe.model.revision
+        )
     if isinstance(recipe, GrpoRecipe) and recipe.image is not None:
         return replace(profile, image=recipe.image)
     return profile

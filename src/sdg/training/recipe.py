@@ -122,7 +122,7 @@ class SftRecipe:
     model: ModelRecipe
     data: DataRecipe
     optimizer: DetectorOptimizer
-    # How the model is asked and what it answers, or a profile's path; null takes the checkpoint's own.
+    # How the model is asked and what it answers, a profile's path, or "release"; null: the checkpoint's own.
     profile: PromptProfile | Path | None = field(default_factory=PromptProfile)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     run: DetectorRun = field(default_factory=DetectorRun)
