@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     "--editor",
     default="testbed",
     show_default=True,
-    help="testbed, testbed:FOLDER or diffusers:FOLDER, each with ?lora=FOLDER and ?sampling=ode or "
-    "stochastic, openai:BASE_URL#MODEL, or python:MODULE.FUNCTION.",
+    help="testbed, testbed:FOLDER or diffusers:FOLDER, each with ?lora=FOLDER, steps, guidance, batch_size "
+    "and sampling, openai:BASE_URL#MODEL, or python:MODULE.FUNCTION.",
 )
 @click.option(
     "--mode",
@@ -82,7 +82,9 @@ if TYPE_CHECKING:
     metavar="A M",
     help="How far around an artifact and a misalignment the strength falls to nothing, of the side.",
 )
-@click.option("--steps", type=click.IntRange(1), default=28, show_default=True, help="The editor's steps.")
+@click.option(
+    "--steps", type=click.IntRange(1), show_default="as its authors sample it", help="Steps of a pipeline."
+)
 @click.option(
     "--device", default="auto", show_default=True, help="Of a pipeline; auto takes a GPU if there is one."
 )
@@ -116,7 +118,7 @@ def refine(
     misalignment: tuple[float, float],
     feather: float,
     reach: tuple[float, float],
-    steps: int,
+    steps: int | None,
     device: str,
     dtype: str,
     seed: int,
@@ -153,7 +155,7 @@ def refine(
     if not items:
         raise SdgError(f"All of these images were written by a run into {out}; give its inputs.")
     maps = _heat(mode, heat, items)
-    named = f"{editor}, {steps} steps, {dtype}"
+    named = f"{editor}, {steps or 'its own'} steps, {dtype}"
     maps_from = str(heat.absolute()) if heat else ""
     plan = Plan(named, Mode(mode), rounds, candidates, settings, seed, maps_from, from_severity)
     require_writable(out)

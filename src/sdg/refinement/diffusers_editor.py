@@ -1,51 +1,72 @@
-"""Editing by a pipeline of diffusers: inpainting, graded where it can be, or image-to-image."""
+"""Editing by a pipeline of diffusers: inpainting, graded where it can be, image-to-image, or instructed."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from pathlib import Path
+import math
+import threading
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError
 from sdg.refinement.base import EditResult
-from sdg.refinement.masks import as_picture
+from sdg.refinement.masks import Mask, as_picture
+from sdg.refinement.pipelines import editing_of
 from sdg.refinement.request import EditRequest
 
-STEPS: Final = 28
 _MASK: Final = "mask"
 """What diffusers' inpainting pipelines call the mask they blend latents by."""
+_AROUND: Final = 96
+"""Tokens that a pipeline puts around a text by itself, at most."""
 
 
 class DiffusersEditor:
-    """Any inpainting or image-to-image pipeline of diffusers, told the prompt and where to work how strongly.
+    """A pipeline that `sdg.refinement.pipelines` knows, told what to do and where to work how strongly.
 
-    Such a model was trained on descriptions of pictures, so it gets the prompt and not the instruction.
+    A model that was trained on descriptions of pictures gets the prompt. One that was trained on instructions
+    gets that of the request, without the detector's reasoning where its text encoder would cut it off, and
+    the pictures that the request shows, as many as it takes.
     Where the pipeline lays the picture's own latents over those outside of the mask at every step, the
     strength is graded (differential diffusion, arXiv 2306.00950): a pixel of strength s takes part in the
     last s of the steps, so an object that a box cuts through is redrawn whole. A model that was given the
     mask in training gets it as it is, and image-to-image the strength alone.
+    steps, guidance: None takes what the pipeline's authors sample with. batch_size: requests that may share
+    a call, of this thread's and of others', where the pipeline takes several and they have one size and
+    number of steps; `concurrency` then says how many threads are worth while.
     stochastic: each step goes to the clean picture as the model sees it, and back with noise drawn anew. What
     is redrawn can then come to fit what is kept, as a model that was never trained to inpaint needs
-    (after RePaint, arXiv 2201.09865); for flow-matching pipelines alone.
-    The same request gives the same picture, whatever else is in the call.
-    Raises SdgError for a pipeline that takes no picture, or whose scheduler cannot do what `stochastic` asks.
+    (after RePaint, arXiv 2201.09865); for flow-matching pipelines alone, and one picture at a time.
+    The same request gives the same picture, whatever else is in the call, up to rounding in a batch.
+    Raises SdgError for a pipeline that is not known, and where `stochastic` or `batch_size` cannot be.
     """
 
-    concurrency: Final = 1
-
     def __init__(
-        self, pipeline: Any, *, steps: int = STEPS, guidance: float | None = None, stochastic: bool = False
+        self,
+        pipeline: Any,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch_size: int = 1,
+        stochastic: bool = False,
     ) -> None:
+        self._editing = editing_of(pipeline)
         self._known = inspect.signature(pipeline.__call__).parameters
-        if "image" not in self._known:
-            raise SdgError(f"{type(pipeline).__name__} edits no pictures; give an inpainting pipeline.")
-        if steps < 1:
-            raise ValueError(f"An edit takes at least one step, not {steps}.")
-        self._pipeline, self._steps, self._guidance = pipeline, steps, guidance
+        if batch_size > 1 and (stochastic or not self._editing.together):
+            why = "stochastic sampling" if stochastic else type(pipeline).__name__
+            raise SdgError(f"{why} edits one picture at a time; leave batch_size out.")
+        self._steps = self._editing.steps if steps is None else steps
+        if self._steps < 1 or batch_size < 1:
+            raise ValueError("An edit takes at least one step, of at least one picture.")
+        self._pipeline, self._guidance, self.concurrency = pipeline, guidance, batch_size
+        self._lock, self._waiting = threading.Lock(), SimpleQueue[_Waiting]()
         if stochastic:
             # One of its own: pipelines made of one another share theirs.
             pipeline.scheduler = _stochastic(pipeline.scheduler)
@@ -57,53 +78,157 @@ class DiffusersEditor:
         pipeline.set_progress_bar_config(disable=True)  # one bar an edit says nothing about a run
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
-        return [self._edit(request) for request in requests]
+        waiting = [_Waiting(request, Future()) for request in requests]
+        for one in waiting:
+            self._waiting.put(one)
+        with self._lock:  # whoever has it edits what other threads have brought meanwhile, too
+            self._edit_all(list(_emptied(self._waiting)))
+        return [one.result.result() for one in waiting]
 
-    def _edit(self, request: EditRequest) -> EditResult:
+    def _edit_all(self, waiting: Sequence[_Waiting]) -> None:
+        try:
+            for group in self._groups([one.request for one in waiting]):
+                for place, result in zip(group, self._edit([waiting[i].request for i in group]), strict=True):
+                    waiting[place].result.set_result(result)
+        except BaseException as error:
+            for one in waiting:
+                if not one.result.done():
+                    one.result.set_exception(error)
+            raise
+
+    def _groups(self, requests: Sequence[EditRequest]) -> Iterator[tuple[int, ...]]:
+        """Places of the requests that share a call."""
+        kinds = [self._kind(request) for request in requests]
+        order = sorted(range(len(requests)), key=lambda i: kinds.index(kinds[i]))
+        for _, places in groupby(order, key=lambda i: kinds[i]):
+            same = tuple(places)
+            for start in range(0, len(same), self.concurrency):
+                yield same[start : start + self.concurrency]
+
+    def _kind(self, request: EditRequest) -> Hashable:
+        """What requests of one call have in common: size, number of steps, whether from noise alone."""
+        steps = self._strength(request) * self._steps
+        return self._size(request), math.floor(steps), math.ceil(steps), request.strength == 1
+
+    def _edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """The results of one call."""
         import torch
 
-        size = _fitting(request.picture.size, 2 * getattr(self._pipeline, "vae_scale_factor", 8))
-        # Diffusers rounds steps · strength down, and no step at all is an error.
-        strength = max(request.strength, 1 / self._steps)
-        grades = request.strengths / max(float(request.strengths.max()), 1e-6)
-        mask = as_picture(grades if self._grades else (request.mask > 0).astype(np.float64))
+        texts = [self._text(request) for request in requests]
         settings: dict[str, Any] = {
-            "prompt": request.prompt,
-            "image": request.picture.resize(size, Image.Resampling.LANCZOS),
-            "mask_image": mask.resize(size, Image.Resampling.NEAREST),
-            "width": size[0],
-            "height": size[1],
-            "strength": strength,
-            "num_inference_steps": self._steps,
-            "generator": torch.Generator("cpu").manual_seed(request.seed),
+            "prompt": texts,
+            "generator": [torch.Generator("cpu").manual_seed(request.seed) for request in requests],
+            **self._editing.also,
+            **self._pictures(requests),
         }
+        settings = {name: self._batch(value, len(requests)) for name, value in settings.items()}
+        settings |= {"strength": self._strength(requests[0]), "num_inference_steps": self._steps}
         if self._grades:
-            schedule = _Schedule(strength * self._steps)
-            settings["callback_on_step_end"] = schedule
+            settings["callback_on_step_end"] = _Schedule([self._reach(request) for request in requests])
             settings["callback_on_step_end_tensor_inputs"] = [_MASK]
         if self._guidance is not None:
-            settings["guidance_scale"] = self._guidance
+            settings[self._editing.guidance] = self._guidance
         if (length := self._text_length()) is not None:
             settings["max_sequence_length"] = length
         try:
             # A scheduler's own noise is torch's global one, for pipelines hand it no generator.
             with torch.no_grad(), torch.random.fork_rng(range(torch.cuda.device_count())):
-                torch.manual_seed(request.seed)
+                torch.manual_seed(requests[0].seed)
                 output = self._pipeline(**{k: v for k, v in settings.items() if k in self._known})
         except torch.OutOfMemoryError:
-            return EditResult(None, f"The memory is too small for an edit of {size[0]} × {size[1]} pixels.")
-        except Exception as error:  # whatever a pipeline raises costs this picture alone
+            width, height = requests[0].picture.size
+            what = f"{len(requests)} edits" if len(requests) > 1 else "an edit"
+            why = f"The memory is too small for {what} of {width} × {height} pixels."
+            return [EditResult(None, why)] * len(requests)
+        except Exception as error:  # whatever a pipeline raises costs these pictures alone
             why = " ".join(str(error).split())[:200] or type(error).__name__
-            return EditResult(None, f"The pipeline failed: {why}")
-        picture = output.images[0].resize(request.picture.size, Image.Resampling.LANCZOS)
-        # What took part in one step or more is the edit's, and less is a soft edge.
-        reached = np.clip(grades * strength * self._steps, 0, 1) if self._grades else None
-        return EditResult(picture, mask=reached)
+            return [EditResult(None, f"The pipeline failed: {why}")] * len(requests)
+        return [
+            EditResult(
+                picture.resize(request.picture.size, Image.Resampling.LANCZOS),
+                # What took part in one step or more is the edit's, and less is a soft edge.
+                mask=np.clip(_grades(request) * self._reach(request), 0, 1) if self._grades else None,
+            )
+            for request, picture in zip(requests, output.images, strict=True)
+        ]
+
+    def _pictures(self, requests: Sequence[EditRequest]) -> Mapping[str, Any]:
+        """The arguments that are pictures or say how large these are, a list of each."""
+        if self._editing.instructed:  # these bring pictures to the sizes they were trained on by themselves
+            most = self._editing.views or None
+            shown = [[view.convert("RGB") for _, view in one.shown[:most]] for one in requests]
+            images: list[Any] = [views if most is None else views[0] for views in shown]
+            return {"image": images, "mask_image": [self._mask(one) for one in requests]}
+        size = self._size(requests[0])
+        return {
+            "image": [one.picture.resize(size, Image.Resampling.LANCZOS) for one in requests],
+            "mask_image": [self._mask(one).resize(size, Image.Resampling.NEAREST) for one in requests],
+            "width": size[0],
+            "height": size[1],
+        }
+
+    def _batch(self, value: Any, count: int) -> Any:
+        """An argument of a call: one value where it holds one picture, else a list of them."""
+        if isinstance(value, list):
+            return value[0] if count == 1 else value
+        return [value] * count if isinstance(value, str) and count > 1 else value
+
+    def _mask(self, request: EditRequest) -> Image.Image:
+        return as_picture(_grades(request) if self._grades else (request.mask > 0).astype(np.float64))
+
+    def _strength(self, request: EditRequest) -> float:
+        """Diffusers rounds steps · strength down, and no step at all is an error."""
+        return max(request.strength, 1 / self._steps)
+
+    def _reach(self, request: EditRequest) -> float:
+        """Steps that the most strongly edited pixel takes part in."""
+        return self._strength(request) * self._steps
+
+    def _size(self, request: EditRequest) -> tuple[int, int]:
+        return _fitting(request.picture.size, 2 * getattr(self._pipeline, "vae_scale_factor", 8))
+
+    def _text(self, request: EditRequest) -> str:
+        """What the model is told; of an instruction that is too long, what matters least is left out."""
+        if not self._editing.instructed:
+            return request.prompt
+        length = self._text_length()
+        if length is None or self._tokens(request.instruction) <= length:
+            return request.instruction
+        left = max(length - _AROUND, length // 2)
+        text = request.summary or request.instruction
+        return text if (tokens := self._tokens(text)) <= left else text[: len(text) * left // tokens]
 
     def _text_length(self) -> int | None:
-        """Tokens a prompt may take; small tokenizers know fewer than a pipeline's default of 512."""
-        tokenizer = getattr(self._pipeline, "tokenizer_2", None)
-        return None if tokenizer is None else min(int(tokenizer.model_max_length), 512)
+        """Tokens a text may take; small tokenizers know fewer than a pipeline's default."""
+        if self._editing.text is None:
+            return None
+        name, most = self._editing.text
+        tokenizer = getattr(self._pipeline, name, None)
+        return None if tokenizer is None else min(getattr(tokenizer, "model_max_length", most), most)
+
+    def _tokens(self, text: str) -> int:
+        assert self._editing.text is not None
+        tokenizer = getattr(self._pipeline, self._editing.text[0])
+        return len(getattr(tokenizer, "tokenizer", tokenizer)(text)["input_ids"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A request that a thread waits for."""
+
+    request: EditRequest
+    result: Future[EditResult]
+
+
+def _emptied(queue: SimpleQueue[_Waiting]) -> Iterator[_Waiting]:
+    with suppress(Empty):
+        while True:
+            yield queue.get_nowait()
+
+
+def _grades(request: EditRequest) -> Mask:
+    """Strengths as shares of the largest."""
+    return request.strengths / max(float(request.strengths.max()), 1e-6)
 
 
 class _Schedule:
@@ -115,16 +240,17 @@ class _Schedule:
     what is not free is laid over again, with the same noise.
     """
 
-    def __init__(self, steps: float) -> None:
-        self._steps = steps
+    def __init__(self, steps: Sequence[float]) -> None:
+        self._steps = steps  # one a picture
         self._grades: Any = None
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         mask = tensors[_MASK]
-        if self._grades is None:
-            self._grades = mask.clone()
+        if self._grades is None:  # guidance has the masks twice, one picture after the other
+            steps = mask.new_tensor(self._steps).repeat(len(mask) // len(self._steps))
+            self._grades = mask * steps.view(-1, *[1] * (mask.ndim - 1))
         left = pipeline.num_timesteps - step - 2  # after the step to come
-        mask.copy_(self._grades * self._steps > max(left, 0) + 0.5)
+        mask.copy_(self._grades > max(left, 0) + 0.5)
         return {}
 
 
@@ -151,38 +277,6 @@ def _takes_masks(pipeline: Any) -> bool:
     model = getattr(pipeline, "unet", None) or pipeline.transformer
     latents = getattr(pipeline.vae.config, "latent_channels", None)  # other autoencoders name it otherwise
     return latents is not None and model.config.in_channels == 2 * latents + 1
-
-
-def load_pipeline(folder: str, device: str, dtype: str) -> Any:
-    """The inpainting pipeline in a folder, or where its family has none the image-to-image one.
-
-    dtype: "auto" is bfloat16, on a CPU float32. Raises SdgError where it cannot be loaded.
-    """
-    import torch
-    from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
-
-    if not (Path(folder) / "model_index.json").is_file():  # diffusers would look it up on the hub
-        raise SdgError(
-            f"{folder} holds no pipeline (model_index.json is missing); "
-            "check the path, or download the pipeline into a folder first."
-        )
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
-    settings = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-    try:
-        try:
-            pipeline = AutoPipelineForInpainting.from_pretrained(folder, **settings)
-        except ValueError:  # of this family there is no inpainting
-            pipeline = AutoPipelineForImage2Image.from_pretrained(folder, **settings)
-    except loading_errors() as error:
-        raise SdgError(f"{folder} cannot be loaded as an editor ({first_line(error)}).") from error
-    try:
-        return pipeline.to(device)
-    except torch.OutOfMemoryError:
-        raise SdgError(
-            f"The memory of {device} is too small for {folder} in {dtype}; "
-            "take a device with more of it, or a smaller pipeline."
-        ) from None
 
 
 def _fitting(size: tuple[int, int], multiple: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from PIL import Image
@@ -11,10 +11,17 @@ from sdg.errors import SdgError, first_line
 from sdg.io import uri as uris
 from sdg.models.device import choose_device
 from sdg.refinement.base import Editor, EditResult
-from sdg.refinement.diffusers_editor import STEPS, DiffusersEditor, load_pipeline
+from sdg.refinement.diffusers_editor import DiffusersEditor
+from sdg.refinement.pipelines import known_class, load_pipeline
 from sdg.refinement.request import EditRequest
 
-PIPELINE_OPTIONS: Final = {"lora": uris.text, "sampling": uris.one_of("ode", "stochastic")}
+PIPELINE_OPTIONS: Final = {
+    "lora": uris.text,
+    "sampling": uris.one_of("ode", "stochastic"),
+    "steps": uris.count,
+    "guidance": uris.temperature,
+    "batch_size": uris.count,
+}
 """Options of every editor that runs a pipeline here, and what reads them."""
 _FORMS: Final = {
     "testbed": "testbed, testbed:FOLDER",
@@ -25,22 +32,23 @@ _FORMS: Final = {
 
 
 def load_editor(
-    uri: str = "testbed", *, device: str = "auto", dtype: str = "auto", steps: int = STEPS
+    uri: str = "testbed", *, device: str = "auto", dtype: str = "auto", steps: int | None = None
 ) -> Editor:
     """The editor of a URI.
 
     testbed                 the embedded generator; `testbed:FOLDER` has weights that training wrote
-    diffusers:FOLDER        any pipeline that diffusers can turn into inpainting or image-to-image
+    diffusers:FOLDER        a pipeline of diffusers that inpaints, redraws or follows instructions; class, one
+                            of `sdg.refinement.pipelines.KNOWN` in place of that which the folder is for
     these two               lora, the folder of an adapter that `sdg align` wrote (`testbed?lora=shipped` is
-                            the embedded one); sampling, `ode` or `stochastic`, the default of `testbed`
-                            (see `DiffusersEditor`)
+                            the embedded one); steps, guidance and batch_size; sampling, `ode` or
+                            `stochastic`, the default of `testbed` (see `DiffusersEditor`)
     openai:BASE_URL#MODEL   an images-edit API, its key in OPENAI_API_KEY; quality, concurrency, per_minute,
                             timeout, attempts
     python:MODULE.FUNCTION  a function of an EditRequest that returns the edited picture; or a class, or a
                             function of keyword arguments alone, that makes an Editor of the options
 
-    device and steps are for pipelines, dtype is for those of `diffusers:`; "auto" is bfloat16, on a CPU
-    float32. A function that makes an editor gets those of the three that it has parameters for.
+    device and steps are for pipelines, steps after the URI's; dtype is for those of `diffusers:`; "auto" is
+    bfloat16, on a CPU float32. A function that makes an editor gets those three that it has parameters for.
     Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
     """
     parsed = uris.parse_uri(uri, "editor", _FORMS)
@@ -48,13 +56,26 @@ def load_editor(
         return _api(parsed)
     if parsed.scheme == uris.PYTHON:
         return uris.made_by(parsed, 1, FunctionEditor, "edit", device=device, dtype=dtype, steps=steps)
-    values = uris.read_options(parsed, PIPELINE_OPTIONS, "editor")
-    pipeline = load_pipeline(parsed.place, choose_device(device), dtype)
+    values = uris.read_options(parsed, PIPELINE_OPTIONS | {"class": known_class}, "editor")
+    pipeline = load_pipeline(parsed.place, choose_device(device), dtype, values.get("class", ""))
     if "lora" in values:
         from sdg.models.lora import load_lora
 
         load_lora(pipeline, values["lora"], f"the pipeline {parsed.place}")
-    return DiffusersEditor(pipeline, steps=steps, stochastic=values.get("sampling") == "stochastic")
+    return pipeline_editor(pipeline, values, steps)
+
+
+def pipeline_editor(
+    pipeline: Any, options: Mapping[str, Any], steps: int | None = None, sampling: str = "ode"
+) -> DiffusersEditor:
+    """The editor of a pipeline; options: those of `PIPELINE_OPTIONS`, read; steps, sampling: without them."""
+    return DiffusersEditor(
+        pipeline,
+        steps=options.get("steps", steps),
+        guidance=options.get("guidance"),
+        batch_size=options.get("batch_size", 1),
+        stochastic=options.get("sampling", sampling) == "stochastic",
+    )
 
 
 class FunctionEditor:

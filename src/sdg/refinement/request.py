@@ -93,7 +93,8 @@ class EditRequest:
     """One picture to edit, and everything an editor may use.
 
     picture, marked: the same size, the second with a red frame around every defect, unlabelled.
-    instruction: what is wrong and what to do, most important first. mask: (H, W), see `sdg.refinement.masks`.
+    instruction: what is wrong and what to do, most important first; summary: the same without what the
+    detector thought, for editors that read less. mask: (H, W), see `sdg.refinement.masks`.
     strengths: (H, W), how strongly each pixel is to be edited, for editors that grade it; `strength` is the
     largest of them. heat: in mode `heatmap` the maps of artifacts and of misalignments, grey, of the
     picture's size.
@@ -108,6 +109,7 @@ class EditRequest:
     strengths: Mask
     seed: int = 0
     heat: tuple[Image.Image, ...] = ()
+    summary: str = ""
 
     @property
     def shown(self) -> list[tuple[str, Image.Image]]:
@@ -151,10 +153,12 @@ def build_request(
         mask: Mask = np.ones((picture.height, picture.width))
         strengths = strength * mask
         marked, text = picture.copy(), fixed_instruction(prompt)
+        summary = text
     elif mode is Mode.SDG:
         mask = box_mask(defects, picture.size, round(settings.feather * min(picture.size)))
         strengths = settings.strengths(defects, picture.size)
         marked, text = draw_frames(picture, defects), instruction(prompt, defects, diagnosis.reasoning)
+        summary = instruction(prompt, defects)
     else:
         if heat is None or len(heat) != 2:
             raise ValueError("Mode 'heatmap' needs the picture's heat maps of artifacts and misalignments.")
@@ -163,7 +167,8 @@ def build_request(
         # Relative to the brightest spot, which has the full strength as a box has in `sdg`.
         strengths = strength * mask / max(float(mask.max()), 1e-6)
         marked, text = picture.copy(), _heat_instruction(prompt, defects, diagnosis.reasoning)
-    return EditRequest(picture, marked, prompt, text, mask, strength, strengths, seed, shown)
+        summary = _heat_instruction(prompt, defects, "")
+    return EditRequest(picture, marked, prompt, text, mask, strength, strengths, seed, shown, summary)
 
 
 def importance_of(defect: Defect) -> int:

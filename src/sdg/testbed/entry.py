@@ -67,26 +67,28 @@ def detector(**options: Any) -> StreamingDetector:
     return load_checkpoint(Uri("testbed", str(packaged(DETECTOR)), texts), EmbeddedDetector)
 
 
-def editor(*, device: str = "auto", steps: int | None = None, **options: str) -> DiffusersEditor:
+def editor(*, device: str = "auto", steps: int | None = None, **options: Any) -> DiffusersEditor:
     """The packaged generator as an editor that inpaints; folder: one that training wrote, in its place.
 
-    Further options: lora (a folder, or "shipped") and sampling ("stochastic" by default, or "ode").
+    Further options: those of every pipeline; lora may be "shipped", and sampling is "stochastic" by default.
     """
     from diffusers import FluxInpaintPipeline
 
     from sdg.io.uri import Uri, read_options, text
     from sdg.models.device import choose_device
-    from sdg.refinement.diffusers_editor import STEPS, DiffusersEditor
-    from sdg.refinement.editors import PIPELINE_OPTIONS
+    from sdg.refinement.editors import PIPELINE_OPTIONS, pipeline_editor
     from sdg.testbed.models import packaged
 
-    values = read_options(Uri("testbed", "", options), {**PIPELINE_OPTIONS, "folder": text}, "editor")
+    values = read_options(
+        Uri("testbed", "", {name: str(value) for name, value in options.items()}),
+        {**PIPELINE_OPTIONS, "folder": text},
+        "editor",
+    )
     generator = packaged.load_generator(
         values.get("folder"), choose_device(device), lora=_adapter(values.get("lora"))
     )
     pipeline = FluxInpaintPipeline.from_pipe(generator)
-    stochastic = values.get("sampling", "stochastic") == "stochastic"
-    return DiffusersEditor(pipeline, steps=STEPS if steps is None else steps, stochastic=stochastic)
+    return pipeline_editor(pipeline, values, steps, sampling="stochastic")
 
 
 def _adapter(lora: Path | str | None) -> Path | str | None:
