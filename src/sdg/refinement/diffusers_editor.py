@@ -209,7 +209,7 @@ class DiffusersEditor:
     def _tokens(self, text: str) -> int:
         assert self._editing.text is not None
         tokenizer = getattr(self._pipeline, self._editing.text[0])
-        return len(getattr(tokenizer, "tokenizer", tokenizer)(text)["input_ids"])
+        return len(getattr(tokenizer, "tokenizer", tokenizer)(text, verbose=False)["input_ids"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,9 +136,7 @@ def _class_of(folder: str) -> str:
     for name, editing in KNOWN.items():
         if stored == name or stored in editing.checkpoints:
             return name
-    raise SdgError(
-        f"{shortened(folder, 80)} holds {quoted(stored)}, which is no editor known here; {_known()}"
-    )
+    raise SdgError(f"{shortened(folder, 80)} holds {quoted(stored)}, which edits no pictures; {_known()}")
 
 
 def _known() -> str:

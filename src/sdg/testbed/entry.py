@@ -79,11 +79,8 @@ def editor(*, device: str = "auto", steps: int | None = None, **options: Any) ->
     from sdg.refinement.editors import PIPELINE_OPTIONS, pipeline_editor
     from sdg.testbed.models import packaged
 
-    values = read_options(
-        Uri("testbed", "", {name: str(value) for name, value in options.items()}),
-        {**PIPELINE_OPTIONS, "folder": text},
-        "editor",
-    )
+    texts = {name: str(value) for name, value in options.items()}
+    values = read_options(Uri("testbed", "", texts), {**PIPELINE_OPTIONS, "folder": text}, "editor")
     generator = packaged.load_generator(
         values.get("folder"), choose_device(device), lora=_adapter(values.get("lora"))
     )
