@@ -462,6 +462,26 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
     assert (parts / "measures.jsonl").read_bytes() == measured
 
 
+@pytest.mark.slow
+def test_two_processes_compare_what_one_compares(checkpoints: Path, tmp_path: Path, moved: Path) -> None:
+    words = [
+        "align", "compare", str(RECIPES / "boxflow-flux1-dev.yaml"), "--lora", f"moved={moved}",
+        *small(checkpoints, sampling__batch_size=3),
+    ]  # fmt: skip
+    two = processes.torchrun(
+        lambda: main([*words, "--out", str(tmp_path / "two")]), stderr=tmp_path / "stderr"
+    )
+    assert processes.run(*words, "--out", tmp_path / "one").returncode == 0
+    two.join()
+    assert two.exitcode == 0, (tmp_path / "stderr").read_text()
+    assert (tmp_path / "stderr").read_text().count("Table, measures and pictures are in") == 1
+    assert_same_comparison(tmp_path / "two", tmp_path / "one")
+    files = [{file.name for file in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert files[0] == files[1]
+    pictures = [sorted(file.name for file in (tmp_path / n / "pictures").iterdir()) for n in ("one", "two")]
+    assert pictures[0] == pictures[1]
+
+
 def assert_same_comparison(one: Path, other: Path) -> None:
     """Two comparisons are of the same pictures, but for a grey level here and there."""
     lines = [(out / "measures.jsonl").read_text().splitlines() for out in (one, other)]

@@ -33,6 +33,7 @@ from sdg.io.files import write_text
 from sdg.io.uri import read_prompts
 from sdg.models.lora import WEIGHTS, load_lora
 from sdg.recipes import to_document
+from sdg.runs.processes import ALONE, Processes
 from sdg.scorers.weighted import load_reward, load_scaled
 
 BASE = "base"
@@ -95,12 +96,14 @@ def compare_generators(
     bootstrap: int = 2000,
     device: str | None = None,
     resume: bool = False,
+    processes: Processes = ALONE,
 ) -> Comparison:
     """Draw, measure and tabulate; writes table.md, comparison.json, measures.jsonl and grid.png to `out`.
 
     The prompts are all held-out ones; noise depends on prompt and sample alone, so that generators are
     compared picture by picture. One generator is in memory at a time. `resume` keeps what an earlier call
-    had measured. Raises SdgError where there are no held-out prompts, or where the settings have changed.
+    had measured. Of several `processes` each draws and measures its share. Raises SdgError where there are
+    no held-out prompts, or where the settings have changed.
     """
     import torch
 
@@ -125,13 +128,14 @@ def compare_generators(
         "samples": samples,
         "adapters": [[name, _digest(folder)] for name, folder in adapters.items()],
     }
-    with measure_journal(out, generators, settings, total=len(work), batch=size, resume=resume) as journal:
+    with measure_journal(
+        out, generators, settings, total=len(work), batch=size, resume=resume, processes=processes
+    ) as journal:
         missing: Counter[str] = Counter()
         for name, folder in generators.items():
-            if len(journal.rows[name]) == len(work):
+            if not (starts := journal.todo(name)):
                 continue
             policy = _generator(recipe, folder, device)
-            starts = range(len(journal.rows[name]), len(work), size)
             for start in track(starts, description=name, console=Console(stderr=True)):
                 part = work[start : start + size]
                 texts = [prompts[index] for index, _ in part]
@@ -141,17 +145,20 @@ def compare_generators(
                 check_missing(missing, rows, expected, recipe.reward.max_failed)
                 drawn = zip(part, pictures, strict=True)
                 shown = {i: picture for (i, sample), picture in drawn if i < GRID_ROWS and sample == 0}
-                journal.add(name, rows, shown)
+                journal.add(name, start, rows, shown)
             del policy
             gc.collect()  # a pipeline is full of cycles, and a GPU may have no room for the next beside it
             torch.cuda.empty_cache()
-        result = tabulate(journal.rows, list(scorers) or ["reward"], samples, bootstrap, recipe.seed)
-        write_text(out / "table.md", result.table() + "\n")
-        write_text(out / "comparison.json", json.dumps(asdict(result), indent=1) + "\n")
-        few = min(GRID_ROWS, len(prompts))
-        columns = [(name, journal.shown(name, few)) for name in generators]
-        save_image(picture_grid(columns, prompts[:few]), out / "grid.png")
-    return result
+        processes.wait()
+        if processes.is_main:
+            averaged = list(scorers) or ["reward"]
+            result = tabulate(journal.rows(), averaged, samples, bootstrap, recipe.seed)
+            write_text(out / "table.md", result.table() + "\n")
+            write_text(out / "comparison.json", json.dumps(asdict(result), indent=1) + "\n")
+            few = min(GRID_ROWS, len(prompts))
+            columns = [(name, journal.shown(name, few)) for name in generators]
+            save_image(picture_grid(columns, prompts[:few]), out / "grid.png")
+        return processes.from_main(result if processes.is_main else None)
 
 
 def check_missing(

@@ -1,6 +1,7 @@
 """What a comparison has measured so far: on disk batch by batch, so that one that was stopped goes on.
 
-In its folder: settings.json, measures.jsonl (one line a picture), pictures/ (those of the grid).
+In its folder: settings.json, measures.jsonl (one line a picture), pictures/ (those of the grid). Of several
+processes each has a part of its own, measures.jsonl-1 and so on, while they work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from sdg.alignment.monitors import Measures
 from sdg.images import load_image, save_image
 from sdg.io import jsonl
 from sdg.runs.begin import begin
-from sdg.runs.journal import Row, journal
+from sdg.runs.journal import Row, collect_parts, journal, part_of, parts_of
+from sdg.runs.processes import ALONE, Processes
 
 _PLACE: Final = ("generator", "picture")
 
@@ -30,52 +32,105 @@ def measure_journal(
     total: int,
     batch: int,
     resume: bool,
+    processes: Processes = ALONE,
 ) -> Iterator[MeasureJournal]:
-    """The comparison in `out`, begun or gone on with.
+    """The comparison in `out`, begun or gone on with, by one process or several.
 
     generators: their names. settings: JSON of whatever the measures depend on. total, batch: pictures of a
     generator. A batch that a kill cut off is drawn again as a whole, since pictures may depend on which are
     drawn together. Raises SdgError as `begin` does.
     """
-    file = out / "measures.jsonl"
-    with begin(out, out / "settings.json", settings, resume=resume, work=[file]):
-        with journal(file):  # cuts off half a line
-            pass
-        rows: dict[str, list[Row]] = {name: [] for name in generators}
-        for row in jsonl.read_objects(file) if file.stat().st_size else ():
-            rows[row["generator"]].append(row)
-        for name, known in rows.items():
-            if len(known) < total:
-                rows[name] = known[: len(known) - len(known) % batch]
-        jsonl.write_objects(file, [row for known in rows.values() for row in known])
-        with journal(file, batch=1) as append:
-            yield MeasureJournal(out / "pictures", rows, append)
+    file, names = out / "measures.jsonl", list(generators)
+
+    @contextmanager
+    def begun() -> Iterator[Known]:
+        with begin(out, out / "settings.json", settings, resume=resume, work=parts_of(file)):
+            with journal(file):  # cuts off half a line
+                pass
+            collect_parts(file)
+            known = _read(file, names)
+            for rows in known.values():
+                for start in _unfinished(rows, total, batch):
+                    for place in range(start, start + batch):
+                        rows.pop(place, None)
+            jsonl.write_objects(file, _lines(known))
+            yield known
+
+    with (
+        processes.on_main(begun) as known,
+        journal(part_of(file, processes.rank), batch=1) as append,
+    ):
+        yield MeasureJournal(out, known, append, total, batch, processes)
+
+
+Known = dict[str, dict[int, Row]]
+"""Generator -> place of a picture -> its measures."""
 
 
 class MeasureJournal:
-    """The measures of each generator, in the order of its pictures."""
+    """The measures of each generator by the place of the picture."""
 
     def __init__(
-        self, pictures: Path, rows: Mapping[str, Sequence[Row]], append: Callable[[Row], None]
+        self,
+        out: Path,
+        known: Known,
+        append: Callable[[Row], None],
+        total: int,
+        batch: int,
+        processes: Processes,
     ) -> None:
-        self._pictures, self._append = pictures, append
-        self._number = {name: number for number, name in enumerate(rows)}
-        self.rows: dict[str, list[Measures]] = {
-            name: [{key: value for key, value in row.items() if key not in _PLACE} for row in known]
-            for name, known in rows.items()
-        }
+        self._out, self._known, self._append, self._processes = out, known, append, processes
+        self._total, self._batch = total, batch
+        self._number = {name: number for number, name in enumerate(known)}
 
-    def add(self, generator: str, rows: Sequence[Measures], shown: Mapping[int, Image.Image]) -> None:
-        """One batch: its measures, and pictures of the grid by their place in it."""
+    def todo(self, generator: str) -> Sequence[int]:
+        """Where the batches begin that are still to be measured, of those that are this process's."""
+        return self._processes.share(_unfinished(self._known[generator], self._total, self._batch))
+
+    def add(
+        self, generator: str, start: int, rows: Sequence[Measures], shown: Mapping[int, Image.Image]
+    ) -> None:
+        """The batch that begins at `start`: its measures, and pictures of the grid by their place in it."""
         for place, picture in shown.items():
             save_image(picture, self._picture(generator, place))
-        for row in rows:
-            self._append({"generator": generator, "picture": len(self.rows[generator]), **row})
-            self.rows[generator].append(row)
+        for place, row in enumerate(rows, start):
+            self._append({"generator": generator, "picture": place, **row})
+
+    def rows(self) -> dict[str, list[Measures]]:
+        """For the main process, once all have added theirs: every measure, in the order of the pictures."""
+        file = self._out / "measures.jsonl"
+        collect_parts(file)
+        known = _read(file, list(self._known))
+        jsonl.write_objects(file, _lines(known))
+        return {name: [row for _, row in sorted(rows.items())] for name, rows in known.items()}
 
     def shown(self, generator: str, count: int) -> list[Image.Image]:
         """The first `count` pictures of the grid."""
         return [load_image(self._picture(generator, place)) for place in range(count)]
 
     def _picture(self, generator: str, place: int) -> Path:
-        return self._pictures / f"{self._number[generator]}-{place}.png"  # a name may be no file's name
+        number = self._number[generator]  # a name may be no file's name
+        return self._out / "pictures" / f"{number}-{place}.png"
+
+
+def _read(file: Path, generators: Sequence[str]) -> Known:
+    known: Known = {name: {} for name in generators}
+    for row in jsonl.read_objects(file) if file.stat().st_size else ():
+        measures = {key: value for key, value in row.items() if key not in _PLACE}
+        known[row["generator"]][row["picture"]] = measures
+    return known
+
+
+def _lines(known: Known) -> Iterator[Row]:
+    for name, rows in known.items():
+        for place, row in sorted(rows.items()):
+            yield {"generator": name, "picture": place, **row}
+
+
+def _unfinished(rows: Mapping[int, Row], total: int, batch: int) -> list[int]:
+    """Where batches begin that are not there whole."""
+    return [
+        start
+        for start in range(0, total, batch)
+        if any(place not in rows for place in range(start, min(start + batch, total)))
+    ]

@@ -77,7 +77,8 @@ def compare(
 ) -> None:
     """Base and aligned generators on RECIPE's held-out prompts, with the same noise.
 
-    Measures everything the recipe's monitor and reward name. Prints the table; writes table.md,
+    Measures everything the recipe's monitor and reward name; started by torchrun, each process takes its
+    share. Prints the table; writes table.md,
     comparison.json, measures.jsonl and grid.png.
     """
     from sdg.alignment.recipe import AlignRecipe
@@ -85,9 +86,18 @@ def compare(
 
     settings = load_recipe(AlignRecipe, recipe, overrides)
     from sdg.alignment.compare import compare_generators, parse_adapters
+    from sdg.runs.processes import shared
 
-    result = compare_generators(
-        settings, parse_adapters(adapters), out, samples=samples, bootstrap=bootstrap, resume=resume
-    )
-    show(result.table())
-    say(f"Table, measures and pictures are in {out}.")
+    with shared() as processes:
+        result = compare_generators(
+            settings,
+            parse_adapters(adapters),
+            out,
+            samples=samples,
+            bootstrap=bootstrap,
+            resume=resume,
+            processes=processes,
+        )
+    if processes.is_main:
+        show(result.table())
+        say(f"Table, measures and pictures are in {out}.")

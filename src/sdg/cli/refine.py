@@ -130,7 +130,8 @@ def refine(
 
     The best round is kept, never one that scores worse than the input; clean images are left alone. Each
     result is written as it comes, to DIR/refinements.jsonl with the pictures in DIR/pictures; a run that
-    was stopped or killed goes on with --resume. Exit code 1 if any image failed.
+    was stopped or killed goes on with --resume. Exit code 1 if any image failed. Started by torchrun, each
+    process takes its share of the images, on a GPU of its own.
 
     \b
     Examples:
@@ -145,6 +146,7 @@ def refine(
     from sdg.refinement.editors import load_editor
     from sdg.refinement.request import EditSettings, Mode
     from sdg.runs.inputs import gather
+    from sdg.runs.processes import shared
 
     items = gather(sources, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
     try:
@@ -159,31 +161,33 @@ def refine(
     maps_from = str(heat.absolute()) if heat else ""
     plan = Plan(named, Mode(mode), rounds, candidates, settings, seed, maps_from, from_severity)
     require_writable(out)
-    model = load_detector(detector, profile=profile)
-    if dry_run:
-        _write_requests(items, out, model, plan, maps)
-        return
-    done = 0
 
     def report(row: dict[str, Any], left: int) -> None:
-        nonlocal done
-        done += 1
         say(f"{row['id']}: {row['status']}{_tail(row)} ({left:,} left)")
 
     try:
-        summary = refine_all(
-            items,
-            out,
-            detector=model,
-            editor=load_editor(editor, device=device, dtype=dtype, steps=steps),
-            plan=plan,
-            heat=maps,
-            resume=resume,
-            on_result=report,
-        )
+        with shared() as processes:
+            model = load_detector(detector, profile=profile)
+            if dry_run:
+                if processes.is_main:
+                    _write_requests(items, out, model, plan, maps)
+                return
+            summary = refine_all(
+                items,
+                out,
+                detector=model,
+                editor=load_editor(editor, device=device, dtype=dtype, steps=steps),
+                plan=plan,
+                heat=maps,
+                resume=resume,
+                on_result=report,
+                processes=processes,
+            )
     except KeyboardInterrupt:
         say(f"Stopped. What is done so far is kept; go on with --resume --out {out}.")
         raise
+    if not processes.is_main:
+        return
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.outcomes.items()))
     say(f"{summary.pictures:,} images: {counts}. {out / OUTPUT}")
     if html is not None:

@@ -12,8 +12,8 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,18 @@ from sdg.refinement.stored_heat import StoredHeat
 from sdg.refinement.workers import as_completed
 from sdg.response.strict import write_diagnosis
 from sdg.runs.inputs import Item
-from sdg.runs.journal import Key, Row, begin_file, earlier, journal, partial_of, require_once
+from sdg.runs.journal import (
+    Key,
+    Row,
+    begin_file,
+    collect_parts,
+    earlier,
+    journal,
+    part_of,
+    partial_of,
+    require_once,
+)
+from sdg.runs.processes import ALONE, Processes
 
 OUTPUT: Final = "refinements.jsonl"
 PICTURES: Final = "pictures"
@@ -80,12 +91,15 @@ def refine_all(
     heat: HeatSource | StoredHeat | None = None,
     resume: bool = False,
     on_result: Callable[[Row, int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Summary:
     """Refine every item into the folder `out`, as many at once as the editor allows.
 
+    Of several `processes` each takes its share of the pictures, and all return the same summary.
     A picture that cannot be read, diagnosed or edited has status `failed` and a sentence as its `error`;
     with `resume` it is tried again, after those not tried yet, and what has another status never is.
-    `on_result` gets each row once it is on disk, and how many are left, in the journal's thread.
+    `on_result` gets each row of this process once it is on disk, and how many are left to it, in the
+    journal's thread.
     Raises SdgError where the folder holds a run of other settings or pictures or another process writes
     it, where it cannot be written, and where FATAL_ERRORS pictures in a row could not be diagnosed or edited.
     """
@@ -103,17 +117,27 @@ def refine_all(
         if on_result is not None:
             on_result(row, left)
 
-    with begin_file(output, {"detector": dict(detector.identity), "plan": plan.as_json()}, resume):
-        with journal(partial_of(output), kept, batch=1) as append:
-            rows = earlier(output, _keyed, set(keys), "picture")
-            missing = {key for key in keys if key not in rows}
-            again = {key for key, row in rows.items() if _failed(row)}
-            todo = left = len(missing) + len(again)
+    settings = {"detector": dict(detector.identity), "plan": plan.as_json()}
+
+    @contextmanager
+    def begun() -> Iterator[dict[Key, Row]]:
+        with begin_file(output, settings, resume):
+            with journal(partial_of(output)):  # cuts off half a line
+                pass
+            collect_parts(partial_of(output))
+            yield earlier(output, _keyed, set(keys), "picture")
+
+    with processes.on_main(begun) as before:
+        missing = [key for key in keys if key not in before]
+        again = [key for key, row in before.items() if _failed(row)]
+        # Failed ones last: eight that always fail would bar the way to the others.
+        parts = [frozenset(processes.share(part)) for part in (missing, again)]
+        todo = left = sum(map(len, parts))
+        with journal(part_of(partial_of(output), processes.rank), kept, batch=1) as append:
             in_a_row = Counter[str]()
-            # Failed ones last: eight that always fail would bar the way to the others.
-            with closing(_refined(items, (missing, again), detector, editor, plan, heat)) as results:
+            with closing(_refined(items, parts, detector, editor, plan, heat)) as results:
                 for number, one in enumerate(results, start=1):
-                    row = rows[one.source.item.key] = _row(one, Path(out))
+                    row = _row(one, Path(out))
                     append(row)
                     for step, worked in _evidence(one).items():
                         in_a_row[step] = 0 if worked else in_a_row[step] + 1
@@ -122,11 +146,17 @@ def refine_all(
                                 f"{FATAL_ERRORS} pictures in a row could not be {step}, the last because: "
                                 f"{row['error']} What is done is kept; mend it and add --resume."
                             )
-        ordered = [rows[key] for key in keys]
-        jsonl.write_objects(output, ordered)
-        partial_of(output).unlink()
-    outcomes = Counter(row["status"] for row in ordered)
-    return Summary(len(items), todo, dict(outcomes), tuple(row for row in ordered if _failed(row)))
+        processes.wait()
+        if processes.is_main:
+            collect_parts(partial_of(output))
+            rows = earlier(output, _keyed, set(keys), "picture")
+            ordered = [rows[key] for key in keys]
+            jsonl.write_objects(output, ordered)
+            partial_of(output).unlink()
+            outcomes = Counter(row["status"] for row in ordered)
+            failed = tuple(row for row in ordered if _failed(row))
+            summary = Summary(len(items), len(missing) + len(again), dict(outcomes), failed)
+        return processes.from_main(summary if processes.is_main else None)
 
 
 def digest_of(item: Item) -> str:
@@ -140,7 +170,7 @@ def require_writable(out: str | os.PathLike[str]) -> None:
         Path(out).mkdir(parents=True, exist_ok=True)
         probe = Path(out) / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of this run may have been here
     except OSError as error:
         raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
 

@@ -1,10 +1,12 @@
 """What a long run writes beside its output, so that it can be killed at any moment and gone on with.
 
-`OUT.run.json` says with which settings it was begun, `OUT.partial` collects rows in the order they come.
+`OUT.run.json` says with which settings it was begun, `OUT.partial` collects rows in the order they come; of
+several processes each has a part of its own, `OUT.partial-1` and so on.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 from collections import Counter
@@ -35,9 +37,37 @@ def manifest_of(out: Path) -> Path:
     return out.with_name(out.name + ".run.json")
 
 
+def part_of(path: Path, rank: int) -> Path:
+    """The journal of one of several processes; the main one's, rank 0, is `path` itself."""
+    return path.with_name(f"{path.name}-{rank}") if rank else path
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The journals of all processes that are there, the main one's first."""
+    others = path.parent.glob(f"{glob.escape(path.name)}-*")
+    return [file for file in (path, *sorted(others)) if file.is_file()]
+
+
+def collect_parts(path: Path) -> None:
+    """Move the whole lines of every other process's journal into the main one's.
+
+    A kill in between may leave lines twice, never none. Raises SdgError where the disk refuses.
+    """
+    try:
+        for part in parts_of(path):
+            if part != path:
+                with part.open("rb") as source, path.open("ab") as file:
+                    file.writelines(line for line in source if line.endswith(b"\n"))
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def begin_file(out: Path, settings: Mapping[str, Any], resume: bool) -> AbstractContextManager[bool]:
     """`begin` of a run that writes one file: OUT.run.json holds its settings, OUT.partial its rows."""
-    return begin(out, manifest_of(out), settings, resume=resume, work=(out, partial_of(out)))
+    return begin(out, manifest_of(out), settings, resume=resume, work=(out, *parts_of(partial_of(out))))
 
 
 def require_once(keys: Sequence[Key], what: str) -> None:
