@@ -265,7 +265,7 @@ def _blends(pipeline: Any) -> bool:
     """Whether a pipeline blends latents by a mask of its own that a callback can reach."""
     call = inspect.unwrap(type(pipeline).__call__)
     known = {"mask_image", "callback_on_step_end", "callback_on_step_end_tensor_inputs"}
-    reachable = known <= set(inspect.signature(call).parameters) and {_MASK, "init_mask"} <= set(
+    reachable = known <= set(inspect.signature(call).parameters) and {_MASK, "init_latents_proper"} <= set(
         call.__code__.co_varnames
     )
     counted = hasattr(type(pipeline), "num_timesteps") and hasattr(pipeline, "mask_processor")
