@@ -201,6 +201,22 @@ def test_requests_of_another_size_or_number_of_steps_are_another_call() -> None:
     assert len(calls) == 3
 
 
+def test_a_batch_that_fails_costs_only_what_fails_alone() -> None:
+    made = toy_editors.MADE["FluxImg2ImgPipeline"]()
+    encode = made.encode_prompt
+
+    def fails(prompt: str | list[str], **settings: Any) -> Any:
+        if "hat" in str(prompt):
+            raise RuntimeError("no hats")
+        return encode(prompt=prompt, **settings)
+
+    made.encode_prompt = fails
+    good, bad = request(), build_request(request().picture, "a blue hat", DIAGNOSIS)
+    results = DiffusersEditor(made, steps=2, batch_size=3).edit([good, bad, good])
+    assert [result.error for result in results] == ["", "The pipeline failed: no hats", ""]
+    assert results[0].picture is not None
+
+
 def test_threads_that_wait_for_one_another_share_a_call() -> None:
     pipeline, calls = spied(toy_editors.MADE["FluxImg2ImgPipeline"]())
     editor = DiffusersEditor(pipeline, steps=2, batch_size=3)

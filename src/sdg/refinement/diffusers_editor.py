@@ -40,7 +40,8 @@ class DiffusersEditor:
     mask in training gets it as it is, and image-to-image the strength alone.
     steps, guidance: None takes what the pipeline's authors sample with. batch_size: requests that may share
     a call, of this thread's and of others', where the pipeline takes several and they have one size and
-    number of steps; `concurrency` then says how many threads are worth while.
+    number of steps; `concurrency` then says how many threads are worth while. What fails together is edited
+    one by one.
     stochastic: each step goes to the clean picture as the model sees it, and back with noise drawn anew. What
     is redrawn can then come to fit what is kept, as a model that was never trained to inpaint needs
     (after RePaint, arXiv 2201.09865); for flow-matching pipelines alone, and one picture at a time.
@@ -130,6 +131,7 @@ class DiffusersEditor:
             settings[self._editing.guidance] = self._guidance
         if (length := self._text_length()) is not None:
             settings["max_sequence_length"] = length
+        why = ""
         try:
             # A scheduler's own noise is torch's global one, for pipelines hand it no generator.
             with torch.no_grad(), torch.random.fork_rng(range(torch.cuda.device_count())):
@@ -137,12 +139,13 @@ class DiffusersEditor:
                 output = self._pipeline(**{k: v for k, v in settings.items() if k in self._known})
         except torch.OutOfMemoryError:
             width, height = requests[0].picture.size
-            what = f"{len(requests)} edits" if len(requests) > 1 else "an edit"
-            why = f"The memory is too small for {what} of {width} × {height} pixels."
-            return [EditResult(None, why)] * len(requests)
-        except Exception as error:  # whatever a pipeline raises costs these pictures alone
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            return [EditResult(None, f"The pipeline failed: {why}")] * len(requests)
+            why = f"The memory is too small for an edit of {width} × {height} pixels."
+        except Exception as error:  # whatever a pipeline raises costs one picture alone
+            why = f"The pipeline failed: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        if why and len(requests) > 1:
+            return [result for request in requests for result in self._edit([request])]
+        if why:
+            return [EditResult(None, why)]
         return [
             EditResult(
                 picture.resize(request.picture.size, Image.Resampling.LANCZOS),
