@@ -194,10 +194,11 @@ class DiffusersEditor:
         """What the model is told; of an instruction that is too long, what matters least is left out."""
         if not self._editing.instructed:
             return request.prompt
-        length = self._text_length()
-        if length is None or self._tokens(request.instruction) <= length:
+        if (length := self._text_length()) is None:
             return request.instruction
         left = max(length - _AROUND, length // 2)
+        if self._tokens(request.instruction) <= left:
+            return request.instruction
         text = request.summary or request.instruction
         return text if (tokens := self._tokens(text)) <= left else text[: len(text) * left // tokens]
 
@@ -250,8 +251,9 @@ class _Schedule:
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         mask = tensors[_MASK]
         if self._grades is None:  # guidance has the masks twice, one picture after the other
-            steps = mask.new_tensor(self._steps).repeat(len(mask) // len(self._steps))
-            self._grades = mask * steps.view(-1, *[1] * (mask.ndim - 1))
+            grades = mask.float()
+            steps = grades.new_tensor(self._steps).repeat(len(mask) // len(self._steps))
+            self._grades = grades * steps.view(-1, *[1] * (mask.ndim - 1))
         left = pipeline.num_timesteps - step - 2  # after the step to come
         mask.copy_(self._grades > max(left, 0) + 0.5)
         return {}
