@@ -26,12 +26,9 @@ def load_profile(recipe: Recipe) -> PromptProfile:
 
     A GRPO recipe may set other limits on pictures.
     """
-    if isinstance(recipe.profile, PromptProfile):
-        profile = recipe.profile
-    else:
-        profile = given_profile(recipe.profile) or checkpoint_profile(
-            recipe.model.checkpoint, recipe.model.revision
-        )
+    profile = given_profile(recipe.profile) or checkpoint_profile(
+        recipe.model.checkpoint, recipe.model.revision
+    )
     if isinstance(recipe, GrpoRecipe) and recipe.image is not None:
         return replace(profile, image=recipe.image)
     return profile
