@@ -59,9 +59,9 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
                                a function of keyword arguments alone, that makes a StreamingDetector
 
     Example: `load_detector("hf:out/grpo?batch_size=4", device="cpu").diagnose([("cat.png", "a cat")])`.
-    profile is a TOML file, a `PromptProfile`, "release" for the authors' wording (`sdg.prompting.release`), or
-    "default" for our own; a checkpoint's folder holds its own. A server does not say what its model was
-    trained on: `openai:` without a profile asks in our wording, as suits a model trained on none, and says so
+    profile is a TOML file, a `PromptProfile`, "release" for the authors' wording, or "default" for our own; a
+    checkpoint's folder holds its own. A server does not say what its model was trained on: `openai:` without
+    a profile asks in our wording, as suits a model trained on none, and says so
     once on stderr.
     Raises SdgError, in one sentence, for an unknown detector or option, and for weights that do not load.
     """
