@@ -119,7 +119,7 @@ class UnifiedReward:
     async def connected(self) -> AsyncIterator[Ask[float | None]]:
         """Connections over which single pictures are scored: the score of ((picture, prompt), index)."""
         async with self._client.connected() as client:
-            yield lambda pair, index: self._score_one(client, *pair, index)
+            yield lambda pair, index: self._score_one(client, pair[0], pair[1], index)
 
     async def _score_one(
         self, client: ChatClient, picture: Image.Image, prompt: str, index: int
