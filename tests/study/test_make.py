@@ -15,6 +15,7 @@ from PIL import Image
 
 from sdg.errors import SdgError
 from sdg.refinement.batch import Plan, refine_all
+from sdg.runs.begin import hold
 from sdg.study.make import (
     KEY,
     PAGE,
@@ -164,6 +165,13 @@ def test_a_limit_is_drawn_from_all_pairs_identical_ones_among_them(two, tmp_path
     kept = [make_study(*two, tmp_path / f"{seed}", limit=2, seed=seed).key.pairs for seed in range(8)]
     assert {len(pairs) for pairs in kept} == {2}
     assert any(pair.identical for pairs in kept for pair in pairs)
+
+
+def test_of_two_that_write_one_study_the_second_is_refused(two, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    with hold(out, out / KEY), pytest.raises(SdgError, match="is being written by another process"):
+        make_study(*two, out)
+    assert list(out.iterdir()) == []
 
 
 def test_a_study_is_never_written_over_another(two, tmp_path: Path) -> None:

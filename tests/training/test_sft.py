@@ -131,6 +131,16 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(toy, profile, processor,
         read_rows(tmp_path / "a.jsonl", toy, profile, processor, max_length=10, targets=True)
 
 
+def test_a_picture_outside_of_their_folder_is_refused_unless_that_is_meant(toy, profile, processor, tmp_path):
+    line = json.loads((toy / "train.jsonl").read_text().splitlines()[0])
+    out = {**line, "filepath": str(toy / line["filepath"])}
+    (tmp_path / "a.jsonl").write_text(json.dumps(out))
+    options = {"max_length": 900, "targets": True}
+    with pytest.raises(SdgError, match="leaves the folder"):
+        read_rows(tmp_path / "a.jsonl", None, profile, processor, **options)
+    assert len(read_rows(tmp_path / "a.jsonl", None, profile, processor, **options, allow_outside=True)) == 1
+
+
 def test_sampler_gives_every_row_once_in_batches_of_like_length():
     lengths = [(7 * number) % 101 for number in range(103)]
     sampler = LengthGroupedSampler(lengths, 4, seed=1)

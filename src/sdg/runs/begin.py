@@ -40,7 +40,7 @@ def begin(
     Raises SdgError where another process holds the run, where there is work and `resume` is not asked for,
     where the run was begun with other settings, and where the disk refuses. Nothing is changed by a refusal.
     """
-    with _lock(out, manifest):
+    with hold(out, manifest):
         with _refusing(out):
             begun = _holds_work(manifest, work)
         if begun:
@@ -174,7 +174,8 @@ def _make_folder(manifest: Path) -> None:
 
 
 @contextmanager
-def _lock(out: Path, manifest: Path) -> Iterator[None]:
+def hold(out: Path, manifest: Path) -> Iterator[None]:
+    """Hold the folder or file `out` for this process alone; raises SdgError where another one does."""
     path = lock_of(manifest)
     with _refusing(out):
         _make_folder(manifest)

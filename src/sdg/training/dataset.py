@@ -19,6 +19,7 @@ from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.images import image_size
 from sdg.io.files import open_binary
+from sdg.io.paths import data_path
 from sdg.models.vlm import control_tokens, special_tokens
 from sdg.prompting import AnswerParts, PromptProfile, trim_reasoning
 from sdg.prompting.chat import chat_messages
@@ -80,12 +81,14 @@ def read_rows(
     max_length: int,
     targets: bool,
     limit: int | None = None,
+    allow_outside: bool = False,
 ) -> Rows:
     """The rows of an annotation file that can be trained on, or answered and scored, with this profile.
 
     images: folder of the pictures, by default the annotation file's. targets: whether the row's own response
-    is learned, so that it must be whole and counts towards `max_length`.
-    Raises SdgError where the file cannot be read or no row is left, saying why.
+    is learned, so that it must be whole and counts towards `max_length`. allow_outside: whether a picture's
+    path may lead out of that folder. Raises SdgError where one does, where the file cannot be read, and where
+    no row is left, saying why.
     """
     folder = path.parent if images is None else images
     with open_binary(path) as file:
@@ -99,7 +102,8 @@ def read_rows(
     for number, record in enumerate(read_records(path)):
         if limit is not None and number == limit:
             break
-        found = _row(record, number, folder / record.filepath, terms)
+        picture = data_path(record.filepath, folder, allow_outside=allow_outside)
+        found = _row(record, number, picture, terms)
         if isinstance(found, str):
             left_out[found] += 1
         else:

@@ -42,6 +42,7 @@ class DataRecipe:
     train: Path  # what is learned
     validation: Path  # what evaluations answer
     images: Path | None = None  # folder of the pictures; null is the file's
+    allow_outside: bool = False  # whether a path in the files may lead out of that folder
     max_length: int = 5100  # rows whose prompt and target need more tokens are left out, and counted
     jitter: float = 10.0  # of coordinates (SDG §4.1), in thousandths of a side; 0 is none, and GRPO has none
     limit: int | None = None  # the first so many rows of `train`

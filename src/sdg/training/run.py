@@ -165,6 +165,7 @@ def read_splits(
         max_length=data.max_length,
         targets=targets,
         limit=data.limit,
+        allow_outside=data.allow_outside,
     )
     held_out = read_rows(
         data.validation,
@@ -174,6 +175,7 @@ def read_splits(
         max_length=data.max_length,
         targets=False,
         limit=data.validation_limit,
+        allow_outside=data.allow_outside,
     )
     embedder = load_embedder(check.embedder) if check.embedder else None
     validation = Validation(held_out.rows, profile, check.batch_size, check.best, embedder)
