@@ -107,18 +107,18 @@ def make_study(
     pairs are written, after each. Pairs whose pictures are the same in every pixel count as Same unseen.
     Raises SdgError where `out` holds a study, and where there is nothing to rate or a file cannot be read.
     """
-    matches, unmatched, failed = match(
-        *(read_results(path, images, allow_outside=allow_outside) for path in (a, b))
-    )
-    if not matches:
-        raise SdgError(f"{a} and {b} share no result; give results of the same paths and prompts.")
-    matches = draw(matches, limit, seed)
     with hold(out, out / KEY):
         if (out / KEY).exists():
             raise SdgError(
                 f"{out / KEY} is there already, and ratings of its study cannot be counted without it; "
                 "give another --out."
             )
+        matches, unmatched, failed = match(
+            *(read_results(path, images, allow_outside=allow_outside) for path in (a, b))
+        )
+        if not matches:
+            raise SdgError(f"{a} and {b} share no result; give results of the same paths and prompts.")
+        matches = draw(matches, limit, seed)
         same = [same_pixels(one.a, one.b) for one in matches]
         if all(same):
             raise SdgError(
