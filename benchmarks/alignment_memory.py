@@ -16,13 +16,11 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from peft import LoraConfig
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from sdg.alignment.recipe import AlignRecipe
 from sdg.models.lora import lora_parameters
+from sdg.models.meta import Peak
 from sdg.recipes import load_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "align" / "boxflow-flux1-dev.yaml"
@@ -30,33 +28,6 @@ GB = 1e9
 BF16, FP32 = 2, 4
 ADAPTER = {"weights": 4, "gradients": 4, "Adam's moments": 8, "average": 4, "buckets": 4}
 """Bytes a parameter of the adapter, all in fp32; buckets are those in which processes add up gradients."""
-
-
-class Alive(TorchDispatchMode):
-    """The most bytes of tensors made inside that were alive at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.bytes = self.most = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        given = {id_of(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor) and id_of(leaf) not in given | self.storages.keys():
-                storage = leaf.untyped_storage()
-                self.storages[id_of(leaf)] = StorageWeakRef(storage), storage.nbytes()
-                self.bytes += storage.nbytes()
-        if self.bytes > self.most:  # if those that are gone by now are not counted any more
-            self.storages = {k: v for k, v in self.storages.items() if not v[0].expired()}
-            self.bytes = sum(nbytes for _, nbytes in self.storages.values())
-            self.most = max(self.most, self.bytes)
-        return out
-
-
-def id_of(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 def size(model: torch.nn.Module) -> int:
@@ -116,7 +87,7 @@ def activations(transformer: Any, recipe: AlignRecipe, batch: int) -> int:
         "img_ids": made(tokens, 3),
         "txt_ids": made(policy.max_sequence_length, 3),
     }
-    with Alive() as alive:
+    with Peak() as alive:
         transformer(**inputs, return_dict=False)[0].sum().backward()
     return alive.most - BF16 * sum(p.numel() for p in lora_parameters(transformer).values())
 
@@ -124,7 +95,7 @@ def activations(transformer: Any, recipe: AlignRecipe, batch: int) -> int:
 def decoding(vae: Any, recipe: AlignRecipe, batch: int) -> int:
     """Bytes of decoding a batch."""
     height, width = recipe.policy.height // 8, recipe.policy.width // 8
-    with torch.no_grad(), Alive() as alive:
+    with torch.no_grad(), Peak() as alive:
         vae.decode(torch.empty(batch, 16, height, width, device="meta", dtype=torch.bfloat16))
     return alive.most
 

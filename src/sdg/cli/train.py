@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from sdg.cli.options import write_numbers
+from sdg.cli.terminal import show
+from sdg.errors import SdgError
+
+if TYPE_CHECKING:
+    from sdg.training.recipe import Recipe
 
 _RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 _SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as data.jitter=0."
 )
-_OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+_OUT = click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; a dry run needs none.")
 _RESUME = click.option("--resume", is_flag=True, help="Go on from the run's newest checkpoint.")
+
+
+def _dry_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a dry run."""
+    for option in (
+        click.option(
+            "--json", "json_path", type=click.Path(path_type=Path), help="Of a dry run; - for stdout."
+        ),
+        click.option("--tokens", type=click.IntRange(1), help="Of an answer, for a dry run [default: 1024]."),
+        click.option(
+            "--processes", type=click.IntRange(1), default=8, show_default=True, help="Of a dry run."
+        ),
+        click.option(
+            "--gpu",
+            type=click.Choice(["H100", "H200", "A100", "4090"]),
+            default="H100",
+            show_default=True,
+            help="Of a dry run.",
+        ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Train nothing: check all that can be, and estimate memory, disk and hours.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -30,18 +66,28 @@ def train() -> None:
 @_SET
 @_OUT
 @_RESUME
-def sft(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> None:
+@_dry_run
+def sft(
+    recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool, **estimate: Any
+) -> None:
     """Supervised fine-tuning as RECIPE says.
 
     Several processes: accelerate launch --num_processes N -m sdg train sft RECIPE --out DIR
+
+    \b
+    Example:
+      sdg train sft recipes/detector/sft-qwen3vl-4b.yaml --dry-run --gpu H100 --processes 16
     """
     from sdg.recipes import load_recipe
     from sdg.training.recipe import SftRecipe
 
     settings = load_recipe(SftRecipe, recipe, overrides)
+    if dry_run:
+        _rehearse(settings, out, **estimate)
+        return
     from sdg.training.sft import sft as run  # after the recipe is known to be good: this loads torch
 
-    run(settings, out, resume=resume)
+    run(settings, _needed(out), resume=resume)
 
 
 @train.command()
@@ -49,7 +95,10 @@ def sft(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> No
 @_SET
 @_OUT
 @_RESUME
-def grpo(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> None:
+@_dry_run
+def grpo(
+    recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool, **estimate: Any
+) -> None:
     """Reinforcement with the composite reward as RECIPE says, from a detector that SFT made.
 
     Several processes: accelerate launch --num_processes N -m sdg train grpo RECIPE --out DIR
@@ -58,6 +107,28 @@ def grpo(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> N
     from sdg.training.recipe import GrpoRecipe
 
     settings = load_recipe(GrpoRecipe, recipe, overrides)
+    if dry_run:
+        _rehearse(settings, out, **estimate)
+        return
     from sdg.training.grpo import grpo as run
 
-    run(settings, out, resume=resume)
+    run(settings, _needed(out), resume=resume)
+
+
+def _needed(out: Path | None) -> Path:
+    if out is None:
+        raise click.UsageError("Name the folder of the run with --out.")
+    return out
+
+
+def _rehearse(
+    settings: Recipe, out: Path | None, gpu: str, processes: int, tokens: int | None, json_path: Path | None
+) -> None:
+    """Print the page of a dry run; raises SdgError with the first thing that would fail."""
+    from sdg.training.rehearse import ANSWER, rehearse
+
+    page = rehearse(settings, gpu=gpu, processes=processes, tokens=tokens or ANSWER, out=out)
+    if not write_numbers(json_path, page.to_dict()):
+        show(page)
+    if page.fault is not None:
+        raise SdgError(f"The run would fail. {page.fault}")
