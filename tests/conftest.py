@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("sdg", deadline=None)  # a loaded machine is no fault
+settings.load_profile("sdg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is first imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 HELPERS = str(Path(__file__).parent / "helpers")  # imported by name, also by processes that tests start

@@ -95,7 +95,7 @@ def test_one_bad_pair_fails_alone(untaught: Path, tmp_path: Path) -> None:
         (toy.picture(0), None),
         (7, "a"),
         (tmp_path / "fine.png", ""),
-        (toy.picture(1), "<think> {caption} {{ 1 + 1 }} <image>"),
+        (toy.picture(1), "{caption} {{ 1 + 1 }} <image>"),
     ]
     found = dict(babbler(untaught, batch_size=4).stream(bad))
     assert [found[i].diagnosis.status == "failed" for i in range(9)] == [True] * 7 + [False] * 2

@@ -287,7 +287,7 @@ def test_two_processes_lose_and_score_what_one_does(sft_recipe, toy, tmp_path, m
 
     assert len({text for _, text in answers("alone")}) > 3
     assert {number for number, _ in answers("rank0")} == {0, 2}
-    assert {number for number, _ in answers("rank1")} == {1}
+    assert {number for number, _ in answers("rank1")} == {1, 0}  # one again: both have as many to answer
     for number in range(3):
         of_one = [text for row, text in answers("alone") if row == number]
         assert [text for row, text in answers(f"rank{number % 2}") if row == number] == of_one

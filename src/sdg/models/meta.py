@@ -79,10 +79,13 @@ class Peak(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         given = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
         for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor) and _storage(leaf) not in given | self._storages.keys():
+            if not isinstance(leaf, torch.Tensor) or (key := _storage(leaf)) in given:
+                continue
+            known = self._storages.get(key)
+            if known is None or known[0].expired():  # an address is used again
                 storage = leaf.untyped_storage()
-                self._storages[_storage(leaf)] = StorageWeakRef(storage), storage.nbytes()
-                self._bytes += storage.nbytes()
+                self._storages[key] = StorageWeakRef(storage), storage.nbytes()
+                self._bytes += storage.nbytes() - (known[1] if known else 0)
         if self._bytes > self.most:  # if those that are gone by now are not counted any more
             self._storages = {k: v for k, v in self._storages.items() if not v[0].expired()}
             self._bytes = sum(nbytes for _, nbytes in self._storages.values())

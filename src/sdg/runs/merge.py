@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdg.defects import Status
-from sdg.errors import SdgError, quoted
+from sdg.errors import SdgError, path_end, quoted
 from sdg.io import jsonl
 from sdg.runs.begin import read_settings, refuse_changes
 from sdg.runs.journal import Key, Row, manifest_of, partial_of
@@ -32,6 +32,9 @@ def merge(parts: Sequence[Path], out: Path, expected: Iterable[Key] | None = Non
     set is missing or there twice, where one is unfinished or was made with other settings than the first,
     where an image is in two of them, and where images and `expected` differ; nothing is written then.
     """
+    for part in parts:
+        if not part.is_file():
+            raise SdgError(f"{path_end(str(part))} is no file; give the parts that `sdg diagnose` wrote.")
     _require_all(parts)
     _require_one_run(parts)
     failed = 0

@@ -1,0 +1,41 @@
+"""The most bytes alive at once, against sums by hand, whatever addresses are used again."""
+
+import torch
+
+from sdg.models.meta import measured
+
+MIB = 2**20
+
+
+def made() -> torch.Tensor:
+    return torch.empty(MIB // 4, device="meta")  # 1 MiB
+
+
+def test_what_is_freed_is_not_counted_and_what_is_kept_is():
+    def one_after_another() -> None:
+        for _ in range(50):
+            made()
+
+    def together() -> None:
+        kept = [made() for _ in range(5)]
+        for _ in range(20):
+            made()
+        assert len(kept) == 5
+
+    assert measured(one_after_another).bytes <= 2 * MIB
+    assert measured(together).bytes in (6 * MIB, 7 * MIB)
+
+
+def test_views_and_what_was_there_before_are_not_counted():
+    before = made()
+    assert measured(lambda: before.view(2, -1).t()).bytes == 0
+
+
+def test_flop_are_those_of_a_product_and_its_gradients():
+    weight = torch.empty(64, 32, device="meta", requires_grad=True)
+
+    def compute() -> None:
+        (torch.empty(16, 64, device="meta", requires_grad=True) @ weight).sum().backward()
+        weight.grad = None
+
+    assert measured(compute).flop == 3 * 2 * 16 * 64 * 32
