@@ -73,8 +73,6 @@ class Watch(threading.Thread):
                     continue
                 found = re.search(r"VmRSS:\s+(\d+)", text)
                 size = int(found[1]) / 1e3 if found else 0.0
-                    (int(l.split()[1]) / 1e3 for l in text.splitlines() if l.startswith("VmRSS")), 0.0
-                )
                 if int(status.parent.name) == os.getpid():
                     self.driver = max(self.driver, size)
                 elif b"ray::_Worker" in name:
@@ -105,14 +103,10 @@ def main() -> None:
     for count in counts:
         found.append(measure(count))
         speed, driver, worker = found[-1]
-        print(
-            f"{count:>9,} rows: {speed:6.0f} a second, driver {driver:5.0f} MB, worker {worker:5.0f} MB",
-            flush=True,
-        )
+        print(f"{count:>9,} rows: {speed:6.0f} a second, driver {driver:4.0f} MB, worker {worker:4.0f} MB")
     (_, first, one), (_, last, other) = found[0], found[-1]
-    print(
-        f"{counts[-1] / counts[0]:.0f} times as many rows: {last / first:.2f} × the driver's memory, {other / one:.2f} × a worker's"
-    )
+    times, more, most = counts[-1] / counts[0], last / first, other / one
+    print(f"{times:.0f} times as many rows: {more:.2f} × the driver's memory, {most:.2f} × a worker's")
 
 
 if __name__ == "__main__":
