@@ -45,12 +45,14 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with toy-size checkpoints: flux (as FLUX.1-dev), sd3 (as SD3.5-medium) and clip."""
+    """A folder with toy-size checkpoints: clip, and one a family (flux as FLUX.1-dev, sd3 as SD3.5-medium)."""
     import toy
+    import toy_families
 
     folder = tmp_path_factory.mktemp("checkpoints")
     toy.flux_pipeline().save_pretrained(folder / "flux")
     toy.sd3_pipeline().save_pretrained(folder / "sd3")
+    toy_families.save(folder)
     toy.save_clip(folder / "clip")
     (folder / "train.txt").write_text("\n".join(toy.PROMPTS[:8]))
     (folder / "held-out.txt").write_text("\n".join(toy.PROMPTS[8:]))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import toy
+import toy_families
 
 from sdg.alignment import policies
 from sdg.alignment.flow_sde import SdeKind
@@ -27,18 +28,27 @@ from sdg.sections import LoraRecipe
 
 PROMPTS = ["a red cup", "a blue hat", "a red cup"]
 SEEDS = [11, 12, 13]
-FAMILIES = ("flux", "sd3")
+FAMILIES = ("flux", "sd3", *toy_families.PIPELINES)
+UNGUIDED = ("flux", "flux2")
+"""Those that are told their guidance, and so take one pass a step."""
+CALLS: dict[str, dict[str, Any]] = {
+    "longcat-image": {"guidance_scale": 3.0, "negative_prompt": [""] * 3, "enable_prompt_rewrite": False},
+    "qwen-image": {"true_cfg_scale": 3.0, "negative_prompt": [" "] * 3},
+    "sana": {"guidance_scale": 3.0, "use_resolution_binning": False},
+}
+"""What a pipeline is called with, where that is not `guidance_scale` alone."""
 
 
 def recipe(checkpoints: Path, family: str, **changes: Any) -> PolicyRecipe:
+    height, width = toy_families.SIZES.get(family, (toy.HEIGHT, toy.WIDTH))
     plain = PolicyRecipe(
         family=family,  # type: ignore[arg-type]
         model=str(checkpoints / family),
-        height=toy.HEIGHT,
-        width=toy.WIDTH,
+        height=height,
+        width=width,
         dtype="float32",
         guidance=3.0,
-        max_sequence_length=toy.TEXT,
+        max_sequence_length=toy_families.TEXT.get(family, toy.TEXT),
         lora=LoraRecipe(r=4, alpha=16, targets=("to_q", "to_out.0")),
     )
     return replace(plain, **changes)
@@ -68,12 +78,22 @@ def pixels(pictures: list[Any]) -> np.ndarray:
 def test_without_noise_a_policy_draws_what_its_pipeline_draws(checkpoints: Path, family: str) -> None:
     ours = policy(checkpoints, family)
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-    theirs = load_pipeline(ours.recipe)(
-        prompt=PROMPTS, height=toy.HEIGHT, width=toy.WIDTH, num_inference_steps=4, guidance_scale=3.0,
-        max_sequence_length=toy.TEXT, generator=generators,
+    prompts = ["a red cup", "a green dog a blue hat", "a car"]  # of different lengths
+    options = CALLS.get(family, {"guidance_scale": 3.0})
+    if family != "longcat-image":  # whose pipeline has one length
+        options = options | {"max_sequence_length": ours.recipe.max_sequence_length}
+    pipeline = load_pipeline(ours.recipe)
+    latents: list[torch.Tensor] = []
+    for vae in (pipeline.vae, ours.pipeline.vae):
+        decode = vae.decode
+        vae.decode = lambda x, decode=decode, **kwargs: latents.append(x) or decode(x, **kwargs)
+    theirs = pipeline(
+        prompt=list(prompts), height=ours.recipe.height, width=ours.recipe.width, num_inference_steps=4,
+        generator=generators, **options,
     ).images  # fmt: skip
-    pictures = ours.sample(PROMPTS, SEEDS, steps=4).pictures
-    assert pictures[0].size == (toy.WIDTH, toy.HEIGHT)
+    pictures = ours.sample(prompts, SEEDS, steps=4).pictures
+    torch.testing.assert_close(*latents, rtol=0, atol=1e-4)
+    assert pictures[0].size == (ours.recipe.width, ours.recipe.height)
     assert np.abs(pixels(pictures) - pixels(theirs)).max() <= 1
 
 
@@ -121,9 +141,9 @@ def test_transitions_hold_only_the_stochastic_steps(checkpoints: Path, family: s
     assert (t.sigma, t.sigma_next) == ((sigmas[2],), (sigmas[3],))
     assert len(t.x) == len(t.next_x) == len(t.old_log_prob) == 1
     assert t.x[0].dtype == t.next_x[0].dtype == t.old_log_prob[0].dtype == torch.float32
-    grid = (4, 6) if family == "flux" else (8, 12)
-    assert ours.grid == grid
-    channels = (24, 16) if family == "flux" else (4, 8, 12)
+    shapes = {"sd3": (4, 8, 12), "z-image": (4, 8, 12), "sana": (4, 4, 8), "longcat-image": (24, 64)}
+    channels = shapes.get(family, (24, 16))
+    assert ours.grid == (channels[1:] if len(channels) == 3 else (4, 6))
     assert t.x[0].shape == (3, *channels)
 
 
@@ -180,11 +200,11 @@ def test_what_samples_share_is_drawn_once_and_changes_nothing(
     prompts, seeds, starts = [PROMPTS[0], *PROMPTS, PROMPTS[0]], [1, 2, 3, 4, 5], [7, 7, 7, None, 8]
     passes = []
     hook = ours.transformer.register_forward_pre_hook(
-        lambda module, args, kwargs: passes.append(len(kwargs["hidden_states"])), with_kwargs=True
+        lambda module, args, kwargs: passes.append(len(next(iter(kwargs.values())))), with_kwargs=True
     )
     together = ours.sample(prompts, seeds, starts=starts, steps=4, sde_steps=sde_steps)
     hook.remove()
-    guided = 2 if family == "sd3" else 1
+    guided = 1 if family in UNGUIDED else 2
     shared = min(min(sde_steps, default=4) + 1, 4)
     assert passes == [4 * guided] * shared + [5 * guided] * (4 - shared)
     for index in range(5):
@@ -209,7 +229,7 @@ def test_a_shared_first_step_is_scored_once_with_the_gradient_of_all(checkpoints
     advantages = torch.tensor([1.0, -0.5, 2.0, 0.3, -1.0]).view(-1, 1, 1)
     passes: list[int] = []
     hook = ours.transformer.register_forward_pre_hook(
-        lambda module, args, kwargs: passes.append(len(kwargs["hidden_states"])), with_kwargs=True
+        lambda module, args, kwargs: passes.append(len(next(iter(kwargs.values())))), with_kwargs=True
     )
     gradients = []
     for transitions in (t, apart):
@@ -218,7 +238,7 @@ def test_a_shared_first_step_is_scored_once_with_the_gradient_of_all(checkpoints
             (advantages * ours.score(transitions, index).log_prob).sum().backward()
         gradients.append([p.grad.clone() for p in lora_parameters(ours.transformer).values()])
     hook.remove()
-    guided = 2 if family == "sd3" else 1
+    guided = 1 if family in UNGUIDED else 2
     assert passes == [4 * guided, 5 * guided, 5 * guided, 5 * guided]
     for once, all_of_them in zip(*gradients, strict=True):
         assert all_of_them.any()
@@ -254,7 +274,7 @@ def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, 
     base = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
     train_a_little(ours)
     trained = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
-    assert (trained - base).abs().max() > 1e-2
+    assert (trained - base).abs().max() > 1e-3
     save_lora(ours, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["pytorch_lora_weights.safetensors"]
 
@@ -275,7 +295,7 @@ def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
     train_a_little(everywhere)
     text, x = (
         limited.encode(PROMPTS),
-        limited.sample(PROMPTS, SEEDS, steps=1, sde_steps=(0,)).transitions.x[0],
+        limited.sample(PROMPTS, SEEDS, steps=2, sde_steps=(0,)).transitions.x[0],
     )
 
     def velocity(of: FlowPolicy, sigma: float) -> torch.Tensor:
@@ -351,7 +371,7 @@ def test_the_adapter_is_off_in_the_reference(checkpoints: Path) -> None:
     assert not torch.allclose(ours.score(base, 0).log_prob, base.old_log_prob[0])
 
 
-@pytest.mark.parametrize("family", ["flux", "sd3"])
+@pytest.mark.parametrize("family", ["flux", "sd3", "qwen-image", "z-image"])
 def test_prompts_are_encoded_once_and_the_text_encoders_then_left_out(
     checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
@@ -365,7 +385,7 @@ def test_prompts_are_encoded_once_and_the_text_encoders_then_left_out(
     again = load_policy(cached, prompts=PROMPTS[::-1])
     assert loads == ["text", "image", "image"]
     files = [path for path in (tmp_path / "texts").rglob("*") if path.is_file()]
-    assert len(files) == len({"", *PROMPTS})
+    assert len(files) == len({policies.FAMILIES[family].unprompted, *PROMPTS})
     for policy in (first, again):
         parts = policy.pipeline.components
         assert all(parts[name] is None for name in parts if name.startswith(("text_encoder", "tokenizer")))
@@ -404,7 +424,7 @@ def test_processes_share_out_what_is_to_be_encoded(
 
     def fill(rank: int) -> None:
         own.rank = rank
-        encode = lambda prompt: encoded[rank].append(prompt) or (torch.ones(1), torch.ones(1))  # noqa: E731
+        encode = lambda prompt: encoded[rank].append(prompt) or {"tokens": torch.ones(1)}  # noqa: E731
         TextCache(cached).fill([*toy.PROMPTS, *toy.PROMPTS], lambda: encode)
 
     for _ in range(2):  # the second time there is nothing to do

@@ -137,11 +137,13 @@ def ode_step(
     return next_x if store_dtype is None else next_x.to(store_dtype)
 
 
-def sigma_schedule(scheduler: Any, steps: int, image_tokens: int, *, uniform: bool = True) -> Tensor:
+def sigma_schedule(
+    scheduler: Any, steps: int, image_tokens: int, *, uniform: bool = True, mu: float | None = None
+) -> Tensor:
     """The noise levels σ_0 > … > σ_steps = 0 at which a diffusers pipeline would sample.
 
-    scheduler: a FlowMatchEulerDiscreteScheduler, left unchanged; it applies its own shift, by resolution
-    where its configuration says so. image_tokens: image positions the transformer sees. uniform: hand it
+    scheduler: of a flow-matching pipeline, left unchanged; it applies its own shift, by resolution where its
+    configuration says so: by FLUX.1's rule, or by `mu` where that is given. image_tokens: image positions the transformer sees. uniform: hand it
     the levels 1, …, 1/steps as FluxPipeline does; False lets it space them, as StableDiffusion3Pipeline does.
     Returns (steps + 1,) float32 on the CPU.
     """
@@ -151,7 +153,7 @@ def sigma_schedule(scheduler: Any, steps: int, image_tokens: int, *, uniform: bo
     config = private.config
     shift = {}
     if config.use_dynamic_shifting:
-        shift["mu"] = calculate_shift(
+        shift["mu"] = mu if mu is not None else calculate_shift(
             image_tokens,
             config.base_image_seq_len,
             config.max_image_seq_len,

@@ -12,6 +12,7 @@ from sdg.scorers.weighted import ScorerRecipe
 from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_name, check_seed, positive
 
 Spread = Literal["location", "group", "epoch"]
+Family = Literal["flux", "flux2", "flux2-klein", "longcat-image", "qwen-image", "sana", "sd3", "z-image"]
 Method = Literal["boxflow", "flow-grpo", "denseflow", "boxflow-nft", "nft"]
 
 
@@ -19,12 +20,13 @@ Method = Literal["boxflow", "flow-grpo", "denseflow", "boxflow-nft", "nft"]
 class PolicyRecipe:
     """The generator."""
 
-    family: Literal["flux", "sd3"]  # which pipeline: FLUX.1, or Stable Diffusion 3 and 3.5
+    family: Family  # which pipeline: FLUX.1, FLUX.2-dev or klein, Stable Diffusion 3 and 3.5, or the one named
     model: str  # a checkpoint's folder or hub id, or python:MODULE.FUNCTION that returns one
     height: int = 512  # pixels
     width: int = 512  # pixels
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # in which frozen weights are kept
-    guidance: float = 3.5  # FLUX.1-dev: fed to the model; otherwise classifier-free, off at 1 or less
+    # FLUX.1-dev, FLUX.2-dev: fed to the model; otherwise classifier-free, off at 1 or less (Z-Image: at 0).
+    guidance: float = 3.5
     max_sequence_length: int = 512  # text tokens
     prompt_cache: int = 512  # prompts whose text embeddings are kept in memory
     # Folder in which prompts' embeddings are kept, so that no text encoder stays in memory; null: they stay.

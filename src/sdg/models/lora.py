@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -25,8 +26,25 @@ _ABOVE = "sdg_above"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that an adapter trains where a recipe names none: those of attention."""
 
-_TIMESTEPS = {"FluxTransformer2DModel": 1.0, "SD3Transformer2DModel": 1000.0}
-"""Transformer -> the timestep it is called with at σ = 1."""
+
+class Timestep(NamedTuple):
+    """How a transformer is told the noise level: an argument that is linear in σ."""
+
+    argument: str
+    at_noise: float  # its value at σ = 1
+    at_picture: float = 0.0  # and at σ = 0
+
+
+TIMESTEPS = {
+    "FluxTransformer2DModel": Timestep("timestep", 1),
+    "SD3Transformer2DModel": Timestep("timestep", 1000),
+    "QwenImageTransformer2DModel": Timestep("timestep", 1),
+    "ZImageTransformer2DModel": Timestep("t", 0, 1),
+    "Flux2Transformer2DModel": Timestep("timestep", 1),
+    "SanaTransformer2DModel": Timestep("timestep", 1000),
+    "LongCatImageTransformer2DModel": Timestep("timestep", 1),
+}
+"""diffusers transformer -> its timestep."""
 
 
 def matching_layers(layers: Iterable[str], target: str, key: str) -> list[str]:
@@ -75,16 +93,18 @@ def limit_adapter(transformer: Any, above: float) -> None:
     """From now on a model's adapters act at noise levels σ > `above` alone; 0 changes nothing.
 
     An adapter that was trained at the first steps moves the later ones as well, unasked. The model's own
-    `timestep` tells the level, so that whatever runs it, a pipeline or a policy, needs to know nothing.
+    timestep tells the level, so that whatever runs it, a pipeline or a policy, needs to know nothing.
     """
     if above <= 0:
         return
-    unit = _TIMESTEPS[type(transformer).__name__]
+    timestep = TIMESTEPS[type(transformer).__name__]
+    arguments = signature(transformer.forward)
     switched_off = False
 
     def before(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         nonlocal switched_off
-        level = float(kwargs["timestep"].flatten()[0]) / unit
+        value = float(arguments.bind_partial(*args, **kwargs).arguments[timestep.argument].flatten()[0])
+        level = (value - timestep.at_picture) / (timestep.at_noise - timestep.at_picture)
         switched_off = level <= above and _acting(module)
         if switched_off:
             module.disable_adapters()

@@ -1,4 +1,4 @@
-"""Generators that alignment trains: FLUX.1 and Stable Diffusion 3.5, through diffusers' own pipelines."""
+"""Generators that alignment trains, one file a family of models, through diffusers' own pipelines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import torch
 
 from sdg.alignment.policies.base import FlowPolicy, Rollout, Transitions
 from sdg.alignment.policies.flux import FluxPolicy
+from sdg.alignment.policies.flux2 import Flux2KleinPolicy, Flux2Policy
+from sdg.alignment.policies.longcat_image import LongCatImagePolicy
+from sdg.alignment.policies.qwen_image import QwenImagePolicy
+from sdg.alignment.policies.sana import SanaPolicy
 from sdg.alignment.policies.sd3 import Sd3Policy
 from sdg.alignment.policies.text_cache import TextCache, TextFeatures
+from sdg.alignment.policies.z_image import ZImagePolicy
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.uri import model_location
@@ -21,7 +26,18 @@ from sdg.models.lora import add_lora
 __all__ = ["FlowPolicy", "FluxPolicy", "Rollout", "Sd3Policy", "Transitions", "load_pipeline", "load_policy"]
 
 _TEXT = ("text_encoder", "tokenizer")
-FAMILIES: dict[str, type[FlowPolicy]] = {"flux": FluxPolicy, "sd3": Sd3Policy}
+_UNUSED = {"text_processor"}
+"""Parts of pipelines that rewrite prompts, which policies take as they are."""
+FAMILIES: dict[str, type[FlowPolicy]] = {
+    "flux": FluxPolicy,
+    "flux2": Flux2Policy,
+    "flux2-klein": Flux2KleinPolicy,
+    "longcat-image": LongCatImagePolicy,
+    "qwen-image": QwenImagePolicy,
+    "sana": SanaPolicy,
+    "sd3": Sd3Policy,
+    "z-image": ZImagePolicy,
+}
 
 
 def load_pipeline(recipe: PolicyRecipe, parts: Literal["all", "text", "image"] = "all") -> Any:
@@ -31,8 +47,9 @@ def load_pipeline(recipe: PolicyRecipe, parts: Literal["all", "text", "image"] =
     """
     location = model_location(recipe.model)
     pipeline_class = FAMILIES[recipe.family].pipeline_class()
-    text = {name for name in signature(pipeline_class).parameters if name.startswith(_TEXT)}
-    left_out = {"all": set(), "text": {"transformer", "vae"}, "image": text}[parts]
+    known = signature(pipeline_class).parameters.keys()
+    text = {name for name in known if name.startswith(_TEXT)}
+    left_out = {"all": set(), "text": {"transformer", "vae"}, "image": text}[parts] | (_UNUSED & known)
     try:
         pipeline = pipeline_class.from_pretrained(
             location,
@@ -76,7 +93,7 @@ def load_policy(
                 lambda prompt: family.text_features(texts, recipe, prompt, torch.device(device))
             )
 
-        TextCache(recipe).fill(["", *prompts], encoder)  # the empty one is guidance's
+        TextCache(recipe).fill([family.unprompted, *prompts], encoder)
     pipeline = load_pipeline(recipe, "all" if recipe.text_cache is None else "image")
     add_lora(pipeline.transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above)
     if recipe.gradient_checkpointing:

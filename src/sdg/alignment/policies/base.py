@@ -12,17 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sdg.alignment.flow_sde import SdeKind, SdeStep, ode_step, sde_step, sigma_schedule
 from sdg.alignment.policies.text_cache import TextCache, TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.device import Precision, autocast_precision
+from sdg.models.lora import TIMESTEPS
 
 LATENT_DTYPE = torch.float32
 """In which latents are kept, and so rounded before they are scored."""
@@ -62,8 +64,10 @@ class Rollout:
 class FlowPolicy(ABC):
     """A generator seen as a stochastic policy over latents; one subclass a family of models."""
 
-    channel_dim: int
+    channel_dim: ClassVar[int]
     """Where a location's channels are in this family's latents."""
+    unprompted: ClassVar[str] = ""
+    """The prompt from which classifier-free guidance leads away."""
 
     def __init__(
         self,
@@ -76,17 +80,18 @@ class FlowPolicy(ABC):
         self.pipeline, self.recipe = pipeline, recipe
         self.adapter_above = adapter_above
         self.transformer = pipeline.transformer
-        pipeline.vae.to(memory_format=torch.channels_last)  # decodes in about three quarters of the time
+        if all(parameter.ndim < 5 for parameter in pipeline.vae.parameters()):  # not a video autoencoder
+            pipeline.vae.to(memory_format=torch.channels_last)  # decodes in about three quarters of the time
         self.device = torch.device(pipeline.device)
         self.precision = autocast_precision(precision, self.device.type)
         self.weights_dtype: torch.dtype = getattr(torch, recipe.dtype)
-        multiple = self._pixels_a_location()
+        location, multiple = self._pixels_a_location(), self._pixels_a_patch()
         if recipe.height % multiple or recipe.width % multiple:
             raise SdgError(
                 f"This model draws pictures whose sides are multiples of {multiple} pixels, not "
                 f"{recipe.height}×{recipe.width}; change policy.width and policy.height."
             )
-        self.grid = (recipe.height // multiple, recipe.width // multiple)
+        self.grid = (recipe.height // location, recipe.width // location)
         """(H, W), the locations of this family's latents."""
         self._features: OrderedDict[str, TextFeatures] = OrderedDict()
         self._stored = None if recipe.text_cache is None else TextCache(recipe)
@@ -110,6 +115,10 @@ class FlowPolicy(ABC):
     @abstractmethod
     def _pixels_a_location(self) -> int: ...
 
+    def _pixels_a_patch(self) -> int:
+        """Of what a picture's sides are multiples."""
+        return self._pixels_a_location()
+
     @abstractmethod
     def _latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one picture before packing, in which noise is drawn."""
@@ -121,7 +130,11 @@ class FlowPolicy(ABC):
     @staticmethod
     @abstractmethod
     def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:
-        """Embeddings of one prompt by a pipeline of this family, with its text encoders at least."""
+        """Embeddings of one prompt by a pipeline of this family, with its text encoders at least.
+
+        Tensors by the names that `_predict` knows them by: (1, L, …), L free to differ between prompts where
+        one of them is a mask (1, L), True at what counts.
+        """
 
     @abstractmethod
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
@@ -132,8 +145,17 @@ class FlowPolicy(ABC):
         """One value a location, as (B, H, W)."""
 
     @abstractmethod
-    def _vae_latents(self, x: Tensor) -> Tensor:
-        """Latents as the autoencoder takes them."""
+    def _unpack(self, x: Tensor) -> Tensor:
+        """Latents as (B, C, H, W)."""
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, H, W) as the autoencoder takes them; by default as AutoencoderKL does."""
+        vae = self.pipeline.vae.config
+        return latents / vae.scaling_factor + vae.shift_factor
+
+    def _guided(self, unprompted: Tensor, prompted: Tensor) -> Tensor:
+        """The velocity of classifier-free guidance, from those without and with the prompt."""
+        return unprompted + self.recipe.guidance * (prompted - unprompted)
 
     # --- sampling --------------------------------------------------------------------------------------
 
@@ -250,14 +272,13 @@ class FlowPolicy(ABC):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """Text embeddings of prompts, preceded by as many of the empty prompt where guidance needs them.
+        """Text embeddings of prompts, preceded by as many of `unprompted` where guidance needs them.
 
         Each prompt is encoded once, by itself, and kept while the cache has room.
         """
-        wanted = ([""] * len(prompts) if self.uses_cfg else []) + list(prompts)
+        wanted = ([self.unprompted] * len(prompts) if self.uses_cfg else []) + list(prompts)
         features = [self._cached(prompt) for prompt in wanted]
-        tokens, pooled = (torch.cat([f[i] for f in features]).to(self.device) for i in (0, 1))
-        return tokens, pooled
+        return {name: _stack([f[name] for f in features]).to(self.device) for name in features[0]}
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -286,12 +307,12 @@ class FlowPolicy(ABC):
 
     def _cached(self, prompt: str) -> TextFeatures:
         if prompt not in self._features:
-            tokens, pooled = self._encode(prompt)
-            self._features[prompt] = tokens.cpu(), pooled.cpu()
-            # Those not asked for the longest go first; the empty prompt of guidance is asked for each time.
+            features = {name: value.cpu() for name, value in self._encode(prompt).items()}
+            self._features[prompt] = features
+            # Those not asked for the longest go first; the prompt of guidance is asked for each time.
             while len(self._features) > self.recipe.prompt_cache:
                 self._features.popitem(last=False)
-            return tokens.cpu(), pooled.cpu()
+            return features
         self._features.move_to_end(prompt)
         return self._features[prompt]
 
@@ -302,26 +323,32 @@ class FlowPolicy(ABC):
                 return self._predict(transformer, model_x, sigma, text).to(LATENT_DTYPE)
             levels = torch.cat([sigma, sigma]) if isinstance(sigma, Tensor) else sigma
             both = self._predict(transformer, torch.cat([model_x, model_x]), levels, text)
-        unprompted, prompted = both.to(LATENT_DTYPE).chunk(2)
-        return unprompted + self.recipe.guidance * (prompted - unprompted)
+        return self._guided(*both.to(LATENT_DTYPE).chunk(2))
 
     def _decode(self, x: Tensor) -> list[Image.Image]:
         vae = self.pipeline.vae
-        latents = self._vae_latents(x) / vae.config.scaling_factor + vae.config.shift_factor
-        decoded = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+        decoded = vae.decode(self._unscaled(self._unpack(x)).to(vae.dtype), return_dict=False)[0]
+        if decoded.ndim == 5:  # a video of one frame
+            decoded = decoded[:, :, 0]
         pictures: list[Image.Image] = self.pipeline.image_processor.postprocess(
             decoded.float(), output_type="pil"
         )
         return pictures
 
-    @staticmethod
-    def _timestep(x: Tensor, sigma: float | Tensor, unit: float, dtype: torch.dtype) -> Tensor:
-        """(B,) timesteps for the transformer; unit: the timestep at σ = 1."""
-        levels = torch.as_tensor(sigma, device=x.device, dtype=torch.float64) * unit
-        return levels.to(dtype).expand(len(x))
+    def _timestep(self, x: Tensor, sigma: float | Tensor, dtype: torch.dtype) -> Tensor:
+        """(B,) timesteps for the transformer."""
+        known = TIMESTEPS[type(self.transformer).__name__]
+        level = torch.as_tensor(sigma, device=x.device, dtype=torch.float64)
+        return (known.at_picture * (1 - level) + known.at_noise * level).to(dtype).expand(len(x))
 
-    def _image_sigmas(self, steps: int, tokens: int, uniform: bool) -> Tensor:
-        return sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=uniform)
+    def _image_sigmas(self, steps: int, tokens: int, uniform: bool = True, mu: float | None = None) -> Tensor:
+        return sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=uniform, mu=mu)
+
+
+def _stack(values: Sequence[Tensor]) -> Tensor:
+    """(1, L, …) of prompts as one (B, L, …), the shorter ones filled with zeros."""
+    longest = max(value.shape[1] for value in values)
+    return torch.cat([pad(v, [0, 0] * (v.ndim - 2) + [0, longest - v.shape[1]]) for v in values])
 
 
 def _distinct(prompts: Sequence[str], starts: Sequence[int | None] | None) -> tuple[list[int], list[int]]:

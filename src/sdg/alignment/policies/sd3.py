@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdg.alignment.policies.base import FlowPolicy
+from sdg.alignment.policies.layouts import PixelPolicy
 from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 
 
-class Sd3Policy(FlowPolicy):
+class Sd3Policy(PixelPolicy):
     """A StableDiffusion3Pipeline as a policy; the grid is H/8 × W/8 of the picture."""
-
-    channel_dim = 1
 
     @staticmethod
     def pipeline_class() -> Any:
@@ -34,14 +32,8 @@ class Sd3Policy(FlowPolicy):
         """Where guidance is above 1; in roll-out and training alike."""
         return self.recipe.guidance > 1
 
-    def _pixels_a_location(self) -> int:
-        return int(self.pipeline.vae_scale_factor)
-
-    def _latent_shape(self) -> tuple[int, int, int]:
-        return self.transformer.config.in_channels, *self.grid
-
-    def _pack(self, latents: Tensor) -> Tensor:
-        return latents
+    def _pixels_a_patch(self) -> int:
+        return self._pixels_a_location() * int(self.transformer.config.patch_size)
 
     @staticmethod
     def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:
@@ -54,21 +46,14 @@ class Sd3Policy(FlowPolicy):
             do_classifier_free_guidance=False,
             max_sequence_length=recipe.max_sequence_length,
         )
-        return tokens, pooled
+        return {"tokens": tokens, "pooled": pooled}
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        tokens, pooled = text
         velocity: Tensor = transformer(
             hidden_states=x,
-            timestep=self._timestep(x, sigma, 1000, torch.float32),
-            encoder_hidden_states=tokens,
-            pooled_projections=pooled,
+            timestep=self._timestep(x, sigma, torch.float32),
+            encoder_hidden_states=text["tokens"],
+            pooled_projections=text["pooled"],
             return_dict=False,
         )[0]
         return velocity
-
-    def _location_log_prob(self, log_prob: Tensor) -> Tensor:
-        return log_prob
-
-    def _vae_latents(self, x: Tensor) -> Tensor:
-        return x

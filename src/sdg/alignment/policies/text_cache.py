@@ -9,7 +9,7 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from sdg.errors import SdgError
 from sdg.io.files import atomic_writer, is_folder, open_binary
 from sdg.io.uri import model_location
 
-TextFeatures = tuple[Tensor, Tensor]
-"""Embeddings of a batch of prompts: tokens (B, L, D) and pooled (B, P)."""
+TextFeatures = Mapping[str, Tensor]
+"""Embeddings of a batch of prompts by name, such as tokens (B, L, D), mask (B, L) or pooled (B, P)."""
 
 
 class TextCache:
@@ -46,16 +46,15 @@ class TextCache:
         with open_binary(path) as file:
             content = file.read()
         try:
-            tensors = load(content)
-            return tensors["tokens"], tensors["pooled"]
-        except (SafetensorError, KeyError) as error:
+            return load(content)
+        except SafetensorError as error:
             raise SdgError(f"{path} is damaged; delete it, and begin again or --resume.") from error
 
     def write(self, prompt: str, features: TextFeatures) -> None:
         """Keep the embeddings of a prompt; raises SdgError where the disk refuses."""
-        tokens, pooled = (value.detach().cpu().contiguous() for value in features)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in features.items()}
         with atomic_writer(self._path(prompt)) as file:
-            file.write(save({"tokens": tokens, "pooled": pooled}))
+            file.write(save(tensors))
 
     def fill(self, prompts: Iterable[str], encoder: Callable[[], Callable[[str], TextFeatures]]) -> None:
         """Encode the prompts that are missing, together with all processes of this machine.

@@ -1,0 +1,64 @@
+"""Qwen-Image: packed latents, classifier-free guidance that keeps each token's length, a video autoencoder."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sdg.alignment.policies.layouts import TokenPolicy
+from sdg.alignment.policies.text_cache import TextFeatures
+from sdg.alignment.recipe import PolicyRecipe
+
+
+class QwenImagePolicy(TokenPolicy):
+    """A QwenImagePipeline as a policy; the grid is H/16 × W/16 of the picture."""
+
+    unprompted: ClassVar[str] = " "
+
+    @staticmethod
+    def pipeline_class() -> Any:
+        """diffusers.QwenImagePipeline."""
+        from diffusers import QwenImagePipeline
+
+        return QwenImagePipeline
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The pipeline's levels, with its shift by resolution; the last step begins where its scheduler says."""
+        return self._image_sigmas(steps, self.grid[0] * self.grid[1])
+
+    @property
+    def uses_cfg(self) -> bool:
+        """Where guidance, the pipeline's `true_cfg_scale`, is above 1."""
+        return self.recipe.guidance > 1
+
+    @staticmethod
+    def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:
+        """Qwen2.5-VL's tokens of the prompt in the pipeline's template, as many as there are."""
+        tokens, _ = pipeline.encode_prompt(
+            prompt=prompt, device=device, max_sequence_length=recipe.max_sequence_length
+        )
+        return {"tokens": tokens, "mask": torch.ones(tokens.shape[:2], dtype=torch.bool)}
+
+    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+        velocity: Tensor = transformer(
+            hidden_states=x,
+            timestep=self._timestep(x, sigma, x.dtype),
+            encoder_hidden_states=text["tokens"],
+            encoder_hidden_states_mask=None if text["mask"].all() else text["mask"],
+            img_shapes=[[(1, *self.grid)]] * len(x),
+            return_dict=False,
+        )[0]
+        return velocity
+
+    def _guided(self, unprompted: Tensor, prompted: Tensor) -> Tensor:
+        guided = super()._guided(unprompted, prompted)
+        return guided * (prompted.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        mean, std = (
+            latents.new_tensor(values).view(1, -1, 1, 1, 1)
+            for values in (self.pipeline.vae.config.latents_mean, self.pipeline.vae.config.latents_std)
+        )
+        return latents * std + mean  # (B, C, 1, H, W)
