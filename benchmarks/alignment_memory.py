@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL
 from peft import LoraConfig
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from sdg.alignment.policies.known import known_models
 from sdg.alignment.recipe import AlignRecipe
 from sdg.models.lora import lora_parameters
 from sdg.models.meta import Peak
@@ -51,7 +52,7 @@ def models() -> dict[str, Any]:
     t5 = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
     with torch.device("meta"):
         return {
-            "transformer": FluxTransformer2DModel(guidance_embeds=True).to(torch.bfloat16),
+            "transformer": known_models()["black-forest-labs/FLUX.1-dev"].on_meta().to(torch.bfloat16),
             "vae": AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
                 block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=16,

@@ -20,6 +20,7 @@ import processes
 import pytest
 import torch
 import toy
+import toy_families
 import watched
 from bad_server import Reply, Server, completion
 from click.testing import CliRunner
@@ -96,15 +97,20 @@ def test_mirrored_samples_need_groups_of_even_size() -> None:
         load_recipe(AlignRecipe, RECIPES / "boxflow-testbed.yaml", changes)
 
 
-@pytest.mark.parametrize("recipe", ["boxflow-flux1-dev.yaml", "boxflow-sd35-medium.yaml"])
+REAL = sorted(path.name for path in RECIPES.glob("boxflow-[!nt]*.yaml"))  # neither NFT nor the testbed
+
+
+@pytest.mark.parametrize("recipe", REAL)
 def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
     checkpoints: Path, tmp_path: Path, recipe: str
 ) -> None:
+    family = load_recipe(AlignRecipe, RECIPES / recipe).policy.family
+    height, width = toy_families.SIZES.get(family, (toy.HEIGHT, toy.WIDTH))
     values = {  # places, sizes and step counts, nothing else
-        "policy.model": checkpoints / ("flux" if "flux" in recipe else "sd3"),
-        "policy.height": toy.HEIGHT,
-        "policy.width": toy.WIDTH,
-        "policy.max_sequence_length": toy.TEXT,
+        "policy.model": checkpoints / family,
+        "policy.height": height,
+        "policy.width": width,
+        "policy.max_sequence_length": toy_families.TEXT.get(family, toy.TEXT),
         "policy.text_cache": tmp_path / "texts",
         "prompts.train": checkpoints / "train.txt",
         "prompts.held_out": checkpoints / "held-out.txt",

@@ -16,6 +16,7 @@ import pytest
 import torch
 import toy
 import toy_families
+from diffusers import DPMSolverMultistepScheduler
 
 from sdg.alignment import policies
 from sdg.alignment.flow_sde import SdeKind
@@ -106,6 +107,50 @@ def test_a_flux_without_guidance_embedding_is_guided_as_its_pipeline_is(tmp_path
         generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
     ).images  # fmt: skip
     assert np.abs(pixels(ours.sample(PROMPTS, SEEDS, steps=3).pictures) - pixels(theirs)).max() <= 1
+
+
+def test_a_distilled_klein_takes_no_guidance(tmp_path: Path) -> None:
+    toy_families.flux2_klein_pipeline(is_distilled=True).save_pretrained(tmp_path / "flux2-klein")
+    assert not policy(tmp_path, "flux2-klein").uses_cfg
+
+
+def test_a_dpm_solver_gives_its_levels_and_its_first_order(checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoints / "sana", tmp_path / "sana")
+    released = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, solver_order=1
+    )
+    released.save_pretrained(tmp_path / "sana" / "scheduler")
+    ours = policy(tmp_path, "sana")
+    pipeline = load_pipeline(ours.recipe)
+    theirs = pipeline(
+        prompt=list(PROMPTS), height=ours.recipe.height, width=ours.recipe.width, num_inference_steps=4,
+        max_sequence_length=ours.recipe.max_sequence_length, output_type="latent", **CALLS["sana"],
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+    ).images  # fmt: skip
+    assert torch.equal(ours.sigmas(4), pipeline.scheduler.sigmas)
+    drawn = ours.sample(PROMPTS, SEEDS, steps=4).transitions.final
+    # That solver cuts timesteps, of 1000, to whole numbers.
+    torch.testing.assert_close(drawn, theirs, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_sample_may_have_its_own_level(checkpoints: Path, family: str) -> None:
+    ours = policy(checkpoints, family)
+    x = ours.noise([torch.Generator().manual_seed(seed) for seed in SEEDS])
+    levels, prompts = torch.tensor([0.9, 0.5, 0.2]), ["a red cup", "a green dog a blue hat", "a car"]
+    with torch.no_grad():
+        together = ours.velocity(x, levels, prompts)
+        for row in range(3):
+            one = slice(row, row + 1)
+            alone = ours.velocity(x[one], levels[one], prompts[one])
+            torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-5)
+            other = ours.velocity(x[one], levels[one] / 2, prompts[one])
+            assert (other - alone).abs().max() > 1e-3
+
+
+def test_a_schedule_that_needs_two_steps_says_so(checkpoints: Path) -> None:
+    with pytest.raises(SdgError, match=r"at least 2 sampling steps"):
+        policy(checkpoints, "qwen-image").sample(PROMPTS, SEEDS, steps=1)
 
 
 @pytest.mark.parametrize(

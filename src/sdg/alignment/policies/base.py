@@ -342,7 +342,10 @@ class FlowPolicy(ABC):
         return (known.at_picture * (1 - level) + known.at_noise * level).to(dtype).expand(len(x))
 
     def _image_sigmas(self, steps: int, tokens: int, uniform: bool = True, mu: float | None = None) -> Tensor:
-        return sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=uniform, mu=mu)
+        levels = sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=uniform, mu=mu)
+        if levels.isnan().any():  # one step cannot begin at noise and at the scheduler's `shift_terminal`
+            raise SdgError("This model's schedule needs at least 2 sampling steps.")
+        return levels
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:
