@@ -45,7 +45,7 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with toy-size checkpoints: clip, and one a family (flux as FLUX.1-dev, sd3 as SD3.5-medium)."""
+    """Toy-size checkpoints: clip, and one a family (flux as FLUX.1-dev, sd3 as SD3.5-medium)."""
     import toy
     import toy_families
 

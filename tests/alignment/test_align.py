@@ -100,7 +100,15 @@ def test_mirrored_samples_need_groups_of_even_size() -> None:
 REAL = sorted(path.name for path in RECIPES.glob("boxflow-[!nt]*.yaml"))  # neither NFT nor the testbed
 
 
-@pytest.mark.parametrize("recipe", REAL)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        name
+        if name in ("boxflow-flux1-dev.yaml", "boxflow-sd35-medium.yaml")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in REAL
+    ],
+)
 def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
     checkpoints: Path, tmp_path: Path, recipe: str
 ) -> None:
@@ -330,23 +338,24 @@ def test_the_reward_rises(checkpoints: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scorer", "kl", "method"),
+    ("scorer", "kl", "method", "family"),
     [
-        ("darkness", 0, "boxflow"),
-        ("dark_or_missing", 0, "boxflow"),
-        ("dark_or_missing", 50.0, "boxflow"),
-        ("dark_or_missing", 50.0, "boxflow-nft"),
+        ("darkness", 0, "boxflow", "flux"),
+        ("dark_or_missing", 0, "boxflow", "flux"),
+        ("dark_or_missing", 50.0, "boxflow", "flux"),
+        ("dark_or_missing", 50.0, "boxflow-nft", "flux"),
+        ("dark_or_missing", 0, "boxflow", "qwen-image"),
     ],
 )
 def test_two_processes_learn_what_one_learns(
-    checkpoints: Path, tmp_path: Path, scorer: str, kl: float, method: str
+    checkpoints: Path, tmp_path: Path, scorer: str, kl: float, method: str, family: str
 ) -> None:
     options = small(
-        checkpoints, reward__scorers=f"[{{name: s, uri: 'python:toy.{scorer}'}}]", groups__prompts=8,
+        checkpoints, family, reward__scorers=f"[{{name: s, uri: 'python:toy.{scorer}'}}]", groups__prompts=8,
         optimizer__steps=2, optimizer__grad_norm=1e9, reward__max_failed=0.9, optimizer__kl=kl,
         method=method,
     )[1::2]  # fmt: skip
-    recipe = RECIPES / "boxflow-flux1-dev.yaml"
+    recipe = RECIPES / {"flux": "boxflow-flux1-dev.yaml"}.get(family, f"boxflow-{family}.yaml")
 
     def work() -> None:
         torch.save(watched.align(recipe, tmp_path / "two", options), tmp_path / f"{os.environ['RANK']}.pt")

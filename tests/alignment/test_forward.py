@@ -99,7 +99,7 @@ def spied(policy: FlowPolicy) -> list[tuple[Tensor, Tensor]]:
     return asked
 
 
-@pytest.mark.parametrize("family", ["flux", "sd3"])
+@pytest.mark.parametrize("family", ["flux", "sd3", "qwen-image"])
 def test_loss_and_gradient_are_those_of_a_loop_over_pictures_levels_and_locations(
     checkpoints: Path, family: str
 ) -> None:
@@ -138,7 +138,7 @@ def test_loss_and_gradient_are_those_of_a_loop_over_pictures_levels_and_location
                 (1 - r, (1 + beta) * v_old[at] - beta * v[at]),
             ):
                 away = x_t[at] - t[at] * velocity - batch.final[at]
-                squares = away.square().mean(policy.channel_dim if family == "flux" else 0).flatten()
+                squares = away.square().mean(-1 if policy.channel_dim == -1 else 0).flatten()
                 row_loss = row_loss + (probability.flatten() * squares).mean() / away.detach().abs().mean()
             losses.append(row_loss * limit / beta)
             distances.append((v[at] - v_old[at]).square().mean())

@@ -17,14 +17,16 @@ import torch
 import toy
 import toy_families
 from diffusers import DPMSolverMultistepScheduler
+from toy import RECIPES
 
 from sdg.alignment import policies
 from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
 from sdg.alignment.policies.text_cache import TextCache
-from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
+from sdg.alignment.recipe import AlignRecipe, FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.lora import Ema, load_lora, lora_parameters, save_lora
+from sdg.recipes import load_recipe
 from sdg.sections import LoraRecipe
 
 PROMPTS = ["a red cup", "a blue hat", "a red cup"]
@@ -178,6 +180,25 @@ def test_the_first_ratio_is_one(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_every_layer_that_a_recipe_trains_gets_a_gradient_and_reloads(
+    checkpoints: Path, family: str, tmp_path: Path
+) -> None:
+    recipes = [load_recipe(AlignRecipe, path).policy for path in sorted(RECIPES.glob("boxflow-[!nt]*.yaml"))]
+    lora = next(recipe.lora for recipe in recipes if recipe.family == family)
+    ours = policy(checkpoints, family, lora=replace(lora, r=4, alpha=16))
+    train_a_little(ours)
+    transitions = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions
+    scored = ours.score(transitions, 0)
+    scored.log_prob.sum().backward()
+    assert all(p.grad is not None for p in lora_parameters(ours.transformer).values())
+    save_lora(ours, tmp_path)
+    pipeline = load_pipeline(ours.recipe)
+    load_lora(pipeline, tmp_path, "a toy")
+    reloaded = type(ours)(pipeline, ours.recipe)
+    assert torch.allclose(reloaded.score(transitions, 0).mean, scored.mean, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_transitions_hold_only_the_stochastic_steps(checkpoints: Path, family: str) -> None:
     ours = policy(checkpoints, family)
     rollout = ours.sample(PROMPTS, SEEDS, steps=4, sde_steps=(2,))
@@ -327,6 +348,21 @@ def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, 
     pipeline.load_lora_weights(tmp_path)
     reloaded = type(ours)(pipeline, ours.recipe)
     again = reloaded.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
+    assert torch.allclose(again, trained, atol=1e-5)
+
+
+def test_an_adapter_reloads_on_the_transformer_of_a_pipeline_without_a_loader(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    ours = policy(checkpoints, "longcat-image")
+    train_a_little(ours)
+    save_lora(ours, tmp_path)
+    pipeline = load_pipeline(ours.recipe)
+    pipeline.transformer.load_lora_adapter(tmp_path)
+    trained, again = (
+        of.sample(PROMPTS, SEEDS, steps=3).transitions.final
+        for of in (ours, type(ours)(pipeline, ours.recipe))
+    )
     assert torch.allclose(again, trained, atol=1e-5)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import toy
+import toy_families
 from accelerate import Accelerator
 from plain_recipe import RECIPE
 from torch import Tensor
@@ -108,7 +109,7 @@ def recipe(checkpoints: Path, family: Any, kl: float) -> AlignRecipe:
             height=toy.HEIGHT,
             width=toy.WIDTH,
             dtype="float32",
-            max_sequence_length=toy.TEXT,
+            max_sequence_length=toy_families.TEXT.get(family, toy.TEXT),
             lora=LoraRecipe(r=4, alpha=8, targets=("to_q", "to_out.0")),
         ),
         prompts=PromptsRecipe("x"),
@@ -151,7 +152,7 @@ def divergence(policy: FlowPolicy, untrained: FlowPolicy, batches: list[Transiti
     return torch.cat(rows).mean()
 
 
-@pytest.mark.parametrize("family", ["flux", "sd3"])
+@pytest.mark.parametrize("family", ["flux", "sd3", "z-image"])
 def test_with_a_kl_term_loss_and_gradient_hold_beta_times_the_divergence_from_the_untrained_model(
     checkpoints: Path, family: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Toy-size checkpoints of today's generators: the real pipelines, transformers, autoencoders and text encoders."""
+"""Toy-size checkpoints of today's generators, all parts of the real classes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import toy
 from diffusers import (
     AutoencoderDC,
     AutoencoderKLFlux2,
@@ -38,13 +39,12 @@ from transformers import (
     Qwen3Model,
 )
 
-import toy
-
 MARKS = ("<|im_start|>", "<|im_end|>")
 WORDS = (*toy.WORDS, *MARKS, "\n", "user", "system", "assistant")
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endif %}"
+    "{% if m.content is string %}{{ m.content }}"
+    "{% else %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endif %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -62,14 +62,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def layers(width: int, count: int) -> dict[str, Any]:
     return {
-        "vocab_size": len(WORDS), "hidden_size": width, "intermediate_size": width, "num_hidden_layers": count,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": width // 2,
-        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "vocab_size": len(WORDS), "hidden_size": width, "intermediate_size": width,
+        "num_hidden_layers": count, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "head_dim": width // 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     }  # fmt: skip
 
 
 def qwen25_vl() -> Qwen2_5_VLForConditionalGeneration:
-    text = layers(16, 2) | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
+    text = layers(16, 2) | {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    }
     vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2, "out_hidden_size": 16}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
@@ -129,7 +131,7 @@ def qwen_image_pipeline() -> QwenImagePipeline:
     torch.manual_seed(0)
     return QwenImagePipeline(
         scheduler=scheduler(
-            use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+            use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
         ),
         vae=AutoencoderKLQwenImage(
             base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False],

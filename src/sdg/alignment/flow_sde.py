@@ -143,8 +143,9 @@ def sigma_schedule(
     """The noise levels σ_0 > … > σ_steps = 0 at which a diffusers pipeline would sample.
 
     scheduler: of a flow-matching pipeline, left unchanged; it applies its own shift, by resolution where its
-    configuration says so: by FLUX.1's rule, or by `mu` where that is given. image_tokens: image positions the transformer sees. uniform: hand it
-    the levels 1, …, 1/steps as FluxPipeline does; False lets it space them, as StableDiffusion3Pipeline does.
+    configuration says so: by FLUX.1's rule, or by `mu` where that is given. image_tokens: image positions the
+    transformer sees. uniform: hand it the levels 1, …, 1/steps as FluxPipeline does; False lets it space
+    them, as StableDiffusion3Pipeline does.
     Returns (steps + 1,) float32 on the CPU.
     """
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
@@ -153,13 +154,10 @@ def sigma_schedule(
     config = private.config
     shift = {}
     if config.use_dynamic_shifting:
-        shift["mu"] = mu if mu is not None else calculate_shift(
-            image_tokens,
-            config.base_image_seq_len,
-            config.max_image_seq_len,
-            config.base_shift,
-            config.max_shift,
-        )
+        if mu is None:
+            lengths = config.base_image_seq_len, config.max_image_seq_len
+            mu = calculate_shift(image_tokens, *lengths, config.base_shift, config.max_shift)
+        shift["mu"] = mu
     if uniform:
         private.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), **shift)
     else:

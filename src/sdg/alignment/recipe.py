@@ -20,7 +20,7 @@ Method = Literal["boxflow", "flow-grpo", "denseflow", "boxflow-nft", "nft"]
 class PolicyRecipe:
     """The generator."""
 
-    family: Family  # which pipeline: FLUX.1, FLUX.2-dev or klein, Stable Diffusion 3 and 3.5, or the one named
+    family: Family  # which pipeline: FLUX.1, FLUX.2-dev, Stable Diffusion 3 and 3.5, or that of the name
     model: str  # a checkpoint's folder or hub id, or python:MODULE.FUNCTION that returns one
     height: int = 512  # pixels
     width: int = 512  # pixels

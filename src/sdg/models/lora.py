@@ -68,18 +68,21 @@ def add_lora(
     *,
     init: Literal["uniform", "orthonormal"] = "uniform",
     above: float = 0.0,
+    idle: Iterable[str] = (),
 ) -> None:
     """Add a PEFT LoRA in float32 to a diffusers transformer; it changes nothing until it is trained.
 
-    init: of the down projection. above: the noise level from which on it acts, see `limit_adapter`.
+    init: of the down projection. above: the noise level from which on it acts, see `limit_adapter`. idle:
+    layers that are left out, because nothing comes of what they say.
     Raises SdgError for a target the model has no layer for.
     """
     from peft import LoraConfig
 
     targets = list(lora.targets or ATTENTION)
     layers = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
-    for target in targets:
-        matching_layers(layers, target, "policy.lora.targets")
+    found = [matching_layers(layers, target, "policy.lora.targets") for target in targets]
+    if left_out := set(idle):
+        targets = [layer for names in found for layer in names if layer not in left_out]
     torch.manual_seed(seed)  # the same first weights on every process
     transformer.add_adapter(LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets))
     for name, parameter in lora_parameters(transformer).items():

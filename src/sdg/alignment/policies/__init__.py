@@ -95,7 +95,8 @@ def load_policy(
 
         TextCache(recipe).fill([family.unprompted, *prompts], encoder)
     pipeline = load_pipeline(recipe, "all" if recipe.text_cache is None else "image")
-    add_lora(pipeline.transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above)
+    idle = family.idle_layers(pipeline.transformer)
+    add_lora(pipeline.transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above, idle=idle)
     if recipe.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
     pipeline.to(device)

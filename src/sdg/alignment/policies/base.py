@@ -136,6 +136,11 @@ class FlowPolicy(ABC):
         one of them is a mask (1, L), True at what counts.
         """
 
+    @staticmethod
+    def idle_layers(transformer: Any) -> list[str]:
+        """Layers whose output reaches no picture, so that an adapter there would get no gradient."""
+        return []
+
     @abstractmethod
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         """The model's velocity, without classifier-free guidance; sigma: one level, or (B,)."""

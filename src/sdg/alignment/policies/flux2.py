@@ -1,4 +1,4 @@
-"""FLUX.2: dev, with guidance fed to the model, and klein; latents are normalised by statistics of their own."""
+"""FLUX.2, dev and klein: packed latents, normalised by the autoencoder's statistics."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Flux2Policy(TokenPolicy):
 
 
 class Flux2KleinPolicy(Flux2Policy):
-    """A Flux2KleinPipeline as a policy: distilled without guidance, or a base model with classifier-free one."""
+    """A Flux2KleinPipeline as a policy: distilled, or a base model with classifier-free guidance."""
 
     @staticmethod
     def pipeline_class() -> Any:

@@ -1,4 +1,4 @@
-"""Published generators whose transformers can be built at real size without their weights: `configs/*.json`."""
+"""Published generators whose transformers can be built at real size without weights: `configs/*.json`."""
 
 from __future__ import annotations
 

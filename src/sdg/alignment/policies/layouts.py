@@ -32,7 +32,7 @@ class PixelPolicy(FlowPolicy):
 
 
 class TokenPolicy(FlowPolicy):
-    """Latents are (B, L, C), one token a location, in which FLUX.1 and its relatives pack 2×2 latent pixels."""
+    """Latents are (B, L, C), one token a location, into which pipelines pack 2×2 latent pixels."""
 
     channel_dim: ClassVar[int] = -1
 

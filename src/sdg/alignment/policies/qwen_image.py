@@ -1,4 +1,4 @@
-"""Qwen-Image: packed latents, classifier-free guidance that keeps each token's length, a video autoencoder."""
+"""Qwen-Image: packed latents, guidance that keeps each token's length, a video autoencoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class QwenImagePolicy(TokenPolicy):
         return QwenImagePipeline
 
     def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's levels, with its shift by resolution; the last step begins where its scheduler says."""
+        """The pipeline's levels, with its shift by resolution."""
         return self._image_sigmas(steps, self.grid[0] * self.grid[1])
 
     @property
@@ -40,6 +40,12 @@ class QwenImagePolicy(TokenPolicy):
             prompt=prompt, device=device, max_sequence_length=recipe.max_sequence_length
         )
         return {"tokens": tokens, "mask": torch.ones(tokens.shape[:2], dtype=torch.bool)}
+
+    @staticmethod
+    def idle_layers(transformer: Any) -> list[str]:
+        """The last block's, of its text."""
+        last = f"transformer_blocks.{len(transformer.transformer_blocks) - 1}"
+        return [f"{last}.{name}" for name in ("attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")]
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         velocity: Tensor = transformer(

@@ -16,8 +16,8 @@ from sdg.alignment.recipe import PolicyRecipe
 class SanaPolicy(PixelPolicy):
     """A SanaPipeline as a policy; the grid is H/32 × W/32 of the picture.
 
-    It draws at the recipe's size, as the pipeline does with `use_resolution_binning=False`. Levels are those of
-    the pipeline's scheduler, steps are Euler's: with a DPM-Solver that is its first order.
+    It draws at the recipe's size, as the pipeline does with `use_resolution_binning=False`. Levels are those
+    of the pipeline's scheduler, steps are Euler's: with a DPM-Solver that is its first order.
     """
 
     @staticmethod
