@@ -358,7 +358,7 @@ def test_an_adapter_reloads_on_the_transformer_of_a_pipeline_without_a_loader(
     train_a_little(ours)
     save_lora(ours, tmp_path)
     pipeline = load_pipeline(ours.recipe)
-    pipeline.transformer.load_lora_adapter(tmp_path)
+    pipeline.transformer.load_lora_adapter(tmp_path, use_safetensors=True)
     trained, again = (
         of.sample(PROMPTS, SEEDS, steps=3).transitions.final
         for of in (ours, type(ours)(pipeline, ours.recipe))
