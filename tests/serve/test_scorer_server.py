@@ -23,6 +23,7 @@ import red_scorer
 from PIL import Image
 
 from sdg.scorers import FunctionScorer, load_scorer
+from sdg.serve import items as limits
 from sdg.serve import scorer as serving_limits
 from sdg.serve.scorer import ScorerServer
 
@@ -98,7 +99,7 @@ def test_what_is_no_score_is_null(function: Callable[..., Any]) -> None:
         (b"[" * 100_000, {}, 400, "a request is"),
         (b'{"items": []}', {"Content-Type": "text/plain"}, 415, "application/json"),
         (b'{"items": []}', {"Host": "evil.example"}, 403, "localhost only"),
-        (items(*[("", "")] * (serving_limits.MOST_ITEMS + 1)), {}, 413, "64 items at most"),
+        (items(*[("", "")] * (limits.MOST_ITEMS + 1)), {}, 413, "64 items at most"),
     ],
 )
 def test_what_is_no_request_is_refused(
@@ -119,7 +120,7 @@ def test_sizes_are_bounded_before_anything_is_read(monkeypatch: pytest.MonkeyPat
                 b"Content-Length: 99999999999\r\n\r\n"
             )
             assert client.recv(4096).startswith(b"HTTP/1.1 413")
-        monkeypatch.setattr(serving_limits, "MOST_PIXELS", 10)
+        monkeypatch.setattr(limits, "MOST_PIXELS", 10)
         assert post(server, items((encoded(plain(2)), ""))) == (200, {"scores": [None]})
 
 

@@ -7,44 +7,27 @@ and what the core of this package needs is used, so that it installs beside anyt
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import logging
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from PIL import Image
 
 from sdg.errors import SdgError, first_line, shortened
-from sdg.images import load_image_bytes
+from sdg.images import load_image
 from sdg.scorers import Scorer, Scores
 from sdg.scorers.weighted import ScaledScorer
+from sdg.serve.items import MOST_BYTES, Refusal, is_local, read_document, read_items, sent_image
 
-MOST_ITEMS: Final = 64
-"""Pictures of a request, at most."""
-MOST_BYTES: Final = 64 * 2**20
-"""Bytes of a request, at most."""
-MOST_PIXELS: Final = 4096 * 4096
-"""Pixels of a picture, at most; it is refused before it is decoded."""
 MOST_WAITING: Final = 8
 """Requests that are worked on or wait, at most; the next one is told to come back."""
 SILENCE: Final = 60.0
 """Seconds without a byte after which a client is let go."""
-_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _LOG = logging.getLogger("sdg.serve")
-
-
-class _Answer(Exception):
-    """What a request is answered with in place of scores."""
-
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status, self.headers = status, headers
 
 
 class ScorerServer(ThreadingHTTPServer):
@@ -70,11 +53,11 @@ class ScorerServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def scores(self, body: bytes) -> Scores:
-        """The scores of a request's items; raises _Answer for a request that is none, or comes too many."""
+        """The scores of a request's items; raises Refusal for a request that is none, or comes too many."""
         if not self._places.acquire(blocking=False):
-            raise _Answer(429, f"{MOST_WAITING} requests wait already", **{"Retry-After": "1"})
+            raise Refusal(429, f"{MOST_WAITING} requests wait already", **{"Retry-After": "1"})
         try:
-            items = _items(body)
+            items = read_items(read_document(body))
             pictures = [_picture(item["image"]) for item in items]
             known = [place for place, picture in enumerate(pictures) if picture is not None]
             scores: Scores = [None] * len(items)
@@ -124,14 +107,13 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self._body()
             self._send(200, {"scores": self.server.scores(body)})
-        except _Answer as answer:
-            self._send(answer.status, {"error": str(answer)}, **answer.headers)
+        except Refusal as refusal:
+            self._send(refusal.status, {"error": str(refusal)}, **refusal.headers)
 
     def _body(self) -> bytes:
         if self.path != "/v1/score":
             raise self._refusal(404, "there is POST /v1/score and GET /healthz")
-        # A page in a browser may reach servers on this machine: by another name, or without asking first.
-        if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in _LOCAL:
+        if not is_local(self.headers.get("Host", "")):
             raise self._refusal(403, "this server is asked as localhost only")
         if self.headers.get_content_type() != "application/json":
             raise self._refusal(415, "the content type is application/json")
@@ -145,9 +127,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise self._refusal(400, "the request is cut short")
         return body
 
-    def _refusal(self, status: int, message: str) -> _Answer:
+    def _refusal(self, status: int, message: str) -> Refusal:
         self.close_connection = True  # what follows has not been read
-        return _Answer(status, message)
+        return Refusal(status, message)
 
     def _send(self, status: int, value: dict[str, Any], **headers: str) -> None:
         content = json.dumps(value, allow_nan=False).encode("ascii")
@@ -167,26 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are many, and what a client sends does not belong on a terminal."""
 
 
-def _items(body: bytes) -> list[dict[str, str]]:
-    try:
-        items = json.loads(body)["items"]
-        if not isinstance(items, list) or not all(_is_item(item) for item in items):
-            raise TypeError
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise _Answer(400, 'a request is {"items": [{"image": "<base64>", "prompt": "…"}, …]}') from None
-    if len(items) > MOST_ITEMS:
-        raise _Answer(413, f"a request has {MOST_ITEMS} items at most")
-    return items
-
-
-def _is_item(item: object) -> bool:
-    return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("image", "prompt"))
-
-
 def _picture(text: str) -> Image.Image | None:
     """The picture of an item, upright and RGB; None where it is none."""
     try:
-        return load_image_bytes(base64.b64decode(text, validate=True), "A picture", max_pixels=MOST_PIXELS)
-    except (SdgError, binascii.Error, ValueError) as error:
+        return load_image(sent_image(text))
+    except SdgError as error:
         _LOG.warning("A picture could not be read: %s", first_line(error))
         return None
