@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdg.alignment.arrays import defect_table
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.reward_map import defect_table, maps_by_type
+from sdg.alignment.reward_map import maps_by_type
 from sdg.defects import BOX_SCALE, Defect
 from sdg.errors import SdgError
 from sdg.geometry import rasterize

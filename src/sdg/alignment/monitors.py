@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import stats
 
+from sdg.alignment.evidence import quality_fell, rose
 from sdg.alignment.policies import FlowPolicy
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
 from sdg.alignment.rollout import Purpose, gather_rows, noise_seed
@@ -28,10 +28,6 @@ Measures = dict[str, float | None]
 
 BY_PROMPT: Final = "by_prompt"
 """Where an entry of a run's history holds measures of each prompt."""
-FALSE_STOPS: Final = 0.05
-"""Probability at most that a run is stopped whose quality did not fall."""
-FEWEST: Final = 8
-"""Prompts that are known at both times, without which nothing is concluded."""
 
 
 def defect_measures(name: str, diagnosis: Diagnosis) -> Measures:
@@ -156,36 +152,11 @@ def hacking(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe, measure
     )
 
 
-def quality_fell(quality: NDArray[np.float64], measurements: int) -> bool:
-    """Whether the mean over prompts is lower in the last measurement than in the first, beyond chance.
-
-    quality: (measurements, prompts), NaN where unknown; more is better. Chance is the prompts' own noise, and
-    a random walk of the mean by one noise unit a measurement: the standard error of a mean over the prompts,
-    estimated from successive measurements. By any pair of all the `measurements` of a run that is not worse,
-    a false alarm has a probability of at most FALSE_STOPS (one-sided t-test, Bonferroni).
-    """
-    drop = quality[0] - quality[-1]
-    drop = drop[np.isfinite(drop)]
-    if len(drop) < FEWEST:
-        return False
-    successive = np.diff(quality, axis=0)
-    noise = float(np.nanmean(np.nanvar(successive, axis=1, ddof=1))) / 2
-    steps = len(quality) - 1
-    error = np.sqrt((drop.var(ddof=1) + steps * noise) / len(drop))
-    pairs = max(1, measurements * (measurements - 1) // 2)
-    return bool(drop.mean() > error * stats.t.isf(FALSE_STOPS / pairs, len(drop) - 1))
-
-
 def _rose(before: Mapping[str, Any], after: Mapping[str, Any], name: str, way: float) -> bool:
     """Whether a part of the reward is better after than before, by a paired t-test at 5 %."""
     if any(name not in entry.get(BY_PROMPT, {}) for entry in (before, after)):
         return False
-    gain = way * (_by_prompt(after, name) - _by_prompt(before, name))
-    gain = gain[np.isfinite(gain)]
-    if len(gain) < FEWEST:
-        return False
-    error = gain.std(ddof=1) / np.sqrt(len(gain))
-    return bool(gain.mean() > error * stats.t.isf(0.05, len(gain) - 1))
+    return rose(way * (_by_prompt(after, name) - _by_prompt(before, name)))
 
 
 def _by_prompt(entry: Mapping[str, Any], name: str) -> NDArray[np.float64]:

@@ -9,21 +9,14 @@ at once; a box touches every cell it overlaps, so that one thinner than a cell s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sdg.alignment.advantages import group_deviations
-from sdg.defects import Defect, DefectType
-from sdg.geometry import RasterMode, rasterize
-
-NO_IMPORTANCE: Final = 100
-"""Stands in for an importance that is not known, here alone: such a defect weighs 1, as in the code released
-with the paper, so that a detector which gives no importances lowers the reward. Elsewhere it is
-`sdg.defects.UNKNOWN_IMPORTANCE`."""
+from sdg.alignment.arrays import importance_maps
+from sdg.defects import Defect
+from sdg.geometry import RasterMode
 
 
 def spatial_reward(
@@ -90,33 +83,8 @@ def batch_defect_weights(
     defect_sets: Sequence[Sequence[Defect] | None], grid: tuple[int, int], mode: RasterMode = "touch"
 ) -> tuple[Tensor, Tensor]:
     """W_art and W_mis of many images, each (B, H, W) float32 on the CPU; NaN where a set is None."""
-    table = defect_table(defect_sets)
-    percent = np.zeros((2 * len(defect_sets), *grid), dtype=np.uint8)  # importance at each location
-    if len(table):
-        table = table[np.argsort(table[:, 0], kind="stable")]
-        target = table[:, 0]
-        painted = rasterize(table[:, 2:], grid, mode) * table[:, 1, None, None].astype(np.uint8)  # (N, H, W)
-        # Round k takes the k-th box of every map at once, so rounds are as many as one map has boxes.
-        _, first, count = np.unique(target, return_index=True, return_counts=True)
-        turn = np.arange(len(target)) - np.repeat(first, count)
-        for k in range(count.max()):
-            now = turn == k
-            percent[target[now]] = np.maximum(percent[target[now]], painted[now])
+    percent = importance_maps(defect_sets, grid, mode)
     return maps_by_type(torch.from_numpy(percent) / 100, defect_sets)
-
-
-def defect_table(defect_sets: Sequence[Sequence[Defect] | None]) -> NDArray[np.int64]:
-    """One row a defect: its map, image·2 + (0 for an artifact, 1 for a misalignment), importance and box."""
-    rows = [
-        (
-            2 * image + (defect.type is DefectType.MISALIGNMENT),
-            NO_IMPORTANCE if defect.importance is None else defect.importance,
-            *defect.box,
-        )
-        for image, defects in enumerate(defect_sets)
-        for defect in defects or ()
-    ]
-    return np.array(rows, np.int64).reshape(-1, 6)
 
 
 def maps_by_type(maps: Tensor, defect_sets: Sequence[Sequence[Defect] | None]) -> tuple[Tensor, Tensor]:

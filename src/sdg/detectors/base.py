@@ -17,6 +17,7 @@ from sdg.defects import Diagnosis, Status
 from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source, array_picture
 from sdg.io.asking import Ask
+from sdg.prompting import PromptProfile
 
 _LOG = logging.getLogger("sdg.detectors")
 
@@ -46,6 +47,16 @@ class StreamingDetector(ABC):
 
     stored: bool = False
     """Whether answers are looked up by path, for which all paths of a run have to be given at once."""
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs that it works on at a time; of more given at once, one batch waits for the other."""
+        return 1
+
+    @property
+    def profile(self) -> PromptProfile | None:
+        """What its model is told; None where it is told nothing."""
+        return None
 
     @property
     @abstractmethod

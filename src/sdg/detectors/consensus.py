@@ -23,6 +23,7 @@ from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.geometry import iou
 from sdg.images import Pair
 from sdg.io.asking import Ask
+from sdg.prompting import PromptProfile
 from sdg.response import render_response
 
 AGREE: Final = 0.375
@@ -48,6 +49,14 @@ class ConsensusDetector(StreamingDetector):
     @property
     def identity(self) -> Mapping[str, str | int | float]:
         return {**self._detector.identity, "looks": self._looks, "agree": self._agree}
+
+    @property
+    def batch_size(self) -> int:
+        return max(1, self._detector.batch_size // self._looks)
+
+    @property
+    def profile(self) -> PromptProfile | None:
+        return self._detector.profile
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None

@@ -62,6 +62,14 @@ class TransformersDetector(StreamingDetector):
             "batch_size": self._batch_size,
         }
 
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
+
+    @property
+    def profile(self) -> PromptProfile:
+        return self._profile
+
     def refusal(self, picture: Image.Image, prompt: str) -> str:
         """Why a pair is not put to the model, in one sentence; "" where it is, as here always."""
         return ""

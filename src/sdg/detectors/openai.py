@@ -77,6 +77,10 @@ class OpenAIDetector(StreamingDetector):
         identity = {"detector": "openai", "model": self._model, "profile": self._profile.digest[:12]}
         return identity | ({"structured": "true"} if self._grammar else {})
 
+    @property
+    def profile(self) -> PromptProfile:
+        return self._profile
+
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[int, Outcome]]:

@@ -38,6 +38,10 @@ class UnionDetector(StreamingDetector):
         ]
         return {"detector": "union"} | {name: value for part in parts for name, value in part.items()}
 
+    @property
+    def batch_size(self) -> int:
+        return max(detector.batch_size for detector in self._detectors)
+
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[int, Outcome]]:

@@ -176,13 +176,23 @@ class PromptProfile:
         """
         if not isinstance(caption, str):
             raise ValueError(f"A caption is text, not {quoted(caption)}.")
-        text = self.user_text(caption)
-        if self.template and self.template.startswith("<image>"):
-            text = text.removeprefix("<image>")
-        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": self._text_of_turn(caption)}]}
         if not self.system:
             return [user]
         return [{"role": "system", "content": [{"type": "text", "text": self.system}]}, user]
+
+    def caption_in(self, text: str) -> str | None:
+        """The caption that a user turn's text was made of; None where it is not of this profile's template."""
+        pieces = self._text_of_turn(_CAPTION).split(_CAPTION)
+        length, rest = divmod(len(text) - sum(map(len, pieces)), len(pieces) - 1)
+        caption = text[len(pieces[0]) : len(pieces[0]) + max(0, length)]
+        return caption if rest == 0 and self._text_of_turn(caption) == text else None
+
+    def _text_of_turn(self, caption: str) -> str:
+        text = self.user_text(caption)
+        if self.template and self.template.startswith("<image>"):
+            text = text.removeprefix("<image>")
+        return text
 
     @property
     def digest(self) -> str:

@@ -1,0 +1,102 @@
+"""Spatial rewards and advantages of numpy arrays alone, for trainers with no other use for this package.
+
+What `reward_map` and `advantages` compute in torch (SDG §4.2 eq. 4 and 5), with the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sdg.defects import Defect, DefectType
+from sdg.geometry import RasterMode, rasterize
+
+NO_IMPORTANCE: Final = 100
+"""Stands in for an importance that is not known, here alone: such a defect weighs 1, as in the code released
+with the paper, so that a detector which gives no importances lowers the reward. Elsewhere it is
+`sdg.defects.UNKNOWN_IMPORTANCE`."""
+
+
+def weight_maps(
+    defect_sets: Sequence[Sequence[Defect] | None], grid: tuple[int, int], mode: RasterMode = "touch"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """W_art and W_mis of many images, each (B, H, W) from 0 to 1; NaN where a set is None (SDG eq. 4)."""
+    maps = importance_maps(defect_sets, grid, mode) / 100.0
+    pairs = maps.reshape(-1, 2, *grid)
+    pairs[[image for image, one in enumerate(defect_sets) if one is None]] = np.nan
+    return pairs[:, 0], pairs[:, 1]
+
+
+def numpy_advantages(
+    rewards: ArrayLike,
+    artifact: ArrayLike,
+    misalignment: ArrayLike,
+    groups: ArrayLike,
+    c_artifact: float = 0.5,
+    c_misalignment: float = 0.05,
+    eps: float = 1e-6,
+) -> NDArray[np.float64]:
+    """A_D of each image at each location, from scalar rewards and the maps W (SDG §4.2 eq. 4 and 5).
+
+    rewards: (B,) base rewards R; artifact, misalignment: (B, H, W), from 0 to 1, as `weight_maps` and
+    `/v1/reward` of `sdg serve` give them; groups: (B,) integers, by prompt. Per group α_t = c_t·σ_R,
+    R_D = R − α_art·W_art − α_mis·W_mis, and A_D = (R_D − mean)/(std + eps) at each location; all standard
+    deviations are sample ones (n−1). A row whose reward or map is not finite is left out and gets 0, and so
+    does every row of a group with fewer than two others. Returns (B, H, W). Raises ValueError for shapes
+    that do not fit.
+    """
+    scalar, ids = np.asarray(rewards, np.float64), np.asarray(groups)
+    maps = np.asarray(artifact, np.float64), np.asarray(misalignment, np.float64)
+    if scalar.ndim != 1 or ids.shape != scalar.shape or ids.dtype.kind not in "iu":
+        raise ValueError(f"Rewards and integer groups are (B,), not {scalar.shape} and {ids.shape}.")
+    if any(one.ndim != 3 or one.shape != maps[0].shape or len(one) != len(scalar) for one in maps):
+        raise ValueError(f"Maps are ({len(scalar)}, H, W), not {maps[0].shape} and {maps[1].shape}.")
+    known = np.isfinite(scalar) & np.isfinite(maps[0]).all((1, 2)) & np.isfinite(maps[1]).all((1, 2))
+    advantages = np.zeros(maps[0].shape)
+    for group in np.unique(ids):
+        rows = np.flatnonzero((ids == group) & known)
+        if len(rows) < 2:
+            continue
+        # Relative to one member, so that a location where all agree gets exactly 0.
+        base = scalar[rows] - scalar[rows[0]]
+        sigma = base.std(ddof=1)
+        spatial = base[:, None, None] - sigma * (c_artifact * maps[0][rows] + c_misalignment * maps[1][rows])
+        spatial -= spatial[0].copy()
+        advantages[rows] = (spatial - spatial.mean(0)) / (spatial.std(0, ddof=1) + eps)
+    return advantages
+
+
+def importance_maps(
+    defect_sets: Sequence[Sequence[Defect] | None], grid: tuple[int, int], mode: RasterMode = "touch"
+) -> NDArray[np.uint8]:
+    """Largest importance, 0 to 100, at each location, (2·B, H, W): artifacts, misalignments by turns."""
+    table = defect_table(defect_sets)
+    percent = np.zeros((2 * len(defect_sets), *grid), dtype=np.uint8)
+    if len(table):
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        target = table[:, 0]
+        painted = rasterize(table[:, 2:], grid, mode) * table[:, 1, None, None].astype(np.uint8)  # (N, H, W)
+        # Round k takes the k-th box of every map at once, so rounds are as many as one map has boxes.
+        _, first, count = np.unique(target, return_index=True, return_counts=True)
+        turn = np.arange(len(target)) - np.repeat(first, count)
+        for k in range(count.max()):
+            now = turn == k
+            percent[target[now]] = np.maximum(percent[target[now]], painted[now])
+    return percent
+
+
+def defect_table(defect_sets: Sequence[Sequence[Defect] | None]) -> NDArray[np.int64]:
+    """One row a defect: its map, image·2 + (0 for an artifact, 1 for a misalignment), importance and box."""
+    rows = [
+        (
+            2 * image + (defect.type is DefectType.MISALIGNMENT),
+            NO_IMPORTANCE if defect.importance is None else defect.importance,
+            *defect.box,
+        )
+        for image, defects in enumerate(defect_sets)
+        for defect in defects or ()
+    ]
+    return np.array(rows, np.int64).reshape(-1, 6)

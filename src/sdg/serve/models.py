@@ -1,0 +1,190 @@
+"""The models behind a server: a detector and base rewards, asked for many callers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+from sdg.defects import Diagnosis
+from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.errors import SdgError, first_line, shortened
+from sdg.images import Pair, rgb_picture
+from sdg.io.asking import Ask
+from sdg.scorers import Scorer, Scores
+from sdg.scorers.weighted import ScaledScorer, WeightedSum
+from sdg.serve.items import Refusal, SentImage, sent_image
+from sdg.serve.lanes import BatchLane, Lane, ServerLane
+from sdg.serve.measures import Measures
+
+R = TypeVar("R")
+SCORED_AT_ONCE: Final = 16
+"""Pictures that a scorer in memory gets at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarded:
+    """The scalar reward of a picture; None where it is not known, and then why."""
+
+    reward: float | None
+    error: str = ""
+
+
+class Models:
+    """A detector and scorers with a line of callers each, and a bound on all of them.
+
+    most: pictures that are worked on or wait; one more is refused with 429. Raises SdgError for a detector
+    that answers by path (`replay:`, `heatmap:`).
+    """
+
+    def __init__(
+        self, detector: StreamingDetector, scorers: Sequence[Scorer], most: int, measures: Measures
+    ) -> None:
+        if detector.stored:
+            raise SdgError("This detector looks answers up by the path of a picture, so it cannot be served.")
+        self.profile = detector.profile
+        self.has_reward = bool(scorers)
+        self._most, self._out, self._measures = most, 0, measures
+        self._last_wait = 1.0
+        self._detector = _lane(
+            detector.connected(),
+            detector.connected,
+            detector.at_once,
+            lambda pairs: _streamed(detector, pairs),
+            detector.batch_size,
+            measures,
+            "detector",
+        )
+        scaled = [ScaledScorer(scorer, 1.0) for scorer in scorers]
+        self._sum = WeightedSum([(one, 1.0) for one in scaled])
+        self._scorers = [
+            _lane(
+                one.connected(),
+                one.connected,
+                one.at_once,
+                lambda pairs, one=one: _scored(one, pairs),  # type: ignore[misc]
+                SCORED_AT_ONCE,
+                measures,
+                f"scorer {number}",
+            )
+            for number, one in enumerate(scaled, start=1)
+        ]
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which there may be room: about what the last request took."""
+        return min(60, max(1, round(self._last_wait)))
+
+    async def ask(
+        self, items: Sequence[dict[str, Any]], *, rewards: bool
+    ) -> tuple[list[Diagnosis], list[Rewarded]]:
+        """The diagnosis of each item and, if asked for, its scalar reward; raises Refusal where it is full.
+
+        A picture that cannot be read costs itself alone. When this is cancelled, what has not begun is left out.
+        """
+        if self._out + len(items) > self._most:
+            raise Refusal(
+                429, f"{self._out} pictures wait already", **{"Retry-After": str(self.retry_after)}
+            )
+        self._count(len(items))
+        begun = asyncio.get_running_loop().time()
+        lanes = [self._detector, *(self._scorers if rewards else ())]
+        futures: list[tuple[Lane[Any], Future[Any]]] = []
+        try:
+            pictures = await asyncio.to_thread(lambda: [_readable(item.pop("image")) for item in items])
+            pairs = [(picture, item["prompt"]) for picture, item in zip(pictures, items, strict=True)]
+            columns: list[list[Any]] = []
+            for lane in lanes:
+                column: list[Any] = []
+                for picture, prompt in pairs:
+                    if isinstance(picture, SentImage):
+                        future = lane.submit((picture, prompt))
+                        futures.append((lane, future))
+                        column.append(asyncio.shield(asyncio.wrap_future(future)))
+                    else:
+                        column.append(_raising(picture))
+                columns.append(column)
+            results = [await asyncio.gather(*column, return_exceptions=True) for column in columns]
+        except asyncio.CancelledError:
+            for lane, future in futures:
+                lane.give_up(future)
+            raise
+        finally:
+            self._count(-len(items))
+            self._last_wait = asyncio.get_running_loop().time() - begun
+        diagnoses = [self._diagnosis(result) for result in results[0]]
+        for diagnosis in diagnoses:
+            self._measures.items.labels(diagnosis.status.value).inc()
+        return diagnoses, self._rewarded(results[1:], len(items)) if rewards else []
+
+    def close(self) -> None:
+        """Let every lane end."""
+        for lane in [self._detector, *self._scorers]:
+            lane.close()
+
+    def _count(self, items: int) -> None:
+        self._out += items
+        self._measures.waiting.set(self._out)
+
+    def _diagnosis(self, result: Outcome | BaseException) -> Diagnosis:
+        if isinstance(result, BaseException):
+            return failed(_reason(result)).diagnosis
+        return result.diagnosis
+
+    def _rewarded(self, columns: Sequence[Sequence[Any]], items: int) -> list[Rewarded]:
+        parts: list[Scores] = [
+            [None if isinstance(score, BaseException) else score for score in column] for column in columns
+        ]
+        found = []
+        for place, total in enumerate(self._sum.summed(parts, items)):
+            why = next((column[place] for column in columns if isinstance(column[place], BaseException)), None)
+            reason = _reason(why) if why is not None else "a scorer gave no score"
+            found.append(Rewarded(total) if total is not None else Rewarded(None, reason))
+        return found
+
+
+def _lane(
+    opened: AbstractAsyncContextManager[Ask[R]] | None,
+    connected: Any,
+    at_once: int | None,
+    run: Any,
+    size: int,
+    measures: Measures,
+    name: str,
+) -> Lane[R]:
+    """The lane of a model: to its server where it has one, in batches otherwise."""
+    if opened is not None:
+        return ServerLane(connected, at_once)
+    return BatchLane(run, size, measures.batches.labels(name).observe)
+
+
+def _streamed(detector: StreamingDetector, pairs: list[Pair]) -> list[Outcome]:
+    found = dict(detector.stream(pairs))
+    return [found[place] for place in range(len(pairs))]
+
+
+def _scored(scorer: ScaledScorer, pairs: list[Pair]) -> Scores:
+    return scorer.score([rgb_picture(image) for image, _ in pairs], [prompt for _, prompt in pairs])
+
+
+def _readable(text: str) -> SentImage | SdgError:
+    try:
+        return sent_image(text)
+    except SdgError as error:
+        return error
+
+
+async def _raising(error: BaseException) -> None:
+    raise error
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no result, in one sentence."""
+    if isinstance(error, SdgError):
+        return shortened(str(error), 300)
+    if isinstance(error, asyncio.CancelledError):
+        return "The server is stopping."
+    return shortened(f"{type(error).__name__}: {first_line(error)}", 300)
