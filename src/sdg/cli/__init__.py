@@ -20,7 +20,7 @@ COMMANDS = {
     "evaluate": ("sdg.cli.evaluate", "Score predicted defects against the truth with SDG-Eval."),
     "refine": ("sdg.cli.refine", "Repair images: diagnose, edit, diagnose again, keep what is better."),
     "report": ("sdg.cli.report", "Write galleries, scores and runs as one HTML file."),
-    "serve": ("sdg.cli.serve", "Serve a scorer on this machine, from an environment of its own."),
+    "serve": ("sdg.cli.serve", "Serve a detector, rewards or a scorer over HTTP."),
     "study": ("sdg.cli.study", "Rate two systems' pictures blindly, and count Good, Same and Bad."),
     "train": ("sdg.cli.train", "Train a detector: supervised fine-tuning, then GRPO."),
     "bench": ("sdg.cli.bench", "The paper's tables by one command each; published prompt sets."),
@@ -36,6 +36,7 @@ EXTRAS = {
     "py3langid": "teacher",
     **dict.fromkeys(("datasets", "supervision"), "data"),
     "matplotlib": "plot",
+    **dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve"),
     "google_crc32c": "bench",
     **dict.fromkeys(("rapidocr", "onnxruntime"), "ocr"),
 }

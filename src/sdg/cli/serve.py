@@ -2,19 +2,121 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
 import click
 
 from sdg.cli.terminal import say
+from sdg.errors import SdgError
+
+FEWEST_WAITING = 64  # one request's items at most, which must fit an empty queue
 
 
-@click.group()
-def serve() -> None:
-    """Serve a scorer on this machine, from an environment of its own.
+def _serving(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a server of detectors."""
+    for option in (
+        click.option(
+            "--queue",
+            type=click.IntRange(FEWEST_WAITING),
+            default=256,
+            show_default=True,
+            help="Pictures that are worked on or wait; more are told to come back (429).",
+        ),
+        click.option(
+            "--token-env", metavar="NAME", help="Environment variable of the token that callers must bring."
+        ),
+        click.option(
+            "--port", type=click.IntRange(0, 65535), default=8009, show_default=True, help="0: a free one."
+        ),
+        click.option(
+            "--host", default="127.0.0.1", show_default=True, help="Others than this need --token-env."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@click.option("--detector", "uri", metavar="URI", help="Detector, as of `sdg diagnose`.")
+@click.option(
+    "--scorer", "scorers", metavar="URI", multiple=True, help="Part of the reward R; may be repeated."
+)
+@_serving
+@click.pass_context
+def serve(
+    context: click.Context,
+    uri: str | None,
+    scorers: tuple[str, ...],
+    host: str,
+    port: int,
+    token_env: str | None,
+    queue: int,
+) -> None:
+    """Serve a detector and rewards over HTTP, for trainers and pipelines of your own.
+
+    Answers /v1/diagnose, /v1/reward and /v1/guard, and OpenAI's /v1/chat/completions; /docs says in which
+    form. Until Ctrl-C. Without --detector one of the commands below is named.
 
     \b
     Example:
-      sdg serve scorer python:hpsv3_scorer.score --port 9101
+      sdg serve --detector testbed --port 8009
+      sdg serve --detector hf:out/grpo --scorer clip:openai/clip-vit-large-patch14
     """
+    if context.invoked_subcommand is not None:
+        if any(
+            context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+            for name in context.params
+        ):
+            raise click.UsageError(f"Options come behind {context.invoked_subcommand}.")
+        return
+    if uri is None:
+        raise click.UsageError("Name a --detector, or one of the commands: detector, scorer.")
+    _serve_detector(uri, scorers, host, port, token_env, queue)
+
+
+@serve.command()
+@click.argument("uri", metavar="URI")
+@_serving
+def detector(uri: str, host: str, port: int, token_env: str | None, queue: int) -> None:
+    """Serve the detector of URI; short for `sdg serve --detector URI`.
+
+    Whatever speaks openai: can use it, such as openai:http://127.0.0.1:8009/v1#testbed.
+
+    \b
+    Example:
+      sdg serve detector "testbed?looks=8"
+    """
+    _serve_detector(uri, (), host, port, token_env, queue)
+
+
+def _serve_detector(
+    uri: str, scorers: tuple[str, ...], host: str, port: int, token_env: str | None, queue: int
+) -> None:
+    from sdg.serve.server import listening, server_of
+
+    token = os.environ.get(token_env, "").strip() if token_env else None
+    if token_env and not token:
+        raise SdgError(f"The environment variable {token_env} is empty or not set; it holds the token.")
+    with listening(host, port, token) as place:
+        from sdg.detectors import load_detector
+        from sdg.scorers import load_scorer
+        from sdg.serve.app import Service
+        from sdg.serve.items import is_local
+        from sdg.serve.measures import Measures
+        from sdg.serve.models import Models
+
+        measures = Measures()
+        models = Models(load_detector(uri), [load_scorer(one) for one in scorers], queue, measures)
+        local = is_local(f"[{host}]" if ":" in host else host)
+        server = server_of(Service(models, measures, uri, token, local=local))
+        shown = f"[{host}]" if ":" in host else host
+        say(f"Serving {uri} at http://{shown}:{place.getsockname()[1]}; /docs says how to ask.")
+        with suppress(KeyboardInterrupt):  # which uvicorn raises again once it has stopped
+            server.run(sockets=[place])
+        say("Stopped.")
 
 
 @serve.command()

@@ -176,13 +176,16 @@ class PromptProfile:
         """
         if not isinstance(caption, str):
             raise ValueError(f"A caption is text, not {quoted(caption)}.")
-        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": self._text_of_turn(caption)}]}
+        user = {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": self._text_of_turn(caption)}],
+        }
         if not self.system:
             return [user]
         return [{"role": "system", "content": [{"type": "text", "text": self.system}]}, user]
 
     def caption_in(self, text: str) -> str | None:
-        """The caption that a user turn's text was made of; None where it is not of this profile's template."""
+        """The caption in a user turn's text; None where the text is not of this profile's template."""
         pieces = self._text_of_turn(_CAPTION).split(_CAPTION)
         length, rest = divmod(len(text) - sum(map(len, pieces)), len(pieces) - 1)
         caption = text[len(pieces[0]) : len(pieces[0]) + max(0, length)]

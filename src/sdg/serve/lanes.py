@@ -1,4 +1,4 @@
-"""Continuous batching: pairs of many callers wait in one line, and a model takes as many as it can at once."""
+"""Continuous batching: pairs of many callers wait in one line, of which a model takes a batch at a time."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ class BatchLane(Generic[R]):
             results = self._run([pair for pair, _ in batch])
             if len(results) != len(batch):
                 raise ValueError(f"{len(batch)} pairs got {len(results)} results.")
-        except Exception as error:  # of a model or a function of the user's, which may raise whatever it likes
+        except (
+            Exception
+        ) as error:  # of a model or a function of the user's, which may raise whatever it likes
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
                 return

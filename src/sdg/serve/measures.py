@@ -17,10 +17,10 @@ class Measures:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "sdg_requests", "Requests answered.", ["path", "status"], registry=registry
+        self.requests = Counter("sdg_requests", "Requests answered.", ["path", "status"], registry=registry)
+        self.items = Counter(
+            "sdg_items", "Pictures, by the detector's status.", ["status"], registry=registry
         )
-        self.items = Counter("sdg_items", "Pictures, by the detector's status.", ["status"], registry=registry)
         self.waiting = Gauge("sdg_waiting_items", "Pictures worked on or waiting.", registry=registry)
         self.seconds = Histogram(
             "sdg_request_seconds", "From headers to answer.", ["path"], buckets=_SECONDS, registry=registry

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Outcome, StreamingDetector, failed
@@ -83,12 +83,10 @@ class Models:
     ) -> tuple[list[Diagnosis], list[Rewarded]]:
         """The diagnosis of each item and, if asked for, its scalar reward; raises Refusal where it is full.
 
-        A picture that cannot be read costs itself alone. When this is cancelled, what has not begun is left out.
+        A picture that cannot be read costs itself alone. Cancelled, it leaves out what has not begun.
         """
         if self._out + len(items) > self._most:
-            raise Refusal(
-                429, f"{self._out} pictures wait already", **{"Retry-After": str(self.retry_after)}
-            )
+            raise Refusal(429, f"{self._out} pictures wait already", **{"Retry-After": str(self.retry_after)})
         self._count(len(items))
         begun = asyncio.get_running_loop().time()
         lanes = [self._detector, *(self._scorers if rewards else ())]
@@ -140,7 +138,9 @@ class Models:
         ]
         found = []
         for place, total in enumerate(self._sum.summed(parts, items)):
-            why = next((column[place] for column in columns if isinstance(column[place], BaseException)), None)
+            why = next(
+                (column[place] for column in columns if isinstance(column[place], BaseException)), None
+            )
             reason = _reason(why) if why is not None else "a scorer gave no score"
             found.append(Rewarded(total) if total is not None else Rewarded(None, reason))
         return found

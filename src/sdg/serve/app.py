@@ -1,0 +1,268 @@
+"""`sdg serve`: a detector and base rewards behind HTTP, for trainers and pipelines with code of their own.
+
+Every request is bounded before it is read: who asks, how long it is, how long it takes, what it holds. What
+could not be answered is null with a reason, never 0 and never clean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from sdg._version import __version__
+from sdg.alignment.arrays import NO_IMPORTANCE, weight_maps
+from sdg.defects import Diagnosis
+from sdg.serve import chat, guard, items
+from sdg.serve.items import Refusal
+from sdg.serve.measures import CONTENT_TYPE, Measures
+from sdg.serve.models import Models, Rewarded
+from sdg.serve.openapi import describe, page
+
+SLOWEST: Final = 60.0
+"""Seconds from the first to the last byte of a request's body."""
+MOST_HELD: Final = 4 * items.MOST_BYTES
+"""Bytes of all bodies that are being read, at most."""
+LONGEST_SIDE: Final = 256
+"""Rows or columns of a grid, at most."""
+MOST_CELLS: Final = 1 << 20
+"""Cells of all maps of an answer, at most."""
+
+_LOG = logging.getLogger("sdg.serve")
+Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Service:
+    """What is answered at each path.
+
+    name: of the detector, as `/v1/models` has it. token: what a caller has to bring; None asks for none.
+    local: whether callers have to name this machine in their Host header.
+    """
+
+    def __init__(
+        self, models: Models, measures: Measures, name: str, token: str | None, *, local: bool
+    ) -> None:
+        self._models, self._measures, self._name = models, measures, name
+        self._token, self._local, self._held = token, local, 0
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        description = describe(__version__, closed=self._token is not None)
+        about = page(description)
+        routes = [
+            self._route("/v1/diagnose", self.diagnose),
+            self._route("/v1/reward", self.reward),
+            self._route("/v1/guard", self.guard),
+            self._route("/v1/chat/completions", self.chat, chat.FORM),
+            self._read("/v1/models", lambda: _json(chat.models(self._name))),
+            self._read("/metrics", lambda: Response(self._measures.text(), media_type=CONTENT_TYPE)),
+            self._read("/healthz", lambda: _json({"status": "ok"}), closed=False),
+            self._read("/openapi.json", lambda: _json(description), closed=False),
+            self._read("/docs", lambda: HTMLResponse(about, headers=_PAGE_HEADERS), closed=False),
+        ]
+        return Starlette(
+            routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _no_such_path}
+        )
+
+    async def diagnose(self, document: dict[str, Any]) -> dict[str, Any]:
+        """`/v1/diagnose`."""
+        diagnoses, _ = await self._models.ask(items.read_items(document), rewards=False)
+        return {"items": [_found(diagnosis) for diagnosis in diagnoses]}
+
+    async def reward(self, document: dict[str, Any]) -> dict[str, Any]:
+        """`/v1/reward`."""
+        asked = items.read_items(document)
+        grid = _grid(document.get("grid"), len(asked))
+        diagnoses, rewards = await self._models.ask(asked, rewards=self._models.has_reward)
+        return {"items": await asyncio.to_thread(_rewards, diagnoses, rewards, grid)}
+
+    async def guard(self, document: dict[str, Any]) -> dict[str, Any]:
+        """`/v1/guard`."""
+        asked = items.read_items(document)
+        own, history = guard.own_rewards(document, len(asked)), guard.read_history(document, len(asked))
+        scored = own is None and self._models.has_reward
+        diagnoses, rewards = await self._models.ask(asked, rewards=scored)
+        rows = guard.rows_of(diagnoses, rewards if scored else own or [None] * len(asked))
+        return await asyncio.to_thread(guard.verdict, history, rows)
+
+    async def chat(self, document: dict[str, Any]) -> dict[str, Any]:
+        """`/v1/chat/completions`."""
+        item = chat.item_of(document, self._models.profile)
+        diagnoses, _ = await self._models.ask([item], rewards=False)
+        return chat.completion(diagnoses[0], document.get("model"))
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(self._models.close)
+
+    def _route(self, path: str, answer: Answer, form: str = items.FORM) -> Route:
+        async def endpoint(request: Request) -> Response:
+            begun, status = time.perf_counter(), 499  # nginx's for a caller that has gone
+            try:
+                response = await self._answered(request, answer, form)
+                status = response.status_code
+                return response
+            except Refusal as refusal:
+                status = refusal.status
+                return _refused(refusal)
+            except Exception:
+                status = 500
+                raise
+            finally:
+                self._measures.requests.labels(path, status).inc()
+                self._measures.seconds.labels(path).observe(time.perf_counter() - begun)
+
+        return Route(path, endpoint, methods=["POST"])
+
+    def _read(self, path: str, answer: Callable[[], Response], *, closed: bool = True) -> Route:
+        async def endpoint(request: Request) -> Response:
+            try:
+                self._let_in(request, closed=closed)
+            except Refusal as refusal:
+                return _refused(refusal)
+            return answer()
+
+        return Route(path, endpoint, methods=["GET"])
+
+    def _let_in(self, request: Request, *, closed: bool = True) -> None:
+        """Raises Refusal for whoever may not ask."""
+        if self._local and not items.is_local(request.headers.get("Host", "")):
+            raise Refusal(403, "this server is asked as localhost only")
+        if closed and self._token is not None:
+            kind, _, given = request.headers.get("Authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode("utf-8"), self._token.encode("utf-8"))
+            if kind.lower() != "bearer" or not right:
+                raise Refusal(401, "the header Authorization: Bearer TOKEN is missing or wrong", **_WHO)
+
+    async def _answered(self, request: Request, answer: Answer, form: str) -> Response:
+        self._let_in(request)
+        if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refusal(415, "the content type is application/json", **_CLOSE)
+        body = await self._body(request)
+        document = await asyncio.to_thread(items.read_document, body, form)
+        del body
+        asked = asyncio.ensure_future(answer(document))
+        del document
+        gone = asyncio.ensure_future(request.receive())  # after the body: that the caller has left
+        try:
+            await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise Refusal(499, "the caller has gone")
+            return await asyncio.to_thread(_json, asked.result())
+        finally:
+            asked.cancel()
+            gone.cancel()
+
+    async def _body(self, request: Request) -> bytes:
+        """The body of a request; raises Refusal for one that is too large, or comes too slowly."""
+        length = request.headers.get("Content-Length", "0")
+        too_long = Refusal(413, f"a request has {items.MOST_BYTES:,} bytes at most", **_CLOSE)
+        if length.isdecimal() and (len(length) > 12 or int(length) > items.MOST_BYTES):
+            raise too_long
+        body, taken = bytearray(), 0
+        try:
+            async with asyncio.timeout(SLOWEST):
+                async for chunk in request.stream():
+                    taken += len(chunk)
+                    self._held += len(chunk)
+                    body += chunk
+                    if taken > items.MOST_BYTES:
+                        raise too_long
+                    if self._held > MOST_HELD:
+                        after = str(self._models.retry_after)
+                        raise Refusal(
+                            429, "too much is being sent at once", **_CLOSE, **{"Retry-After": after}
+                        )
+            return bytes(body)
+        except TimeoutError:
+            raise Refusal(408, f"a request comes within {SLOWEST:g} seconds", **_CLOSE) from None
+        finally:
+            self._held -= taken
+
+
+_CLOSE: Final = {"Connection": "close"}  # what follows of the request is not read
+_WHO: Final = {"WWW-Authenticate": "Bearer", **_CLOSE}
+_PAGE_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+
+def _found(diagnosis: Diagnosis) -> dict[str, Any]:
+    known = [defect.to_dict() for defect in diagnosis.defects] if diagnosis.is_informative else None
+    return {"status": diagnosis.status.value, "defects": known, "error": _why(diagnosis)}
+
+
+def _why(diagnosis: Diagnosis) -> str | None:
+    if diagnosis.is_informative:
+        return None
+    return diagnosis.error or "The detector's answer cannot be read."
+
+
+def _rewards(
+    diagnoses: Sequence[Diagnosis], rewards: Sequence[Rewarded], grid: tuple[int, int] | None
+) -> list[dict[str, Any]]:
+    sets = [diagnosis.defects if diagnosis.is_informative else None for diagnosis in diagnoses]
+    maps = weight_maps(sets, grid) if grid is not None else None
+    found = []
+    for place, (diagnosis, defects) in enumerate(zip(diagnoses, sets, strict=True)):
+        severity = None
+        if defects is not None:
+            weights = (NO_IMPORTANCE if one.importance is None else one.importance for one in defects)
+            severity = sum(weights) / 100
+        scalar = rewards[place] if rewards else Rewarded(None if severity is None else -severity)
+        known = maps is not None and defects is not None
+        found.append(
+            {
+                "reward": scalar.reward,
+                "defects": None if defects is None else len(defects),
+                "severity": severity,
+                "maps": {
+                    kind: weights[place].tolist()
+                    for kind, weights in zip(("artifact", "misalignment"), maps, strict=True)
+                }
+                if known and maps is not None
+                else None,
+                "error": _why(diagnosis) or scalar.error or None,
+            }
+        )
+    return found
+
+
+def _grid(value: object, count: int) -> tuple[int, int] | None:
+    """The grid that maps are asked for at, (H, W); raises Refusal where it is none."""
+    if value is None:
+        return None
+    sides = value if isinstance(value, list) else []
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= LONGEST_SIDE for side in sides):
+        raise Refusal(400, f"a grid is [H, W], each from 1 to {LONGEST_SIDE}")
+    if 2 * count * sides[0] * sides[1] > MOST_CELLS:
+        raise Refusal(413, f"the maps of a request have {MOST_CELLS:,} cells at most; send fewer items")
+    return sides[0], sides[1]
+
+
+def _json(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    try:
+        content = orjson.dumps(value)
+    except TypeError:  # half a surrogate pair in a model's words
+        content = json.dumps(value, allow_nan=False).encode("ascii")
+    return Response(content, status, headers, media_type="application/json")
+
+
+def _refused(refusal: Refusal) -> Response:
+    return _json({"error": {"message": str(refusal)}}, refusal.status, refusal.headers)
+
+
+async def _no_such_path(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"error": {"message": f"{error.detail}; see /docs"}}, error.status_code, error.headers)
