@@ -10,7 +10,6 @@ from typing import Any, Final
 from sdg.defects import Diagnosis, Status
 from sdg.errors import quoted
 from sdg.prompting import PromptProfile
-from sdg.prompting.release import detector_profile
 from sdg.response import render_response
 from sdg.serve.items import Refusal
 
@@ -25,7 +24,7 @@ def item_of(request: Mapping[str, Any], own: PromptProfile | None) -> dict[str, 
     """The picture and the prompt of a chat completion, as an item of `/v1/diagnose`.
 
     The picture is the one data URL of the last user turn. The prompt is what stands in the place of the
-    caption where the turn's text is in the wording of the detector's own profile, of ours or of the release;
+    caption where the turn's text is in the wording of the detector's own profile or of our default one;
     any other text is the prompt itself, if it is short. Raises Refusal for anything else, and for sampling
     that the detector would not do: it answers as its own settings say.
     """
@@ -34,7 +33,7 @@ def item_of(request: Mapping[str, Any], own: PromptProfile | None) -> dict[str, 
             400, "answers are whole, one a request, at temperature 0; sampling is set by the server's URI"
         )
     image, text = _turn(request.get("messages"))
-    for profile in [own] * (own is not None) + [PromptProfile(), detector_profile()]:
+    for profile in (own, PromptProfile()):
         if profile is not None and (caption := profile.caption_in(text)) is not None:
             return {"image": image, "prompt": caption}
     if len(text) > LONGEST_CAPTION:
