@@ -14,6 +14,7 @@ from sdg.images import Pair
 from sdg.io.asking import Ask, Asking
 
 R = TypeVar("R")
+Connected = Callable[[], AbstractAsyncContextManager[Ask[R]]]
 GATHERING: Final = 0.005
 """Seconds for which a batch that is not full waits for callers that have just been answered."""
 
@@ -117,9 +118,7 @@ class BatchLane(Generic[R]):
 class ServerLane(Generic[R]):
     """Requests to a server that does its own batching, each sent as soon as it comes."""
 
-    def __init__(
-        self, connected: Callable[[], AbstractAsyncContextManager[Ask[R]]], at_once: int | None
-    ) -> None:
+    def __init__(self, connected: Connected[R], at_once: int | None) -> None:
         self._asking, self._count = Asking(connected, at_once), 0
 
     def submit(self, pair: Pair) -> Future[R]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar, cast
 
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Outcome, StreamingDetector, failed
 from sdg.errors import SdgError, first_line, shortened
 from sdg.images import Pair, rgb_picture
-from sdg.io.asking import Ask
+from sdg.io.asking import Askable
 from sdg.scorers import Scorer, Scores
 from sdg.scorers.weighted import ScaledScorer, WeightedSum
 from sdg.serve.items import Refusal, SentImage, sent_image
-from sdg.serve.lanes import BatchLane, Lane, ServerLane
+from sdg.serve.lanes import BatchLane, Connected, Lane, ServerLane
 from sdg.serve.measures import Measures
 
 R = TypeVar("R")
@@ -49,27 +49,14 @@ class Models:
         self.has_reward = bool(scorers)
         self._most, self._out, self._measures = most, 0, measures
         self._last_wait = 1.0
-        self._detector = _lane(
-            detector.connected(),
-            detector.connected,
-            detector.at_once,
-            lambda pairs: _streamed(detector, pairs),
-            detector.batch_size,
-            measures,
-            "detector",
+        seen = measures.batches.labels
+        self._detector: Lane[Outcome] = _lane(
+            detector, partial(_streamed, detector), detector.batch_size, seen("detector").observe
         )
         scaled = [ScaledScorer(scorer, 1.0) for scorer in scorers]
         self._sum = WeightedSum([(one, 1.0) for one in scaled])
-        self._scorers = [
-            _lane(
-                one.connected(),
-                one.connected,
-                one.at_once,
-                lambda pairs, one=one: _scored(one, pairs),  # type: ignore[misc]
-                SCORED_AT_ONCE,
-                measures,
-                f"scorer {number}",
-            )
+        self._scorers: list[Lane[float | None]] = [
+            _lane(one, partial(_scored, one), SCORED_AT_ONCE, seen(f"scorer {number}").observe)
             for number, one in enumerate(scaled, start=1)
         ]
 
@@ -89,7 +76,7 @@ class Models:
             raise Refusal(429, f"{self._out} pictures wait already", **{"Retry-After": str(self.retry_after)})
         self._count(len(items))
         begun = asyncio.get_running_loop().time()
-        lanes = [self._detector, *(self._scorers if rewards else ())]
+        lanes: list[Lane[Any]] = [self._detector, *(self._scorers if rewards else ())]
         futures: list[tuple[Lane[Any], Future[Any]]] = []
         try:
             pictures = await asyncio.to_thread(lambda: [_readable(item.pop("image")) for item in items])
@@ -120,7 +107,8 @@ class Models:
 
     def close(self) -> None:
         """Let every lane end."""
-        for lane in [self._detector, *self._scorers]:
+        self._detector.close()
+        for lane in self._scorers:
             lane.close()
 
     def _count(self, items: int) -> None:
@@ -147,18 +135,12 @@ class Models:
 
 
 def _lane(
-    opened: AbstractAsyncContextManager[Ask[R]] | None,
-    connected: Any,
-    at_once: int | None,
-    run: Any,
-    size: int,
-    measures: Measures,
-    name: str,
+    model: Askable, run: Callable[[list[Pair]], Sequence[R]], size: int, seen: Callable[[int], object]
 ) -> Lane[R]:
     """The lane of a model: to its server where it has one, in batches otherwise."""
-    if opened is not None:
-        return ServerLane(connected, at_once)
-    return BatchLane(run, size, measures.batches.labels(name).observe)
+    if model.connected() is not None:
+        return ServerLane(cast("Connected[R]", model.connected), model.at_once)
+    return BatchLane(run, size, seen)
 
 
 def _streamed(detector: StreamingDetector, pairs: list[Pair]) -> list[Outcome]:
