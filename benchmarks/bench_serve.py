@@ -1,8 +1,8 @@
 """`sdg serve` against the detector itself: throughput with 64 callers, waits under overload, memory.
 
 Run: python benchmarks/bench_serve.py [--pictures 128] [--rounds 3] [--soak MINUTES]
-Overload is tried on a detector of a known pace. The embedded detector, loaded once, is asked in turns directly
-and through HTTP; callers are a process of their own. --soak starts `sdg serve` instead, and prints its
+Overload is tried on a detector of a known pace. The embedded detector, loaded once, is asked directly and
+through HTTP in turns; callers are a process of their own. --soak starts `sdg serve` instead, and prints its
 resident memory every minute.
 """
 
@@ -32,7 +32,7 @@ from sdg import Diagnosis, load_detector
 from sdg.detectors.base import Outcome, StreamingDetector
 from sdg.images import Pair, load_image_bytes
 from sdg.serve.app import Service
-from sdg.serve.measures import Measures
+from sdg.serve.counters import Measures
 from sdg.serve.models import Models
 from sdg.serve.server import listening, server_of
 from sdg.testbed.injection.sample import sample

@@ -26,8 +26,8 @@ from sdg._version import __version__
 from sdg.alignment.arrays import NO_IMPORTANCE, weight_maps
 from sdg.defects import Diagnosis
 from sdg.serve import chat, guard, items
+from sdg.serve.counters import CONTENT_TYPE, Measures
 from sdg.serve.items import Refusal
-from sdg.serve.measures import CONTENT_TYPE, Measures
 from sdg.serve.models import Models, Rewarded
 from sdg.serve.openapi import describe, page
 

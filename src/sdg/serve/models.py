@@ -16,9 +16,9 @@ from sdg.images import Pair, rgb_picture
 from sdg.io.asking import Askable
 from sdg.scorers import Scorer, Scores
 from sdg.scorers.weighted import ScaledScorer, WeightedSum
+from sdg.serve.counters import Measures
 from sdg.serve.items import Refusal, SentImage, sent_image
 from sdg.serve.lanes import BatchLane, Connected, Lane, ServerLane
-from sdg.serve.measures import Measures
 
 R = TypeVar("R")
 SCORED_AT_ONCE: Final = 16
