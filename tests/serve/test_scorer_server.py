@@ -23,7 +23,7 @@ import red_scorer
 from PIL import Image
 
 from sdg.scorers import FunctionScorer, load_scorer
-from sdg.serve import items as limits
+from sdg.serve import bounds as limits
 from sdg.serve import scorer as serving_limits
 from sdg.serve.scorer import ScorerServer
 

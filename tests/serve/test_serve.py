@@ -26,7 +26,7 @@ from sdg.detectors.consensus import ConsensusDetector
 from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
 from sdg.scorers import FunctionScorer
-from sdg.serve import app, items, server
+from sdg.serve import app, bounds, server
 from sdg.serve.openapi import describe
 
 
@@ -271,8 +271,8 @@ def test_who_has_no_token_is_refused_before_the_body_is_read() -> None:
 def test_sizes_and_times_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "SLOWEST", 0.3)
     monkeypatch.setattr(server, "HEADERS_WITHIN", 0.3)
-    monkeypatch.setattr(items, "MOST_PIXELS", 100)
-    monkeypatch.setattr(items, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(bounds, "MOST_PIXELS", 100)
+    monkeypatch.setattr(bounds, "MOST_BYTES", 100_000)
     with served(RedDetector()) as url:
         place = ("127.0.0.1", int(url.rpartition(":")[2]))
 

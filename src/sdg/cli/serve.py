@@ -104,8 +104,8 @@ def _serve_detector(
         from sdg.detectors import load_detector
         from sdg.scorers import load_scorer
         from sdg.serve.app import Service
+        from sdg.serve.bounds import is_local
         from sdg.serve.counters import Measures
-        from sdg.serve.items import is_local
         from sdg.serve.models import Models
 
         measures = Measures()

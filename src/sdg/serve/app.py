@@ -25,15 +25,15 @@ from starlette.routing import Route
 from sdg._version import __version__
 from sdg.alignment.arrays import NO_IMPORTANCE, weight_maps
 from sdg.defects import Diagnosis
-from sdg.serve import chat, guard, items
+from sdg.serve import bounds, chat, guard
+from sdg.serve.bounds import Refusal
 from sdg.serve.counters import CONTENT_TYPE, Measures
-from sdg.serve.items import Refusal
 from sdg.serve.models import Models, Rewarded
 from sdg.serve.openapi import describe, page
 
 SLOWEST: Final = 60.0
 """Seconds from the first to the last byte of a request's body."""
-MOST_HELD: Final = 4 * items.MOST_BYTES
+MOST_HELD: Final = 4 * bounds.MOST_BYTES
 """Bytes of all bodies that are being read, at most."""
 LONGEST_SIDE: Final = 256
 """Rows or columns of a grid, at most."""
@@ -78,19 +78,19 @@ class Service:
 
     async def diagnose(self, document: dict[str, Any]) -> dict[str, Any]:
         """`/v1/diagnose`."""
-        diagnoses, _ = await self._models.ask(items.read_items(document), rewards=False)
+        diagnoses, _ = await self._models.ask(bounds.read_items(document), rewards=False)
         return {"items": [_found(diagnosis) for diagnosis in diagnoses]}
 
     async def reward(self, document: dict[str, Any]) -> dict[str, Any]:
         """`/v1/reward`."""
-        asked = items.read_items(document)
+        asked = bounds.read_items(document)
         grid = _grid(document.get("grid"), len(asked))
         diagnoses, rewards = await self._models.ask(asked, rewards=self._models.has_reward)
         return {"items": await asyncio.to_thread(_rewards, diagnoses, rewards, grid)}
 
     async def guard(self, document: dict[str, Any]) -> dict[str, Any]:
         """`/v1/guard`."""
-        asked = items.read_items(document)
+        asked = bounds.read_items(document)
         own, history = guard.own_rewards(document, len(asked)), guard.read_history(document, len(asked))
         scored = own is None and self._models.has_reward
         diagnoses, rewards = await self._models.ask(asked, rewards=scored)
@@ -108,7 +108,7 @@ class Service:
         yield
         await asyncio.to_thread(self._models.close)
 
-    def _route(self, path: str, answer: Answer, form: str = items.FORM) -> Route:
+    def _route(self, path: str, answer: Answer, form: str = bounds.FORM) -> Route:
         async def endpoint(request: Request) -> Response:
             begun, status = time.perf_counter(), 499  # nginx's for a caller that has gone
             try:
@@ -139,7 +139,7 @@ class Service:
 
     def _let_in(self, request: Request, *, closed: bool = True) -> None:
         """Raises Refusal for whoever may not ask."""
-        if self._local and not items.is_local(request.headers.get("Host", "")):
+        if self._local and not bounds.is_local(request.headers.get("Host", "")):
             raise Refusal(403, "this server is asked as localhost only")
         if closed and self._token is not None:
             kind, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -152,7 +152,7 @@ class Service:
         if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "the content type is application/json", **_CLOSE)
         body = await self._body(request)
-        document = await asyncio.to_thread(items.read_document, body, form)
+        document = await asyncio.to_thread(bounds.read_document, body, form)
         del body
         asked = asyncio.ensure_future(answer(document))
         del document
@@ -169,8 +169,8 @@ class Service:
     async def _body(self, request: Request) -> bytes:
         """The body of a request; raises Refusal for one that is too large, or comes too slowly."""
         length = request.headers.get("Content-Length", "0")
-        too_long = Refusal(413, f"a request has {items.MOST_BYTES:,} bytes at most", **_CLOSE)
-        if length.isdecimal() and (len(length) > 12 or int(length) > items.MOST_BYTES):
+        too_long = Refusal(413, f"a request has {bounds.MOST_BYTES:,} bytes at most", **_CLOSE)
+        if length.isdecimal() and (len(length) > 12 or int(length) > bounds.MOST_BYTES):
             raise too_long
         body, taken = bytearray(), 0
         try:
@@ -179,7 +179,7 @@ class Service:
                     taken += len(chunk)
                     self._held += len(chunk)
                     body += chunk
-                    if taken > items.MOST_BYTES:
+                    if taken > bounds.MOST_BYTES:
                         raise too_long
                     if self._held > MOST_HELD:
                         after = str(self._models.retry_after)

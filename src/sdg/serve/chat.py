@@ -11,7 +11,7 @@ from sdg.defects import Diagnosis, Status
 from sdg.errors import quoted
 from sdg.prompting import PromptProfile
 from sdg.response import render_response
-from sdg.serve.items import Refusal
+from sdg.serve.bounds import Refusal
 
 FORM: Final = (
     '{"model": …, "messages": [{"role": "user", "content": [{"type": "image_url", …}, {"type": "text", …}]}]}'

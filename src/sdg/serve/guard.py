@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sdg.alignment.evidence import FEWEST, quality_fell, rose
 from sdg.defects import Diagnosis
-from sdg.serve.items import Refusal
+from sdg.serve.bounds import Refusal
 from sdg.serve.models import Rewarded
 
 KEYS: Final = ("defects", "artifacts", "misalignments", "clean", "reward")

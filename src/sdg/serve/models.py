@@ -16,8 +16,8 @@ from sdg.images import Pair, rgb_picture
 from sdg.io.asking import Askable
 from sdg.scorers import Scorer, Scores
 from sdg.scorers.weighted import ScaledScorer, WeightedSum
+from sdg.serve.bounds import Refusal, SentImage, sent_image
 from sdg.serve.counters import Measures
-from sdg.serve.items import Refusal, SentImage, sent_image
 from sdg.serve.lanes import BatchLane, Connected, Lane, ServerLane
 
 R = TypeVar("R")

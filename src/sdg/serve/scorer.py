@@ -20,7 +20,7 @@ from sdg.errors import SdgError, first_line, shortened
 from sdg.images import load_image
 from sdg.scorers import Scorer, Scores
 from sdg.scorers.weighted import ScaledScorer
-from sdg.serve.items import MOST_BYTES, Refusal, is_local, read_document, read_items, sent_image
+from sdg.serve.bounds import MOST_BYTES, Refusal, is_local, read_document, read_items, sent_image
 
 MOST_WAITING: Final = 8
 """Requests that are worked on or wait, at most; the next one is told to come back."""

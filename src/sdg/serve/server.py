@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sdg.errors import SdgError
 from sdg.serve.app import Service
-from sdg.serve.items import is_local
+from sdg.serve.bounds import is_local
 
 HEADERS_WITHIN: Final = 20.0
 """Seconds in which a connection has sent the headers of a request."""
