@@ -42,42 +42,42 @@ QUEUE = 64
 OVERLOAD = 256
 
 
-def ask(url: str, body: bytes) -> tuple[float, int]:
-    """Seconds and status of one request."""
+def ask(url: str, body: bytes) -> tuple[float, float]:
+    """Seconds of one request, and those after which to come back where it was refused, else 0."""
     begun = time.perf_counter()
     request = urllib.request.Request(f"{url}/v1/diagnose", body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=600) as response:
             (item,) = json.load(response)["items"]
             assert item["defects"] is not None, item["error"]
-            return time.perf_counter() - begun, 200
+            return time.perf_counter() - begun, 0.0
     except urllib.error.HTTPError as error:
-        return time.perf_counter() - begun, error.code
+        if error.code != 429:
+            raise
+        return time.perf_counter() - begun, float(error.headers["Retry-After"])
 
 
-def call(url: str, callers: int, bodies: list[bytes], patient: bool) -> None:
+def call(url: str, callers: int, bodies: list[bytes]) -> None:
     """Print the seconds of each answer, how many were refused, and how long all took.
 
-    patient: whoever is refused asks again at once, until everything is answered.
+    Whoever is refused comes back when told to, until everything is answered.
     """
     refused = 0
 
     def until_answered(body: bytes) -> float:
         nonlocal refused
         while True:
-            seconds, status = ask(url, body)
-            if status == 200:
+            seconds, after = ask(url, body)
+            if not after:
                 return seconds
             refused += 1
-            if not patient:
-                return float("nan")
-            time.sleep(0.5)
+            time.sleep(after)
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(callers) as pool:
         waits = list(pool.map(until_answered, bodies))
     whole = time.perf_counter() - begun
-    print(json.dumps({"waits": [wait for wait in waits if wait == wait], "refused": refused, "whole": whole}))
+    print(json.dumps({"waits": waits, "refused": refused, "whole": whole}))
 
 
 def called(url: str, callers: int, bodies: list[bytes]) -> dict:
@@ -150,10 +150,16 @@ def compare(pictures: int, rounds: int) -> None:
         for number in range(rounds):
             # In turns, and the other way round each time: whatever else runs here slows both.
             order = (alone, through) if number % 2 == 0 else (through, alone)
-            pace = {way: way() for way in order}
+            pace, work = {}, {}
+            for way in order:
+                begun = time.process_time()
+                pace[way] = way()
+                work[way] = time.process_time() - begun  # of the model and the server, not of the callers
             ratios.append(pace[through] / pace[alone])
             print(
-                f"alone {pace[alone]:.2f}/s, {CALLERS} callers {pace[through]:.2f}/s: {ratios[-1]:.3f}",
+                f"alone {pace[alone]:.2f}/s, {CALLERS} callers {pace[through]:.2f}/s: {ratios[-1]:.3f}; "
+                f"pictures a CPU second {pictures / work[alone]:.2f} and {pictures / work[through]:.2f}: "
+                f"{work[alone] / work[through]:.3f}",
                 flush=True,
             )
         print(f"median {statistics.median(ratios):.3f}", flush=True)
@@ -168,7 +174,7 @@ def overload() -> None:
     p50, p99 = waits[len(waits) // 2], waits[int(0.99 * (len(waits) - 1))]
     print(
         f"{OVERLOAD} callers, queue {QUEUE}: {len(waits)} answered, {found['refused']} refused; "
-        f"p50 {p50:.2f} s, p99 {p99:.2f} s, queue/throughput {QUEUE / pace:.2f} s",
+        f"p50 {p50:.2f} s, p99 {p99:.2f} s, (queue + a batch)/throughput {(QUEUE + Slow.batch_size) / pace:.2f} s",
         flush=True,
     )
 
@@ -225,7 +231,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.call:
-        call(given.call, given.callers, sys.stdin.buffer.read().split(b"\n"), patient=True)
+        call(given.call, given.callers, sys.stdin.buffer.read().split(b"\n"))
     elif given.soak:
         soak(given.soak)
     else:
