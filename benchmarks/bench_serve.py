@@ -1,6 +1,6 @@
 """`sdg serve` against the detector itself: throughput with 64 callers, waits under overload, memory.
 
-Run: python benchmarks/bench_serve.py [--pictures 128] [--rounds 3] [--soak MINUTES]
+Run: python benchmarks/bench_serve.py [--pictures 128] [--rounds 3] [--soak MINUTES [--detector URI]]
 Overload is tried on a detector of a known pace. The embedded detector, loaded once, is asked directly and
 through HTTP in turns; callers are a process of their own. --soak starts `sdg serve` instead, and prints its
 resident memory every minute.
@@ -174,7 +174,8 @@ def overload() -> None:
     p50, p99 = waits[len(waits) // 2], waits[int(0.99 * (len(waits) - 1))]
     print(
         f"{OVERLOAD} callers, queue {QUEUE}: {len(waits)} answered, {found['refused']} refused; "
-        f"p50 {p50:.2f} s, p99 {p99:.2f} s, (queue + a batch)/throughput {(QUEUE + Slow.batch_size) / pace:.2f} s",
+        f"p50 {p50:.2f} s, p99 {p99:.2f} s, "
+        f"(queue + a batch)/throughput {(QUEUE + Slow.batch_size) / pace:.2f} s",
         flush=True,
     )
 
@@ -185,8 +186,8 @@ def resident(pid: int) -> float:
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
-def soak(minutes: float) -> None:
-    command = [sys.executable, "-m", "sdg", "serve", "--detector", "testbed", "--port", "0"]
+def soak(minutes: float, detector: str) -> None:
+    command = [sys.executable, "-m", "sdg", "serve", "--detector", detector, "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -227,13 +228,14 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=float, metavar="MINUTES")
+    parser.add_argument("--detector", default="testbed", help="of --soak")
     parser.add_argument("--call", help=argparse.SUPPRESS)
     parser.add_argument("--callers", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.call:
         call(given.call, given.callers, sys.stdin.buffer.read().split(b"\n"))
     elif given.soak:
-        soak(given.soak)
+        soak(given.soak, given.detector)
     else:
         overload()
         compare(given.pictures, given.rounds)
