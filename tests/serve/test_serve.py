@@ -121,6 +121,11 @@ def test_guard_sees_a_reward_that_rises_while_defects_grow() -> None:
 def test_our_own_door_gives_the_answers_of_the_detector_itself(tmp_path: Path) -> None:
     pairs = [(plain(red), prompt) for red, prompt in ((60, "a {caption}"), (0, ""), (9, "zwei\nKäuze"))]
     direct = [found(picture.getpixel((0, 0))[0], prompt).diagnosis for picture, prompt in pairs]
+    bare = RedDetector()
+    bare.profile = PromptProfile(template="{caption}")  # as the embedded detector's, which fits any text
+    with served(bare) as url:
+        door = load_detector(f"openai:{url}/v1#red?profile=default&attempts=1")
+        assert door.diagnose(pairs) == direct
     with served(RedDetector()) as url:
         for profile in ("default", str(RedDetector.profile.save(tmp_path))):
             door = load_detector(f"openai:{url}/v1#red?profile={profile}&attempts=1")

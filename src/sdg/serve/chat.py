@@ -33,9 +33,10 @@ def item_of(request: Mapping[str, Any], own: PromptProfile | None) -> dict[str, 
             400, "answers are whole, one a request, at temperature 0; sampling is set by the server's URI"
         )
     image, text = _turn(request.get("messages"))
-    for profile in (own, PromptProfile()):
-        if profile is not None and (caption := profile.caption_in(text)) is not None:
-            return {"image": image, "prompt": caption}
+    profiles = [profile for profile in (own, PromptProfile()) if profile is not None]
+    captions = [found for profile in profiles if (found := profile.caption_in(text)) is not None]
+    if captions:  # a template that is the caption alone fits any text: the one that leaves less says more
+        return {"image": image, "prompt": min(captions, key=len)}
     if len(text) > LONGEST_CAPTION:
         raise Refusal(
             400, "the text is in no wording that this server knows; send the picture's prompt alone"
