@@ -267,6 +267,10 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
 
     assert grpo(grpo_recipe, out, resume=True) == final
     assert len([entry for entry in entries(out) if "loss" in entry]) == 2, "what has ended trains no further"
+    whole = entries(out)
+    not_ended(out)  # killed after its last checkpoint: there is nothing left to train
+    assert grpo(grpo_recipe, out, resume=True) == final
+    assert entries(out) == whole
     (out / "checkpoint-2" / "trainer_state.json").unlink()
     not_ended(out)
     grpo(grpo_recipe, out, resume=True)

@@ -22,7 +22,7 @@ from sdg.training.evaluate import Outcome, SdgEvalMixin, asked_greedily
 from sdg.training.guards import MALFORMED, SPREAD, GuardCallback
 from sdg.training.recipe import GrpoRecipe
 from sdg.training.reward import composite_rewards
-from sdg.training.run import RunLog, ended, finish, last_checkpoint, prepared
+from sdg.training.run import RunLog, ended, finish, last_checkpoint, prepared, train
 
 Messages = list[dict[str, Any]]
 
@@ -76,7 +76,7 @@ def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
                 peft_config=run.adapter,
                 validation=run.validation,
             )
-        trainer.train(resume_from_checkpoint=run.checkpoint)
+        train(trainer, run.checkpoint)
         if guard.reason is not None:
             kept = trainer.state.best_model_checkpoint or last_checkpoint(out)
             where = f"the best checkpoint is {kept}" if kept else "no checkpoint was saved yet"

@@ -24,7 +24,7 @@ from typing import Any, Final
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
 from sdg._version import __version__
 from sdg.embeddings import load_embedder
@@ -276,6 +276,20 @@ def trainer_arguments(recipe: Recipe, out: Path, *, resumed: bool) -> dict[str, 
     }
 
 
+def train(trainer: Any, checkpoint: str | None) -> None:
+    """Train, from a checkpoint where there is one; one of the last step leaves nothing but to load the best.
+
+    The library would take a step more there, where the steps end within a pass over the data.
+    """
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        if 0 < state.max_steps <= state.global_step:
+            trainer.state = state
+            trainer._load_from_checkpoint(state.best_model_checkpoint or checkpoint)
+            return
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
 class RunLog(TrainerCallback):
     """Writes each log entry to log.jsonl, and the profile into each checkpoint; says when one is due."""
 
@@ -296,7 +310,8 @@ class RunLog(TrainerCallback):
             trim_log(self.out, lambda line: json.dumps(line, sort_keys=True) in done)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and state.log_history:
+        # Without the library's last words, on this process's time: a run in two parts has others.
+        if state.is_world_process_zero and state.log_history and "train_runtime" not in state.log_history[-1]:
             append_log(self.out, state.log_history[-1])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ from trl import SFTConfig, SFTTrainer
 from sdg.training.collate import EpochClock, JitterCollator, LengthGroupedSampler
 from sdg.training.evaluate import SdgEvalMixin
 from sdg.training.recipe import SftRecipe
-from sdg.training.run import RunLog, ended, finish, prepared
+from sdg.training.run import RunLog, ended, finish, prepared, train
 
 
 class SftTrainer(SdgEvalMixin, SFTTrainer):
@@ -60,5 +60,5 @@ def sft(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
             validation=run.validation,
             sampler=sampler,
         )
-        trainer.train(resume_from_checkpoint=run.checkpoint)
+        train(trainer, run.checkpoint)
         return finish(run, trainer)
