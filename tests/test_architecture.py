@@ -16,6 +16,7 @@ LAYERS = (
     ("__init__", "__main__", "cli"),
     ("demo", "bench", "serve"),
     ("testbed",),
+    ("annotate",),
     ("study", "alignment", "refinement", "training", "teacher"),
     ("detectors", "scorers", "data", "evaluation", "reporting"),
     ("runs", "models"),

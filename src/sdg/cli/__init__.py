@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("sdg.cli.demo", "The whole story on the embedded world, told in one HTML file."),
     "diagnose": ("sdg.cli.diagnose", "Find the defects of images: where, what, why and how much."),
     "align": ("sdg.cli.align", "Train a generator with spatial rewards (BoxFlow-GRPO), and compare."),
+    "annotate": ("sdg.cli.annotate", "Annotate pictures by people: passes, reviews, adjudication, rows."),
     "data": ("sdg.cli.data", "Check, describe, split, convert and compare annotation files."),
     "evaluate": ("sdg.cli.evaluate", "Score predicted defects against the truth with SDG-Eval."),
     "refine": ("sdg.cli.refine", "Repair images: diagnose, edit, diagnose again, keep what is better."),

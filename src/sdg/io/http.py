@@ -239,39 +239,53 @@ class HttpClient:
         return bool(self._calls)
 
     async def post(self, read: Callable[[bytes], T], **request: Any) -> T:
+        """What a POST to the client's address gives; see `request`."""
+        return await self.request("POST", "", read, **request)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[bytes], T],
+        *,
+        attempts: int | None = None,
+        **request: Any,
+    ) -> T:
         """The response's content, read by `read`, which raises TryAgain or Refused where it is no answer.
 
-        request: the arguments of the client's `post` beside the address. Raises Refused, or Unanswered
-        after the last attempt.
+        path: what follows the client's address. attempts: in all, by default the client's; 1 for what must
+        not be done twice. request: the other arguments of the client's `stream`. Raises Refused, or
+        Unanswered after the last attempt.
         """
-        pause = self._first_pause
-        for attempt in range(1, self._attempts + 1):
+        pause, most = self._first_pause, attempts or self._attempts
+        for attempt in range(1, most + 1):
             try:
-                return await self._attempt(read, request)
+                return await self._attempt(method, self._url + path, read, request)
             except TryAgain as error:
-                if attempt == self._attempts:
+                if attempt == most:
                     raise Unanswered(f"{error} ({attempt} attempts).") from None
                 wait = min(pause, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
                 await asyncio.sleep(max(wait, min(error.after, LONGEST_RETRY_AFTER)))
                 pause *= 2
         raise AssertionError("there is at least one attempt")
 
-    async def _attempt(self, read: Callable[[bytes], T], request: dict[str, Any]) -> T:
+    async def _attempt(self, method: str, url: str, read: Callable[[bytes], T], request: dict[str, Any]) -> T:
         import httpx2
 
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._connections.stream("POST", self._url, **request) as response,
+                self._connections.stream(method, url, **request) as response,
             ):
                 status = response.status_code
-                content = await self._content(response, status == 200)
+                good = 200 <= status < 300
+                content = await self._content(response, good)
         except TimeoutError:
             raise TryAgain(f"The server gave no whole answer within {self._timeout:g} s") from None
         except (httpx2.RequestError, zlib.error) as error:
             what = str(error) or type(error).__name__
             raise TryAgain(f"The connection to the server failed: {self._clean(what)}") from None
-        if status == 200:
+        if good:
             return read(content)
         reason = f"The server answered {status}: {self._clean(_message(content))}"
         if status in _BUSY or status >= 500:

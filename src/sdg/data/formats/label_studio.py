@@ -138,11 +138,17 @@ def write(
     return tasks.count
 
 
-def labelling_config(subtypes: Iterable[str] | None = None) -> str:
+def labelling_config(
+    subtypes: Iterable[str] | None = None,
+    *,
+    heading: str = "Mark everything that is wrong, then look once more for what you missed",
+    above: str = "",
+) -> str:
     """Label Studio's labelling configuration (XML) for structured defects.
 
     A region takes one of the two types or the no-problem tag, a reason, an importance and a subtype, by
-    default those of the paper's taxonomy.
+    default those of the paper's taxonomy. heading: what is to be done. above: XML of controls of the whole
+    picture, which stand under the prompt.
     """
     if subtypes is None:
         subtypes = [name for names in SUBTYPES.values() for name in names]
@@ -155,7 +161,7 @@ def labelling_config(subtypes: Iterable[str] | None = None) -> str:
   <View style="flex: 1 0 280px; max-width: 380px; position: sticky; top: 0">
     <Header value="The picture was made from" size="5"/>
     <Text name="prompt" value="$prompt"/>
-    <Header value="Mark everything that is wrong, then look once more for what you missed" size="5"/>
+{above}    <Header value={quoteattr(heading)} size="5"/>
     <RectangleLabels name="label" toName="image" canRotate="false">
       <Label value="{DefectType.ARTIFACT.value}" background="#d62728"/>
       <Label value="{DefectType.MISALIGNMENT.value}" background="#1f77b4"/>
@@ -195,9 +201,7 @@ def _data(record: Record, image_url: str) -> dict[str, Any]:
 
 
 def _annotation(number: int, record: Record, size: Size) -> dict[str, Any]:
-    pixels = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
-    results = [result | pixels for result in _results(record.diagnosis, f"annotation-{number}")]
-    annotation: dict[str, Any] = {"result": results}
+    annotation: dict[str, Any] = {"result": write_regions(record.diagnosis, f"annotation-{number}", size)}
     if record.annotator is not None:
         annotation["completed_by"] = _person(record.annotator)
     return annotation
@@ -207,6 +211,36 @@ def _person(annotator: str) -> int | dict[str, str]:
     """Label Studio knows its people by number or by e-mail."""
     is_number = annotator.isdecimal() and len(annotator) < 19 and str(int(annotator)) == annotator
     return int(annotator) if is_number else {"email": annotator}
+
+
+def write_regions(diagnosis: Diagnosis | None, name: str, size: Size) -> list[dict[str, Any]]:
+    """The `result` of an annotation: a region for each defect, or the placeholder of a clean picture.
+
+    name: what the regions' ids begin with. size: (width, height) of the picture, which Label Studio's
+    exports in pixels need.
+    """
+    pixels = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
+    return [result | pixels for result in _results(diagnosis, name)]
+
+
+def read_regions(results: list[Any]) -> tuple[Defect, ...] | None:
+    """The inverse of `write_regions`, for whatever was drawn; None where there is no region at all.
+
+    Raises ValueError, Faults for several, each of which names the region, counted from 1.
+    """
+    regions = _regions(results)
+    defects: list[Defect] = []
+    faults: list[str] = []
+    for number, region in enumerate(regions, start=1):
+        try:
+            defects.extend(_defects(region))
+        except ValueError as error:
+            faults.append(f"Region {number}: {error}")
+    if defects and any(region["label"] == [NO_PROBLEM] for region in regions):
+        faults.append(f"It carries the tag {NO_PROBLEM!r} beside defects; keep one or the other.")
+    if faults:
+        raise Faults(faults)
+    return tuple(defects) if regions else None
 
 
 def _results(diagnosis: Diagnosis | None, name: str) -> list[dict[str, Any]]:
@@ -300,20 +334,9 @@ def _annotated(annotation: object, number: int, stored: list[Any]) -> tuple[str 
     if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
         raise ValueError("An annotation is a JSON object with a list 'result'.")
     person = _completed_by(annotation)
-    regions = _regions(annotation["result"])
-    defects: list[Defect] = []
-    faults: list[str] = []
-    for number, region in enumerate(regions, start=1):
-        try:
-            defects.extend(_defects(region))
-        except ValueError as error:
-            faults.append(f"Region {number}: {error}")
-    if defects and any(region["label"] == [NO_PROBLEM] for region in regions):
-        faults.append(f"It carries the tag {NO_PROBLEM!r} beside defects; keep one or the other.")
-    if faults:
-        raise Faults(faults)
-    diagnosis = with_extras(defects, _stored(annotation["result"], number, stored))
-    unknown = not regions and diagnosis.status is Status.OK and not diagnosis.repairs
+    defects = read_regions(annotation["result"])
+    diagnosis = with_extras(defects or (), _stored(annotation["result"], number, stored))
+    unknown = defects is None and diagnosis.status is Status.OK and not diagnosis.repairs
     return as_name("completed_by", person), None if unknown else diagnosis
 
 
