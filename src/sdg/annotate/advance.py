@@ -213,7 +213,8 @@ def _task(study: Study, need: Need) -> dict[str, Any]:
         data["proposals"] = study.settings.proposals
     task: dict[str, Any] = {"data": data}
     if need.seed:
-        task["predictions"] = [{"model_version": pages.drawn(need.phase), "result": list(need.seed)}]
+        shown_as = pages.drawn(need.phase, need.attempt)
+        task["predictions"] = [{"model_version": shown_as, "result": list(need.seed)}]
     return task
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from sdg.annotate.protocol import ADJUDICATION, PASS_1, PASS_2
 from sdg.annotate.results import ACCEPT, COMMENT, FIX, REJECT, VERDICT
-from sdg.data.formats.label_studio import labelling_config
+from sdg.data.formats.label_studio import header, labelling_config
 
 _ASKED: Final = {
     PASS_1: "Mark everything that is wrong with the picture, or that contradicts its prompt",
@@ -20,14 +20,15 @@ _DRAWN: Final = {
     "review": "to review",
     ADJUDICATION: "two annotations",
 }
-_REVIEW: Final = f"""    <Header value="Verdict on what is drawn" size="5"/>
+_REVIEW: Final = f"""    {header("Verdict on what is drawn")}
     <Choices name="{VERDICT}" toName="image" choice="single" showInline="true" required="true"
              requiredMessage="Accept, fix or reject">
       <Choice value="{ACCEPT}"/>
       <Choice value="{FIX}"/>
       <Choice value="{REJECT}"/>
     </Choices>
-    <TextArea name="{COMMENT}" toName="image" rows="2" editable="true"
+    <TextArea name="{COMMENT}" toName="image" rows="2" editable="true" maxSubmissions="1"
+              showSubmitButton="false"
               placeholder="Comment; a rejection needs one"/>
 """
 
@@ -37,9 +38,9 @@ def asked(phase: str) -> str:
     return _ASKED[_kind(phase)]
 
 
-def drawn(phase: str) -> str:
+def drawn(phase: str, attempt: int) -> str:
     """What the regions are called that a task begins with."""
-    return _DRAWN[_kind(phase)]
+    return _DRAWN[_kind(phase)] if attempt == 1 else "to look at again"
 
 
 def config(phase: str) -> str:

@@ -45,17 +45,17 @@ def read_annotation(results: object) -> Diagnosis:
     """
     drawn = _drawn(results)
     labelled = {
-        one.get("id")
+        str(one.get("id"))
         for one in drawn
         if isinstance(one.get("value"), dict) and "rectanglelabels" in one["value"]
     }
     faults = []
     for one in drawn:
-        if one.get("from_name") not in _CONTROLS:
+        if _control(one) not in _CONTROLS:
             faults.append(
                 f"Something was entered that the page does not ask for: {quoted(one.get('from_name'))}."
             )
-        elif one.get("id") not in labelled:
+        elif str(one.get("id")) not in labelled:
             faults.append("A box has no label; say whether it is an artifact or a misalignment.")
     try:
         defects = read_regions(drawn)
@@ -115,11 +115,11 @@ def salvaged(results: object) -> Diagnosis:
     """
     regions: dict[str, list[Any]] = {}
     for one in results if isinstance(results, list) else ():
-        if isinstance(one, dict) and one.get("from_name") in _CONTROLS:
+        if isinstance(one, dict) and _control(one) in _CONTROLS:
             regions.setdefault(str(one.get("id")), []).append(one)
     defects: list[Defect] = []
     for group in list(regions.values())[:MOST]:
-        for tried in (group, [one for one in group if one["from_name"] != "importance"]):
+        for tried in (group, [one for one in group if _control(one) != "importance"]):
             try:
                 defects += read_regions(tried) or ()
                 break
@@ -132,7 +132,11 @@ def regions_of(results: object) -> list[Any]:
     """The results of regions, without those of the whole picture."""
     if not isinstance(results, list):
         return []
-    return [one for one in results if not (isinstance(one, dict) and one.get("from_name") in _OF_PICTURE)]
+    return [one for one in results if not (isinstance(one, dict) and _control(one) in _OF_PICTURE)]
+
+
+def _control(result: Mapping[str, Any]) -> str:
+    return str(result.get("from_name"))
 
 
 def _drawn(results: object) -> list[dict[str, Any]]:

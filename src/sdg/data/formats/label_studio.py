@@ -155,26 +155,29 @@ def labelling_config(
     choices = "\n".join(f"        <Choice value={quoteattr(name)}/>" for name in subtypes)
     tiers = " · ".join(f"{floor}+ {tier}" for tier, floor in TIER_FLOORS.items())
     return f"""<View style="display: flex; align-items: flex-start; gap: 16px">
-  <View style="flex: 3 1 0; min-width: 0">
+  <View style="flex: 1 1 0; min-width: 0">
     <Image name="image" value="$image" zoom="true" zoomControl="true"/>
   </View>
-  <View style="flex: 1 0 280px; max-width: 380px; position: sticky; top: 0">
-    <Header value="The picture was made from" size="5"/>
+  <View style="flex: 0 0 30%; min-width: 230px; max-width: 380px; position: sticky; top: 0">
+    {header("The picture was made from")}
     <Text name="prompt" value="$prompt"/>
-{above}    <Header value={quoteattr(heading)} size="5"/>
-    <RectangleLabels name="label" toName="image" canRotate="false">
+    {header(heading)}
+{above}    <RectangleLabels name="label" toName="image" canRotate="false">
       <Label value="{DefectType.ARTIFACT.value}" background="#d62728"/>
       <Label value="{DefectType.MISALIGNMENT.value}" background="#1f77b4"/>
       <Label value="{NO_PROBLEM}" background="#2ca02c"/>
     </RectangleLabels>
+    <View visibleWhen="no-region-selected">
+      {header("Choose a label, draw a box, then click the box to fill in the rest", faint=True)}
+    </View>
     <View visibleWhen="region-selected">
-      <Header value="Reason: which part, and what is wrong with it" size="5"/>
-      <TextArea name="reason" toName="image" perRegion="true" editable="true" rows="3"
+      {header("Reason: which part, and what is wrong with it")}
+      <TextArea name="reason" toName="image" perRegion="true" editable="true" rows="2" maxSubmissions="1" showSubmitButton="false"
                 placeholder="The left hand has six fingers"/>
-      <Header value="Importance, a whole number from 1 to 100" size="5"/>
-      <Header value="{tiers}" size="6"/>
+      {header("Importance, 1 to 100")}
+      {header(tiers, faint=True)}
       <Number name="importance" toName="image" perRegion="true" min="1" max="100" step="1"/>
-      <Header value="Subtype, if one fits" size="5"/>
+      {header("Subtype, if one fits")}
       <Choices name="subtype" toName="image" perRegion="true" choice="single" layout="select">
 {choices}
       </Choices>
@@ -182,6 +185,13 @@ def labelling_config(
   </View>
 </View>
 """
+
+
+def header(text: str, *, faint: bool = False) -> str:
+    """A line of text above a control, in a labelling configuration; a `$name` is a task's own."""
+    style = f"font-size: {13 if faint else 14}px; line-height: 1.35; margin: {2 if faint else 10}px 0 2px"
+    weight = 400 if faint else 600
+    return f'<Header value={quoteattr(text)} size="6" style="{style}; font-weight: {weight}"/>'
 
 
 def _task_key(numbered: tuple[int, Record]) -> str:
