@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test test-fast fuzz kill-test ray-test engine-test gpu-set lint format types check bench browser reference docs clean
+.PHONY: help install demo test test-fast fuzz kill-test ray-test engine-test gpu-set annotate-test lint format types check bench browser reference docs clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -41,6 +41,11 @@ engine-test: $(STAMP) ## serve, diagnose and roll out by a real vLLM on the CPU,
 
 gpu-set: $(STAMP) ## show the versions that pip would install for the extra gpu
 	SDG_GPU_SET=1 $(BIN)/python -m pytest -s tests/engine/test_gpu_set.py
+
+annotate-test: $(STAMP) ## annotate on a real Label Studio, in an environment of its own
+	test -x $(VENV)-label-studio/bin/label-studio || $(PYTHON) -m venv $(VENV)-label-studio
+	$(VENV)-label-studio/bin/python -m pip install --quiet --disable-pip-version-check "label-studio==1.23.2"
+	SDG_LABEL_STUDIO=$(CURDIR)/$(VENV)-label-studio/bin/label-studio $(BIN)/python -m pytest -m annotate
 
 lint: $(STAMP)   ## check format and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -34,16 +35,21 @@ class Server:
         self.url = url.rstrip("/")
         self._client = HttpClient(self.url, token, timeout=timeout, attempts=ATTEMPTS, most_bytes=MOST_BYTES)
         self._refresh = token if token.count(".") == 2 else None
-        self._authorization = f"Token {token}"
+        self._authorization, self._renewed = f"Token {token}", 0.0
 
     def connect(self) -> Self:
         """Make sure that the server is there, and that the token is one of it."""
-        if self._refresh is not None:  # a personal access token only serves to get a short-lived one
-            self._authorization = ""
-            answer = self._ask("POST", "/api/token/refresh", {"refresh": self._refresh})
-            self._authorization = f"Bearer {_of(answer, 'access', str)}"
+        self._renew()
         self._ask("GET", "/api/current-user/whoami")
         return self
+
+    def _renew(self) -> None:
+        """A personal access token only serves to get one that holds for minutes."""
+        if self._refresh is not None:
+            self._authorization = ""
+            answer = self._ask("POST", "/api/token/refresh/", {"refresh": self._refresh})
+            self._authorization = f"Bearer {_of(answer, 'access', str)}"
+            self._renewed = time.monotonic()
 
     def emails(self) -> dict[int, str]:
         """The e-mail of every user, by number."""
@@ -113,9 +119,8 @@ class Server:
                 raise SdgError(f"The server took only a part of {len(part):,} tasks: {quoted(answer)}.")
 
     def _ask(self, method: str, path: str, body: object = None, read: Any = None) -> Any:
-        request: dict[str, Any] = {"headers": {}}
-        if self._authorization:
-            request["headers"]["Authorization"] = self._authorization
+        used = self._authorization
+        request: dict[str, Any] = {"headers": {"Authorization": used} if used else {}}
         if body is not None:
             request["content"] = json.dumps(body).encode("ascii")
             request["headers"]["Content-Type"] = "application/json"
@@ -127,6 +132,9 @@ class Server:
         try:
             ((_, answer),) = self._client.each([None], ask, 1)
         except Refused as error:
+            if error.status == 401 and used.startswith("Bearer") and time.monotonic() > self._renewed + 60:
+                self._renew()
+                return self._ask(method, path, body, read)
             hint = " Is the token one of this server?" if error.status in (401, 403) else ""
             raise SdgError(f"{self.url}{path.partition('?')[0]}: {error}{hint}") from None
         except Unanswered as error:

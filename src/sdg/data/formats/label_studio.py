@@ -172,8 +172,8 @@ def labelling_config(
     </View>
     <View visibleWhen="region-selected">
       {header("Reason: which part, and what is wrong with it")}
-      <TextArea name="reason" toName="image" perRegion="true" editable="true" rows="2" maxSubmissions="1" showSubmitButton="false"
-                placeholder="The left hand has six fingers"/>
+      <TextArea name="reason" toName="image" perRegion="true" editable="true" rows="2"
+                maxSubmissions="1" showSubmitButton="false" placeholder="The left hand has six fingers"/>
       {header("Importance, 1 to 100")}
       {header(tiers, faint=True)}
       <Number name="importance" toName="image" perRegion="true" min="1" max="100" step="1"/>
