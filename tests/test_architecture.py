@@ -14,9 +14,8 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS = (
     ("__init__", "__main__", "cli"),
-    ("demo", "bench", "serve"),
+    ("demo", "bench", "serve", "annotate"),
     ("testbed",),
-    ("annotate",),
     ("study", "alignment", "refinement", "training", "teacher"),
     ("detectors", "scorers", "data", "evaluation", "reporting"),
     ("runs", "models"),
