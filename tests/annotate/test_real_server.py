@@ -231,10 +231,11 @@ def test_three_people_annotate_review_and_adjudicate(served: Served, tmp_path: P
     assert all(one["given"] == one["done"] for one in status["progress"])
 
     server = Server(login.url, login.token).connect()
-    (project, *_) = [number for number, text in server.projects() if "pass-2" in text]
-    for kind in ("JSON", "COCO", "YOLO"):
-        answer = people[PEOPLE[0]].get(
-            f"/api/projects/{project}/export?exportType={kind}&download_all_tasks=true"
-        )
-        assert answer.status_code == 200, (kind, answer.text[:500])
-        assert len(answer.content) > 200
+    projects = [number for number, text in server.projects() if "pass-2" in text or "review-1" in text]
+    assert len(projects) == 6
+    for project in projects:
+        for kind in ("JSON", "COCO", "YOLO"):
+            path = f"/api/projects/{project}/export?exportType={kind}&download_all_tasks=true"
+            answer = people[PEOPLE[0]].get(path)
+            assert answer.status_code == 200, (kind, answer.text[:500])
+            assert len(answer.content) > 200

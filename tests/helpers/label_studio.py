@@ -61,10 +61,7 @@ def seeded(task: dict[str, Any]) -> list[Any]:
 
 def verdict(name: str, comment: str = "") -> list[Any]:
     """What the page enters for the whole picture of a review."""
-    picture = {"to_name": "image", "original_width": 128, "original_height": 128, "image_rotation": 0}
-    found = [{"id": "v", "from_name": "verdict", "type": "choices", "value": {"choices": [name]}} | picture]
+    found = [{"id": "v", "from_name": "verdict", "type": "choices", "value": {"choices": [name]}}]
     if comment:
-        found.append(
-            {"id": "c", "from_name": "comment", "type": "textarea", "value": {"text": [comment]}} | picture
-        )
-    return found
+        found.append({"id": "c", "from_name": "comment", "type": "textarea", "value": {"text": [comment]}})
+    return [one | {"to_name": "image", "origin": "manual"} for one in found]

@@ -257,6 +257,60 @@ def status(project: Path, url: str | None, token_env: str, json_path: Path | Non
 
 
 @annotate.command()
+@sources_and_prompts
+@click.option("--out", required=True, type=FOLDER, metavar="PAGE.html")
+def page(
+    sources: tuple[Path, ...],
+    prompt: str | None,
+    prompts: Path | None,
+    images: Path | None,
+    allow_outside: bool,
+    out: Path,
+) -> None:
+    """Write a few pictures into one HTML file on which one person annotates them; it needs no server.
+
+    Boxes are drawn by mouse or touch. What is downloaded from the page is read by `sdg annotate read`.
+
+    \b
+    Example:
+      sdg annotate page pictures/ --prompts prompts.jsonl --out annotate.html
+    """
+    from sdg.annotate.offline import write_offline
+    from sdg.runs.inputs import gather
+
+    items = gather(sources, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
+    written = write_offline(out, items)
+    say(f"{len(items):,} pictures: {written} ({written.stat().st_size / 1e6:.1f} MB)")
+
+
+@annotate.command()
+@click.argument("entered", type=FOLDER, nargs=-1, required=True, metavar="ANNOTATIONS.json...")
+@click.option("--out", required=True, type=FOLDER, metavar="FILE", help="Rows as SDG-30K's.")
+def read(entered: tuple[Path, ...], out: Path) -> None:
+    """Rows of what was downloaded from pages of `sdg annotate page`, checked as `collect` checks.
+
+    What does not hold is listed with the reason, for whoever entered it, and left out; exit code 1 then.
+
+    \b
+    Example:
+      sdg annotate read annotations-ann.json --out annotations.jsonl
+    """
+    from sdg.annotate.offline import read_offline
+    from sdg.data.formats.sdg30k import write_annotations
+
+    found = [read_offline(path) for path in entered]
+    faults = [fault for _, of_file in found for fault in of_file]
+    for fault in faults:
+        say(fault)
+    count = write_annotations(out, (record for records, _ in found for record in records))
+    say(f"{count:,} pictures are annotated: {out}")
+    if faults:
+        raise SdgError(
+            f"{len(faults):,} faults are left, listed above; mend them on the page and download again."
+        )
+
+
+@annotate.command()
 @click.option("--out", required=True, type=FOLDER, metavar="FILE", help="Rows as SDG-30K's, one a picture.")
 @click.option(
     "--opinions",

@@ -54,7 +54,7 @@ def write_study(
         path,
         "study.html",
         script="study.js",
-        style="study.css",
+        styles=("study.css",),
         study=study,
         seed=seed,
         total=len(ordered),
