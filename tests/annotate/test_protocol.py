@@ -51,7 +51,9 @@ class World:
 
 
 def picture(annotators=(ANN,), reviewers=(BOB, EVA), adjudicator=None) -> Picture:
-    return Picture("000001", "a.png", "a ballerina", SIZE, Assignment(annotators, reviewers, adjudicator))
+    return Picture(
+        "000001", "a.png", "a ballerina", "000001.png", SIZE, Assignment(annotators, reviewers, adjudicator)
+    )
 
 
 def regions(diagnosis: Diagnosis) -> list:

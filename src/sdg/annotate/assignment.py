@@ -42,7 +42,7 @@ def assign(
     and the adjudication of a picture are by different ones.
     Raises SdgError where there are too few people for that.
     """
-    if len(set(people)) != len(people):
+    if len({person.casefold() for person in people}) != len(people):
         raise SdgError("Two annotators have one e-mail; give each person once.")
     if share > 0 and len(people) < INDEPENDENT:
         raise SdgError(

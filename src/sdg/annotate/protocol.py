@@ -38,11 +38,12 @@ def review_phase(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture of the study: its name there, which tells nothing, path, prompt, size and people."""
+    """One picture of the study: its name there, which tells nothing, path, prompt, file, size and people."""
 
     id: str
     filepath: str
     prompt: str
+    file: str
     size: tuple[int, int]
     people: Assignment
     proposal: Diagnosis | None = None
@@ -182,7 +183,7 @@ class _Reader:
         ]
         source = _digest([result.to_dict() for result in results])
         answer = self._answer(ADJUDICATION, people.adjudicator, picture, source, seed)
-        return Outcome(picture, chains, answer, answer and answer.diagnosis)
+        return Outcome(picture, chains, answer, None if answer is None else answer.diagnosis)
 
     def _chain(self, picture: Picture, person: str) -> Chain:
         proposed = write_regions(picture.proposal, "proposal", picture.size)

@@ -66,8 +66,7 @@ class Study:
 
     def file(self, picture: Picture) -> Path:
         """Where a picture lies for the server."""
-        (found,) = (self.folder / FILES / "pictures").glob(f"{picture.id}.*")
-        return found
+        return self.folder / FILES / "pictures" / picture.file
 
 
 def begin_study(
@@ -139,9 +138,14 @@ def _written(
         target.mkdir(parents=True, exist_ok=True)
         for number, (item, who) in enumerate(zip(items, people, strict=True), start=1):
             name = f"{number:06}"
-            size = _put(Path(item.file), target, name)
+            file, size = _put(Path(item.file), target, name)
             row: dict[str, Any] = {"picture": name, "filepath": item.filepath, "caption": item.prompt}
-            row |= {"size": list(size), "annotators": list(who.annotators), "reviewers": list(who.reviewers)}
+            row |= {
+                "file": file,
+                "size": list(size),
+                "annotators": list(who.annotators),
+                "reviewers": list(who.reviewers),
+            }
             if who.adjudicator is not None:
                 row["adjudicator"] = who.adjudicator
             if item.key in proposed:
@@ -151,19 +155,20 @@ def _written(
         raise SdgError(f"{target} cannot be written: {error.strerror or error}.") from error
 
 
-def _put(file: Path, target: Path, name: str) -> tuple[int, int]:
-    """A picture under its new name, linked where that can be, and its size; browsers turn it upright too."""
-    size = image_size(file)
-    if file.suffix.lower() not in _SHOWN:
+def _put(file: Path, target: Path, name: str) -> tuple[str, tuple[int, int]]:
+    """A picture put there under a new name, linked where that can be; that name with its ending, and its size."""
+    size = image_size(file)  # upright, as browsers show it
+    ending = file.suffix.lower()
+    if ending not in _SHOWN:
         save_image(load_image(file), target / f"{name}.png")
-        return size
-    path = target / f"{name}{file.suffix.lower()}"
+        return f"{name}.png", size
+    path = target / f"{name}{ending}"
     path.unlink(missing_ok=True)  # of a start that was killed
     try:
         os.link(real_path(file), path)
     except OSError:  # another disk, or a file system without links
         shutil.copyfile(file, path)
-    return size
+    return path.name, size
 
 
 def _picture(row: dict[str, Any]) -> Picture:
@@ -175,6 +180,7 @@ def _picture(row: dict[str, Any]) -> Picture:
             text_of(row, "picture"),
             text_of(row, "filepath"),
             text_of(row, "caption"),
+            text_of(row, "file"),
             (width, height),
             people,
             proposal,
