@@ -156,7 +156,7 @@ def _written(
 
 
 def _put(file: Path, target: Path, name: str) -> tuple[str, tuple[int, int]]:
-    """A picture put there under a new name, linked where that can be; that name with its ending, and its size."""
+    """A picture put there under a new name, linked where that can be: its file name and its size."""
     size = image_size(file)  # upright, as browsers show it
     ending = file.suffix.lower()
     if ending not in _SHOWN:

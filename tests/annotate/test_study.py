@@ -1,0 +1,165 @@
+"""A study on disk and against a server in memory: begun, gone on with, killed in between, collected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_label_studio import TOKEN, FakeLabelStudio
+from PIL import Image
+
+from sdg.annotate.serve import find_label_studio, serving
+from sdg.annotate.server import Server
+from sdg.cli import main
+from sdg.data.formats.label_studio import write_regions
+from sdg.data.formats.sdg30k import read_annotations
+from sdg.defects import Defect, Diagnosis
+from sdg.errors import SdgError
+
+ANN, BOB = "ann@lab.org", "bob@lab.org"
+DEFECT = Diagnosis((Defect((100, 200, 300, 400), "artifact", "The hand has six fingers.", 70),))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch):
+    server = FakeLabelStudio()
+    monkeypatch.setenv("LABEL_STUDIO_URL", server.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two pictures; browsers cannot show the second as it is."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (40, 20)).save(folder / "flux-a.png")
+    Image.new("RGB", (30, 20)).save(folder / "flux-b.tiff")
+    return folder
+
+
+def sdg(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["annotate", *map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+def start(pictures: Path, *more: object) -> int:
+    study = pictures.parent / "study"
+    people = ("--annotators", f"{ANN},{BOB}", "--reviews", 1)
+    return sdg("start", pictures, "--prompt", "a cat", *people, "--project", study, *more)
+
+
+def test_a_study_is_begun_once_and_gone_on_with(fake, pictures, capsys) -> None:
+    assert start(pictures) == 0
+    assert f"sign up, with their e-mail, at {fake.url}/user/signup/?token=x" in capsys.readouterr().err
+    study = pictures.parent / "study"
+    assert sorted(path.name for path in (study / "files/pictures").iterdir()) == ["000001.png", "000002.png"]
+    assert (study / "files/pictures/000001.png").samefile(pictures / "flux-a.png")
+    assert Image.open(study / "files/pictures/000002.png").size == (30, 20)
+    assert {one["path"] for one in fake.storages} == {str(study.resolve() / "files/pictures")}
+    tasks = [task for phase in fake.tasks.values() for task in phase]
+    assert sorted(task["data"]["image"] for task in tasks) == [
+        "/data/local-files/?d=pictures/000001.png",
+        "/data/local-files/?d=pictures/000002.png",
+    ]
+    assert all("predictions" not in task and "flux" not in json.dumps(task["data"]) for task in tasks)
+    assert start(pictures) == 0
+    assert "nothing new" in capsys.readouterr().err
+    assert [task for phase in fake.tasks.values() for task in phase] == tasks
+    assert start(pictures, "--seed", 4) == 1
+    assert "begun with other settings: study.seed was 0 and is 4 now" in capsys.readouterr().err
+
+
+def test_a_server_that_dies_at_any_request_loses_nothing_and_gets_nothing_twice(
+    fake, pictures, capsys
+) -> None:
+    study = pictures.parent / "study"
+    for times in range(1, 9):
+        fake.dies_after = 1  # one more thing is written
+        if start(pictures) == 0:
+            break
+        assert "503" in capsys.readouterr().err
+    assert times == 6  # for each of two people a project, a storage and tasks
+    fake.dies_after = None
+    assert start(pictures) == 0
+    assert len(fake.projects) == len(fake.storages) == 2
+    assert sorted(task["data"]["picture"] for tasks in fake.tasks.values() for task in tasks) == [
+        "000001",
+        "000002",
+    ]
+    for person in (ANN, BOB):
+        (task,) = fake.project("pass-1", person)
+        fake.enter(task, person, write_regions(DEFECT, "drawn", (40, 20)))
+    fake.dies_after = 1
+    assert sdg("next", "--project", study) == 1
+    fake.dies_after = None
+    assert sdg("next", "--project", study) == 0
+    assert sdg("next", "--project", study) == 0
+    for person in (ANN, BOB):
+        (task,) = fake.project("pass-2", person)
+        assert task["predictions"][0]["model_version"] == "your first pass"
+
+
+def test_rows_are_collected_as_far_as_they_are_finished(fake, pictures, capsys) -> None:
+    study, out = pictures.parent / "study", pictures.parent / "rows.jsonl"
+    assert start(pictures) == 0
+    for phase, person, other in (("pass-1", ANN, ""), ("pass-2", ANN, ""), ("review-1", BOB, ANN)):
+        (task,) = fake.project(phase, person)
+        said = [{"from_name": "verdict", "value": {"choices": ["accept"]}}] if other else []
+        fake.enter(task, person, write_regions(DEFECT, "drawn", (40, 20)) + said)
+        assert sdg("collect", "--project", study, "--out", out) == 0
+    assert "1 of 2 pictures are finished" in capsys.readouterr().err
+    (record,) = read_annotations(out)
+    assert record.annotator == ANN
+    assert record.diagnosis is not None
+    assert record.diagnosis.defects == DEFECT.defects
+    assert record.metadata["annotation"] == [
+        {
+            "annotator": ANN,
+            "pass": 2,
+            "added_in_pass_2": 0,
+            "minutes": 2.0,
+            "reviews": [{"round": 1, "reviewer": BOB, "verdict": "accept"}],
+        }
+    ]
+    assert sdg("status", "--project", study) == 0
+    assert "1 of 2 pictures are finished" in capsys.readouterr().out
+
+
+def test_a_server_that_shows_no_pictures_is_said_before_any_task_is_there(fake, pictures, capsys) -> None:
+    fake.shows_pictures = False
+    assert start(pictures) == 1
+    assert "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT at the folder" in capsys.readouterr().err
+    assert not any(fake.tasks.values())
+
+
+def test_what_cannot_work_is_one_sentence(fake, pictures, capsys, monkeypatch, tmp_path) -> None:
+    assert sdg("next", "--project", tmp_path / "none") == 1
+    assert "holds no study" in capsys.readouterr().err
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "wrong")
+    assert start(pictures) == 1
+    assert "401: Invalid token. Is the token one of this server?" in capsys.readouterr().err
+    assert start(pictures, "--annotators", "ann") == 2
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    assert start(pictures) == 1
+    assert "put one into the environment variable LABEL_STUDIO_API_KEY" in capsys.readouterr().err
+    with pytest.raises(SdgError, match="is no address of a server"):
+        Server("file:///etc/passwd", TOKEN)
+    with pytest.raises(SdgError, match="install it into an environment of its own"):
+        find_label_studio("no-such-program")
+
+
+def test_a_program_that_is_no_server_is_told_with_where_it_says_why(tmp_path) -> None:
+    program = tmp_path / "label-studio"
+    program.write_text("#!/bin/sh\necho no database >&2\nexit 3\n")
+    program.chmod(0o755)
+    with (
+        pytest.raises(SdgError, match=r"The server did not start; .*server\.log says why"),
+        serving(tmp_path / "study", program, port=1),
+    ):
+        pass
+    assert "no database" in (tmp_path / "study/server.log").read_text()
+    assert (tmp_path / "study/server.json").stat().st_mode & 0o077 == 0
