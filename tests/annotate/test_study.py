@@ -16,6 +16,7 @@ from sdg.data.formats.label_studio import write_regions
 from sdg.data.formats.sdg30k import read_annotations
 from sdg.defects import Defect, Diagnosis
 from sdg.errors import SdgError
+from sdg.response import render_response
 
 ANN, BOB = "ann@lab.org", "bob@lab.org"
 DEFECT = Diagnosis((Defect((100, 200, 300, 400), "artifact", "The hand has six fingers.", 70),))
@@ -77,12 +78,11 @@ def test_a_server_that_dies_at_any_request_loses_nothing_and_gets_nothing_twice(
     fake, pictures, capsys
 ) -> None:
     study = pictures.parent / "study"
-    for times in range(1, 9):
-        fake.dies_after = 1  # one more thing is written
-        if start(pictures) == 0:
-            break
+    fake.dies_after, failures = 1, 0  # one more thing is written
+    while start(pictures):
         assert "503" in capsys.readouterr().err
-    assert times == 6  # for each of two people a project, a storage and tasks
+        fake.dies_after, failures = 1, failures + 1
+    assert failures == 5  # for each of two people a project, a storage and tasks
     fake.dies_after = None
     assert start(pictures) == 0
     assert len(fake.projects) == len(fake.storages) == 2
@@ -127,6 +127,28 @@ def test_rows_are_collected_as_far_as_they_are_finished(fake, pictures, capsys) 
     ]
     assert sdg("status", "--project", study) == 0
     assert "1 of 2 pictures are finished" in capsys.readouterr().out
+
+
+def test_proposals_are_drawn_and_marked(fake, pictures) -> None:
+    study, said = pictures.parent / "study", pictures.parent / "said.jsonl"
+    rows = [
+        {"filepath": f"{pictures}/flux-{name}", "caption": "a cat", "response": render_response(found)}
+        for name, found in (("a.png", DEFECT), ("b.tiff", Diagnosis()))
+    ]
+    said.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    uri = f"replay:{said}"
+    alone = ("--annotators", ANN, "--reviews", 0, "--proposals", uri, "--project", study)
+    assert sdg("start", pictures, "--prompt", "a cat", *alone) == 0
+    first, second = fake.project("pass-1", ANN)
+    assert first["data"]["proposals"] == second["data"]["proposals"] == uri
+    assert first["predictions"][0]["result"] == write_regions(DEFECT, "proposal", (40, 20))
+    for phase in ("pass-1", "pass-2"):
+        for task in fake.project(phase, ANN):
+            fake.enter(task, ANN, task["predictions"][0]["result"])
+        assert sdg("collect", "--project", study, "--out", pictures.parent / "rows.jsonl") == 0
+    records = list(read_annotations(pictures.parent / "rows.jsonl"))
+    assert [record.metadata["proposals"] for record in records] == [uri, uri]
+    assert [record.diagnosis.defects for record in records] == [DEFECT.defects, ()]
 
 
 def test_a_server_that_shows_no_pictures_is_said_before_any_task_is_there(fake, pictures, capsys) -> None:
