@@ -26,9 +26,12 @@ def _own_accelerator() -> Iterator[None]:
         accelerate.AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    """Headless Chromium: the system's, or the one Playwright installed; skips where there is neither."""
+    """Headless Chromium: the system's, or the one Playwright installed; skips where there is neither.
+
+    For one file at a time: while Playwright is up, an event loop runs here, and no other may.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     system = next(filter(None, map(shutil.which, names)), None)

@@ -13,14 +13,7 @@ class Person:
     def __init__(self, url: str, invitation: str, email: str) -> None:
         self.email = email
         self._client = httpx2.Client(base_url=url, timeout=120, trust_env=False)
-        self._client.get(invitation).raise_for_status()
-        form = {
-            "email": email,
-            "password": "a-Long-enough-word-7",
-            "csrfmiddlewaretoken": self._client.cookies["csrftoken"],
-        }
-        answer = self._client.post(invitation, data=form, headers={"Referer": invitation})
-        assert answer.status_code == 302, answer.text[-2000:]
+        self._sign(invitation)
 
     def open_tasks(self) -> list[tuple[str, dict[str, Any]]]:
         """Phase and task of whatever nobody has entered anything for, in their own projects."""
@@ -48,8 +41,23 @@ class Person:
         """Whatever else the server has."""
         return self._client.get(path)
 
+    def _sign(self, address: str) -> None:
+        """Up or in."""
+        self._client.get(address).raise_for_status()
+        form = {
+            "email": self.email,
+            "password": "a-Long-enough-word-7",
+            "csrfmiddlewaretoken": self._client.cookies["csrftoken"],
+        }
+        answer = self._client.post(address, data=form, headers={"Referer": str(self._client.base_url)})
+        assert answer.status_code == 302, answer.text[-2000:]
+
     def _get(self, path: str) -> Any:
         answer = self._client.get(path)
+        if answer.status_code == 401:  # a session may end where the server starts anew
+            self._client.cookies.clear()
+            self._sign("/user/login/")
+            answer = self._client.get(path)
         answer.raise_for_status()
         return answer.json()
 
