@@ -476,7 +476,7 @@ def test_prompts_are_encoded_once_and_the_text_encoders_then_left_out(
     load_policy(cached, prompts=[*PROMPTS, "a green car"])
     assert loads[3:] == ["text", "image"] * 2
     with pytest.raises(SdgError, match=r"not in policy\.text_cache"):
-        again.sample(["a blue dog"], [0], steps=1)
+        again.sample(["a blue dog"], [0], steps=3)
 
 
 def test_a_generator_that_was_trained_again_is_not_taken_for_the_one_before(

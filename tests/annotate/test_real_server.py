@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sdg.annotate.api import Server
 from sdg.annotate.serve import find_label_studio, read_login
-from sdg.annotate.server import Server
 from sdg.data.formats.label_studio import write_regions
 from sdg.data.formats.sdg30k import read_annotations
 from sdg.defects import Defect, Diagnosis

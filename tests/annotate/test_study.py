@@ -9,8 +9,8 @@ import pytest
 from fake_label_studio import TOKEN, FakeLabelStudio
 from PIL import Image
 
+from sdg.annotate.api import Server
 from sdg.annotate.serve import find_label_studio, serving
-from sdg.annotate.server import Server
 from sdg.cli import main
 from sdg.data.formats.label_studio import write_regions
 from sdg.data.formats.sdg30k import read_annotations

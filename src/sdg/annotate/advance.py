@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdg.annotate import pages
+from sdg.annotate.api import Server, picture_address
 from sdg.annotate.protocol import (
     ADJUDICATION,
     PASS_1,
@@ -21,7 +22,6 @@ from sdg.annotate.protocol import (
     evaluate,
     review_phase,
 )
-from sdg.annotate.server import Server, picture_address
 from sdg.annotate.study import FILES, Study, held
 from sdg.errors import SdgError
 from sdg.evaluation.agreement import Agreement, agreement, pair_annotators

@@ -17,7 +17,7 @@ from sdg.errors import SdgError
 from sdg.tables import print_tables
 
 if TYPE_CHECKING:
-    from sdg.annotate.server import Server
+    from sdg.annotate.api import Server
     from sdg.annotate.study import Study
     from sdg.defects import Diagnosis
 
@@ -368,8 +368,8 @@ def _people(text: str) -> tuple[str, ...]:
 
 def _connect(folder: Path, url: str | None, token_env: str) -> Server:
     """The server that is named, or else that of `sdg annotate serve`, if its token is right."""
+    from sdg.annotate.api import Server
     from sdg.annotate.serve import read_login
-    from sdg.annotate.server import Server
 
     login = None if url else read_login(folder)
     token = os.environ.get(token_env) or (login.token if login is not None else "")

@@ -107,28 +107,33 @@ def make_study(
     pairs are written, after each. Pairs whose pictures are the same in every pixel count as Same unseen.
     Raises SdgError where `out` holds a study, and where there is nothing to rate or a file cannot be read.
     """
-    with hold(out, out / KEY):
-        if (out / KEY).exists():
-            raise SdgError(
-                f"{out / KEY} is there already, and ratings of its study cannot be counted without it; "
-                "give another --out."
-            )
-        matches, unmatched, failed = match(
-            *(read_results(path, images, allow_outside=allow_outside) for path in (a, b))
+    _refuse_another(out)
+    matches, unmatched, failed = match(
+        *(read_results(path, images, allow_outside=allow_outside) for path in (a, b))
+    )
+    if not matches:
+        raise SdgError(f"{a} and {b} share no result; give results of the same paths and prompts.")
+    matches = draw(matches, limit, seed)
+    same = [same_pixels(one.a, one.b) for one in matches]
+    if all(same):
+        raise SdgError(
+            f"The {len(same):,} pairs of {a} and {b} are all identical, so there is nothing to rate."
         )
-        if not matches:
-            raise SdgError(f"{a} and {b} share no result; give results of the same paths and prompts.")
-        matches = draw(matches, limit, seed)
-        same = [same_pixels(one.a, one.b) for one in matches]
-        if all(same):
-            raise SdgError(
-                f"The {len(same):,} pairs of {a} and {b} are all identical, so there is nothing to rate."
-            )
+    with hold(out, out / KEY):
+        _refuse_another(out)  # that another process wrote meanwhile
         key = blind(matches, same, names, secrets.token_bytes(32))
         asked = questions(key, matches)
         page = write_study(out / PAGE, key.study, asked, seed=seed, side=side, on_pair=on_pair)
         write_key(out / KEY, key)
     return Study(key, page, unmatched, failed)
+
+
+def _refuse_another(out: Path) -> None:
+    if (out / KEY).exists():
+        raise SdgError(
+            f"{out / KEY} is there already, and ratings of its study cannot be counted without it; "
+            "give another --out."
+        )
 
 
 def read_results(path: Path, images: Path | None = None, *, allow_outside: bool = False) -> Results:
