@@ -70,8 +70,12 @@ def test_a_process_that_dies_ends_the_run_in_one_sentence(
 def test_what_the_detector_refuses_is_said_by_the_parent() -> None:
     with pytest.raises(SdgError, match="nowhere"):
         JobsDetector("python:light.nowhere", 2)
+
+
+def test_what_all_processes_refuse_is_said_once(items: list[Item], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SdgError, match="raise --concurrency instead"):
-        JobsDetector("openai:http://localhost:1/v1#x", 2)
+        JobsDetector("openai:http://localhost:1/v1?profile=default#x", 3)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_processes_end_with_the_one_that_began_them(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ those of a single process.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from sdg.images import Pair
 _READY: Final = "ready"
 _DONE: Final = "done"
 _FAULT: Final = "fault"
+_ENDING: Final = 2.0  # seconds that a process is given to end by itself
 
 
 class JobsDetector(StreamingDetector):
@@ -34,8 +37,6 @@ class JobsDetector(StreamingDetector):
     def __init__(self, uri: str, jobs: int, **options: object) -> None:
         if jobs < 1:
             raise ValueError(f"There is at least one job, not {jobs}.")
-        if uri.startswith("openai:"):
-            raise SdgError("A server is asked from one process; raise --concurrency instead of --jobs.")
         context = multiprocessing.get_context("spawn")  # a forked torch may hang
         self._workers: list[tuple[Any, Connection]] = []
         try:
@@ -48,6 +49,7 @@ class JobsDetector(StreamingDetector):
                 self._workers.append((process, ours))
             told = [self._receive(process, ours) for process, ours in self._workers]
             self._identity: dict[str, str | int | float] = told[0][1]
+            atexit.register(self.close)
         except BaseException:
             self.close()
             raise
@@ -78,10 +80,11 @@ class JobsDetector(StreamingDetector):
 
     def close(self) -> None:
         """End the processes."""
-        for process, ours in self._workers:
-            ours.close()
-            process.terminate()
+        for _, ours in self._workers:
+            ours.close()  # one that waits for a task ends by itself then, and leaves nothing behind
         for process, _ in self._workers:
+            process.join(_ENDING)
+            process.terminate()
             process.join()
         self._workers = []
 
@@ -113,11 +116,14 @@ def _work(theirs: Connection, uri: str, options: dict[str, object], number: int,
     """Load the detector, then answer one task after another; ends with the process that began it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))  # torch reads it
+    if not os.environ.get("OMP_NUM_THREADS"):  # which torch reads when it is imported
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     from sdg.detectors import load_detector
 
     try:
         detector = load_detector(uri, **_placed(options, number))
+        if detector.connected() is not None:
+            raise SdgError("A server is asked from one process; raise --concurrency instead of --jobs.")
         theirs.send((_READY, dict(detector.identity)))
         while True:
             pairs, wanted = theirs.recv()
@@ -128,9 +134,11 @@ def _work(theirs: Connection, uri: str, options: dict[str, object], number: int,
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except SdgError as error:
-        theirs.send((_FAULT, str(error)))
+        fault = str(error)
     except Exception as error:  # it would end in a traceback between the parent's lines
-        theirs.send((_FAULT, f"The detector failed ({type(error).__name__}: {first_line(error)})."))
+        fault = f"The detector failed ({type(error).__name__}: {first_line(error)})."
+    with suppress(OSError):  # of a parent that has heard the same from another process
+        theirs.send((_FAULT, fault))
 
 
 def _share(
