@@ -31,6 +31,14 @@ def test_the_spatial_part_is_a_small_share_of_a_step_measured_beside_it(
 @pytest.mark.slow
 def test_the_guides_list_of_memory_is_what_the_models_take(capsys: pytest.CaptureFixture[str]) -> None:
     load("alignment_memory").main()
-    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len(printed) == 11
-    assert "\n".join(f"  {line}" for line in printed) in GUIDE.read_text()
+    printed = _table(capsys.readouterr().out)
+    written = _table(GUIDE.read_text().partition("alignment_memory.py")[2].partition("CUDA takes")[0])
+    assert len(printed) == 9
+    assert list(printed) == list(written)
+    # Kernels may differ a little from one release of torch, or one CPU, to the next.
+    assert printed == pytest.approx(written, rel=0.02, abs=0.1)
+
+
+def _table(text: str) -> dict[str, float]:
+    """Part -> GB, of the rows of a table."""
+    return {part: float(number) for part, number in re.findall(r"^ *\| (.+) \| ([\d.]+) \|$", text, re.MULTILINE)}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -68,12 +68,26 @@ def vision_language_model(checkpoint: str, dtype: torch.dtype, revision: str | N
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes of tensors made inside that were alive at once."""
+    """The most bytes of tensors made inside that were alive at once.
+
+    On the meta device attention keeps its scores, in float32 whatever the process has allowed: the most that
+    any kernel takes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
         self._bytes = self.most = 0
+
+    def __enter__(self) -> Self:
+        self._allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(False)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(self._allowed)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))

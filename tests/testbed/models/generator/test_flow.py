@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers.models import attention_dispatch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -103,6 +104,26 @@ def test_what_cells_show_is_learned_beside_the_velocity(pipeline):
     assert blocks[1].norm.linear.weight.grad.any()
     assert blocks[-1].norm.linear.weight.grad is None
     model.zero_grad()
+
+
+def test_how_attention_is_computed_in_training_is_no_setting_of_the_process(pipeline, monkeypatch):
+    """It was left behind, and changed what later computations of the process took and gave."""
+    used = []
+
+    def look(*given, **named):
+        used.append((active(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()))
+        return (torch.zeros(1, 4, 32),)
+
+    def active():
+        return attention_dispatch._AttentionBackendRegistry.get_active_backend()[0].value
+
+    monkeypatch.setattr(flow, "cpu_autocast_dtype", lambda: torch.bfloat16)
+    monkeypatch.setattr(pipeline.transformer, "forward", look)
+    before = active(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    ids = torch.ones(1, TEXT_LENGTH, dtype=torch.long)
+    TextToVelocity(pipeline)(torch.zeros(1, 4, 32), torch.ones(1), ids, ids, torch.zeros(4, 3))
+    assert used == [("_native_math", True)]
+    assert (active(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()) == before
 
 
 def test_encoded_scenes_are_of_the_train_split_and_kept(tmp_path):

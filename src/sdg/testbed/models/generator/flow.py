@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FluxPipeline
+from diffusers import AutoencoderKL, FluxPipeline, attention_backend
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -56,26 +57,22 @@ class TextToVelocity(nn.Module):
             pipeline.text_encoder,
             pipeline.text_encoder_2,
         )
-        if cpu_autocast_dtype() is torch.bfloat16:
-            # The backward pass of the CPU's fused attention is slow in bfloat16: plain products take half
-            # the time, unless they are done in float32 after all.
-            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-            self.transformer.set_attention_backend("_native_math")
 
     def forward(
         self, tokens: Tensor, sigma: Tensor, clip_ids: Tensor, t5_ids: Tensor, grid: Tensor
     ) -> Tensor:
         """Velocity of packed latents (B, L, C) at noise levels (B,); ids (B, TEXT_LENGTH), grid (L, 3)."""
-        velocity: Tensor = self.transformer(
-            hidden_states=tokens,
-            timestep=sigma,
-            encoder_hidden_states=self.t5(t5_ids)[0],
-            pooled_projections=self.clip(clip_ids).pooler_output,
-            img_ids=grid,
-            txt_ids=torch.zeros(t5_ids.shape[1], 3),
-            guidance=None,
-            return_dict=False,
-        )[0]
+        with _plain_attention():
+            velocity: Tensor = self.transformer(
+                hidden_states=tokens,
+                timestep=sigma,
+                encoder_hidden_states=self.t5(t5_ids)[0],
+                pooled_projections=self.clip(clip_ids).pooler_output,
+                img_ids=grid,
+                txt_ids=torch.zeros(t5_ids.shape[1], 3),
+                guidance=None,
+                return_dict=False,
+            )[0]
         return velocity
 
     @property
@@ -99,6 +96,25 @@ class TextToVelocity(nn.Module):
         with self.middle.register_forward_hook(lambda module, args, out: seen.append(out[1])):
             velocity = self(*given)
         return velocity, self.cells(seen[0])
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as products in bfloat16, where the CPU has units for it; the settings of torch are put back.
+
+    The backward pass of the CPU's fused attention is slow in bfloat16: plain products take half the time,
+    unless they are done in float32 after all. Both settings are the process's.
+    """
+    if cpu_autocast_dtype() is not torch.bfloat16:
+        yield
+        return
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with attention_backend("_native_math"):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 def pack(latents: Tensor) -> Tensor:
