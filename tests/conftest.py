@@ -1,5 +1,6 @@
 """Settings of every test: one thread a process, for the suite itself runs on all cores; shared helpers."""
 
+import asyncio
 import os
 import shutil
 import sys
@@ -24,6 +25,20 @@ def _own_accelerator() -> Iterator[None]:
     yield
     if (accelerate := sys.modules.get("accelerate.state")) is not None:
         accelerate.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that clients of servers would pause: noted, and not waited for."""
+    asked_for: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float, *rest: object) -> None:
+        asked_for.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return asked_for
 
 
 @pytest.fixture(scope="module")

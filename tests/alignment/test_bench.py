@@ -41,4 +41,6 @@ def test_the_guides_list_of_memory_is_what_the_models_take(capsys: pytest.Captur
 
 def _table(text: str) -> dict[str, float]:
     """Part -> GB, of the rows of a table."""
-    return {part: float(number) for part, number in re.findall(r"^ *\| (.+) \| ([\d.]+) \|$", text, re.MULTILINE)}
+    return {
+        part: float(number) for part, number in re.findall(r"^ *\| (.+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    }

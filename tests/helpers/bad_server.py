@@ -59,7 +59,7 @@ class Server:
         self.asked: Counter[int] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.times: dict[int, list[float]] = {}
+        self.dripped = 0  # bytes that went out one by one
         self.busiest = 0
         self._busy, self._lock = 0, threading.Lock()
         outer = self
@@ -108,7 +108,6 @@ class Server:
             self._busy += 1
             self.busiest = max(self.busiest, self._busy)
             self.asked[index] += 1
-            self.times.setdefault(index, []).append(time.monotonic())
             self.bodies.append(body)
             self.headers.append(headers)
         return index
@@ -129,6 +128,7 @@ class Server:
             for byte in reply.content:
                 handler.wfile.write(bytes([byte]))
                 handler.wfile.flush()
+                self.dripped += 1
                 time.sleep(reply.drip)
         else:
             handler.wfile.write(reply.content)

@@ -170,7 +170,7 @@ def test_a_hundred_thousand_characters_of_anything_take_a_moment(unit, before):
     text = before + unit * (100_000 // len(unit))
     began = time.process_time()
     check(text)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 20  # of the CPU's; what is not linear takes minutes
 
 
 def test_numbers_without_end():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -144,24 +143,24 @@ def test_a_served_model_sees_the_very_pixels_and_its_thoughts_are_no_scores() ->
     assert np.array_equal(np.asarray(sent), np.asarray(shown[0]))
 
 
-def test_a_busy_server_of_scores_is_left_alone_as_long_as_it_asks_and_then_answers() -> None:
+def test_a_busy_server_of_scores_is_left_alone_as_long_as_it_asks_and_then_answers(
+    pauses: list[float],
+) -> None:
     def behave(index: int, attempt: int) -> Reply:
-        return error(429, "slow down", Retry_After="0.6") if attempt == 1 else completion(GOOD.format(5))
+        return error(429, "slow down", Retry_After="90") if attempt == 1 else completion(GOOD.format(5))
 
     with Server(behave) as server:
         assert unified(server).score([tagged(0)], ["a cup"]) == [pytest.approx(0.92)]
-    first, second = server.times[0]
-    assert second - first >= 0.6
+    assert max(pauses) == 90
 
 
 def test_a_score_that_drips_in_past_the_deadline_is_missing() -> None:
     slow = completion(GOOD.format(5))
     slow.drip = 0.1  # each byte well within the deadline, the answer far beyond it
     with Server(lambda index, attempt: slow if index else completion(GOOD.format(5))) as server:
-        began = time.monotonic()
         scores = unified(server, timeout=1.0, attempts=2).score([tagged(0), tagged(1)], ["a cup", "a hat"])
     assert scores == [pytest.approx(0.92), None]
-    assert time.monotonic() - began < 0.1 * len(slow.content) / 2
+    assert 0 < server.dripped < len(slow.content)  # in both attempts together
     assert server.asked[1] == 2
 
 
