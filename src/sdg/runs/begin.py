@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
 from sdg._version import __version__
 from sdg.errors import SdgError
 from sdg.io.files import read_text, write_text
+from sdg.runs.processes import Processes
 
 _HELD: Final[set[IO[bytes]]] = set()
 _LONGEST: Final = 60  # characters of a setting in a message
@@ -52,23 +54,15 @@ def begin(
         yield begun
 
 
-@contextmanager
-def begin_together(out: Path, manifest: Path, settings: Mapping[str, Any], **options: Any) -> Iterator[bool]:
-    """`begin` by the main one of several processes, see Accelerate; all yield, or raise, the same."""
+def begin_together(
+    out: Path, manifest: Path, settings: Mapping[str, Any], **options: Any
+) -> AbstractContextManager[bool]:
+    """`begin` by the main one of the processes that Accelerate knows; all yield, or raise, the same."""
     from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
 
-    with ExitStack() as stack:
-        found: list[Any] = [False, ""]
-        if PartialState().is_main_process:
-            try:
-                found[0] = stack.enter_context(begin(out, manifest, settings, **options))
-            except SdgError as error:
-                found[1] = str(error)
-        begun, refusal = broadcast_object_list(found)
-        if refusal:
-            raise SdgError(refusal)
-        yield begun
+    state = PartialState()
+    processes = Processes(state.process_index, state.num_processes)
+    return processes.on_main(partial(begin, out, manifest, settings, **options))
 
 
 def require_free(out: Path, manifest: Path, resume: bool, work: Iterable[Path] | None = None) -> None:
