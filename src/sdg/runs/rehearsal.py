@@ -62,6 +62,10 @@ class Rehearsal:
         self.findings.append(Finding(what, True, said(found)))
         return found
 
+    def holds(self, what: str) -> bool:
+        """Whether nothing was found wrong with it."""
+        return all(one.ok is not False for one in self.findings if one.what == what)
+
     def say(self, what: str, said: str) -> None:
         """A finding that is neither right nor wrong."""
         self.findings.append(Finding(what, None, said))

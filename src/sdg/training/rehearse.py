@@ -61,9 +61,7 @@ def rehearse(
         lambda: lora_config(recipe.model, model),
         lambda found: "none: all but frozen layers are trained" if found is None else f"rank {found.r}",
     )
-    if page.fault is not None and page.fault.startswith("model.lora"):
-        return page
-    if profile is None:
+    if profile is None or not page.holds("model.lora"):
         return page
     answer = min(tokens, grpo.rollout.max_tokens) if grpo else tokens
     picture, words = _question(profile, model)
