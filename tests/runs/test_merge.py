@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdg.cli import cli
 from sdg.detectors.bulk import Shard
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.runs.journal import manifest_of, partial_of
-from sdg.runs.merge import merge
+from sdg.runs.merge import Merged, merge
 
 
 def part(folder: Path, number: int, count: int, paths: str, detector: str = "x") -> Path:
@@ -34,10 +36,22 @@ def part(folder: Path, number: int, count: int, paths: str, detector: str = "x")
 def test_parts_are_written_in_their_order_and_failures_counted(tmp_path: Path) -> None:
     parts = [part(tmp_path, 1, 2, "ab"), part(tmp_path, 2, 2, "zc")]
     merged = merge(parts, tmp_path / "all.jsonl", [(path, "a") for path in "zcab"])
-    assert (merged.lines, merged.failed) == (4, 1)
+    assert merged == Merged(lines=4, failed=1, unknown=0)
     assert [row["filepath"] for row in jsonl.read_objects(tmp_path / "all.jsonl")] == list("abzc")
     with pytest.raises(SdgError, match="exists already"):
         merge(parts, tmp_path / "all.jsonl")
+
+
+def test_parts_without_their_settings_are_counted_and_the_others_still_compared(tmp_path: Path) -> None:
+    parts = [part(tmp_path, number, 3, name, name) for number, name in enumerate("aab", 1)]
+    for one in (parts[1], parts[2]):
+        jsonl.write_objects(one, [{"filepath": one.name, "caption": "a", "response": "[]", "status": "ok"}])
+    manifest_of(parts[1]).unlink()
+    with pytest.raises(SdgError, match="was begun with other settings"):
+        merge(parts, tmp_path / "all.jsonl")
+    manifest_of(parts[2]).unlink()
+    done = CliRunner().invoke(cli, ["data", "merge", *map(str, parts), "--out", str(tmp_path / "all.jsonl")])
+    assert (done.exit_code, "Not compared: 2 of 3 parts have no PART.run.json" in done.output) == (0, True)
 
 
 def test_what_is_not_one_whole_run_is_refused_and_nothing_written(tmp_path: Path) -> None:

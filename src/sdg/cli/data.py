@@ -259,6 +259,11 @@ def merge(parts: tuple[Path, ...], out: Path, inputs: tuple[Path, ...]) -> None:
         expected = [item.key for item in gather(inputs, allow_outside=True, embedded=True)]
     merged = put_together(parts, out, expected)
     say(f"Wrote {merged.lines:,} lines to {out}, {merged.failed:,} without an answer.")
+    if merged.unknown:
+        say(
+            f"Not compared: {merged.unknown:,} of {len(parts):,} parts have no PART.run.json beside them, "
+            "which says with what detector they were made."
+        )
 
 
 @data.command()

@@ -19,10 +19,14 @@ _NAME: Final = re.compile(r"part-(\d+)-of-(\d+)\.[a-z]+")
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """How many lines were written, and how many of them got no answer."""
+    """How many lines were written, and how many of them got no answer.
+
+    unknown: parts without their run's settings beside them, of which nobody can say that they are of one run.
+    """
 
     lines: int
     failed: int
+    unknown: int
 
 
 def merge(parts: Sequence[Path], out: Path, expected: Iterable[Key] | None = None) -> Merged:
@@ -36,7 +40,7 @@ def merge(parts: Sequence[Path], out: Path, expected: Iterable[Key] | None = Non
         if not part.is_file():
             raise SdgError(f"{path_end(str(part))} is no file; give the parts that `sdg diagnose` wrote.")
     _require_all(parts)
-    _require_one_run(parts)
+    unknown = _require_one_run(parts)
     failed = 0
     seen: set[Key] = set()
 
@@ -55,7 +59,7 @@ def merge(parts: Sequence[Path], out: Path, expected: Iterable[Key] | None = Non
 
     if out.exists():
         raise SdgError(f"{out} exists already; name another output.")
-    return Merged(jsonl.write_objects(out, rows()), failed)
+    return Merged(jsonl.write_objects(out, rows()), failed, unknown)
 
 
 def _require_all(parts: Sequence[Path]) -> None:
@@ -75,17 +79,21 @@ def _require_all(parts: Sequence[Path]) -> None:
         raise SdgError("A part is given twice; give each once.")
 
 
-def _require_one_run(parts: Sequence[Path]) -> None:
+def _require_one_run(parts: Sequence[Path]) -> int:
+    """How many parts have no settings to compare; raises SdgError where those of two differ."""
+    unknown = 0
     first: dict[str, Any] | None = None
     for part in parts:
         if partial_of(part).exists():
             raise SdgError(f"{part} is unfinished; go on with it by --resume.")
         if not manifest_of(part).exists():
+            unknown += 1
             continue
         settings = {"detector": read_settings(part, manifest_of(part)).get("detector")}
         if first is not None:
             refuse_changes(part, settings, first)
         first = first or settings
+    return unknown
 
 
 def _key(part: Path, row: Row) -> Key:
