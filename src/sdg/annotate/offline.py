@@ -41,7 +41,7 @@ def write_offline(path: str | os.PathLike[str], items: Sequence[Item]) -> Path:
     return write_page(
         path,
         "annotate.html",
-        script="annotate.js",
+        scripts=("person.js", "annotate.js"),
         styles=("study.css", "annotate.css"),
         page=digest[:16],
         total=len(items),

@@ -53,7 +53,7 @@ def write_evaluation(
     return write_page(
         path,
         "evaluation.html",
-        script="",
+        scripts=(),
         title=title,
         status=describe_status(evaluation.status),
         settings=describe_settings(evaluation.settings),

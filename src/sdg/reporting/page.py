@@ -56,17 +56,16 @@ def write_page(
     path: str | os.PathLike[str],
     template: str,
     *,
-    script: str = "report.js",
+    scripts: Sequence[str] = ("report.js",),
     styles: Sequence[str] = (),
     **values: Any,
 ) -> Path:
     """Render a template with `values` and write the page, whole or not at all; returns its path.
 
-    script: its only one, "" for none. styles: what it has beside that of reports. All are files of the folder
-    `templates`.
+    styles: what it has beside that of reports. They and the scripts are files of the folder `templates`.
     Raises SdgError where the file cannot be written.
     """
-    stream = _environment().get_template(template).stream(**values, **_head(script, styles))
+    stream = _environment().get_template(template).stream(**values, **_head(scripts, styles))
     stream.enable_buffering(64)
     with atomic_writer(path) as file:
         for text in stream:
@@ -74,9 +73,9 @@ def write_page(
     return Path(path)
 
 
-def _head(script: str, styles: Sequence[str]) -> dict[str, Markup]:
+def _head(scripts: Sequence[str], styles: Sequence[str]) -> dict[str, Markup]:
     """Style, script and policy of a page."""
-    css, js = "".join(map(_asset, ("report.css", *styles))), _asset(script) if script else ""
+    css, js = "".join(map(_asset, ("report.css", *styles))), "".join(map(_asset, scripts))
     policy = f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; "
     policy += (f"script-src '{_hash(js)}'; " if js else "") + "base-uri 'none'; form-action 'none'"
     return {"css": Markup(css), "js": Markup(js), "policy": Markup(policy)}

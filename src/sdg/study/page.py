@@ -53,7 +53,7 @@ def write_study(
     return write_page(
         path,
         "study.html",
-        script="study.js",
+        scripts=("person.js", "study.js"),
         styles=("study.css",),
         study=study,
         seed=seed,

@@ -12,10 +12,11 @@
   // Per picture: {clean, seconds, boxes: [{box: [x0, y0, x1, y1] of 1000, kind, reason, importance, subtype}]}.
   let name = "", entered = [], at = 0, chosen = -1, kind = "artifact", drawing = null, since = Date.now();
 
-  function read(key) { try { return JSON.parse(localStorage.getItem(key)); } catch { return null; } }
+  const { read, keep: keepAs, download, ask, open } = person(store, form, begin);
+
   function keep() {
-    try { localStorage.setItem(`${store} ${name}`, JSON.stringify(entered)); localStorage.setItem(store, JSON.stringify(name)); }
-    catch { one("#unkept").hidden = false; }
+    keepAs(`${store} ${name}`, entered);
+    keepAs(store, name);
   }
   const fresh = () => ({ clean: false, seconds: 0, boxes: [] });
 
@@ -156,21 +157,7 @@
       return { data: { image: filepath, filepath, prompt }, annotations: result.length ? [annotation] : [] };
     });
   }
-  function download() {
-    clock();
-    keep();
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([`${JSON.stringify(written(), null, 1)}\n`], { type: "application/json" }));
-    link.download = `annotations-${name.replace(/[^\p{L}\p{N}]+/gu, "-")}.json`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  }
 
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const who = form.elements.name.value.normalize("NFC").replace(/\s+/g, " ").trim();
-    if (who) begin(who);
-  });
   main.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button || work.hidden) return;
@@ -178,14 +165,13 @@
     else if (button.dataset.kind) pick(button.dataset.kind);
     else if (button.matches(".delete")) { entered[at].boxes.splice(chosen, 1); chosen = -1; changed(); }
     else if (button.matches(".next, .previous")) { clock(); keep(); go(at + (button.matches(".next") ? 1 : -1)); }
-    else if (button.matches(".download")) download();
+    else if (button.matches(".download")) { clock(); keep(); download("annotations", name, written()); }
     else if (button.matches(".other")) {
       clock();
       keep();
       welcome.hidden = false;
       work.hidden = true;
-      form.reset();
-      form.elements.name.focus();
+      ask();
     }
   });
   function pick(value) {
@@ -203,7 +189,5 @@
   });
   addEventListener("pagehide", () => { if (!work.hidden) { clock(); keep(); } });
 
-  const last = read(store);
-  if (typeof last === "string" && last) begin(last);
-  else form.elements.name.focus();
+  open();
 })();

@@ -8,12 +8,7 @@
   const pairs = new Map(all("template").map((template) => [template.dataset.pair, template.content]));
   let name = "", order = [], ratings = [];
 
-  function read(key) {
-    try { return JSON.parse(localStorage.getItem(key)); } catch { return null; }
-  }
-  function keep(key, value) {
-    try { localStorage.setItem(key, JSON.stringify(value)); } catch { document.getElementById("unkept").hidden = false; }
-  }
+  const { read, keep, download, ask, open } = person(store, form, begin);
 
   // Numbers from 0 to 1 that a text settles: FNV-1a to begin with, then mulberry32.
   function numbers(text) {
@@ -93,30 +88,17 @@
   function undo() {
     if (ratings.pop()) changed();
   }
-  function download() {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([`${JSON.stringify(written(), null, 1)}\n`], { type: "application/json" }));
-    link.download = `ratings-${name.replace(/[^\p{L}\p{N}]+/gu, "-")}.json`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  }
 
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const who = form.elements.name.value.normalize("NFC").replace(/\s+/g, " ").trim();
-    if (who) begin(who);
-  });
   main.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
     if (button.dataset.choice) rate(button.dataset.choice);
     else if (button.matches(".undo")) undo();
-    else if (button.matches(".download")) download();
+    else if (button.matches(".download")) download("ratings", name, written());
     else if (button.matches(".other")) {
       welcome.hidden = false;
       rating.hidden = finished.hidden = true;
-      form.reset();
-      form.elements.name.focus();
+      ask();
     }
   });
   document.addEventListener("keydown", (event) => {
@@ -131,7 +113,5 @@
     if (event.key === `${store} ${name}` && welcome.hidden) { ratings = kept(); show(); }
   });
 
-  const last = read(store);
-  if (typeof last === "string" && last) begin(last);
-  else form.elements.name.focus();
+  open();
 })();
