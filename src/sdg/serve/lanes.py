@@ -101,9 +101,7 @@ class BatchLane(Generic[R]):
             results = self._run([pair for pair, _ in batch])
             if len(results) != len(batch):
                 raise ValueError(f"{len(batch)} pairs got {len(results)} results.")
-        except (
-            Exception
-        ) as error:  # of a model or a function of the user's, which may raise whatever it likes
+        except Exception as error:  # a model or a function of the user's may raise whatever it likes
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
                 return
