@@ -83,6 +83,8 @@ DEFECT = Defect((0, 0, 5, 5), "artifact")
 )
 def test_clean_is_what_is_known_to_be_empty(diagnosis, is_clean, is_informative):
     assert (diagnosis.is_clean, diagnosis.is_informative) == (is_clean, is_informative)
+    assert (diagnosis.known_defects() == []) is is_clean
+    assert (diagnosis.known_defects() is None) is not is_informative
 
 
 @pytest.mark.parametrize("status", ["failed", "unparseable"])

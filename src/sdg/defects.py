@@ -279,6 +279,10 @@ class Diagnosis:
             return False
         return bool(self.defects) or not self._lost
 
+    def known_defects(self) -> list[dict[str, Any]] | None:
+        """The defects as JSON values, [] for a clean image; None where nothing is known about it."""
+        return [defect.to_dict() for defect in self.defects] if self.is_informative else None
+
     @property
     def is_whole(self) -> bool:
         """Whether this is all that the detector said, so that what it does not name it did not see."""

@@ -106,12 +106,11 @@ class BatchDiagnoser(BatchFunction[StreamingDetector, Diagnosis]):
         return "response", "status", "error", "defects"
 
     def _row(self, result: Diagnosis) -> Mapping[str, Any]:
-        known = [defect.to_dict() for defect in result.defects] if result.is_informative else None
         return {
             "response": result.raw or None,
             "status": result.status.value,
             "error": result.error or None,
-            "defects": known,
+            "defects": result.known_defects(),
         }
 
 

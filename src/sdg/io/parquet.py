@@ -122,9 +122,8 @@ def write_predictions(path: str | os.PathLike[str], lines: Iterable[Mapping[str,
 
     def row(line: Mapping[str, Any]) -> dict[str, Any]:
         diagnosis = read_prediction(line).diagnosis
-        known = diagnosis is not None and diagnosis.is_informative
-        found = [one.to_dict() for one in diagnosis.defects] if diagnosis is not None and known else None
-        return {**{name: line.get(name) for name in PREDICTION_COLUMNS[:-1]}, "defects": found}
+        known = diagnosis.known_defects() if diagnosis is not None else None
+        return {**{name: line.get(name) for name in PREDICTION_COLUMNS[:-1]}, "defects": known}
 
     written, source = 0, iter(lines)
     with atomic_writer(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:

@@ -199,8 +199,8 @@ _PAGE_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-sr
 
 
 def _found(diagnosis: Diagnosis) -> dict[str, Any]:
-    known = [defect.to_dict() for defect in diagnosis.defects] if diagnosis.is_informative else None
-    return {"status": diagnosis.status.value, "defects": known, "error": _why(diagnosis)}
+    defects = diagnosis.known_defects()
+    return {"status": diagnosis.status.value, "defects": defects, "error": _why(diagnosis)}
 
 
 def _why(diagnosis: Diagnosis) -> str | None:
