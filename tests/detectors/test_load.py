@@ -12,7 +12,7 @@ from PIL import Image
 
 import sdg
 from sdg.defects import Defect, Diagnosis
-from sdg.detectors import StreamingDetector
+from sdg.detectors import StreamingDetector, names_server
 from sdg.detectors.function import FunctionDetector
 from sdg.errors import SdgError
 
@@ -99,6 +99,19 @@ def test_what_needs_no_torch_loads_none() -> None:
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_uri_names_a_server_where_nothing_is_loaded_here(tmp_path: Path) -> None:
+    assert names_server("openai:http://localhost:1/v1#m?concurrency=2")
+    assert names_server("union:openai:http://localhost:1/v1#m | openai:http://localhost:2/v1#m")
+    (tmp_path / "openai:x").mkdir()
+    for uri in (
+        "testbed",
+        "hf:openai/m",
+        str(tmp_path / "openai:x"),
+        "union:ocr|openai:http://localhost:1/v1#m",
+    ):
+        assert not names_server(uri)
 
 
 def test_every_loaded_detector_streams(tmp_path: Path) -> None:

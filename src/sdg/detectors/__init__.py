@@ -78,6 +78,13 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     return _LOADERS[parsed.scheme](replace(parsed, options={**parsed.options, **given}))
 
 
+def names_server(uri: str) -> bool:
+    """Whether all that a detector's URI needs is a server, so that no model is loaded here."""
+    if uri.startswith(_UNION):
+        return all(names_server(part.strip()) for part in uri.removeprefix(_UNION).split("|"))
+    return parse_uri(uri, "detector", _FORMS, folder="hf").scheme == "openai"
+
+
 class BatchDiagnoser(BatchFunction[StreamingDetector, Diagnosis]):
     """A detector as a function of columns: `sdg.load_detector(uri, **options)`, loaded on the first call.
 

@@ -140,9 +140,11 @@ def _connected(address: str) -> Any:
 def _workers(
     ray: Any, count: int | None, uri: str, options: Mapping[str, Any], out: Path, reading: Mapping[str, Any]
 ) -> list[Any]:
+    from sdg.detectors import names_server
+
     resources = ray.cluster_resources()
     gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    on_gpu = gpus > 0 and not uri.startswith("openai:")
+    on_gpu = gpus > 0 and not names_server(uri)
     count = count or (gpus if on_gpu else max(1, cores // 2))
     share = {"num_gpus": gpus / count if gpus < count else 1} if on_gpu else {}
     actor = ray.remote(max_restarts=_RETRIES, max_task_retries=_RETRIES, **share)(_Worker)
