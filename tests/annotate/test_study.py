@@ -10,7 +10,7 @@ from fake_label_studio import TOKEN, FakeLabelStudio
 from PIL import Image
 
 from sdg.annotate.api import Server
-from sdg.annotate.serve import find_label_studio, serving
+from sdg.annotate.serve import find_label_studio, read_login, serving
 from sdg.cli import main
 from sdg.data.formats.label_studio import write_regions
 from sdg.data.formats.sdg30k import read_annotations
@@ -185,3 +185,22 @@ def test_a_program_that_is_no_server_is_told_with_where_it_says_why(tmp_path) ->
         pass
     assert "no database" in (tmp_path / "study/server.log").read_text()
     assert (tmp_path / "study/server.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_server_signs_sessions_with_one_key_however_often_it_starts(tmp_path) -> None:
+    program, study = tmp_path / "label-studio", tmp_path / "study"
+    program.write_text('#!/bin/sh\necho "$SECRET_KEY" >&2\nexit 3\n')
+    program.chmod(0o755)
+    for port in (1, 2):
+        with pytest.raises(SdgError), serving(study, program, port=port):
+            pass
+    first, second = (study / "server.log").read_text().split()
+    assert first == second
+    assert len(bytes.fromhex(first)) == 32  # no sign in it means anything to whoever reads the environment
+    login = json.loads((study / "server.json").read_text())
+    del login["secret"]  # an earlier version's
+    (study / "server.json").write_text(json.dumps(login))
+    with pytest.raises(SdgError), serving(study, program, port=1):
+        pass
+    assert read_login(study).token == login["token"]
+    assert (study / "server.log").read_text().split()[2] != first

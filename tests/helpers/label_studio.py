@@ -13,7 +13,7 @@ class Person:
     def __init__(self, url: str, invitation: str, email: str) -> None:
         self.email = email
         self._client = httpx2.Client(base_url=url, timeout=120, trust_env=False)
-        self._sign(invitation)
+        self._sign_up(invitation)
 
     def open_tasks(self) -> list[tuple[str, dict[str, Any]]]:
         """Phase and task of whatever nobody has entered anything for, in their own projects."""
@@ -41,8 +41,7 @@ class Person:
         """Whatever else the server has."""
         return self._client.get(path)
 
-    def _sign(self, address: str) -> None:
-        """Up or in."""
+    def _sign_up(self, address: str) -> None:
         self._client.get(address).raise_for_status()
         form = {
             "email": self.email,
@@ -54,10 +53,6 @@ class Person:
 
     def _get(self, path: str) -> Any:
         answer = self._client.get(path)
-        if answer.status_code == 401:  # a session may end where the server starts anew
-            self._client.cookies.clear()
-            self._sign("/user/login/")
-            answer = self._client.get(path)
         answer.raise_for_status()
         return answer.json()
 

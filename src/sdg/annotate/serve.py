@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -34,12 +34,16 @@ _STOPPING: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Where a study's own server is, and its owner's account. token: of its API."""
+    """Where a study's own server is, and its owner's account.
+
+    token: of its API. secret: what the server signs sessions with, "" where an earlier version made the file.
+    """
 
     url: str
     username: str
     password: str
     token: str
+    secret: str = ""
 
 
 def find_label_studio(named: str | None = None) -> Path:
@@ -93,6 +97,9 @@ def serving(
         "LABEL_STUDIO_PASSWORD": login.password,
         "LABEL_STUDIO_USER_TOKEN": login.token,
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        # Of the keys that it draws one in fifty begins with "$"; read back, that is a name of a variable, so
+        # it draws another at each start and signs everybody out.
+        "SECRET_KEY": login.secret,
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
@@ -122,11 +129,9 @@ def _login(folder: Path, port: int) -> Login:
     """The study's login, made at its first start, in a file that only its owner can read."""
     url = f"http://{HOST}:{port}"
     known = read_login(folder)
-    login = (
-        Login(url, known.username, known.password, known.token)
-        if known is not None
-        else Login(url, "owner@study.local", secrets.token_urlsafe(12), secrets.token_hex(20))
-    )
+    if known is None:
+        known = Login(url, "owner@study.local", secrets.token_urlsafe(12), secrets.token_hex(20))
+    login = replace(known, url=url, secret=known.secret or secrets.token_hex(32))
     path = folder / LOGIN
     try:
         folder.mkdir(parents=True, exist_ok=True)
