@@ -50,11 +50,12 @@ def run_name(method: str, seed: int) -> str:
 
 
 def sdg(arguments: Sequence[str], console: Path, threads: int = 1) -> None:
-    """Run `sdg …`, its messages into a file; raises SdgError with the last one if it fails."""
+    """Run `sdg …`, all it says into a file; raises SdgError with the last line if it fails."""
     console.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     with console.open("a", encoding="utf-8") as messages:
-        done = subprocess.run([sys.executable, "-m", "sdg", *arguments], stderr=messages, env=environment)
+        command = [sys.executable, "-m", "sdg", *arguments]
+        done = subprocess.run(command, stdout=messages, stderr=messages, env=environment)
     if done.returncode:
         last = console.read_text(encoding="utf-8").strip().splitlines()[-1:]
         raise SdgError(f"sdg {' '.join(arguments[:2])} failed ({' '.join(last)}); see {console}.")

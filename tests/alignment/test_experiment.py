@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from subprocess import CompletedProcess
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import Any
 
-import processes
 import pytest
 from PIL import Image
-from scripts import load
+from scripts import forked, load
 from toy import small
 
 experiment, plot = load("experiment_alignment"), load("plot_alignment")
@@ -102,13 +100,7 @@ def test_the_experiment_runs_whole_and_does_nothing_twice(
     options += small(checkpoints, **watched)
     monkeypatch.setattr(sys, "argv", ["experiment_alignment.py", *map(str, options)])
 
-    def run(command: list[str], *, stderr: TextIO, env: dict[str, str]) -> CompletedProcess[str]:
-        assert command[:3] == [sys.executable, "-m", "sdg"]
-        process = processes.start(*command[3:], stderr=Path(stderr.name))
-        process.join()
-        return CompletedProcess(command, process.exitcode or 0)
-
-    monkeypatch.setattr(experiment, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(experiment, "subprocess", SimpleNamespace(run=forked))
     experiment.main()
     logs = sorted((tmp_path / "out" / "logs").glob("*.jsonl"))
     assert [path.stem for path in logs] == ["boxflow-seed0", "denseflow-seed0", "flow-grpo-seed0"]

@@ -1,11 +1,13 @@
-"""Loads the scripts of benchmarks/, which are no package."""
+"""Loads the scripts of benchmarks/, which are no package, and runs what they run."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
+from typing import TextIO
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -19,3 +21,15 @@ def load(name: str) -> ModuleType:
     sys.modules[name] = module  # where dataclasses look for it
     specification.loader.exec_module(module)
     return module
+
+
+def forked(
+    command: list[str], *, stdout: TextIO, stderr: TextIO, env: dict[str, str]
+) -> CompletedProcess[str]:
+    """`subprocess.run` of `python -m sdg …` in a fork, which has what the test has patched."""
+    import processes  # late: it loads diffusers
+
+    assert command[:3] == [sys.executable, "-m", "sdg"]
+    process = processes.start(*command[3:], stderr=Path(stderr.name))
+    process.join()
+    return CompletedProcess(command, process.exitcode or 0)
