@@ -78,6 +78,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def second_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has the core's dependencies and no torch."""
+    import second_environment
+
+    return second_environment.make(tmp_path_factory.mktemp("second") / "env")
+
+
+@pytest.fixture(scope="session")
 def untaught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that babbles: no end token, no blocks."""
     import toy_qwen3vl

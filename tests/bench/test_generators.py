@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import red_scorer
+import second_environment
 import toy
 from click.testing import CliRunner
 
@@ -18,6 +19,7 @@ from sdg.cli import cli
 from sdg.errors import SdgError
 from sdg.scorers import FunctionScorer
 from sdg.serve.scorer import ScorerServer
+from sdg.testbed.models.packaged import ALIGNED
 
 
 def test_table5_has_intervals_defects_and_published_rows_of_the_same_scorers() -> None:
@@ -110,3 +112,38 @@ def test_table5_end_to_end_with_a_remote_scorer(checkpoints: Path, tmp_path: Pat
     assert result.exit_code == 1
     assert "HPSv3 gave nothing for" in str(result.exception)
     assert not (tmp_path / "gone" / "measures.jsonl").read_text()  # so that --resume asks again
+
+
+@pytest.mark.slow
+def test_table5_of_the_testbed_with_a_scorer_in_its_own_environment(
+    second_python: Path, tmp_path: Path
+) -> None:
+    """The embedded generator and its adapter; a scorer served without torch, one here; the oracle judges."""
+    with second_environment.serving(second_python, "red_scorer.red") as (uri, _):
+        scorers = [
+            {"name": "HPSv3", "uri": f"{uri}?timeout=60", "scale": 0.01},
+            {"name": "CLIPScore", "uri": "python:sdg.testbed.entry.clip_score"},
+        ]
+        settings = [
+            f"monitor.scorers={json.dumps(scorers)}",
+            "prompts.held_out=python:sdg.testbed.entry.prompts?split=test&count=3",
+        ]
+        command = ["bench", "table5", str(toy.RECIPES / "boxflow-testbed.yaml"), "--bootstrap", "100"]
+        command += [word for one in settings for word in ("--set", one)]
+        command += ["--lora", f"BoxFlow-GRPO={ALIGNED}", "--out", str(tmp_path)]
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 0, result.output
+        again = CliRunner().invoke(cli, [*command, "--resume"])
+        assert again.exit_code == 0, again.output
+    document = json.loads((tmp_path / "table5.json").read_text())
+    cells = document["numbers"]["cells"]
+    for name in ("base", "BoxFlow-GRPO"):
+        assert {key: cells[name][key]["known"] for key in ("HPSv3", "CLIPScore", "oracle/defects")} == {
+            "HPSv3": 3,
+            "CLIPScore": 3,
+            "oracle/defects": 3,
+        }
+    assert cells["BoxFlow-GRPO"]["HPSv3"]["mean"] != cells["base"]["HPSv3"]["mean"]
+    (table,) = document["tables"]
+    published = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
+    assert published["BoxFlow-GRPO (published)"]["HPSv3"] == "12.14"

@@ -5,12 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,14 +16,13 @@ from typing import Any
 
 import pytest
 import red_scorer
+import second_environment
 from PIL import Image
 
 from sdg.scorers import FunctionScorer, load_scorer
 from sdg.serve import bounds as limits
 from sdg.serve import scorer as serving_limits
 from sdg.serve.scorer import ScorerServer
-
-ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -145,52 +140,11 @@ def test_more_requests_than_may_wait_are_told_to_come_back(monkeypatch: pytest.M
     assert "wait already" in answer["error"]
 
 
-def _environment(folder: Path) -> Path:
-    """A virtual environment with the core's dependencies and nothing else; skips where there is no index."""
-    core = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    command = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-compile",
-        "--timeout",
-        "10",
-        "--retries",
-        "1",
-        *core,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no package index: {done.stderr.strip().splitlines()[-1:]}")
-    return python
-
-
 @pytest.mark.slow
-def test_the_contract_holds_between_two_environments(tmp_path: Path) -> None:
-    python = _environment(tmp_path / "env")
-    has = subprocess.run([python, "-c", "import torch"], capture_output=True)
-    assert has.returncode != 0, "the environment is to have no torch"
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "helpers")])
-    process = subprocess.Popen(
-        [python, "-m", "sdg", "serve", "scorer", "python:red_scorer.red", "--port", "0"],
-        env=os.environ | {"PYTHONPATH": path},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        said = process.stderr.readline()
-        uri = said.rpartition(" ")[2].strip()
-        assert uri.startswith("remote:http://127.0.0.1:"), said
+def test_the_contract_holds_between_two_environments(second_python: Path) -> None:
+    with second_environment.serving(second_python, "red_scorer.red") as (uri, process):
         scorer = load_scorer(f"{uri}?attempts=1&timeout=20")
         assert scorer.score([plain(9, (512, 512)), plain(0)], ["a", ""]) == [10, None]
         process.kill()
         process.wait()
         assert scorer.score([plain(9)], ["a"]) == [None]  # died: left out, and the run goes on
-    finally:
-        process.kill()
-        process.wait()
