@@ -267,3 +267,15 @@ def test_pictures_of_which_nothing_is_known_are_set_apart(tmp_path, short):
         )
     pictures, unknown = prepare(read_records(short), short.parent)
     assert (len(pictures), [record.filepath for record in unknown]) == (PICTURES, ["x.png", "y.png"])
+
+
+def test_a_server_with_structured_outputs_is_held_to_the_answer_of_the_jobs(given, tmp_path):
+    with teacher(RIGHT, lambda index: well) as server:
+        uri = f"openai:{server.url}?attempts=1&structured=true#vlm-1"
+        result = enrich(given, tmp_path / "train.jsonl", Plan(uri, jobs=("reasons", "think")))
+        bodies = server.bodies
+    assert result.statuses == {ACCEPTED: PICTURES}
+    for body in bodies:
+        (tag,) = json.loads(body["structured_outputs"]["structural_tag"])["format"]["tags"]
+        keys = tag["content"]["json_schema"]["items"]["required"]
+        assert keys == ["box_2d", "label", "description"]  # no importance, which was not asked for
