@@ -137,7 +137,34 @@ USUAL = {
     "size": split("512x512 32x24"),
     "scores": ["scores.json"],
     "diagnoses": ["found.jsonl"],
+    "teacher": ["openai:http://127.0.0.1:9/v1?profile=default#m"],
+    "voters": ["openai:http://127.0.0.1:9/v1?profile=default#n"],
+    "words": split("18-45 1-9"),
+    "price": ["1/2"],
+    "token_env": ["HOME"],
+    "annotators": split("2 a@b.c,d@e.f"),
+    "proposals": ["replay:found.jsonl"],
+    "entered": ["tasks.json"],
+    "project": split("out/project folder"),
+    "studies": split("one=scores.json two=counts.json"),
+    "bases": split("sft=scores.json grpo=scores.json"),
+    "ablations": ["one=scores.json"],
+    "seeds": ["one=3"],
+    "heat": ["one=folder"],
+    "detectors": ["one=replay:found.jsonl"],
+    "enrich jobs": split("reasons reasons,think importance"),
+    "merge parts": split("found.jsonl again.jsonl"),
+    "merge inputs": ["truth.jsonl"],
+    "prompts name": split("drawbench parti geneval"),
+    "prompts path": ["prompts.txt"],
+    "table2 predictions": ["one=found.jsonl"],
+    "table2 scores": ["one=scores.json"],
+    "table3 predictions": ["one=found.jsonl"],
+    "table5 prompts": ["bench:drawbench?path=prompts.txt"],
+    "detector uri": split("testbed replay:found.jsonl"),
+    "scorer uri": split("python:os.getpid python:math.hypot"),
 }
+"""What options are meant for, by their name, or by the command's last word and their name."""
 
 
 class Beyond(types.ModuleType):
@@ -165,7 +192,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def stop(*args: object, **options: object) -> None:
         raise SdgError(STOP)
 
-    monkeypatch.setattr(HttpClient, "post", unanswered)
+    monkeypatch.setattr(HttpClient, "request", unanswered)
     monkeypatch.setattr("sdg.embeddings._load_transformer", stop)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(logging.getLogger("sdg"), "propagate", False)
@@ -195,6 +222,8 @@ def fill(place: Path) -> None:
     (place / "tasks.json").write_text(json.dumps([task]))
     (place / "coco.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     (place / "scores.json").write_text('{"metrics": {}}')
+    (place / "counts.json").write_text('{"pairs": 3, "counts": {"good": 1, "same": 1, "bad": 1}}')
+    (place / "again.jsonl").write_text(json.dumps(rows[0] | {"response": RAW}))
     (place / "prompts.txt").write_text("a cup\n")
     (place / "profile.toml").write_text('template = "Look: {caption}"')
     (place / "broken.toml").write_text("template = ")
@@ -230,8 +259,8 @@ def usual(parameter: click.Parameter, path: Words, rng: random.Random, number: i
         return rng.choice(GOOD_OUT).format(n=number)
     if name == "detector":
         return rng.choice(["replay:found.jsonl", "testbed", "openai:http://127.0.0.1:9/v1?profile=default#m"])
-    if name in USUAL:
-        return rng.choice(USUAL[name])
+    if known := USUAL.get(f"{path[-1]} {name}", USUAL.get(name)):
+        return rng.choice(known)
     if isinstance(kind, click.Path):
         return rng.choice(["truth.jsonl", "found.jsonl", "native.jsonl", "folder"])
     return rng.choice(["1", "2", "3", "100"])

@@ -355,7 +355,7 @@ def _advance(study: Study, server: Server) -> Any:
 
 def _people(text: str) -> tuple[str, ...]:
     if text.isdecimal():
-        if not 1 <= int(text) <= 1000:
+        if not (len(text) < 10 and 1 <= int(text) <= 1000):
             raise click.BadParameter("There can be 1 to 1000 annotators.", param_hint="--annotators")
         return tuple(f"annotator-{number}@study.local" for number in range(1, int(text) + 1))
     people = tuple(part.strip() for part in text.split(",") if part.strip())

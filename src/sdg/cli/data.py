@@ -13,7 +13,8 @@ from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
 from sdg.data import formats
 from sdg.data.formats import FORMATS, Format
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
+from sdg.io.uri import count
 from sdg.records import Fault
 from sdg.response.strict import BoxOrder
 from sdg.tables import print_tables
@@ -377,6 +378,9 @@ def _part(text: str) -> tuple[str, float]:
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise click.BadParameter(f"{text!r} is not WIDTHxHEIGHT, such as 1024x1024.", param_hint="--size")
-    return int(width), int(height)
+    try:
+        return count(width), count(height)
+    except ValueError:
+        raise click.BadParameter(
+            f"{quoted(text)} is not WIDTHxHEIGHT, such as 1024x1024.", param_hint="--size"
+        ) from None

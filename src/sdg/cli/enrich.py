@@ -139,6 +139,6 @@ def enrich(
 
 def _range(text: str) -> tuple[int, int]:
     least, _, most = text.partition("-")
-    if not (least.strip().isdecimal() and most.strip().isdecimal()):
+    if not all(side.strip().isdecimal() and len(side) < 10 for side in (least, most)):
         raise click.BadParameter(f"{text!r} is not FROM-TO, such as 18-45.", param_hint="--words")
     return int(least), int(most)

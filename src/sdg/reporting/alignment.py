@@ -123,7 +123,7 @@ def _value(value: object) -> float | None:
 
 def _epoch(file: Path) -> str:
     digits = file.stem.rpartition("-")[2]
-    return f"Epoch {int(digits)}" if digits.isdigit() else file.stem
+    return f"Epoch {int(digits)}" if digits.isdecimal() else file.stem
 
 
 def _cell(cell: Mapping[str, Any]) -> str:

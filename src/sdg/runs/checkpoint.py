@@ -60,7 +60,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    found = (path for path in (out / FOLDER).glob("*") if path.name.isdigit())
+    found = (path for path in (out / FOLDER).glob("*") if path.name.isdecimal())
     return sorted(found, key=lambda path: int(path.name))
 
 

@@ -225,7 +225,7 @@ def last_checkpoint(out: Path) -> str | None:
     found = sorted(
         (int(folder.name.removeprefix("checkpoint-")), folder)
         for folder in out.glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdigit()
+        if folder.name.removeprefix("checkpoint-").isdecimal()
     )
     for _, folder in reversed(found):
         try:
