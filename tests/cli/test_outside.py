@@ -46,6 +46,11 @@ COMMANDS = {
     "hf": "data convert rows.jsonl set --to hf --images images",
     "coco": "data convert rows.jsonl coco.json --to coco --images images",
     "validate": "data validate rows.jsonl --images images",
+    "label-studio": "data convert truth.jsonl f.jsonl --to label-studio --images images",
+    "audit": "data audit truth.jsonl --images images --html page.html",
+    "enrich": "data enrich truth.jsonl --images images --teacher testbed --dry-run --out f.jsonl",
+    "annotate page": "annotate page images/rows.jsonl --out page.html",
+    "table2": "bench table2 --truth truth.jsonl --images images --detector b=replay:rows.jsonl --out n",
 }
 
 
@@ -77,6 +82,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 def name(folder: Path, path: str) -> None:
     """Data files of every kind that name this path, a good one before it."""
     rows = [{"filepath": one, "caption": "a cup", "response": "[]"} for one in ("a.png", path)]
+    truth = [{"filepath": row["filepath"], "caption": "a cup", "ann_translated_bboxes": []} for row in rows]
+    (folder / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in truth))
     for place in (folder, folder / "images"):
         (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     good = {"filepath": "a.png", "caption": "a cup"}
@@ -114,7 +121,7 @@ def test_what_leaves_the_folder_is_refused_in_a_sentence_and_not_read(
 
 
 @pytest.mark.parametrize(
-    "command", [name for name in COMMANDS if name not in ("refine", "study", "diagnose --images")]
+    "command", [name for name in COMMANDS if name not in ("refine", "study", "diagnose --images", "table2")]
 )
 def test_allow_outside_reads_it(run: Run, tmp_path: Path, command: str) -> None:
     name(tmp_path, "../secret/b.png")

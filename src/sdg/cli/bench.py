@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdg.cli.options import ALLOW_OUTSIDE
 from sdg.cli.progress import diagnosed, embedder_of
 from sdg.cli.terminal import say, show
 
@@ -76,6 +77,7 @@ def prompts_(
 @bench.command()
 @click.option("--truth", type=_PATH, metavar="FILE", help="Annotations of the test split.")
 @click.option("--images", type=_PATH, metavar="DIR", help="Its pictures [default: the file's folder].")
+@ALLOW_OUTSIDE
 @click.option("--detector", "detectors", multiple=True, metavar="NAME=URI", help="Diagnosed here, resumably.")
 @click.option("--predictions", multiple=True, metavar="NAME=FILE", help="What a detector has answered.")
 @_SCORES
@@ -85,6 +87,7 @@ def prompts_(
 def table2(
     truth: Path | None,
     images: Path | None,
+    allow_outside: bool,
     detectors: tuple[str, ...],
     predictions: tuple[str, ...],
     scores: tuple[str, ...],
@@ -115,7 +118,7 @@ def table2(
         if name in files or "/" in name or name.startswith("."):
             raise SdgError(f"--detector {name}: a name is that of one row, and of a file in --out.")
         assert truth is not None
-        items = gather([truth], images=images)
+        items = gather([truth], images=images, allow_outside=allow_outside)
         file = out / f"{name}.jsonl"
         with diagnosed(len(items)) as advance:
             run(load_detector(str(uri)), items, file, resume=resume, on_result=advance)
