@@ -38,12 +38,12 @@ class Record:
 
     def __post_init__(self) -> None:
         if not isinstance(self.filepath, str) or not self.filepath:
-            raise ValueError(f"A record needs the path of its image as text, not {self.filepath!r}.")
+            raise ValueError(f"A record needs the path of its image as text, not {quoted(self.filepath)}.")
         if not isinstance(self.prompt, str):
-            raise ValueError(f"A record's prompt is text, not {self.prompt!r}.")
+            raise ValueError(f"A record's prompt is text, not {quoted(self.prompt)}.")
         for name in (self.generator, self.split, self.annotator):
             if name is not None and (not isinstance(name, str) or not name):
-                raise ValueError(f"A generator, split or annotator is a name or None, not {name!r}.")
+                raise ValueError(f"A generator, split or annotator is a name or None, not {quoted(name)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON values, under its own name; what is not known is left out."""
@@ -144,7 +144,7 @@ def from_extras(value: Mapping[str, Any], known: Container[str]) -> dict[str, An
             metadata[key] = value[key]
     if ESCAPE in value:
         if not isinstance(value[ESCAPE], Mapping):
-            raise ValueError(f"{ESCAPE!r} is a JSON object, not {value[ESCAPE]!r}.")
+            raise ValueError(f"{ESCAPE!r} is a JSON object, not {quoted(value[ESCAPE])}.")
         metadata |= value[ESCAPE]
     if metadata:
         fields["metadata"] = metadata
@@ -157,7 +157,7 @@ def as_name(field: str, value: object) -> str | None:
         return value or None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"{field!r} is text, not {value!r}.")
+    raise ValueError(f"{field!r} is text, not {quoted(value)}.")
 
 
 def as_integer(value: object) -> object:
@@ -199,7 +199,7 @@ def text_of(value: Mapping[str, Any], key: str, *, default: str | None = None) -
         return text
     if key not in value:
         raise ValueError(f"{key!r} is missing.")
-    raise ValueError(f"{key!r} is text, not {text!r}.")
+    raise ValueError(f"{key!r} is text, not {quoted(text)}.")
 
 
 def optional_text(value: Mapping[str, Any], key: str) -> str | None:
@@ -207,4 +207,4 @@ def optional_text(value: Mapping[str, Any], key: str) -> str | None:
     text = value.get(key)
     if isinstance(text, str | None):
         return text
-    raise ValueError(f"{key!r} is text, not {text!r}.")
+    raise ValueError(f"{key!r} is text, not {quoted(text)}.")

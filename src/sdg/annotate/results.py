@@ -155,5 +155,5 @@ def _entries(result: Mapping[str, Any], key: str) -> Sequence[str]:
     if isinstance(entries, str):
         entries = [entries]
     if not isinstance(entries, list) or not all(isinstance(one, str) for one in entries):
-        raise ValueError(f"{quoted(value)} is no entry of {result.get('from_name')!r}.")
+        raise ValueError(f"{quoted(value)} is no entry of {quoted(result.get('from_name'))}.")
     return entries

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.evaluation.tables import p_cell
 from sdg.io.document import load_document
@@ -101,16 +101,17 @@ def read_ratings(path: str | os.PathLike[str], key: Key) -> Ratings:
     except (LookupError, TypeError):
         raise SdgError(f"{path} holds no ratings; give a file downloaded from the study's page.") from None
     if study != key.study:
-        raise SdgError(f"{path} holds ratings of another study, {study!r}, not of {key.study!r}.")
+        raise SdgError(f"{path} holds ratings of another study, {quoted(study)}, not of {key.study!r}.")
     known = {pair.id: {pair.a: "good", "same": "same", pair.b: "bad"} for pair in key.shown}
     verdicts: dict[str, str] = {}
     for pair, better in given:
         if better not in known.get(pair, ()):
             raise SdgError(
-                f"{path} names {better!r} as better of {pair!r}, which the study's key does not know."
+                f"{path} names {quoted(better)} as better of {quoted(pair)}, "
+                "which the study's key does not know."
             )
         if pair in verdicts:
-            raise SdgError(f"{path} rates the pair {pair!r} twice; download the ratings again.")
+            raise SdgError(f"{path} rates the pair {quoted(pair)} twice; download the ratings again.")
         verdicts[pair] = known[pair][better]
     if missing := len(known) - len(verdicts):
         raise SdgError(

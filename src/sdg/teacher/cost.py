@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.images import image_size
 from sdg.tables import Table
 from sdg.teacher.plan import Given, Stage
@@ -81,7 +81,9 @@ def read_price(text: str) -> tuple[float, float]:
     except ValueError:
         price = (-1.0, -1.0)
     if not all(0 <= value < 1e6 for value in price):
-        raise SdgError(f"A price is IN/OUT, for a million tokens each, such as 0.30/2.50, not {text!r}.")
+        raise SdgError(
+            f"A price is IN/OUT, for a million tokens each, such as 0.30/2.50, not {quoted(text)}."
+        )
     return price
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdg.defects import BOX_SCALE
+from sdg.errors import quoted
 from sdg.images import image_size
 from sdg.io.paths import data_path
 from sdg.records import Path as AnyPath
@@ -60,15 +61,19 @@ def from_scale(box: object, scale: tuple[float, float]) -> Box:
     Raises ValueError where it is not four finite numbers, has no area or leaves the image.
     """
     if not isinstance(box, Sequence) or len(box) != 4 or not all(map(_is_finite, box)):
-        raise ValueError(f"A box is four numbers [x, y, width, height], not {box!r}.")
+        raise ValueError(f"A box is four numbers [x, y, width, height], not {quoted(box)}.")
     x, y, width, height = box
     if max(map(abs, box)) > 1e9:  # so far outside that the grid's numbers overflow
-        raise ValueError(f"The box {list(box)!r} leaves the image, which is {scale[0]:g} by {scale[1]:g}.")
+        raise ValueError(
+            f"The box {quoted(list(box))} leaves the image, which is {scale[0]:g} by {scale[1]:g}."
+        )
     if not (width > 0 and height > 0):
-        raise ValueError(f"A box needs a width and a height above 0, not {list(box)!r}.")
+        raise ValueError(f"A box needs a width and a height above 0, not {quoted(list(box))}.")
     (x0, x1), (y0, y1) = _interval(x, width, scale[0]), _interval(y, height, scale[1])
     if x0 < 0 or y0 < 0 or x1 > BOX_SCALE or y1 > BOX_SCALE:
-        raise ValueError(f"The box {list(box)!r} leaves the image, which is {scale[0]:g} by {scale[1]:g}.")
+        raise ValueError(
+            f"The box {quoted(list(box))} leaves the image, which is {scale[0]:g} by {scale[1]:g}."
+        )
     return x0, y0, x1, y1
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sdg.data.formats.boxes import from_scale, known_size, pixel_size, to_scale
 from sdg.defects import Defect, DefectType
-from sdg.errors import Faults, SdgError
+from sdg.errors import Faults, SdgError, quoted
 from sdg.io.document import ListWriter, load_document
 from sdg.io.files import atomic_writer
 from sdg.records import (
@@ -151,7 +151,7 @@ def _record(
     names: Mapping[str, object],
 ) -> tuple[Record]:
     if not isinstance(image, dict):
-        raise ValueError(f"An image is a JSON object, not {image!r}.")
+        raise ValueError(f"An image is a JSON object, not {quoted(image)}.")
     filepath = text_of(image, "file_name")
     prompt_key = "prompt" if "prompt" in image else "caption"
     prompt = text_of(image, prompt_key, default="")
@@ -180,11 +180,11 @@ def _defects(
     box = from_scale(annotation.get("bbox"), (width, height))
     name = names.get(_key(annotation.get("category_id")))
     if not isinstance(name, str) or name not in LABELS:
-        raise ValueError(f"The category is 'artifact', 'misalignment' or 'both', not {name!r}.")
+        raise ValueError(f"The category is 'artifact', 'misalignment' or 'both', not {quoted(name)}.")
     # CVAT keeps further values in `attributes`, FiftyOne beside the standard keys.
     attributes = annotation.get("attributes") or {}
     if not isinstance(attributes, dict):
-        raise ValueError(f"'attributes' is an object, not {attributes!r}.")
+        raise ValueError(f"'attributes' is an object, not {quoted(attributes)}.")
     values = {**annotation, **attributes}
     importance: Any = as_integer(values.get("importance"))
     for kind in LABELS[name]:
@@ -193,12 +193,12 @@ def _defects(
 
 def _refuse_orphan(annotation: object) -> tuple[Record, ...]:
     if not isinstance(annotation, dict):
-        raise ValueError(f"An annotation is a JSON object, not {annotation!r}.")
-    raise ValueError(f"There is no image with the id {annotation.get('image_id')!r}.")
+        raise ValueError(f"An annotation is a JSON object, not {quoted(annotation)}.")
+    raise ValueError(f"There is no image with the id {quoted(annotation.get('image_id'))}.")
 
 
 def _refuse_repeated(image: Mapping[str, Any]) -> tuple[Record, ...]:
-    raise ValueError(f"Another image has the same id, {image.get('id')!r}.")
+    raise ValueError(f"Another image has the same id, {quoted(image.get('id'))}.")
 
 
 def _key(value: object) -> str:

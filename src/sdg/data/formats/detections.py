@@ -12,7 +12,7 @@ import numpy as np
 
 from sdg.data.formats.boxes import from_scale, to_scale
 from sdg.defects import Defect, DefectType, Diagnosis
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.records import as_integer, diagnosis_extras, with_extras
 from sdg.response.strict import LABELS
 
@@ -77,7 +77,7 @@ def _label(detections: supervision.Detections, index: int) -> str:
     else:
         raise ValueError(f"Detection {index + 1} has no class name, and its id is not 0 or 1.")
     if label not in LABELS:
-        raise ValueError(f"Detection {index + 1} is 'artifact' or 'misalignment', not {label!r}.")
+        raise ValueError(f"Detection {index + 1} is 'artifact' or 'misalignment', not {quoted(label)}.")
     return label
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, BinaryIO, Final
 
 from sdg.defects import Diagnosis
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.io import jsonl
 from sdg.io.paths import data_path, leads_inside
 from sdg.records import (
@@ -119,7 +119,9 @@ def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path, 
         for count, record in enumerate(records, start=1):
             split = record.split or SPLITS[0]
             if split not in SPLITS:
-                raise SdgError(f"{record.filepath} is in the split {split!r}; imagefolder has {SPLITS} only.")
+                raise SdgError(
+                    f"{record.filepath} is in the split {quoted(split)}; imagefolder has {SPLITS} only."
+                )
             if split not in files:
                 (whole / split).mkdir()
                 files[split] = (whole / split / "metadata.jsonl").open("xb")
@@ -160,7 +162,7 @@ def _put(source: pathlib.Path, place: pathlib.Path) -> None:
 def _inside(folder: pathlib.Path, path: str) -> pathlib.Path:
     place = folder / path
     if not leads_inside(place, folder):
-        raise ValueError(f"The path {path!r} leaves the folder.")
+        raise ValueError(f"The path {quoted(path)} leaves the folder.")
     return place
 
 
@@ -188,7 +190,7 @@ def _record(row: Mapping[str, Any], beside: pathlib.Path) -> Record:
     names = {name: as_name(name, row.get(name)) for name in NAMES}
     defects, repairs, metadata = (_json(row, key) for key in ("defects", "repairs", "metadata"))
     if not isinstance(metadata, dict):
-        raise ValueError(f"'metadata' is a JSON object, not {metadata!r}.")
+        raise ValueError(f"'metadata' is a JSON object, not {quoted(metadata)}.")
     diagnosis = None
     if defects is not None:
         texts = {key: row[key] for key in ("status", "reasoning", "raw")}

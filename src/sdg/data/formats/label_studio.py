@@ -292,7 +292,7 @@ def _records(task: object, on_fault: Callable[[str], None] | None = None) -> lis
     faults: list[str] = []
     annotations = task.get("annotations") or []
     if not isinstance(annotations, list):
-        raise ValueError(f"'annotations' is a list, not {annotations!r}.")
+        raise ValueError(f"'annotations' is a list, not {quoted(annotations)}.")
     stored = data.get(STORED, [])
     if not isinstance(stored, list):
         raise ValueError(f"{STORED!r} is a list, not {quoted(stored)}.")
@@ -361,7 +361,7 @@ def _regions(results: list[Any]) -> list[dict[str, Any]]:
         labels = value.get("rectanglelabels", value.get("labels"))
         if labels is not None:
             if not isinstance(labels, list):
-                raise ValueError(f"The labels of a region are a list, not {labels!r}.")
+                raise ValueError(f"The labels of a region are a list, not {quoted(labels)}.")
             regions[key] = {"box": value, "label": [_tag(label) for label in labels]}
         else:
             name = str(result.get("from_name"))
@@ -382,7 +382,9 @@ def _defects(region: Mapping[str, Any]) -> list[Defect]:
     if labels == [NO_PROBLEM]:
         return []
     if not labels or any(label not in LABELS for label in labels):
-        raise ValueError(f"A box is labelled 'artifact', 'misalignment' or {NO_PROBLEM!r}, not {labels!r}.")
+        raise ValueError(
+            f"A box is labelled 'artifact', 'misalignment' or {NO_PROBLEM!r}, not {quoted(labels)}."
+        )
     if box.get("rotation"):
         raise ValueError("The box is turned; draw it upright.")
     corners = from_scale([box.get(name) for name in ("x", "y", "width", "height")], _PERCENT)
