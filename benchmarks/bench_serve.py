@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from sdg import Diagnosis, load_detector
-from sdg.detectors.base import Outcome, StreamingDetector
+from sdg.detectors.base import StreamingDetector
 from sdg.images import Pair, load_image_bytes
 from sdg.serve.app import Service
 from sdg.serve.counters import Measures
@@ -112,9 +112,9 @@ class Slow(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         time.sleep(0.1)
-        yield from ((index, Outcome(Diagnosis())) for index in range(len(pairs)))
+        yield from ((index, Diagnosis()) for index in range(len(pairs)))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from kills import KILLS, kill_and_resume
 import sdg
 from sdg import Diagnosis
 from sdg.data.formats.sdg30k import read_predictions
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.detectors.bulk import run
 from sdg.errors import SdgError
 from sdg.images import Pair
@@ -43,7 +43,7 @@ class Fake(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         for index in reversed(range(len(pairs)) if wanted is None else sorted(wanted)):
             if len(self.asked) >= self.dies_after:
                 raise KeyboardInterrupt
@@ -53,7 +53,7 @@ class Fake(StreamingDetector):
                 yield index, failed(f"{name} is broken.")
             else:
                 diagnosis = Diagnosis(reasoning=f"of {name}")
-                yield index, Outcome(Diagnosis((), diagnosis.reasoning, raw=sdg.render_response(diagnosis)))
+                yield index, Diagnosis((), diagnosis.reasoning, raw=sdg.render_response(diagnosis))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -180,7 +180,7 @@ def test_two_processes_do_not_write_the_same_output(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
 
     class Nested(Fake):
-        def stream(self, *args: Any) -> Iterator[tuple[int, Outcome]]:
+        def stream(self, *args: Any) -> Iterator[tuple[int, Diagnosis]]:
             with pytest.raises(SdgError, match="being written by another process"):
                 run(Fake(), ITEMS, out, resume=True)
             yield from super().stream(*args)

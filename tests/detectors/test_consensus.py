@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from sdg.data.formats.sdg30k import read_predictions
 from sdg.defects import DROPPED_ITEM, Defect, DefectType, Diagnosis, Status
-from sdg.detectors import Outcome, Pair, StreamingDetector, load_detector
+from sdg.detectors import Pair, StreamingDetector, load_detector
 from sdg.detectors.base import failed
 from sdg.detectors.bulk import run
 from sdg.detectors.consensus import ConsensusDetector, merged
@@ -113,7 +113,7 @@ def test_the_order_of_the_looks_does_not_matter() -> None:
 class Scripted(StreamingDetector):
     """Answers from a list, the last first, as a server may."""
 
-    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+    def __init__(self, outcomes: Sequence[Diagnosis]) -> None:
         self.outcomes = outcomes
 
     @property
@@ -122,15 +122,15 @@ class Scripted(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         assert len(pairs) == len(self.outcomes)
         for place in sorted(range(len(pairs)) if wanted is None else wanted, reverse=True):
             yield place, self.outcomes[place]
 
 
 def test_each_pair_gets_its_own_looks_however_they_come() -> None:
-    seen = Outcome(look(artifact(0, 0, 100, 100)))
-    detector = ConsensusDetector(Scripted([seen, seen, Outcome(CLEAN), Outcome(CLEAN)]), 2)
+    seen = look(artifact(0, 0, 100, 100))
+    detector = ConsensusDetector(Scripted([seen, seen, CLEAN, CLEAN]), 2)
     pairs = [(PICTURE, "one"), (PICTURE, "two")]
     assert [len(one.defects) for one in detector.diagnose(pairs)] == [1, 0]
     assert [index for index, _ in detector.stream(pairs, {1})] == [1]
@@ -141,30 +141,30 @@ def test_each_pair_gets_its_own_looks_however_they_come() -> None:
     "lost",
     [
         failed("The server is down."),
-        Outcome(Diagnosis(status=Status.UNPARSEABLE)),
-        Outcome(Diagnosis((artifact(0, 0, 9, 9),), status=Status.TRUNCATED)),
-        Outcome(Diagnosis((artifact(0, 0, 9, 9),), status=Status.REPAIRED, repairs=(DROPPED_ITEM,))),
+        Diagnosis(status=Status.UNPARSEABLE),
+        Diagnosis((artifact(0, 0, 9, 9),), status=Status.TRUNCATED),
+        Diagnosis((artifact(0, 0, 9, 9),), status=Status.REPAIRED, repairs=(DROPPED_ITEM,)),
     ],
 )
-def test_a_lost_look_never_counts_as_clean(lost: Outcome) -> None:
-    seen, pair = Outcome(look(artifact(0, 0, 100, 100))), (PICTURE, "p")
+def test_a_lost_look_never_counts_as_clean(lost: Diagnosis) -> None:
+    seen, pair = look(artifact(0, 0, 100, 100)), (PICTURE, "p")
     [found] = ConsensusDetector(Scripted([seen, lost, seen]), 3).diagnose([pair])
-    assert found.defects == seen.diagnosis.defects
+    assert found.defects == seen.defects
     [(_, outcome)] = ConsensusDetector(Scripted([seen, lost]), 2).stream([pair])
-    assert outcome.diagnosis.status is Status.FAILED
+    assert outcome.status is Status.FAILED
     assert outcome.error.startswith("Only 1 of 2 looks gave a whole answer.")
     assert outcome.error.endswith(lost.error)
 
 
 def test_lost_looks_that_could_have_agreed_on_a_defect_leave_clean_unproven() -> None:
-    cut, clean, pair = Outcome(Diagnosis(status=Status.TRUNCATED)), Outcome(CLEAN), (PICTURE, "p")
+    cut, clean, pair = Diagnosis(status=Status.TRUNCATED), CLEAN, (PICTURE, "p")
     [found] = ConsensusDetector(Scripted([clean] * 6 + [cut] * 2), 8).diagnose([pair])
     assert found.is_clean
     [(_, outcome)] = ConsensusDetector(Scripted([clean] * 5 + [cut] * 3), 8).stream([pair])
-    assert outcome.diagnosis.status is Status.FAILED
-    seen = Outcome(look(artifact(0, 0, 100, 100)))
+    assert outcome.status is Status.FAILED
+    seen = look(artifact(0, 0, 100, 100))
     [found] = ConsensusDetector(Scripted([seen] * 5 + [cut] * 3), 8).diagnose([pair])
-    assert found.defects == seen.diagnosis.defects
+    assert found.defects == seen.defects
 
 
 def test_the_embedded_detector_looks_several_times_differently() -> None:
@@ -174,7 +174,7 @@ def test_the_embedded_detector_looks_several_times_differently() -> None:
     several = load_detector("testbed?looks=3&temperature=2&agree=1")
     assert several.diagnose(pairs) == several.diagnose(pairs)
     single = list(load_detector("testbed?temperature=2").stream(pairs * 3))
-    assert len({outcome.diagnosis.raw for _, outcome in single}) > 1
+    assert len({outcome.raw for _, outcome in single}) > 1
     assert several.identity["looks"] == 3
     greedy = load_detector("testbed").identity
     assert load_detector("testbed?looks=1").identity == greedy
@@ -208,7 +208,7 @@ def test_a_file_of_predictions_holds_what_the_looks_agreed_on(tmp_path: Path) ->
     found = merged([look(defect, reasoning="Torn."), look(defect, reasoning="Torn.")])
     assert parse_response(found.raw) == found
     assert parse_response(merged([CLEAN, CLEAN]).raw).is_clean
-    detector = ConsensusDetector(Scripted([Outcome(look(defect)), Outcome(CLEAN)]), 2, 0.5)
+    detector = ConsensusDetector(Scripted([look(defect), CLEAN]), 2, 0.5)
     out = tmp_path / "found.jsonl"
     run(detector, [Item("a.png", "a cup", tmp_path / "a.png")], out)
     (record,) = read_predictions(out)

@@ -130,17 +130,17 @@ def test_maps_that_may_be_of_two_images_are_of_none(tmp_path: Path) -> None:
     put(tmp_path, "artifact/a.npy", BLOB)
     put(tmp_path, "misalignment/a.npy", NONE)
     two = dict(HeatmapDetector(tmp_path).stream([("x/a.png", "?"), ("y/a.png", "?"), ("x/a.png", "!")]))
-    assert {outcome.diagnosis.status.value for outcome in two.values()} == {"failed"}
+    assert {outcome.status.value for outcome in two.values()} == {"failed"}
     assert "more than one of these images" in two[0].error
 
 
 def test_a_missing_map_is_a_failure_and_never_clean(tmp_path: Path) -> None:
     put(tmp_path, "artifact/a.npy", NONE)
     ((_, outcome),) = HeatmapDetector(tmp_path).stream([("a.png", "?")])
-    assert outcome.diagnosis.status == "failed"
+    assert outcome.status == "failed"
     assert outcome.error == f"{tmp_path} holds no misalignment map for a.png."
     ((_, memory),) = HeatmapDetector(tmp_path).stream([(Image.new("RGB", (4, 4)), "?")])
-    assert memory.diagnosis.status == "failed"
+    assert memory.status == "failed"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_one_bad_pair_fails_alone(untaught: Path, tmp_path: Path) -> None:
         (toy.picture(1), "{caption} {{ 1 + 1 }} <image>"),
     ]
     found = dict(babbler(untaught, batch_size=4).stream(bad))
-    assert [found[i].diagnosis.status == "failed" for i in range(9)] == [True] * 7 + [False] * 2
+    assert [found[i].status == "failed" for i in range(9)] == [True] * 7 + [False] * 2
     reasons = [
         "junk.png",
         "does not exist",
@@ -116,7 +116,7 @@ def test_an_answer_that_ends_at_once_is_a_failure(untaught: Path, tmp_path: Path
     detector = babbler(untaught)
     detector._loaded._end = frozenset(range(10_000))  # every token ends an answer
     ((_, outcome),) = detector.stream(PAIRS[:1])
-    assert (outcome.diagnosis.status.value, outcome.error) == ("failed", "The model's answer is empty.")
+    assert (outcome.status.value, outcome.error) == ("failed", "The model's answer is empty.")
 
 
 def test_wanted_pairs_are_run_in_the_batches_of_the_full_run(untaught: Path) -> None:

@@ -140,10 +140,10 @@ def test_a_function_is_a_detector(tmp_path: Path) -> None:
     pairs = [(tmp_path / "a.png", prompt) for prompt in ("a cup", "clean", "?", "late")]
     pairs.append((tmp_path / "b.png", "a cup"))
     found = dict(detector.stream(pairs))
-    assert found[0].diagnosis.defects == (Defect((0, 0, 500, 1000), "artifact", "RGB", 45),)
-    assert sdg.parse_response(found[0].diagnosis.raw) == found[0].diagnosis  # as files of predictions need it
-    assert found[1].diagnosis.is_clean
-    assert [found[place].diagnosis.status for place in (2, 3, 4)] == ["failed"] * 3
+    assert found[0].defects == (Defect((0, 0, 500, 1000), "artifact", "RGB", 45),)
+    assert sdg.parse_response(found[0].raw) == found[0]  # as files of predictions need it
+    assert found[1].is_clean
+    assert [found[place].status for place in (2, 3, 4)] == ["failed"] * 3
     assert found[2].error.endswith("nothing is asked")
     assert "b.png does not exist" in found[4].error
     assert list(dict(detector.stream(pairs, {1}))) == [1]

@@ -141,9 +141,9 @@ MISDEEDS = {
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 def test_a_server_that_keeps_misbehaving_gives_failed_and_never_clean(misdeed: str) -> None:
     (outcome,) = outcomes(lambda index, attempt: MISDEEDS[misdeed], timeout=0.6, attempts=2)
-    assert outcome.diagnosis.status == "failed"
-    assert not outcome.diagnosis.is_clean
-    assert not outcome.diagnosis.is_informative
+    assert outcome.status == "failed"
+    assert not outcome.is_clean
+    assert not outcome.is_informative
     assert outcome.error.endswith("(2 attempts).")
 
 
@@ -162,14 +162,14 @@ def test_every_image_of_a_mixed_run_ends_with_a_status() -> None:
         return kinds[index // 2] if index % 2 else completion(CLEAN)
 
     found = outcomes(behave, 2 * len(kinds), timeout=0.6, attempts=2, concurrency=16)
-    assert [o.diagnosis.status.value for o in found] == ["ok", "failed"] * len(kinds)
+    assert [o.status.value for o in found] == ["ok", "failed"] * len(kinds)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 307])
 def test_a_refusal_is_not_asked_again(status: int) -> None:
     with Server(lambda index, attempt: error(status, "not like that")) as server:
         ((_, outcome),) = detector(server).stream([(tagged(3), "a")])
-    assert outcome.diagnosis.status == "failed"
+    assert outcome.status == "failed"
     assert outcome.error == f"The server answered {status}: not like that."
     assert server.asked[3] == 1
 
@@ -184,7 +184,7 @@ def test_a_content_filter_is_a_failure() -> None:
     for reply in filtered:
         with Server(lambda index, attempt, reply=reply: reply) as server:
             ((_, outcome),) = detector(server).stream([(tagged(0), "a")])
-        assert (outcome.diagnosis.status, "filter" in outcome.error) == ("failed", True)
+        assert (outcome.status, "filter" in outcome.error) == ("failed", True)
         assert server.asked[0] == 1
 
 
@@ -199,14 +199,14 @@ def test_a_content_filter_is_a_failure() -> None:
 )
 def test_a_call_of_a_tool_is_a_failure(reply: Reply) -> None:
     (outcome,) = outcomes(lambda index, attempt: reply)
-    assert (outcome.diagnosis.status, "call of a tool" in outcome.error) == ("failed", True)
+    assert (outcome.status, "call of a tool" in outcome.error) == ("failed", True)
 
 
 def test_what_servers_add_to_a_whole_answer_does_not_matter() -> None:
     more = completion(CLEAN, refusal=None, tool_calls=[], function_call=None, audio=None, error=None)
     for reply in (more, completion(CLEAN, None), body(error=None, usage={"completion_tokens": 9})):
         (outcome,) = outcomes(lambda index, attempt, reply=reply: reply)
-        assert outcome.diagnosis.is_clean
+        assert outcome.is_clean
 
 
 def test_an_empty_list_in_the_reasoning_alone_is_not_clean() -> None:
@@ -215,7 +215,7 @@ def test_an_empty_list_in_the_reasoning_alone_is_not_clean() -> None:
             (outcome,) = outcomes(
                 lambda index, attempt, text=text, why=reasoning: completion(text, reasoning_content=why)
             )
-            assert outcome.diagnosis.status == "unparseable", reasoning
+            assert outcome.status == "unparseable", reasoning
 
 
 @pytest.mark.parametrize("as_date", [False, True])
@@ -245,7 +245,7 @@ def test_a_server_that_is_not_there_fails_every_image_without_asking_for_each_in
     gone = OpenAIDetector(url, "toy", PromptProfile(), attempts=1, concurrency=2, timeout=1.0)
     found = dict(gone.stream([(tagged(index), "a") for index in range(40)]))
     assert len(found) == 40
-    assert all(o.diagnosis.status == "failed" for o in found.values())
+    assert all(o.status == "failed" for o in found.values())
     not_asked = [o for o in found.values() if o.error.startswith("Not asked")]
     assert 40 - 2 * 2 - 8 - 2 <= len(not_asked) <= 40 - 2 * 2 - 8
     # Nor are those of the next calls, until it has rested.
@@ -275,7 +275,7 @@ def test_images_that_cannot_be_read_are_failed_and_the_others_are_not(tmp_path: 
     with Server(lambda index, attempt: completion(CLEAN)) as server:
         pairs = [(tmp_path / "broken.png", "a"), (tmp_path / "whole.png", "b"), (tmp_path / "no.png", "c")]
         found = dict(detector(server).stream(pairs))
-    assert [found[index].diagnosis.status.value for index in range(3)] == ["failed", "ok", "failed"]
+    assert [found[index].status.value for index in range(3)] == ["failed", "ok", "failed"]
     assert "broken.png" in found[0].error
     assert "does not exist" in found[2].error
     assert sum(server.asked.values()) == 1
@@ -292,16 +292,16 @@ def test_an_odd_prompt_costs_only_its_own_image(prompt: Any) -> None:
 def test_a_cut_off_answer_is_truncated_even_if_it_looks_whole() -> None:
     whole = sdg.render_response(FOUND)
     (outcome,) = outcomes(lambda index, attempt: completion(whole, "length"))
-    assert outcome.diagnosis.status == "truncated"
-    assert outcome.diagnosis.defects == FOUND.defects
+    assert outcome.status == "truncated"
+    assert outcome.defects == FOUND.defects
     (clean,) = outcomes(lambda index, attempt: completion(CLEAN, "length"))
-    assert not clean.diagnosis.is_clean
+    assert not clean.is_clean
     (thought,) = outcomes(lambda index, attempt: completion("<think>\nI see", "length"))
-    assert (thought.diagnosis.status, thought.diagnosis.is_clean) == ("truncated", False)
+    assert (thought.status, thought.is_clean) == ("truncated", False)
     (silent,) = outcomes(
         lambda index, attempt: completion("", "length")
     )  # all of it went into hidden thoughts
-    assert (silent.diagnosis.status, silent.diagnosis.is_clean) == ("truncated", False)
+    assert (silent.status, silent.is_clean) == ("truncated", False)
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
@@ -309,22 +309,22 @@ def test_a_think_block_that_the_server_took_out_is_put_back(key: str) -> None:
     text = sdg.render_response(FOUND)
     think, _, answer = text.removeprefix("<think>").partition("</think>")
     (outcome,) = outcomes(lambda index, attempt: completion(answer.lstrip(), **{key: think}))
-    assert outcome.diagnosis == FOUND
+    assert outcome == FOUND
     (cut,) = outcomes(lambda index, attempt: completion(None, "length", **{key: "\nI see a"}))
-    assert cut.diagnosis.status == "truncated"
-    assert cut.diagnosis.raw == "<think>\nI see a"
+    assert cut.status == "truncated"
+    assert cut.raw == "<think>\nI see a"
 
 
 def test_thinking_of_a_server_does_not_double_the_think_block_of_the_answer() -> None:
     text = sdg.render_response(FOUND)
     (outcome,) = outcomes(lambda index, attempt: completion(text, reasoning_content="Let me look."))
-    assert outcome.diagnosis.raw == text
+    assert outcome.raw == text
 
 
 def test_a_profile_without_thinking_takes_a_bare_answer_for_whole() -> None:
     profile = PromptProfile(answer=AnswerParts(think=False))
     (outcome,) = outcomes(lambda index, attempt: completion("<answer>[]</answer>"), profile=profile)
-    assert outcome.diagnosis.status == "ok"
+    assert outcome.status == "ok"
 
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
@@ -434,7 +434,7 @@ def test_failures_in_between_do_not_stop_a_run() -> None:
         return error(500) if index % 3 else completion(CLEAN)
 
     found = outcomes(behave, 45, attempts=1, concurrency=1)
-    assert [o.diagnosis.status == "failed" for o in found] == [bool(index % 3) for index in range(45)]
+    assert [o.status == "failed" for o in found] == [bool(index % 3) for index in range(45)]
     assert not any(o.error.startswith("Not asked") for o in found)
 
 
@@ -442,7 +442,7 @@ def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(monkeypatch: pyte
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     (outcome,) = outcomes(lambda index, attempt: completion(CLEAN), attempts=1)
-    assert outcome.diagnosis.is_clean
+    assert outcome.is_clean
 
 
 @pytest.mark.parametrize(

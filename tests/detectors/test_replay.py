@@ -53,7 +53,7 @@ def test_a_stored_response_is_read_as_if_just_given(tmp_path: Path) -> None:
 )
 def test_a_stored_failure_is_a_failure(tmp_path: Path, more: dict[str, Any], sentence: str) -> None:
     ((_, outcome),) = replay(tmp_path, row("a.png") | more).stream([("a.png", "a")])
-    assert outcome.diagnosis.status == "failed"
+    assert outcome.status == "failed"
     assert sentence in outcome.error
 
 
@@ -82,7 +82,7 @@ def test_a_stored_response_is_no_cleaner_than_its_line_says(tmp_path: Path) -> N
 
 def test_an_image_without_a_response_fails(tmp_path: Path) -> None:
     ((_, outcome),) = replay(tmp_path, row("a.png")).stream([("b.png", "a")])
-    assert outcome.diagnosis.status == "failed"
+    assert outcome.status == "failed"
     assert outcome.error.endswith("stored.jsonl holds no response for b.png.")
 
 

@@ -13,7 +13,7 @@ import sdg
 from sdg import Defect, Diagnosis
 from sdg.defects import Status
 from sdg.detectors import load_detector
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.detectors.union import UnionDetector, united
 from sdg.errors import SdgError
 from sdg.geometry import iou
@@ -25,7 +25,7 @@ PAIRS: list[Pair] = [("a.png", "a"), ("b.png", "b"), ("c.png", "c")]
 class Scripted(StreamingDetector):
     """Gives what it is told, in the order it is told."""
 
-    def __init__(self, name: str, outcomes: Mapping[int, Outcome], log: list[str] | None = None) -> None:
+    def __init__(self, name: str, outcomes: Mapping[int, Diagnosis], log: list[str] | None = None) -> None:
         self.name, self.outcomes, self.log = name, outcomes, [] if log is None else log
 
     @property
@@ -34,7 +34,7 @@ class Scripted(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         for index, outcome in self.outcomes.items():
             self.log.append(f"{self.name}{index}")
             yield index, outcome
@@ -85,21 +85,21 @@ def test_nothing_is_lost_and_nothing_comes_from_nowhere(sets: list[list[Defect]]
 
 def test_streams_go_in_turns_and_a_failure_is_no_clean_picture() -> None:
     log: list[str] = []
-    first = Scripted("a", {n: Outcome(Diagnosis((defect(0),))) for n in (0, 1, 2)}, log)
-    second = Scripted("b", {2: Outcome(Diagnosis()), 0: failed("It was late."), 1: Outcome(Diagnosis())}, log)
+    first = Scripted("a", {n: Diagnosis((defect(0),)) for n in (0, 1, 2)}, log)
+    second = Scripted("b", {2: Diagnosis(), 0: failed("It was late."), 1: Diagnosis()}, log)
     found = dict(UnionDetector([first, second]).stream(PAIRS))
     assert log == ["a0", "b2", "a1", "b0", "a2", "b1"]
     assert sorted(found) == [0, 1, 2]
-    assert (found[0].diagnosis.status, found[0].error) == (Status.FAILED, "b: It was late.")
-    assert len(found[1].diagnosis.defects) == 1
-    unread = Scripted("c", {0: Outcome(Diagnosis(status="unparseable", raw="?"))})
+    assert (found[0].status, found[0].error) == (Status.FAILED, "b: It was late.")
+    assert len(found[1].defects) == 1
+    unread = Scripted("c", {0: Diagnosis(status="unparseable", raw="?")})
     (outcome,) = dict(UnionDetector([first, unread]).stream(PAIRS[:1])).values()
-    assert (outcome.diagnosis.status, outcome.error) == (Status.FAILED, "c: its answer cannot be read.")
+    assert (outcome.status, outcome.error) == (Status.FAILED, "c: its answer cannot be read.")
 
 
 def test_a_detector_that_is_stopped_gives_what_both_have() -> None:
-    first = Scripted("a", {n: Outcome(Diagnosis()) for n in (0, 1, 2)})
-    second = Scripted("b", {1: Outcome(Diagnosis())})
+    first = Scripted("a", {n: Diagnosis() for n in (0, 1, 2)})
+    second = Scripted("b", {1: Diagnosis()})
     assert [index for index, _ in UnionDetector([first, second]).stream(PAIRS)] == [1]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from sdg import Defect, Diagnosis, Status
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.images import Pair, Source, rgb_picture
 from sdg.refinement import EditRequest, EditResult
 from sdg.refinement.batch import Plan, refine_all
@@ -35,7 +35,7 @@ class Brightness(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         assert self._free.acquire(blocking=False), "asked while it is answering"
         try:
             for index in range(len(pairs)) if wanted is None else sorted(wanted):
@@ -43,13 +43,13 @@ class Brightness(StreamingDetector):
         finally:
             self._free.release()
 
-    def _answer(self, image: Source) -> Outcome:
+    def _answer(self, image: Source) -> Diagnosis:
         shown = rgb_picture(image)
         red = shown.getpixel((shown.width // 2, shown.height // 2))[0]
         if red == 255:
             return failed("Too bright to look at.")
         found = (Defect(BOX, "artifact", "too bright", min(100, red)),) if red else ()
-        return Outcome(Diagnosis(found, status=Status.OK))
+        return Diagnosis(found, status=Status.OK)
 
 
 class Halver:

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from sdg.defects import Defect, Diagnosis, Status
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.images import Pair, rgb_picture
 from sdg.prompting import PromptProfile
 from sdg.response import render_response
@@ -50,7 +50,7 @@ class RedDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         self.batches.append(len(pairs))
         self.begun.set()
         assert self.may_end.wait(30)
@@ -61,15 +61,15 @@ class RedDetector(StreamingDetector):
             yield index, found(red, prompt)
 
 
-def found(red: int, prompt: str) -> Outcome:
+def found(red: int, prompt: str) -> Diagnosis:
     if red == 255:
         return failed("This picture is too red.")
     if red == 253:
-        return Outcome(Diagnosis(status=Status.UNPARSEABLE, raw="hm"))
+        return Diagnosis(status=Status.UNPARSEABLE, raw="hm")
     defects = [Defect((0, 0, 500, 1000), "artifact", prompt, red)] if red else []
     defects += [Defect((500, 0, 1000, 500), "misalignment", "half", 50)] if red > 50 else []
     diagnosis = Diagnosis(defects=tuple(defects), reasoning="I looked.")
-    return Outcome(Diagnosis(diagnosis.defects, diagnosis.reasoning, raw=render_response(diagnosis)))
+    return Diagnosis(diagnosis.defects, diagnosis.reasoning, raw=render_response(diagnosis))
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from fakes import BOX, Brightness, Halver, items
 from PIL import Image
 
 from sdg.defects import DROPPED_ITEM, Diagnosis, Status
-from sdg.detectors.base import Outcome
 from sdg.detectors.replay import ReplayDetector
 from sdg.errors import SdgError
 from sdg.refinement import EditResult
@@ -281,7 +280,7 @@ def test_names_of_pictures_choose_no_path(source: Path, tmp_path: Path) -> None:
 def test_lost_items_are_not_forgotten_in_the_file(tmp_path: Path) -> None:
     class Lossy(Brightness):
         def _answer(self, image):
-            return Outcome(Diagnosis(repairs=(DROPPED_ITEM,), status=Status.REPAIRED))
+            return Diagnosis(repairs=(DROPPED_ITEM,), status=Status.REPAIRED)
 
     run(pictures(tmp_path / "in", (80, 80, 80)), tmp_path / "out", detector=Lossy())
     (shown,) = read_refinements(tmp_path / "out" / OUTPUT, [tmp_path / "in"])

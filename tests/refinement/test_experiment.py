@@ -15,7 +15,7 @@ from PIL import Image
 
 from sdg import Defect, Diagnosis
 from sdg.data.formats.sdg30k import write_annotations
-from sdg.detectors.base import Outcome, StreamingDetector
+from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError
 from sdg.images import Pair, rgb_picture, save_image
 from sdg.io.jsonl import write_objects
@@ -131,9 +131,9 @@ class Oracle(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         for index, (image, prompt) in enumerate(pairs):
-            yield index, Outcome(diagnose(rgb_picture(image), prompt))
+            yield index, diagnose(rgb_picture(image), prompt)
 
 
 class Attentive:

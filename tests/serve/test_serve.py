@@ -43,7 +43,7 @@ def test_diagnose_says_what_the_detector_says_and_null_where_nothing_is_known() 
     defects, unread, clean, refused, dead, unclear = answer["items"]
     assert defects == {
         "status": "ok",
-        "defects": [one.to_dict() for one in found(60, "two cats").diagnosis.defects],
+        "defects": [one.to_dict() for one in found(60, "two cats").defects],
         "error": None,
     }
     assert clean == {"status": "ok", "defects": [], "error": None}
@@ -120,7 +120,7 @@ def test_guard_sees_a_reward_that_rises_while_defects_grow() -> None:
 
 def test_our_own_door_gives_the_answers_of_the_detector_itself(tmp_path: Path) -> None:
     pairs = [(plain(red), prompt) for red, prompt in ((60, "a {caption}"), (0, ""), (9, "zwei\nKäuze"))]
-    direct = [found(picture.getpixel((0, 0))[0], prompt).diagnosis for picture, prompt in pairs]
+    direct = [found(picture.getpixel((0, 0))[0], prompt) for picture, prompt in pairs]
     bare = RedDetector()
     bare.profile = PromptProfile(template="{caption}")  # as the embedded detector's, which fits any text
     with served(bare) as url:

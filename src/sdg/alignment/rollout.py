@@ -24,7 +24,7 @@ from PIL import Image
 from sdg.alignment.policies import FlowPolicy, Transitions
 from sdg.alignment.recipe import AlignRecipe, PromptsRecipe
 from sdg.defects import Diagnosis
-from sdg.detectors.base import Detector, Outcome, name_of
+from sdg.detectors.base import Detector, name_of
 from sdg.errors import SdgError
 from sdg.images import Pair
 from sdg.io.asking import Ask, Askable, Asking
@@ -274,11 +274,11 @@ async def _one_by_one(source: Askable) -> AsyncIterator[Ask[list[Any]]]:
 
         async def one(picture: Image.Image, prompt: str, number: int) -> list[Any]:
             result = await ask((picture, prompt), number)
-            if not isinstance(result, Outcome):
+            if not isinstance(result, Diagnosis):
                 return [result]
             if result.error:
                 _LOG.warning("%s: %s", name_of(None, number), result.error)
-            return [result.diagnosis]
+            return [result]
 
         yield one
 

@@ -131,12 +131,12 @@ def diagnose(
     else:
         model = load_detector(detector, **options)
     if out is None:
-        outcome = bulk.ask(model, items[0])
-        if outcome.error:
-            raise SdgError(f"{items[0].filepath} could not be diagnosed: {outcome.error}")
-        text = json.dumps(bulk.readable(items[0], outcome.diagnosis), indent=2, ensure_ascii=False)
+        diagnosis = bulk.ask(model, items[0])
+        if diagnosis.error:
+            raise SdgError(f"{items[0].filepath} could not be diagnosed: {diagnosis.error}")
+        text = json.dumps(bulk.readable(items[0], diagnosis), indent=2, ensure_ascii=False)
         show(text.encode("utf-8", "replace").decode())  # answers may hold half a surrogate pair
-        rows, failed = [bulk.to_row(items[0], outcome)], []
+        rows, failed = [bulk.to_row(items[0], diagnosis)], []
     else:
         try:
             mine = items[part.of(len(items))]

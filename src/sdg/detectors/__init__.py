@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sdg.defects import Diagnosis, Status
-from sdg.detectors.base import Detector, Outcome, StreamingDetector
+from sdg.detectors.base import Detector, StreamingDetector
 from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source
 from sdg.io import uri as _uri
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sdg.detectors.hf import TransformersDetector
     from sdg.prompting import PromptProfile
 
-__all__ = ["BatchDiagnoser", "Detector", "Outcome", "Pair", "Source", "StreamingDetector", "load_detector"]
+__all__ = ["BatchDiagnoser", "Detector", "Pair", "Source", "StreamingDetector", "load_detector"]
 
 _LOG = logging.getLogger("sdg.detectors")
 

@@ -7,7 +7,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -28,18 +27,6 @@ class Detector(Protocol):
     def diagnose(self, pairs: Sequence[Pair]) -> list[Diagnosis]:
         """One Diagnosis for each pair, in their order."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one pair: its diagnosis, which says why where it is `failed`."""
-
-    diagnosis: Diagnosis
-
-    @property
-    def error(self) -> str:
-        """Why there is no answer, in one sentence; "" where there is one."""
-        return self.diagnosis.error
 
 
 class StreamingDetector(ABC):
@@ -66,15 +53,15 @@ class StreamingDetector(ABC):
     @abstractmethod
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
-        """Index and outcome of each wanted pair (of all by default), in whatever order they come.
+    ) -> Iterator[tuple[int, Diagnosis]]:
+        """Index and diagnosis of each wanted pair (of all by default), in whatever order they come.
 
         `pairs` is the whole run also when few of them are wanted, so that batches are what they would be
-        in a full run. A pair that cannot be diagnosed gives a `failed` outcome, never an error.
+        in a full run. A pair that cannot be diagnosed gives a `failed` diagnosis, never an error.
         """
 
     def stop(self) -> bool:
-        """Let every stream end soon by itself, with an outcome of each pair that is answered by then.
+        """Let every stream end soon by itself, with a diagnosis of each pair that is answered by then.
 
         False where a stream can only be broken off. May be called from a signal's handler.
         """
@@ -85,8 +72,8 @@ class StreamingDetector(ABC):
         """Pairs at a time that the user allows to be asked for over `connected`; None for any number."""
         return None
 
-    def connected(self) -> AbstractAsyncContextManager[Ask[Outcome]] | None:
-        """Connections over which single pairs are asked for: the outcome of (pair, its index), as they come.
+    def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]] | None:
+        """Connections over which single pairs are asked for: a diagnosis for (pair, its index), as they come.
 
         None where a model runs here, which takes batches.
         """
@@ -100,7 +87,7 @@ class StreamingDetector(ABC):
         "sdg.detectors"; one bad pair never raises, whatever its type.
         Raises SdgError for what concerns every pair, such as memory too small for the batch.
         """
-        found: dict[int, Outcome] = {}
+        found: dict[int, Diagnosis] = {}
         asked: dict[int, Pair] = {}
         for index, pair in enumerate(pairs):
             try:
@@ -108,15 +95,15 @@ class StreamingDetector(ABC):
             except SdgError as error:
                 found[index] = failed(str(error))
         places = list(asked)
-        for place, outcome in self.stream(list(asked.values())) if asked else ():
-            found[places[place]] = outcome
-        for index, outcome in sorted(found.items()):
-            if outcome.error:
+        for place, diagnosis in self.stream(list(asked.values())) if asked else ():
+            found[places[place]] = diagnosis
+        for index, diagnosis in sorted(found.items()):
+            if diagnosis.error:
                 _LOG.warning(
-                    "%s: %s", name_of(asked[index][0] if index in asked else None, index), outcome.error
+                    "%s: %s", name_of(asked[index][0] if index in asked else None, index), diagnosis.error
                 )
-        assert len(found) == len(pairs), "a detector streams an outcome for every pair"
-        return [found[index].diagnosis for index in range(len(pairs))]
+        assert len(found) == len(pairs), "a detector streams a diagnosis for every pair"
+        return [found[index] for index in range(len(pairs))]
 
 
 def _checked(pair: object) -> Pair:
@@ -139,9 +126,9 @@ def _checked(pair: object) -> Pair:
     return image, prompt
 
 
-def failed(reason: str) -> Outcome:
-    """The outcome of a pair that got no answer."""
-    return Outcome(Diagnosis(status=Status.FAILED, error=reason))
+def failed(reason: str) -> Diagnosis:
+    """The diagnosis of a pair that got no answer."""
+    return Diagnosis(status=Status.FAILED, error=reason)
 
 
 def path_of(image: Source | None) -> str | None:

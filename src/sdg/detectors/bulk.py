@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdg.defects import Diagnosis, Status
-from sdg.detectors.base import Outcome, StreamingDetector
+from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError
 from sdg.images import StoredImage
 from sdg.io import jsonl
@@ -113,9 +113,9 @@ def run(
             for part in _parts(items):
                 pairs = [(item.file, item.prompt) for item in items[part]]
                 wanted = frozenset(place - part.start for place in missing if part.start <= place < part.stop)
-                for place, outcome in detector.stream(pairs, wanted) if wanted else ():
+                for place, diagnosis in detector.stream(pairs, wanted) if wanted else ():
                     item = items[part.start + place]
-                    row = rows[item.key] = to_row(item, outcome)
+                    row = rows[item.key] = to_row(item, diagnosis)
                     append(row)
                 if stopped():
                     break
@@ -159,9 +159,9 @@ def stopping(detector: StreamingDetector) -> Iterator[Callable[[], bool]]:
         raise KeyboardInterrupt
 
 
-def ask(detector: StreamingDetector, item: Item) -> Outcome:
-    """The outcome of a single image."""
-    return next(outcome for _, outcome in detector.stream([(item.file, item.prompt)]))
+def ask(detector: StreamingDetector, item: Item) -> Diagnosis:
+    """The diagnosis of a single image."""
+    return next(found for _, found in detector.stream([(item.file, item.prompt)]))
 
 
 def readable(item: Item, diagnosis: Diagnosis) -> Row:
@@ -169,9 +169,9 @@ def readable(item: Item, diagnosis: Diagnosis) -> Row:
     return {"filepath": item.filepath, "caption": item.prompt, **write_diagnosis(diagnosis)}
 
 
-def to_row(item: Item, outcome: Outcome) -> Row:
+def to_row(item: Item, diagnosis: Diagnosis) -> Row:
     """One line of the output."""
-    return write_prediction(Record(item.filepath, item.prompt, outcome.diagnosis), outcome.diagnosis.raw)
+    return write_prediction(Record(item.filepath, item.prompt, diagnosis), diagnosis.raw)
 
 
 def _answered(row: Row | None) -> bool:

@@ -19,7 +19,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Diagnosis, Status
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.geometry import iou
 from sdg.images import Pair
 from sdg.io.asking import Ask
@@ -60,18 +60,18 @@ class ConsensusDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         looks = self._looks
         asked = [pair for pair in pairs for _ in range(looks)]
         each = None if wanted is None else {looks * one + look for one in wanted for look in range(looks)}
-        come: dict[int, dict[int, Outcome]] = defaultdict(dict)
-        for place, outcome in self._detector.stream(asked, each):
+        come: dict[int, dict[int, Diagnosis]] = defaultdict(dict)
+        for place, diagnosis in self._detector.stream(asked, each):
             index, look = divmod(place, looks)
-            come[index][look] = outcome
+            come[index][look] = diagnosis
             if len(come[index]) == looks:
-                outcomes = come.pop(index)
+                diagnoses = come.pop(index)
                 # In the order asked, not the order come: the same looks give the same diagnosis.
-                yield index, self._outcome([outcomes[number] for number in range(looks)])
+                yield index, self._diagnosis([diagnoses[number] for number in range(looks)])
 
     def stop(self) -> bool:
         return self._detector.stop()
@@ -81,31 +81,31 @@ class ConsensusDetector(StreamingDetector):
         requests = self._detector.at_once
         return None if requests is None else max(1, requests // self._looks)
 
-    def connected(self) -> AbstractAsyncContextManager[Ask[Outcome]] | None:
+    def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]] | None:
         opened = self._detector.connected()
         return None if opened is None else self._looking(opened)
 
     @asynccontextmanager
     async def _looking(
-        self, opened: AbstractAsyncContextManager[Ask[Outcome]]
-    ) -> AsyncIterator[Ask[Outcome]]:
+        self, opened: AbstractAsyncContextManager[Ask[Diagnosis]]
+    ) -> AsyncIterator[Ask[Diagnosis]]:
         async with opened as ask:
 
-            async def look(pair: Pair, index: int) -> Outcome:
+            async def look(pair: Pair, index: int) -> Diagnosis:
                 places = range(index * self._looks, (index + 1) * self._looks)
-                return self._outcome(await asyncio.gather(*(ask(pair, place) for place in places)))
+                return self._diagnosis(await asyncio.gather(*(ask(pair, place) for place in places)))
 
             yield look
 
-    def _outcome(self, outcomes: Sequence[Outcome]) -> Outcome:
-        read = [outcome.diagnosis for outcome in outcomes if outcome.diagnosis.is_whole]
-        if 2 * len(read) > len(outcomes):
+    def _diagnosis(self, diagnoses: Sequence[Diagnosis]) -> Diagnosis:
+        read = [diagnosis for diagnosis in diagnoses if diagnosis.is_whole]
+        if 2 * len(read) > len(diagnoses):
             found = merged(read, self._agree)
             # Looks without a whole answer, if they are enough to agree on a defect, leave clean unproven.
-            if found.defects or len(outcomes) - len(read) < self._agree * len(outcomes):
-                return Outcome(found)
-        why = next((outcome.error for outcome in outcomes if outcome.error), "")
-        few = f"Only {len(read)} of {len(outcomes)} looks gave a whole answer."
+            if found.defects or len(diagnoses) - len(read) < self._agree * len(diagnoses):
+                return found
+        why = next((diagnosis.error for diagnosis in diagnoses if diagnosis.error), "")
+        few = f"Only {len(read)} of {len(diagnoses)} looks gave a whole answer."
         return failed(f"{few} {why}".rstrip())
 
 

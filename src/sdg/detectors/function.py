@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sdg.defects import Diagnosis
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.errors import SdgError, first_line
 from sdg.images import Pair, Source, rgb_picture
 from sdg.response import render_response
@@ -28,11 +28,11 @@ class FunctionDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         for index in range(len(pairs)) if wanted is None else sorted(wanted):
-            yield index, self._outcome(*pairs[index])
+            yield index, self._diagnosis(*pairs[index])
 
-    def _outcome(self, image: Source, prompt: str) -> Outcome:
+    def _diagnosis(self, image: Source, prompt: str) -> Diagnosis:
         try:
             found = self._function(rgb_picture(image), prompt)
         except (SdgError, ValueError) as error:
@@ -43,5 +43,5 @@ class FunctionDetector(StreamingDetector):
         if not isinstance(found, Diagnosis):
             raise SdgError(f"{self._name} returned {type(found).__name__}, not a Diagnosis.")
         if found.raw or not found.is_informative:
-            return Outcome(found)
-        return Outcome(replace(found, raw=render_response(found)))  # files of predictions hold the text
+            return found
+        return replace(found, raw=render_response(found))  # files of predictions hold the text

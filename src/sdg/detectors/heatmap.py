@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
-from sdg.detectors.base import Outcome, StreamingDetector, failed, path_of
+from sdg.detectors.base import StreamingDetector, failed, path_of
 from sdg.errors import SdgError
 from sdg.images import MAX_PIXELS, Pair, image_size
 from sdg.io.paths import claimed_twice, parts
@@ -86,7 +86,7 @@ class HeatmapDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         paths = [path_of(image) for image, _ in pairs]
         folder = HeatFolder(self._folder, [path for path in paths if path is not None])
         for index in range(len(pairs)) if wanted is None else sorted(wanted):
@@ -94,9 +94,9 @@ class HeatmapDetector(StreamingDetector):
             if path is None:
                 yield index, failed("Heat maps are found by the image's path, and this image has none.")
             else:
-                yield index, self._outcome(folder, path)
+                yield index, self._diagnosis(folder, path)
 
-    def _outcome(self, folder: HeatFolder, path: str) -> Outcome:
+    def _diagnosis(self, folder: HeatFolder, path: str) -> Diagnosis:
         defects: list[Defect] = []
         try:
             for kind, heat in folder.maps(path).items():
@@ -104,7 +104,7 @@ class HeatmapDetector(StreamingDetector):
         except SdgError as error:
             return failed(str(error))
         bare = Diagnosis(defects=tuple(defects))
-        return Outcome(Diagnosis(bare.defects, raw=render_response(bare)))
+        return Diagnosis(bare.defects, raw=render_response(bare))
 
 
 def heat_defects(

@@ -7,7 +7,8 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.defects import Diagnosis
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.images import Pair
 from sdg.models.device import choose_device
@@ -76,21 +77,21 @@ class TransformersDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         for index, answer in self._loaded.answers(pairs, wanted):
-            yield index, self._outcome(answer)
+            yield index, self._diagnosis(answer)
 
     def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
         """Indices of the pairs, batch by batch: longest first, so that memory runs out early or never."""
         return self._loaded.batches(pairs)
 
-    def _outcome(self, answer: Answer) -> Outcome:
+    def _diagnosis(self, answer: Answer) -> Diagnosis:
         if answer.error:
             return failed(answer.error)
         if answer.whole and not answer.text.strip():
             return failed("The model's answer is empty.")
         diagnosis = parse_response(answer.text, require_think=self._profile.answer.think)
-        return Outcome(diagnosis if answer.whole else cut_off(diagnosis))
+        return diagnosis if answer.whole else cut_off(diagnosis)
 
     def _load(self) -> tuple[Any, Any]:
         try:

@@ -16,7 +16,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
-from sdg.detectors.base import Outcome, StreamingDetector
+from sdg.defects import Diagnosis
+from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError, first_line
 from sdg.images import Pair
 
@@ -60,7 +61,7 @@ class JobsDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         busy: dict[Any, Any] = {ours: process for process, ours in self._workers}
         task = list(pairs), None if wanted is None else frozenset(wanted)
         for process, connection in self._workers:
@@ -73,7 +74,7 @@ class JobsDetector(StreamingDetector):
                     if kind == _DONE:
                         del busy[ours]
                     else:
-                        yield kind, Outcome(value)
+                        yield kind, value
         finally:
             if busy:  # broken off: what they still say would be taken for the next answers
                 self.close()
@@ -128,8 +129,8 @@ def _work(theirs: Connection, uri: str, options: dict[str, object], number: int,
         while True:
             pairs, wanted = theirs.recv()
             own = _share(detector, pairs, wanted, number, jobs)
-            for index, outcome in detector.stream(pairs, own) if own else ():
-                theirs.send((index, outcome.diagnosis))
+            for index, diagnosis in detector.stream(pairs, own) if own else ():
+                theirs.send((index, diagnosis))
             theirs.send((_DONE, None))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return

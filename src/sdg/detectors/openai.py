@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.defects import Diagnosis
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source
 from sdg.io.asking import Ask
@@ -83,11 +84,11 @@ class OpenAIDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         indices = range(len(pairs)) if wanted is None else sorted(wanted)
 
-        async def ask(client: ChatClient, index: int) -> Outcome:
-            return await self._outcome(client, pairs[index], index)
+        async def ask(client: ChatClient, index: int) -> Diagnosis:
+            return await self._diagnosis(client, pairs[index], index)
 
         yield from self._client.each(indices, ask, self._concurrency)
 
@@ -96,28 +97,28 @@ class OpenAIDetector(StreamingDetector):
         return self._at_once
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Ask[Outcome]]:
+    async def connected(self) -> AsyncIterator[Ask[Diagnosis]]:
         async with self._client.connected() as client:
-            yield lambda pair, index: self._outcome(client, pair, index)
+            yield lambda pair, index: self._diagnosis(client, pair, index)
 
     def stop(self) -> bool:
         return self._client.stop()
 
-    async def _outcome(self, client: ChatClient, pair: Pair, index: int) -> Outcome:
-        """The outcome of one pair, failed where the server is to blame or is left alone."""
+    async def _diagnosis(self, client: ChatClient, pair: Pair, index: int) -> Diagnosis:
+        """The diagnosis of one pair, failed where the server is to blame or is left alone."""
         if reason := self._breaker.reason:
             return failed(reason)
         try:
-            outcome = await self._ask(client, *pair, index)
+            diagnosis = await self._ask(client, *pair, index)
         except Unanswered as error:
             self._breaker.failed(str(error))
             return failed(str(error))
-        if not outcome.error:
+        if not diagnosis.error:
             self._breaker.answered()
-        return outcome
+        return diagnosis
 
-    async def _ask(self, client: ChatClient, image: Source, prompt: str, index: int) -> Outcome:
-        """The outcome of one pair; raises Unanswered where the server is to blame."""
+    async def _ask(self, client: ChatClient, image: Source, prompt: str, index: int) -> Diagnosis:
+        """The diagnosis of one pair; raises Unanswered where the server is to blame."""
         try:
             body = await asyncio.to_thread(completion_body, self._profile, self._model, image, prompt, index)
             if self._grammar is not None:
@@ -126,4 +127,4 @@ class OpenAIDetector(StreamingDetector):
         except (SdgError, Refused) as error:
             return failed(str(error))
         diagnosis = parse_response(answer.text, require_think=self._profile.answer.think)
-        return Outcome(cut_off(diagnosis) if answer.cut_off else diagnosis)
+        return cut_off(diagnosis) if answer.cut_off else diagnosis

@@ -8,15 +8,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sdg.defects import Status
-from sdg.detectors.base import Outcome, StreamingDetector, failed, path_of
+from sdg.defects import Diagnosis, Status
+from sdg.detectors.base import StreamingDetector, failed, path_of
 from sdg.images import Pair
 from sdg.io import jsonl
 from sdg.io.paths import PathIndex, claimed_twice
 from sdg.io.predictions import read_prediction
 
 _FAILED = "The stored run got no answer for this image."
-_Row = tuple[str, Outcome]
+_Row = tuple[str, Diagnosis]
 """The caption of a line, "" where it is missing, and what came of it."""
 
 
@@ -45,7 +45,7 @@ class ReplayDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         paths = [path_of(image) for image, _ in pairs]
         found = {path: self._index.find(path) for path in paths if path is not None}
         unclear = claimed_twice((path, stored[0]) for path, stored in found.items() if len(stored) == 1)
@@ -63,9 +63,9 @@ class ReplayDetector(StreamingDetector):
             elif found[path][0] in unclear and found[path][0] != path:
                 yield index, failed(f"More than one image here may be {found[path][0]} of {self._file}.")
             else:
-                yield index, self._outcome(self._rows[found[path][0]], pairs[index][1])
+                yield index, self._diagnosis(self._rows[found[path][0]], pairs[index][1])
 
-    def _outcome(self, rows: list[_Row], prompt: str) -> Outcome:
+    def _diagnosis(self, rows: list[_Row], prompt: str) -> Diagnosis:
         if len(rows) > 1:
             rows = [row for row in rows if row[0] == prompt]
             if len(rows) != 1:
@@ -80,7 +80,5 @@ def _row(value: Mapping[str, Any], require_think: bool) -> tuple[str, _Row]:
     record = read_prediction(value, require_think=require_think)
     diagnosis = record.diagnosis
     if diagnosis is None or diagnosis.status is Status.FAILED:
-        outcome = failed((diagnosis and diagnosis.error) or _FAILED)
-    else:
-        outcome = Outcome(diagnosis)
-    return record.filepath, (record.prompt, outcome)
+        diagnosis = failed((diagnosis and diagnosis.error) or _FAILED)
+    return record.filepath, (record.prompt, diagnosis)

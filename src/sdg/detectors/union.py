@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from sdg.defects import Diagnosis, Status
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.geometry import iou
 from sdg.images import Pair
 from sdg.matching import match
@@ -44,23 +44,23 @@ class UnionDetector(StreamingDetector):
 
     def stream(
         self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Diagnosis]]:
         """In turns, each detector a pair further: one that waits for a server works meanwhile."""
         streams = [detector.stream(pairs, wanted) for detector in self._detectors]
-        come: list[dict[int, Outcome]] = [{} for _ in streams]
+        come: list[dict[int, Diagnosis]] = [{} for _ in streams]
         ended = [False] * len(streams)
         given = [0] * len(streams)
         while not all(ended):
             at = min((n for n, done in enumerate(ended) if not done), key=given.__getitem__)
             try:
-                index, outcome = next(streams[at])
+                index, diagnosis = next(streams[at])
             except StopIteration:
                 ended[at] = True
                 continue
             given[at] += 1
-            come[at][index] = outcome
+            come[at][index] = diagnosis
             if all(index in of for of in come):
-                yield index, self._outcome([of.pop(index) for of in come])
+                yield index, self._diagnosis([of.pop(index) for of in come])
             elif any(done and index not in of for done, of in zip(ended, come, strict=True)):
                 del come[at][index]  # another was stopped before it; nothing will come of this pair
 
@@ -68,12 +68,12 @@ class UnionDetector(StreamingDetector):
         stopping = [detector.stop() for detector in self._detectors]  # all are told, whatever one says
         return all(stopping)
 
-    def _outcome(self, outcomes: Sequence[Outcome]) -> Outcome:
-        for outcome, detector in zip(outcomes, self._detectors, strict=True):
-            if not outcome.diagnosis.is_informative:
+    def _diagnosis(self, diagnoses: Sequence[Diagnosis]) -> Diagnosis:
+        for diagnosis, detector in zip(diagnoses, self._detectors, strict=True):
+            if not diagnosis.is_informative:
                 name = detector.identity.get("detector", "one detector")
-                return failed(f"{name}: {outcome.error or 'its answer cannot be read.'}")
-        return Outcome(united([outcome.diagnosis for outcome in outcomes]))
+                return failed(f"{name}: {diagnosis.error or 'its answer cannot be read.'}")
+        return united(diagnoses)
 
 
 def united(diagnoses: Sequence[Diagnosis]) -> Diagnosis:

@@ -9,7 +9,7 @@ from typing import Final
 from PIL import Image
 
 from sdg.defects import Diagnosis, Status
-from sdg.detectors.base import Outcome, StreamingDetector
+from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError
 from sdg.images import load_image
 from sdg.runs.inputs import Item
@@ -48,16 +48,16 @@ def read_sources(
         fit = frozenset(place for place, (picture, _) in read.items() if picture is not None)
         pairs = [(item.file, item.prompt) for item in chunk]
         if detector.stored:
-            outcomes = {place: known[start + place] for place in fit}
+            diagnoses = {place: known[start + place] for place in fit}
         else:
-            outcomes = dict(detector.stream(pairs, fit)) if fit else {}
-        unread = Outcome(Diagnosis(status=Status.FAILED))
-        yield [_source(chunk[place], *read[place], outcomes.get(place, unread)) for place in places]
+            diagnoses = dict(detector.stream(pairs, fit)) if fit else {}
+        unread = Diagnosis(status=Status.FAILED)
+        yield [_source(chunk[place], *read[place], diagnoses.get(place, unread)) for place in places]
 
 
 def _stored(
     items: Sequence[Item], detector: StreamingDetector, wanted: Collection[Key] | None
-) -> dict[int, Outcome]:
+) -> dict[int, Diagnosis]:
     pairs = [(item.file, item.prompt) for item in items]
     places = [place for place, item in enumerate(items) if wanted is None or item.key in wanted]
     return dict(detector.stream(pairs, places))
@@ -70,7 +70,7 @@ def _read(item: Item) -> tuple[Image.Image | None, str]:
         return None, str(error)
 
 
-def _source(item: Item, picture: Image.Image | None, error: str, outcome: Outcome) -> Source:
-    if picture is not None and outcome.diagnosis.status is Status.FAILED:
-        error = f"The input could not be diagnosed: {outcome.error}"
-    return Source(item, picture, outcome.diagnosis, error)
+def _source(item: Item, picture: Image.Image | None, error: str, diagnosis: Diagnosis) -> Source:
+    if picture is not None and diagnosis.status is Status.FAILED:
+        error = f"The input could not be diagnosed: {diagnosis.error}"
+    return Source(item, picture, diagnosis, error)

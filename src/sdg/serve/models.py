@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from sdg.defects import Diagnosis
-from sdg.detectors.base import Outcome, StreamingDetector, failed
+from sdg.detectors.base import StreamingDetector, failed
 from sdg.errors import SdgError, first_line, shortened
 from sdg.images import Pair, rgb_picture
 from sdg.io.asking import Askable
@@ -50,7 +50,7 @@ class Models:
         self._most, self._out, self._measures = most, 0, measures
         self._last_wait = 1.0
         seen = measures.batches.labels
-        self._detector: Lane[Outcome] = _lane(
+        self._detector: Lane[Diagnosis] = _lane(
             detector, partial(_streamed, detector), detector.batch_size, seen("detector").observe
         )
         scaled = [ScaledScorer(scorer, 1.0) for scorer in scorers]
@@ -115,10 +115,10 @@ class Models:
         self._out += items
         self._measures.waiting.set(self._out)
 
-    def _diagnosis(self, result: Outcome | BaseException) -> Diagnosis:
+    def _diagnosis(self, result: Diagnosis | BaseException) -> Diagnosis:
         if isinstance(result, BaseException):
-            return failed(_reason(result)).diagnosis
-        return result.diagnosis
+            return failed(_reason(result))
+        return result
 
     def _rewarded(self, columns: Sequence[Sequence[Any]], items: int) -> list[Rewarded]:
         parts: list[Scores] = [
@@ -143,7 +143,7 @@ def _lane(
     return BatchLane(run, size, seen)
 
 
-def _streamed(detector: StreamingDetector, pairs: list[Pair]) -> list[Outcome]:
+def _streamed(detector: StreamingDetector, pairs: list[Pair]) -> list[Diagnosis]:
     found = dict(detector.stream(pairs))
     return [found[place] for place in range(len(pairs))]
 

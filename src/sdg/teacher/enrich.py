@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from sdg.data.formats.sdg30k import to_annotation
 from sdg.defects import Diagnosis, Status
-from sdg.detectors.base import Outcome
 from sdg.detectors.bulk import stopping
 from sdg.errors import SdgError
 from sdg.io import jsonl
@@ -179,13 +178,12 @@ class _Run:
         again = (row["answer"], row["faults"][-1]["fault"]) if row["tries"] else None
         return stage.question.text(one.record.prompt, _so_far(one, row, stage), again)
 
-    def _take(self, stage: Stage, one: Given, outcome: Outcome) -> None:
+    def _take(self, stage: Stage, one: Given, found: Diagnosis) -> None:
         row = self.rows[one.key]
         self.requests += 1
         row["requests"] += 1
-        found = outcome.diagnosis
         if found.status is Status.FAILED:
-            row |= {"status": UNANSWERED, "error": outcome.error}
+            row |= {"status": UNANSWERED, "error": found.error}
         else:
             row.pop("error", None)
             try:
