@@ -41,8 +41,8 @@ def write_offline(path: str | os.PathLike[str], items: Sequence[Item]) -> Path:
     return write_page(
         path,
         "annotate.html",
-        scripts=("person.js", "annotate.js"),
-        styles=("study.css", "annotate.css"),
+        scripts=("person.js", "boxes.js", "annotate.js"),
+        styles=("study.css", "boxes.css", "annotate.css"),
         page=digest[:16],
         total=len(items),
         tiers=[(tier.value, floor) for tier, floor in TIER_FLOORS.items()],

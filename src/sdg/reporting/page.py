@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -56,7 +57,7 @@ def write_page(
     path: str | os.PathLike[str],
     template: str,
     *,
-    scripts: Sequence[str] = ("report.js",),
+    scripts: Sequence[str] = ("report.js", "start.js"),
     styles: Sequence[str] = (),
     **values: Any,
 ) -> Path:
@@ -73,9 +74,31 @@ def write_page(
     return Path(path)
 
 
+def render_section(section: Section, side: int) -> str:
+    """The HTML of one section, for pages that are no report; side: longer side of its pictures, in pixels."""
+    one = isinstance(section, Gallery) and len(section.entries) == 1
+    return render_part("section.html", section=section, side=side, one=one)
+
+
+def render_part(template: str, **values: Any) -> str:
+    """A template rendered into text, with everything in `values` escaped."""
+    return _environment().get_template(template).render(**values).encode("utf-8", "replace").decode()
+
+
+def assets(*names: str) -> str:
+    """Styles, or scripts, of the folder `templates`, as one."""
+    return "".join(map(_asset, names))
+
+
+def palette() -> tuple[str, str]:
+    """The colours as CSS declarations, light and dark."""
+    light, dark = re.findall(r"\{([^{}]*)\}", _asset("palette.css"))
+    return light, dark
+
+
 def _head(scripts: Sequence[str], styles: Sequence[str]) -> dict[str, Markup]:
     """Style, script and policy of a page."""
-    css, js = "".join(map(_asset, ("report.css", *styles))), "".join(map(_asset, scripts))
+    css, js = assets("palette.css", "report.css", *styles), assets(*scripts)
     policy = f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; "
     policy += (f"script-src '{_hash(js)}'; " if js else "") + "base-uri 'none'; form-action 'none'"
     return {"css": Markup(css), "js": Markup(js), "policy": Markup(policy)}

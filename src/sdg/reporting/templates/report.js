@@ -1,6 +1,7 @@
 
 "use strict";
-(() => {
+// What a report does in the browser; root: the document, or what holds sections of one.
+function report(root) {
   const all = (root, selector) => [...root.querySelectorAll(selector)];
 
   // One defect of a card lit up, with its reason on the picture; index null for none.
@@ -89,6 +90,7 @@
       next.scrollIntoView({ block: "nearest" });
     });
 
+    if (!form) return; // of one picture alone
     function apply() {
       const want = Object.fromEntries(new FormData(form)), text = (want.text || "").trim().toLowerCase();
       let shown = 0;
@@ -144,7 +146,7 @@
     move();
   }
 
-  all(document, "section.gallery").forEach(gallery);
-  all(document, ".compare").forEach(slider);
-  all(document, ".steps").forEach(stepper);
-})();
+  all(root, "section.gallery").forEach(gallery);
+  all(root, ".compare").forEach(slider);
+  all(root, ".steps").forEach(stepper);
+}
