@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS = (
     ("__init__", "__main__", "cli"),
-    ("demo", "bench", "serve", "annotate"),
+    ("demo", "bench", "serve", "annotate", "app"),
     ("testbed",),
     ("study", "alignment", "refinement", "training", "teacher"),
     ("detectors", "scorers", "data", "evaluation", "reporting"),

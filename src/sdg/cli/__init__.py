@@ -15,6 +15,7 @@ from sdg.errors import SdgError, first_line, path_end
 COMMANDS = {
     "demo": ("sdg.cli.demo", "The whole story on the embedded world, told in one HTML file."),
     "diagnose": ("sdg.cli.diagnose", "Find the defects of images: where, what, why and how much."),
+    "app": ("sdg.cli.app", "Look, correct, repair and compare in a browser; write a Space."),
     "align": ("sdg.cli.align", "Train a generator with spatial rewards (BoxFlow-GRPO), and compare."),
     "annotate": ("sdg.cli.annotate", "Annotate pictures by people: passes, reviews, adjudication, rows."),
     "data": ("sdg.cli.data", "Check, describe, split, convert and compare annotation files."),
@@ -38,6 +39,7 @@ EXTRAS = {
     **dict.fromkeys(("datasets", "supervision"), "data"),
     "matplotlib": "plot",
     **dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve"),
+    "gradio": "app",
     "google_crc32c": "bench",
     **dict.fromkeys(("rapidocr", "onnxruntime"), "ocr"),
 }

@@ -8,6 +8,7 @@ PosixPath('look.html')
 
 from sdg.reporting.alignment import AlignmentRun, read_run
 from sdg.reporting.bench import read_bench
+from sdg.reporting.comparison import SideBySide, Twice
 from sdg.reporting.gallery import Entry, Gallery, entries_of
 from sdg.reporting.page import Report, write_report
 from sdg.reporting.refinement import Refinement, Refinements, read_refinements
@@ -24,8 +25,10 @@ __all__ = [
     "Refinements",
     "Report",
     "Scores",
+    "SideBySide",
     "Summary",
     "Tables",
+    "Twice",
     "entries_of",
     "read_bench",
     "read_refinements",

@@ -139,7 +139,7 @@ def make_card(entry: Entry, side: int) -> Card:
         boxes_of(defects, shown),
         tuple(map(tier_name, defects)),
         _state(entry.diagnosis),
-        _verdict(entry.diagnosis),
+        verdict_of(entry.diagnosis),
     )
 
 
@@ -180,7 +180,8 @@ def _state(diagnosis: Diagnosis | None) -> str:
     return "defects" if diagnosis.defects else "clean"
 
 
-def _verdict(diagnosis: Diagnosis | None) -> str:
+def verdict_of(diagnosis: Diagnosis | None) -> str:
+    """How many defects there are and how the answer was read, in a few words."""
     if diagnosis is None:
         return "not annotated"
     words = [_VERDICTS[diagnosis.status]] if diagnosis.status in _VERDICTS else []

@@ -21,13 +21,14 @@ from markupsafe import Markup
 
 from sdg.io.files import atomic_writer
 from sdg.reporting.alignment import AlignmentRun
+from sdg.reporting.comparison import SideBySide
 from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements
 from sdg.reporting.scores import Scores
 from sdg.reporting.summary import Summary
 from sdg.reporting.tabulated import Tables
 
-Section = Summary | Gallery | Scores | Refinements | AlignmentRun | Tables
+Section = Summary | Gallery | SideBySide | Scores | Refinements | AlignmentRun | Tables
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 
@@ -76,7 +77,8 @@ def write_page(
 
 def render_section(section: Section, side: int) -> str:
     """The HTML of one section, for pages that are no report; side: longer side of its pictures, in pixels."""
-    one = isinstance(section, Gallery) and len(section.entries) == 1
+    shown = getattr(section, "entries" if isinstance(section, Gallery) else "items", ())
+    one = len(shown) == 1
     return render_part("section.html", section=section, side=side, one=one)
 
 

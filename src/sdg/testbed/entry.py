@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sdg.detectors import StreamingDetector
     from sdg.refinement import DiffusersEditor
     from sdg.scorers.clip import ClipScorer
+    from sdg.testbed.injection.sample import Kind, Sample
 
 SHIPPED: Final = "shipped"
 """In place of an adapter's folder: the one inside the package."""
@@ -37,6 +38,17 @@ def prompts(split: Split = "train", count: int = 4096, seed: int = 0) -> list[st
         if split_of(request) == split:
             found[phrase(request, rng)] = None
     return list(found)
+
+
+def examples() -> list[Sample]:
+    """Pictures to show what a detector does, with what is wrong in each: of prompts for results only."""
+    from sdg.testbed.injection import sample
+
+    kinds: tuple[Kind, ...] = ("both", "artifact", "misalignment", "artifact", "both", "clean")
+    return [
+        sample(np.random.default_rng((number, 5)), split="test", kind=kind)
+        for number, kind in enumerate(kinds)
+    ]
 
 
 def generator() -> str:

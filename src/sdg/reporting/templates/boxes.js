@@ -218,7 +218,9 @@ function boxEditor(root, { keys, changed }) {
     load(source, given) {
       picture = given;
       [chosen, drag, past, future, typing] = [-1, null, [], [], null];
-      one(".stage img").src = source;
+      const image = one(".stage img");
+      image.onload = () => stage.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+      image.src = source;
       show();
     },
   };

@@ -146,7 +146,7 @@ function report(root) {
     move();
   }
 
-  all(root, "section.gallery").forEach(gallery);
+  all(root, ".gallery").forEach(gallery);
   all(root, ".compare").forEach(slider);
   all(root, ".steps").forEach(stepper);
 }

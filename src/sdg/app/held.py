@@ -1,0 +1,68 @@
+"""Models in memory, each loaded once, when it is first needed, and asked by one user at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sdg.app.offer import Offer
+from sdg.errors import SdgError, quoted
+
+if TYPE_CHECKING:
+    from sdg.detectors import StreamingDetector
+    from sdg.refinement.base import Editor
+
+
+class Held:
+    """The detectors and editors of an offer.
+
+    Several looks need a detector that samples: its weights are in memory twice once one asks for them.
+    """
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+        self._models: dict[tuple[str, ...], Any] = {}
+        self._loading = threading.Lock()
+        self._turns: dict[tuple[str, ...], threading.Lock] = {}
+
+    @contextmanager
+    def detector(self, uri: str, looks: int = 1, agree: float | None = None) -> Iterator[StreamingDetector]:
+        """The detector of an offered URI, for the caller alone; see `sdg.detectors.consensus` for looks.
+
+        Raises SdgError where it does not load.
+        """
+        from sdg.detectors import load_detector
+        from sdg.detectors.consensus import AGREE, ConsensusDetector
+
+        self._require(uri, self._offer.detectors, "detector")
+        sampled = looks > 1
+        options = {"temperature": 1.0} if sampled else {}
+        key = ("detector", uri, str(sampled))
+        with self._alone(key, lambda: load_detector(uri, **options)) as detector:
+            share = AGREE if agree is None else agree
+            yield ConsensusDetector(detector, looks, share) if sampled else detector
+
+    @contextmanager
+    def editor(self, uri: str) -> Iterator[Editor]:
+        """The editor of an offered URI, for the caller alone; raises SdgError where it does not load."""
+        from sdg.refinement.editors import load_editor
+
+        self._require(uri, self._offer.editors, "editor")
+        with self._alone(("editor", uri), lambda: load_editor(uri)) as editor:
+            yield editor
+
+    @contextmanager
+    def _alone(self, key: tuple[str, ...], load: Callable[[], Any]) -> Iterator[Any]:
+        with self._loading:
+            turn = self._turns.setdefault(key, threading.Lock())
+        with turn:
+            if key not in self._models:
+                self._models[key] = load()
+            yield self._models[key]
+
+    @staticmethod
+    def _require(uri: str, offered: Sequence[str], what: str) -> None:
+        if uri not in offered:  # a request may hold anything
+            raise SdgError(f"{quoted(uri)} is no {what} of this app; choose one of {', '.join(offered)}.")

@@ -1,0 +1,84 @@
+"""The page: its tabs, and the server behind it, on this machine only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which asks at once
+
+import gradio as gr
+
+from sdg.app import tab_compare, tab_correct, tab_diagnose, tab_repair
+from sdg.app.held import Held
+from sdg.app.offer import Offer
+from sdg.app.shown import style
+from sdg.app.working import said
+
+HOST = "127.0.0.1"
+_LARGEST = 64 * 2**20  # bytes of a file that is dropped
+_WAITING = 64
+
+
+def build(offer: Offer) -> gr.Blocks:
+    """The app, to be served by `serve`, or by a Space of its own."""
+    held = Held(offer)
+    scratch = Path(tempfile.mkdtemp(prefix="sdg-app-"))
+    with gr.Blocks(title="Structured defects", analytics_enabled=False, delete_cache=(3600, 86400)) as app:
+        gr.HTML("<h1>Structured defects</h1>" + (said(offer.note) if offer.note else ""), elem_id="head")
+        with gr.Tabs():
+            with gr.Tab("Diagnose"):
+                looked = tab_diagnose.build(offer, held, scratch)
+            with gr.Tab("Correct"):
+                tab_correct.build(offer, looked)
+            with gr.Tab("Repair"):
+                tab_repair.build(offer, held, looked)
+            with gr.Tab("Compare"):
+                tab_compare.build(offer, held)
+    app.queue(max_size=_WAITING, default_concurrency_limit=4)
+    return app
+
+
+def launch(app: gr.Blocks, offer: Offer, port: int | None = None, **options: Any) -> str:
+    """Serve the app on this machine and return its address; nothing of the environment opens it further.
+
+    port: None for the first free one from 7860 on. Raises SdgError where it is taken.
+    """
+    files = [str(one.picture) for one in offer.examples if isinstance(one.picture, Path)]
+    _, address, _ = app.launch(
+        share=False,
+        server_name=HOST,
+        server_port=port,
+        prevent_thread_lock=True,
+        allowed_paths=files,
+        theme=_theme(),
+        css=style(),
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        max_file_size=_LARGEST,
+        quiet=True,
+        **options,
+    )
+    return str(address)
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts of the system, as reports have them: nothing is fetched."""
+    return gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(  # text of 4.5 : 1 and more
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        color_accent="*primary_600",
+    )

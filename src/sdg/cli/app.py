@@ -1,0 +1,120 @@
+"""`sdg app`: look, correct, repair and compare in a browser, and the same as a Space."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from sdg.cli.options import ALLOW_OUTSIDE, FOLDER
+from sdg.cli.terminal import say, show
+
+
+class _Opening(click.Group):
+    """`sdg app` opens the app: what names none of the commands are its options and pictures."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["open", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Opening)
+def app() -> None:
+    """Look at pictures, correct, repair and compare in a browser, on this machine.
+
+    Without one of the commands below this is `sdg app open`.
+
+    \b
+    Examples:
+      sdg app
+      sdg app --detector hf:out/grpo --detector testbed --out corrections pictures/
+    """
+
+
+@app.command("open")
+@click.argument("pictures", nargs=-1, type=FOLDER, metavar="[IMAGE|FOLDER|FILE.jsonl]...")
+@click.option(
+    "--detector",
+    "detectors",
+    multiple=True,
+    default=("testbed",),
+    show_default=True,
+    metavar="URI",
+    help="As for `sdg diagnose`; may be repeated, to choose from and to compare.",
+)
+@click.option(
+    "--editor",
+    "editors",
+    multiple=True,
+    default=("testbed",),
+    show_default=True,
+    metavar="URI",
+    help="As for `sdg refine`; may be repeated.",
+)
+@click.option("--prompt", help="The prompt of every picture that is given by its path.")
+@click.option("--prompts", type=FOLDER, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.')
+@click.option("--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's].")
+@ALLOW_OUTSIDE
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("corrections"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder that corrected pictures are saved to, as rows of SDG-30K.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    show_default="the first free one from 7860 on",
+    help="Port on 127.0.0.1.",
+)
+def open_app(
+    pictures: tuple[Path, ...],
+    detectors: tuple[str, ...],
+    editors: tuple[str, ...],
+    prompt: str | None,
+    prompts: Path | None,
+    images: Path | None,
+    allow_outside: bool,
+    out: Path,
+    port: int | None,
+) -> None:
+    """Open the app on this machine, until Ctrl-C; no other machine reaches it.
+
+    Pictures are those to begin with, by default some of the embedded world. A JSON Lines file of annotations
+    brings their truth as well.
+
+    \b
+    Example:
+      sdg app --detector openai:http://localhost:8000/v1#ORG/NAME pictures/ --prompt "a cat on a mat"
+    """
+    from sdg.app.offer import Example, Offer, examples_of, known_truth
+    from sdg.app.page import build, launch
+    from sdg.runs.inputs import gather
+
+    if pictures:
+        if prompt is None and prompts is None:
+            prompt = ""  # to be given in the page
+        items = gather(pictures, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
+        examples = examples_of(items, known_truth(pictures))
+    else:
+        from PIL import Image
+
+        from sdg.testbed.entry import examples as drawn
+
+        examples = [
+            Example(f"{number}.png", one.prompt, Image.fromarray(one.picture), one.diagnosis)
+            for number, one in enumerate(drawn(), start=1)
+        ]
+    offer = Offer(tuple(dict.fromkeys(detectors)), tuple(dict.fromkeys(editors)), examples, out)
+    page = build(offer)
+    show(launch(page, offer, port))
+    say("Open this address in a browser; Ctrl-C stops the app.")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    page.close(verbose=False)
+    say("Stopped.")
