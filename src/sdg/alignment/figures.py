@@ -14,20 +14,26 @@ from sdg.alignment.rollout import Purpose, Sampler, gather_rows, group_rows, sde
 from sdg.alignment.update import Signal, training_signal
 from sdg.defects import Diagnosis
 from sdg.images import draw_overlay, save_image
+from sdg.runs.panels import Panel
 
 TILE = 256
 _STRIP = 22
 
 
-def draw_figure(sampler: Sampler, prompts: Sequence[str], rank: int, processes: int, path: Path) -> None:
-    """Groups of fixed prompts and noise, with what the method would learn from them, as one figure."""
+def draw_figure(
+    sampler: Sampler, prompts: Sequence[str], rank: int, processes: int, path: Path
+) -> list[Panel]:
+    """Groups of fixed prompts and noise, with what the method would learn from them, as one figure.
+
+    Returns the pictures with what was found in them, on the main process alone.
+    """
     recipe = sampler.recipe
     rows = group_rows(recipe, prompts[: recipe.run.pictures], Purpose.FIGURE, 0)
     own = range(rank, len(rows), processes)
     drawn = sampler.draw([rows[index] for index in own], sde_steps(recipe, 0))
     pairs = gather_rows(own, zip(drawn.pictures, drawn.scores(), strict=True), processes)
     if rank:
-        return
+        return []
     pictures, scores = zip(*pairs, strict=True)
     groups = torch.tensor([row.group for row in rows])
     signal = training_signal(recipe, scores, groups, sampler.policy.grid)
@@ -40,6 +46,10 @@ def draw_figure(sampler: Sampler, prompts: Sequence[str], rank: int, processes: 
         signal.advantages[shown],
     )
     save_image(figure, path)
+    return [
+        Panel(picture, row.prompt, score.diagnosis)
+        for row, picture, score in zip(rows, pictures, scores, strict=True)
+    ]
 
 
 def signal_figure(

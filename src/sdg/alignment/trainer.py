@@ -101,7 +101,8 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                             write_text(out / "best" / "measures.json", json.dumps(measured, indent=1))
                     if recipe.run.pictures_every and (epoch % recipe.run.pictures_every == 0 or last):
                         path = out / "pictures" / f"epoch-{epoch:06d}.png"
-                        draw_figure(sampler, held_out, rank, processes, path)
+                        panels = draw_figure(sampler, held_out, rank, processes, path)
+                        log.pictured(panels, epoch * recipe.optimizer.steps_per_epoch)
                 if last or hacking(history, recipe.monitor, recipe.measurements):
                     break
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sdg.errors import SdgError
 from sdg.io.files import write_text
+from sdg.runs.panels import Panel, track_panels
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,6 +57,11 @@ class RunLog:
         numbers = {k: v for k, v in entry.items() if k != "epoch" and v is not None}
         self.say("monitor  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
         self._track({f"monitor/{name}": value for name, value in numbers.items()}, step)
+
+    def pictured(self, panels: Sequence[Panel], step: int) -> None:
+        """Sample pictures with their boxes, for trackers that show pictures."""
+        if self.accelerator.is_main_process:
+            track_panels(self.accelerator.trackers, panels, step)
 
     def say(self, text: str) -> None:
         """A message to whoever watches."""
