@@ -11,7 +11,7 @@ help:            ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[models,api,teacher,train,minilm,data,parquet,plot,bench,ocr,serve]" --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[models,api,teacher,train,minilm,data,parquet,plot,bench,ocr,serve,app]" --group dev
 	touch $(STAMP)
 
 install: $(STAMP) ## create .venv and install everything into it

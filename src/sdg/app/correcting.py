@@ -79,7 +79,7 @@ def _defect(box: object) -> Defect:
         raise ValueError(f"Its reason has more than {_LONGEST:,} characters.")
     if not isinstance(importance, str) or not (importance.isascii() and importance.isdigit()):
         raise ValueError("It needs an importance: a whole number from 1 to 100.")
-    if not isinstance(corners, list) or not all(isinstance(at, int | float) for at in corners):
+    if not isinstance(corners, list) or not all(_is_place(at) for at in corners):
         raise ValueError(f"A box is four numbers from 0 to {BOX_SCALE}, not {quoted(corners)}.")
     subtype = box.get("subtype")
     return Defect(
@@ -89,6 +89,10 @@ def _defect(box: object) -> Defect:
         int(importance[:4]),
         subtype if isinstance(subtype, str) and subtype else None,
     )
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= BOX_SCALE  # which NaN is not
 
 
 def save(looked: Looked, diagnosis: Diagnosis, folder: Path) -> tuple[Path, int]:

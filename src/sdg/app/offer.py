@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError, quoted
@@ -35,7 +40,7 @@ class Example:
 class Offer:
     """What users may choose from. A page never names a model or a path of its own.
 
-    folder: where corrected pictures are saved, None for nowhere.
+    editors: none for an app that repairs nothing. folder: for corrected pictures, None where none are saved.
     """
 
     detectors: Sequence[str] = (EMBEDDED,)
@@ -46,28 +51,55 @@ class Offer:
     @property
     def note(self) -> str:
         """What has to be known about the detectors, in words; "" for nothing."""
-        embedded = any(uri.partition("?")[0] == EMBEDDED for uri in self.detectors)
-        return OTHER_WORLDS if embedded else ""
+        return OTHER_WORLDS if usual_editors(self.detectors) else ""
 
     def located(self, address: str) -> Path:
         """The picture that an address names; raises SdgError unless it is one of `examples`."""
-        parts = urlsplit(address.strip())
+        unknown = (
+            f"{quoted(address)} is none of the pictures that this app was started with; drop the file here."
+        )
+        try:
+            parts = urlsplit(address.strip())
+            path = real_path(unquote(parts.path) if parts.scheme else address.strip())
+        except ValueError:  # of brackets and NUL
+            raise SdgError(unknown) from None
         if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
             raise SdgError(
                 f"{quoted(address)} is not on this machine; download the picture and drop it here."
             )
-        path = Path(unquote(parts.path) if parts.scheme else address.strip())
         for example in self.examples:
-            if isinstance(example.picture, Path) and real_path(example.picture) == real_path(path):
+            if isinstance(example.picture, Path) and real_path(example.picture) == path:
                 return example.picture
-        raise SdgError(
-            f"{quoted(address)} is none of the pictures that this app was started with; drop the file here."
-        )
+        raise SdgError(unknown)
 
 
 def examples_of(items: Sequence[Item], truth: Mapping[str, Diagnosis]) -> list[Example]:
     """Pictures named on the command line; truth: what is known of some, by their paths."""
     return [Example(item.filepath, item.prompt, item.file, truth.get(item.filepath)) for item in items]
+
+
+def usual_editors(detectors: Sequence[str]) -> tuple[str, ...]:
+    """Editors where none is named: the embedded one, if a detector knows its world."""
+    return (EMBEDDED,) if any(uri.partition("?")[0] == EMBEDDED for uri in detectors) else ()
+
+
+class Drawn(Protocol):
+    """A picture in memory of which everything is known, as `sdg.testbed` draws them."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def picture(self) -> NDArray[np.uint8]: ...
+    @property
+    def diagnosis(self) -> Diagnosis: ...
+
+
+def drawn_examples(drawn: Iterable[Drawn]) -> list[Example]:
+    """Such pictures, under numbers."""
+    return [
+        Example(f"{number}.png", one.prompt, Image.fromarray(one.picture), one.diagnosis)
+        for number, one in enumerate(drawn, start=1)
+    ]
 
 
 def known_truth(sources: Iterable[Path]) -> dict[str, Diagnosis]:

@@ -56,20 +56,20 @@ def build(offer: Offer, held: Held, scratch: Path) -> gr.State:
             with gr.Row():
                 go = gr.Button("Diagnose", variant="primary")
                 cancel = gr.Button("Cancel", interactive=False)
-            if offer.examples:
-                gr.Examples(
-                    [[str(_file(one.picture, scratch)), one.prompt] for one in offer.examples[:_SHOWN]],
-                    [picture, prompt],
-                    cache_examples=False,
-                    examples_per_page=6,
-                    label="Examples",
-                )
         with gr.Column(scale=3, min_width=300):
             status = gr.HTML(_IDLE)
             card = shown_part(elem_id="diagnosis")
             with gr.Row():
                 as_json = gr.DownloadButton("JSON", interactive=False)
                 as_overlay = gr.DownloadButton("Overlay", interactive=False)
+    if offer.examples:
+        gr.Examples(
+            [[str(_file(one.picture, scratch)), one.prompt] for one in offer.examples[:_SHOWN]],
+            [picture, prompt],
+            cache_examples=False,
+            examples_per_page=6,
+            label="Examples",
+        )
     outputs = [status, card, as_json, as_overlay, looked, cancel]
     inputs = [picture, prompt, detector, looks, agree]
     run = gr.on(

@@ -49,8 +49,7 @@ def app() -> None:
     "--editor",
     "editors",
     multiple=True,
-    default=("testbed",),
-    show_default=True,
+    show_default="testbed, where a detector is",
     metavar="URI",
     help="As for `sdg refine`; may be repeated.",
 )
@@ -92,7 +91,7 @@ def open_app(
     Example:
       sdg app --detector openai:http://localhost:8000/v1#ORG/NAME pictures/ --prompt "a cat on a mat"
     """
-    from sdg.app.offer import Example, Offer, examples_of, known_truth
+    from sdg.app.offer import Offer, drawn_examples, examples_of, known_truth, usual_editors
     from sdg.app.page import build, launch
     from sdg.runs.inputs import gather
 
@@ -102,15 +101,11 @@ def open_app(
         items = gather(pictures, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
         examples = examples_of(items, known_truth(pictures))
     else:
-        from PIL import Image
-
         from sdg.testbed.entry import examples as drawn
 
-        examples = [
-            Example(f"{number}.png", one.prompt, Image.fromarray(one.picture), one.diagnosis)
-            for number, one in enumerate(drawn(), start=1)
-        ]
-    offer = Offer(tuple(dict.fromkeys(detectors)), tuple(dict.fromkeys(editors)), examples, out)
+        examples = drawn_examples(drawn())
+    editors = tuple(dict.fromkeys(editors)) or usual_editors(detectors)
+    offer = Offer(tuple(dict.fromkeys(detectors)), editors, examples, out)
     page = build(offer)
     show(launch(page, offer, port))
     say("Open this address in a browser; Ctrl-C stops the app.")
@@ -118,3 +113,34 @@ def open_app(
         threading.Event().wait()
     page.close(verbose=False)
     say("Stopped.")
+
+
+@app.command("export-space")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.option("--detector", metavar="URI", help="As for `sdg diagnose`; a checkpoint's folder is copied.")
+@click.option(
+    "--editor", "editors", multiple=True, metavar="URI", help="As for `sdg refine`; may be repeated."
+)
+@click.option("--report", type=FOLDER, metavar="FILE.html", help="A report, for a static Space.")
+@click.option("--title", default="", help="Title of the Space.")
+def export_space(
+    folder: Path, detector: str | None, editors: tuple[str, ...], report: Path | None, title: str
+) -> None:
+    """Write a Hugging Face Space into a new folder: the app for a detector, or a report as a static page.
+
+    The folder holds a copy of this package; its requirements are those of the package. Nothing is uploaded.
+
+    \b
+    Examples:
+      sdg app export-space space --detector hf:ORG/NAME
+      sdg app export-space page --report report.html
+    """
+    from sdg.app.space import export_app, export_report
+
+    if (detector is None) == (report is None):
+        raise click.UsageError("Name a --detector or a --report.")
+    if report is not None:
+        show(export_report(folder, report, title=title))
+    elif detector is not None:
+        show(export_app(folder, detector, editors, title=title))
+    say("Look at it, then push it to a Space: git push, or huggingface-cli upload.")

@@ -1,0 +1,167 @@
+"""A Hugging Face Space as a folder: the app for a named detector, or a report as a static page.
+
+The folder holds a copy of this package, so that a Space needs of the package index only what this package
+needs, and runs the very code it was exported with.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from sdg._version import __version__
+from sdg.app.offer import EMBEDDED, OTHER_WORLDS, usual_editors
+from sdg.errors import SdgError
+from sdg.io.files import is_folder, write_text
+
+_PACKAGE: Final = "structured-defect-grounding"
+_EXTRAS: Final = {"hf": "models", EMBEDDED: "models", "openai": "api", "ocr": "ocr", "diffusers": "models"}
+_WEIGHTS: Final = ("testbed", "weights")
+_LONGEST: Final = 100  # characters of a title
+
+_README: Final = """\
+---
+title: {title}
+emoji: 🔎
+colorFrom: blue
+colorTo: gray
+{settings}
+pinned: false
+---
+
+{body}
+"""
+_APP: Final = '''\
+"""The app for one detector, written by `sdg app export-space`."""
+
+from pathlib import Path
+
+from sdg.app.offer import Offer, drawn_examples
+from sdg.app.page import run_space
+
+HERE = Path(__file__).parent
+{examples}
+offer = Offer(detectors={detectors}, editors={editors}, examples=EXAMPLES)
+
+if __name__ == "__main__":
+    run_space(offer)
+'''
+_DRAWN: Final = """
+from sdg.testbed.entry import examples
+
+EXAMPLES = drawn_examples(examples())
+"""
+_NONE: Final = "EXAMPLES = drawn_examples(())\n"
+
+
+def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, title: str = "") -> Path:
+    """Write the Space of a detector into a new folder; returns the folder. A detector in a folder goes along.
+
+    Raises SdgError where the folder holds anything already, or a file cannot be written.
+    """
+    import gradio
+
+    _require_new(folder)
+    try:
+        place = None
+        if is_folder(detector):
+            shutil.copytree(detector, folder / "model")
+            place = 'str(HERE / "model")'
+        editors = tuple(editors) or usual_editors((detector,))
+        embedded = EMBEDDED in {_scheme(uri) for uri in (detector, *editors)}
+        _copy_package(folder / "sdg", weights=embedded)
+        shown = place or json.dumps(detector)
+        write_text(
+            folder / "app.py",
+            _APP.format(
+                detectors=f"({shown},)",
+                editors=f"({''.join(json.dumps(uri) + ', ' for uri in editors)})",
+                examples=_DRAWN if _scheme(detector) == EMBEDDED else _NONE,
+            ),
+        )
+        extras = {"app", *(_EXTRAS.get(_scheme(uri), "models") for uri in (detector, *editors))}
+        write_text(folder / "requirements.txt", "\n".join(requirements(extras)) + "\n")
+        settings = f'sdk: gradio\nsdk_version: {gradio.__version__}\npython_version: "3.11"\napp_file: app.py'
+        body = f"Defects of generated pictures, found by `{detector}` (sdg {__version__})."
+        if _scheme(detector) == EMBEDDED:
+            body += f"\n\n{OTHER_WORLDS}"
+        _write_readme(folder, title or "Structured defects", settings, body)
+    except OSError as error:
+        raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return folder
+
+
+def export_report(folder: Path, report: Path, *, title: str = "") -> Path:
+    """Write the static Space of a report, one HTML file, into a new folder; returns the folder.
+
+    Raises SdgError where the report is no HTML file, the folder holds anything already or cannot be written.
+    """
+    if report.suffix.lower() not in (".html", ".htm") or not report.is_file():
+        raise SdgError(f"{report} is no HTML file; give a report, as sdg report writes them.")
+    _require_new(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(report, folder / "index.html")
+        settings = "sdk: static\napp_file: index.html"
+        _write_readme(folder, title or report.stem, settings, f"A report of sdg {__version__}.")
+    except OSError as error:
+        raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return folder
+
+
+def requirements(extras: set[str]) -> list[str]:
+    """What this package needs, and what it needs for these extras, as lines of a requirements file.
+
+    Raises SdgError where the package is not installed, so that nothing is known of it.
+    """
+    try:
+        named = metadata.requires(_PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        raise SdgError(f"{_PACKAGE} is not installed here; install it with pip, then export again.") from None
+    return sorted({line for one in named for line in _applying(one, extras)})
+
+
+def _applying(requirement: str, extras: set[str]) -> Iterator[str]:
+    line, _, condition = (part.strip() for part in requirement.partition(";"))
+    extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", condition)
+    if extra is None:
+        yield requirement.strip()
+    elif extra.group(1) in extras:
+        rest = (
+            condition.replace(extra.group(0), "").strip().removesuffix("and").removeprefix("and").strip(" ()")
+        )
+        yield f"{line}; {rest}" if rest else line
+
+
+def _scheme(uri: str) -> str:
+    if is_folder(uri):
+        return "hf"
+    return re.split(r"[:?]", uri, maxsplit=1)[0]
+
+
+def _copy_package(target: Path, *, weights: bool) -> None:
+    source = Path(__file__).parents[1]
+    skipped = {"__pycache__"} if weights else {"__pycache__", _WEIGHTS[-1]}
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        inside = Path(folder).relative_to(source).parts
+        return {
+            name for name in names if name in skipped and (name == "__pycache__" or inside == _WEIGHTS[:-1])
+        }
+
+    shutil.copytree(source, target, ignore=ignored)
+
+
+def _write_readme(folder: Path, title: str, settings: str, body: str) -> None:
+    quoted = json.dumps(" ".join(title.split())[:_LONGEST], ensure_ascii=False)
+    write_text(folder / "README.md", _README.format(title=quoted, settings=settings, body=body))
+
+
+def _require_new(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SdgError(f"{folder} is there already; name a new folder.")

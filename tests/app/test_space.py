@@ -1,0 +1,95 @@
+"""Spaces: folders that are complete, say what they need, and replace nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from everything import HOSTILE
+
+from sdg.app.space import export_app, export_report, requirements
+from sdg.errors import SdgError
+
+
+def header(folder: Path) -> dict[str, object]:
+    """What a Space's README says before its text."""
+    _, settings, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(settings)
+
+
+@pytest.fixture
+def gradio() -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[app]'")
+
+
+def test_the_space_of_the_embedded_detector_is_complete(gradio: None, tmp_path: Path) -> None:
+    folder = export_app(tmp_path / "space", "testbed", title=HOSTILE)
+    settings = header(folder)
+    assert settings["title"] == " ".join(HOSTILE.split())[:100]
+    assert (settings["sdk"], settings["app_file"]) == ("gradio", "app.py")
+    assert settings["sdk_version"] == metadata.version("gradio")
+    assert "other worlds" in (folder / "README.md").read_text()
+    assert any((folder / "sdg/testbed/weights").rglob("*.safetensors"))
+    assert not list(folder.rglob("__pycache__"))
+    # Run by itself, with nothing of this checkout: its own package answers for it.
+    code = (
+        "import app, sdg; print(sdg.__file__); print([one.truth for one in app.offer.examples][0].defects[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(folder / "sdg"))
+    assert "Defect(box=" in done.stdout
+
+
+def test_the_space_of_a_checkpoint_takes_it_along(gradio: None, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    folder = export_app(tmp_path / "space", str(checkpoint))
+    assert (folder / "model/config.json").read_text() == "{}"
+    assert not (folder / "sdg/testbed/weights").exists(), "weights of another detector"
+    assert (folder / "sdg/testbed/entry.py").exists()
+    app = (folder / "app.py").read_text()
+    assert 'detectors=(str(HERE / "model"),)' in app
+    assert "editors=()" in app
+    compile(app, "app.py", "exec")
+    with pytest.raises(SdgError, match="is there already"):
+        export_app(folder, "testbed")
+
+
+def test_a_uri_cannot_become_code(gradio: None, tmp_path: Path) -> None:
+    folder = export_app(tmp_path / "space", 'openai:http://x/v1#a",),editors=(print("stolen"),))\n#')
+    names = {"Offer": dict, "drawn_examples": list, "__file__": str(folder / "app.py"), "__name__": "other"}
+    source = (folder / "app.py").read_text().replace("from sdg.app", "# from sdg.app")
+    exec(compile(source, "app.py", "exec"), names)
+    assert names["offer"]["detectors"] == ('openai:http://x/v1#a",),editors=(print("stolen"),))\n#',)
+
+
+def test_requirements_are_those_of_the_package() -> None:
+    lines = requirements({"app", "api"})
+    assert any(line.startswith("gradio") for line in lines)
+    assert any(line.startswith("httpx2") for line in lines)
+    assert any(line.startswith("pillow") for line in lines)
+    assert not any(line.startswith(("torch", "trl", "ray")) for line in lines)
+    assert not any("extra" in line for line in lines)
+
+
+def test_a_report_becomes_a_static_space(tmp_path: Path) -> None:
+    report = tmp_path / "look.html"
+    report.write_text("<!doctype html><title>A</title>")
+    folder = export_report(tmp_path / "space", report)
+    assert (folder / "index.html").read_bytes() == report.read_bytes()
+    assert (header(folder)["sdk"], header(folder)["title"]) == ("static", "look")
+    with pytest.raises(SdgError, match="no HTML file"):
+        export_report(tmp_path / "other", tmp_path / "look.txt")
+    assert not (tmp_path / "other").exists()
