@@ -20,7 +20,7 @@ from sdg.errors import SdgError
 from sdg.geometry import diou, iou
 from sdg.io.jsonl import write_objects
 from sdg.reporting import SideBySide, Twice
-from sdg.reporting.comparison import SAME, agree, paired
+from sdg.reporting.side_by_side import SAME, agree, paired
 
 FAILED = Diagnosis(status=Status.FAILED, error="It is off.")
 few = st.lists(defects, max_size=4).map(lambda found: Diagnosis(tuple(found)))

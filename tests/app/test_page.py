@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,7 +239,7 @@ def test_chosen_defects_are_repaired_and_nothing_else_changes(page, folder: Path
     page.get_by_role("button", name="Repair", exact=True).click()
     page.locator("#repaired .compare").wait_for()
     assert re.search(r"repaired\. .* 0 of [\d,]+ pixels changed", page.locator("body").inner_text())
-    assert "After: 1 defect" in page.locator("#repaired").inner_text()
+    assert "After: 1 defect" in page.locator("#repaired .card").inner_text()
     compare = page.locator("#repaired .compare")
     compare.locator("input").focus()
     page.keyboard.press("End")
@@ -284,6 +286,19 @@ def test_two_files_are_compared(page, folder: Path) -> None:
     page.locator("#compared select[name=status]").select_option("disagree")
     assert cards.count() == 1
     assert "no answer" in cards.inner_text()
+
+
+def test_only_this_machine_by_its_own_names_is_answered(address: str) -> None:
+    def status(**headers: str) -> int:
+        request = urllib.request.Request(address, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status() == 200
+    assert status(Host="rebound.example.org") == 400
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

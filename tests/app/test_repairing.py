@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,20 @@ def test_what_a_later_look_finds_elsewhere_is_not_edited(looked: Looked) -> None
     assert all(request.mask[:8, :8].max() == 0 for request in painter.asked)
     assert all("ghost" not in request.instruction for request in painter.asked)
     assert len(result.found.defects) == 3, "what is shown in the end is all of it"
+
+
+def test_an_editor_that_worked_around_the_boxes_is_held_to_them_or_not(looked: Looked) -> None:
+    class Wide(Painter):
+        def edit(self, requests):
+            ones = [np.ones((120, 160)) for _ in requests]
+            return [replace(one, mask=mask) for one, mask in zip(super().edit(requests), ones, strict=True)]
+
+    strict = mended(looked, [0], Wide())
+    assert (strict.changed_outside, strict.found.defects) == (0, FOUND[1:])
+    assert strict.outside > 0
+    wide = mended(looked, [0], Wide(), strict=False)
+    assert (wide.outside, wide.changed_outside) == (0, 0)
+    assert (np.asarray(wide.after) == REPAIRED).all()
 
 
 def test_strength_is_a_multiple_within_bounds(looked: Looked) -> None:

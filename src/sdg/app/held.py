@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sdg.app.offer import Offer
+from sdg.app.offer import EMBEDDED, Offer
 from sdg.errors import SdgError, quoted
 
 if TYPE_CHECKING:
     from sdg.detectors import StreamingDetector
     from sdg.refinement.base import Editor
+
+_LOG = logging.getLogger("sdg.app")
 
 
 class Held:
@@ -26,6 +29,19 @@ class Held:
         self._models: dict[tuple[str, ...], Any] = {}
         self._loading = threading.Lock()
         self._turns: dict[tuple[str, ...], threading.Lock] = {}
+
+    def warm(self) -> None:
+        """Load the first detector, on a thread of its own, before anyone asks."""
+        threading.Thread(target=self._load_first, daemon=True).start()
+
+    def _load_first(self) -> None:
+        uri, examples = self._offer.detectors[0], self._offer.examples
+        try:
+            with self.detector(uri) as detector:
+                if examples and uri == EMBEDDED:  # its first answer takes longer; any other may cost money
+                    detector.diagnose([(examples[0].picture, examples[0].prompt)])
+        except Exception as error:  # whoever asks is told on the page
+            _LOG.warning("%s: %s", uri, error)
 
     @contextmanager
     def detector(self, uri: str, looks: int = 1, agree: float | None = None) -> Iterator[StreamingDetector]:

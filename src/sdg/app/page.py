@@ -27,7 +27,7 @@ _OWN_NAMES = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]
 
 
 def build(offer: Offer) -> gr.Blocks:
-    """The app, to be served by `serve`, or by a Space of its own."""
+    """The app, for `launch` or `run_space` to serve; the first detector is being loaded meanwhile."""
     held = Held(offer)
     scratch = Path(tempfile.mkdtemp(prefix="sdg-app-"))
     with gr.Blocks(title="Structured defects", analytics_enabled=False, delete_cache=(3600, 86400)) as app:
@@ -42,6 +42,7 @@ def build(offer: Offer) -> gr.Blocks:
                     tab_repair.build(offer, held, looked)
             with gr.Tab("Compare"):
                 tab_compare.build(offer, held)
+    held.warm()
     app.queue(max_size=_WAITING, default_concurrency_limit=4)
     return app
 

@@ -47,11 +47,14 @@ def repair(
     editor: Editor,
     strength: float = 1.0,
     rounds: int = 1,
+    strict: bool = True,
     seed: int = 0,
 ) -> Repair:
     """Repair the defects of these numbers, from 0; strength: a multiple of what importances call for.
 
     Only what the chosen boxes touch is edited and judged: other defects stay, whatever later rounds find.
+    strict: of an edit the boxes and their soft edges alone are taken, also where the editor changed more, so
+    that a repair fits in.
     Raises SdgError where nothing is chosen, the picture cannot be read or the diagnosis is of no use.
     """
     defects = looked.diagnosis.defects
@@ -60,7 +63,7 @@ def repair(
         raise SdgError("Choose at least one defect to repair.")
     others = [defect for defect in defects if defect not in wanted]
     picture = load_image(looked.picture)
-    watched = _Watched(editor)
+    watched = _Watched(editor, strict)
     result = refine(
         picture,
         looked.prompt,
@@ -96,6 +99,7 @@ class _Watched:
     """An editor, and the masks through which its edits were laid into the picture."""
 
     editor: Editor
+    strict: bool
     masks: list[Mask] = field(default_factory=list)
 
     @property
@@ -104,6 +108,8 @@ class _Watched:
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
         results = self.editor.edit(requests)
+        if self.strict:  # the request's own mask holds, which is that of the boxes
+            results = [replace(result, mask=None) for result in results]
         for request, result in zip(requests, results, strict=True):
             self.masks.append(request.mask if result.mask is None else result.mask)
         return results

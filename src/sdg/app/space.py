@@ -75,12 +75,12 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
         editors = tuple(editors) or usual_editors((detector,))
         embedded = EMBEDDED in {_scheme(uri) for uri in (detector, *editors)}
         _copy_package(folder / "sdg", weights=embedded)
-        shown = place or json.dumps(detector)
+        shown = place or repr(detector)
         write_text(
             folder / "app.py",
             _APP.format(
                 detectors=f"({shown},)",
-                editors=f"({''.join(json.dumps(uri) + ', ' for uri in editors)})",
+                editors=f"({''.join(f'{uri!r}, ' for uri in editors)})",
                 examples=_DRAWN if _scheme(detector) == EMBEDDED else _NONE,
             ),
         )
@@ -115,7 +115,7 @@ def export_report(folder: Path, report: Path, *, title: str = "") -> Path:
 
 
 def requirements(extras: set[str]) -> list[str]:
-    """What this package needs, and what it needs for these extras, as lines of a requirements file.
+    """What this package needs with these extras, and the Gradio that is here, as lines for pip.
 
     Raises SdgError where the package is not installed, so that nothing is known of it.
     """
@@ -123,7 +123,9 @@ def requirements(extras: set[str]) -> list[str]:
         named = metadata.requires(_PACKAGE) or []
     except metadata.PackageNotFoundError:
         raise SdgError(f"{_PACKAGE} is not installed here; install it with pip, then export again.") from None
-    return sorted({line for one in named for line in _applying(one, extras)})
+    lines = {line for one in named for line in _applying(one, extras)}
+    pinned = {f"gradio=={metadata.version('gradio')}"}  # as `sdk_version` has it
+    return sorted({line for line in lines if not line.startswith("gradio")} | pinned)
 
 
 def _applying(requirement: str, extras: set[str]) -> Iterator[str]:

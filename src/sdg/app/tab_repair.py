@@ -41,6 +41,7 @@ def build(offer: Offer, held: Held, looked: gr.State) -> None:
                 0.25, 2.0, 1.0, step=0.05, label="Strength: a multiple of what the importance calls for"
             )
             rounds = gr.Slider(1, 5, 1, step=1, label="Rounds: edits one upon another")
+            strict = gr.Checkbox(True, label="Change the boxes and their soft edges alone")
             with gr.Row():
                 go = gr.Button("Repair", variant="primary", interactive=False)
                 cancel = gr.Button("Cancel", interactive=False)
@@ -50,7 +51,7 @@ def build(offer: Offer, held: Held, looked: gr.State) -> None:
     looked.change(_load, [looked], [chosen, status, go, shown], show_progress="hidden", **QUIET)
     run = go.click(
         _repair(held),
-        [looked, chosen, editor, strength, rounds],
+        [looked, chosen, editor, strength, rounds, strict],
         [status, shown, cancel],
         concurrency_id="models",
         concurrency_limit=1,
@@ -87,7 +88,7 @@ def _load(looked: Looked | None) -> tuple[Any, ...]:
 
 def _repair(held: Held) -> Any:
     def repaired(
-        looked: Looked | None, chosen: Sequence[int], uri: str, strength: float, rounds: float
+        looked: Looked | None, chosen: Sequence[int], uri: str, strength: float, rounds: float, strict: bool
     ) -> Iterator[tuple[Any, ...]]:
         idle = gr.Button(interactive=False)
         if looked is None:
@@ -97,7 +98,13 @@ def _repair(held: Held) -> Any:
         def work_on() -> tuple[Repair, str]:
             with held.detector(looked.detector) as detector, held.editor(uri) as editor:
                 result = repair(
-                    looked, chosen, detector=detector, editor=editor, strength=strength, rounds=int(rounds)
+                    looked,
+                    chosen,
+                    detector=detector,
+                    editor=editor,
+                    strength=strength,
+                    rounds=int(rounds),
+                    strict=strict,
                 )
             return result, rendered((_section(looked, result),))
 
@@ -110,21 +117,17 @@ def _repair(held: Held) -> Any:
             return
         result, html = work.result
         failed = result.refinement.outcome is Outcome.FAILED
-        yield said(words(result), problem=failed or bool(result.changed_outside)), html, idle
+        yield said(words(result, strict), problem=failed or bool(result.changed_outside)), html, idle
 
     return repaired
 
 
-def words(result: Repair) -> str:
+def words(result: Repair, strict: bool) -> str:
     """What came of it, and how much changed where nothing was to change."""
     done = result.refinement
     text = " ".join(filter(None, (_OUTCOMES[done.outcome], done.stopped)))
-    if not result.outside:
-        return f"{text} The boxes and their soft edges cover the whole picture."
-    return (
-        f"{text} Outside of the boxes and their soft edges {result.changed_outside:,} of "
-        f"{result.outside:,} pixels changed."
-    )
+    place = "the boxes and their soft edges" if strict else "where the editor worked"
+    return f"{text} Outside of {place} {result.changed_outside:,} of {result.outside:,} pixels changed."
 
 
 def _section(looked: Looked, result: Repair) -> reporting.Refinements:

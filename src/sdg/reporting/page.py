@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from sdg.io.files import atomic_writer
 from sdg.reporting.alignment import AlignmentRun
-from sdg.reporting.comparison import SideBySide
+from sdg.reporting.side_by_side import SideBySide
 from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements
 from sdg.reporting.scores import Scores
