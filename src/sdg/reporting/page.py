@@ -21,10 +21,10 @@ from markupsafe import Markup
 
 from sdg.io.files import atomic_writer
 from sdg.reporting.alignment import AlignmentRun
-from sdg.reporting.side_by_side import SideBySide
 from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements
 from sdg.reporting.scores import Scores
+from sdg.reporting.side_by_side import SideBySide
 from sdg.reporting.summary import Summary
 from sdg.reporting.tabulated import Tables
 
