@@ -83,7 +83,7 @@ def _defect(box: object) -> Defect:
         raise ValueError(f"A box is four numbers from 0 to {BOX_SCALE}, not {quoted(corners)}.")
     subtype = box.get("subtype")
     return Defect(
-        tuple(round(at) for at in corners),  # type: ignore[arg-type]  # Defect refuses another number of them
+        tuple(round(at) for at in corners),  # Defect refuses another number of them,
         box.get("kind"),  # type: ignore[arg-type]  # and what is no type
         reason.strip(),
         int(importance[:4]),

@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sdg.app.offer import EMBEDDED, Offer
@@ -19,13 +21,15 @@ _LOG = logging.getLogger("sdg.app")
 
 
 class Held:
-    """The detectors and editors of an offer.
+    """The detectors and editors of an offer, and a folder for its pages' files, which goes with the process.
 
     Several looks need a detector that samples: its weights are in memory twice once one asks for them.
     """
 
     def __init__(self, offer: Offer) -> None:
         self._offer = offer
+        self._folder = TemporaryDirectory(prefix="sdg-app-", ignore_cleanup_errors=True)
+        self.scratch = Path(self._folder.name)
         self._models: dict[tuple[str, ...], Any] = {}
         self._loading = threading.Lock()
         self._turns: dict[tuple[str, ...], threading.Lock] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from pathlib import Path
 
@@ -29,12 +28,11 @@ _OWN_NAMES = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]
 def build(offer: Offer) -> gr.Blocks:
     """The app, for `launch` or `run_space` to serve; the first detector is being loaded meanwhile."""
     held = Held(offer)
-    scratch = Path(tempfile.mkdtemp(prefix="sdg-app-"))
     with gr.Blocks(title="Structured defects", analytics_enabled=False, delete_cache=(3600, 86400)) as app:
         gr.HTML("<h1>Structured defects</h1>" + (said(offer.note) if offer.note else ""), elem_id="head")
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Diagnose"):
-                looked = tab_diagnose.build(offer, held, scratch)
+                looked = tab_diagnose.build(offer, held)
             with gr.Tab("Correct"):
                 tab_correct.build(offer, looked)
             if offer.editors:

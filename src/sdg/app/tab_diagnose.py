@@ -24,8 +24,8 @@ QUIET: dict[str, Any] = {"api_visibility": "private"}
 _IDLE = said("Drop a picture and give its prompt, or take an example.")
 
 
-def build(offer: Offer, held: Held, scratch: Path) -> gr.State:
-    """The tab's content; returns the state that holds what was found last. scratch: folder of its files."""
+def build(offer: Offer, held: Held) -> gr.State:
+    """The tab's content; returns the state that holds what was found last."""
     looked = gr.State(None)
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=2, min_width=300):
@@ -64,7 +64,7 @@ def build(offer: Offer, held: Held, scratch: Path) -> gr.State:
                 as_overlay = gr.DownloadButton("Overlay", interactive=False)
     if offer.examples:
         gr.Examples(
-            [[str(_file(one.picture, scratch)), one.prompt] for one in offer.examples[:_SHOWN]],
+            [[str(_file(one.picture, held.scratch)), one.prompt] for one in offer.examples[:_SHOWN]],
             [picture, prompt],
             cache_examples=False,
             examples_per_page=6,
@@ -74,7 +74,7 @@ def build(offer: Offer, held: Held, scratch: Path) -> gr.State:
     inputs = [picture, prompt, detector, looks, agree]
     run = gr.on(
         [go.click, prompt.submit],
-        _diagnose(held, scratch),
+        _diagnose(held),
         inputs,
         outputs,
         concurrency_id="models",
@@ -105,7 +105,7 @@ def _open(offer: Offer) -> Any:
     return opened
 
 
-def _diagnose(held: Held, scratch: Path) -> Any:
+def _diagnose(held: Held) -> Any:
     def diagnose(
         picture: str | None, prompt: str, detector: str, looks: float, agree: float
     ) -> Iterator[tuple[Any, ...]]:
@@ -120,7 +120,7 @@ def _diagnose(held: Held, scratch: Path) -> Any:
             with held.detector(detector, int(looks), agree) as model:
                 (found,) = model.diagnose([(str(file), prompt)])
             result = Looked(file, prompt, found, detector)
-            folder = scratch / secrets.token_hex(8)
+            folder = held.scratch / secrets.token_hex(8)
             folder.mkdir()
             return result, write_downloads(result, folder)
 
