@@ -15,8 +15,8 @@ import torch
 from sdg.alignment.few_step import check_levels
 from sdg.alignment.figures import draw_figure
 from sdg.alignment.forward import ForwardLearner
+from sdg.alignment.group_timeout import group_timeout
 from sdg.alignment.monitors import BY_PROMPT, Monitor, hacking, is_best
-from sdg.alignment.patience import group_timeout
 from sdg.alignment.policies import load_policy
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import (

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from sdg.errors import SdgError
 
 T = TypeVar("T")
-_PATIENCE: Final = timedelta(days=30)
+_TIMEOUT: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def shared() -> Iterator[Processes]:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    distributed.init_process_group("gloo", timeout=_TIMEOUT)
     try:
         yield Processes(distributed.get_rank(), count)
     finally:

@@ -34,15 +34,15 @@ _SERVERS: Final = {
 
 
 def group_timeout(recipe: AlignRecipe) -> timedelta:
-    """What the process group's time-out has to be: the patience with all servers, one after the other."""
+    """What the process group's time-out has to be: the longest wait for all servers, one after the other."""
     uris = [scorer.uri for scorer in (*recipe.reward.scorers, *recipe.monitor.scorers)]
     uris += [judge.uri for judge in recipe.monitor.judges]
     if recipe.needs_detector and recipe.reward.detector:
         uris.append(recipe.reward.detector)
-    return MARGIN + timedelta(seconds=sum(_patience(uri, recipe) for uri in uris))
+    return MARGIN + timedelta(seconds=sum(_longest_wait(uri, recipe) for uri in uris))
 
 
-def _patience(uri: str, recipe: AlignRecipe) -> float:
+def _longest_wait(uri: str, recipe: AlignRecipe) -> float:
     """Seconds that a process may wait for a server's view of an epoch's or the monitor's pictures."""
     address, options = split_options(uri)
     defaults = _SERVERS.get(address.partition(":")[0])
