@@ -37,7 +37,7 @@ BEYOND = (
     *("sdg.testbed.datasets.injected", "sdg.testbed.datasets.samples", "sdg.testbed.datasets.corpus"),
     *("sdg.testbed.models.generator.vae", "sdg.testbed.models.generator.flow", "sdg.testbed.models.measure"),
     *("sdg.testbed.models.generator.sampling", "sdg.testbed.models.packaged", "sdg.testbed.models.scorer"),
-    *("diffusers", "transformers", "sdg.serve.server", "sdg.serve.scorer"),
+    *("diffusers", "transformers", "sdg.serve.server", "sdg.serve.scorer", "sdg.app.page", "sdg.app.space"),
 )
 STOP = "This is where the work would begin."
 

@@ -92,7 +92,6 @@ def open_app(
       sdg app --detector openai:http://localhost:8000/v1#ORG/NAME pictures/ --prompt "a cat on a mat"
     """
     from sdg.app.offer import Offer, drawn_examples, examples_of, known_truth, usual_editors
-    from sdg.app.page import build, launch
     from sdg.runs.inputs import gather
 
     if pictures:
@@ -106,6 +105,8 @@ def open_app(
         examples = drawn_examples(drawn())
     editors = tuple(dict.fromkeys(editors)) or usual_editors(detectors)
     offer = Offer(tuple(dict.fromkeys(detectors)), editors, examples, out)
+    from sdg.app.page import build, launch  # last: it takes seconds, which a wrong path need not wait for
+
     page = build(offer)
     show(launch(page, offer, port))
     say("Open this address in a browser; Ctrl-C stops the app.")
