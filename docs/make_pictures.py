@@ -25,7 +25,7 @@ CELL, GAP, TITLE = 256, 8, 34
 INK, FAINT, PLAIN, PAPER, STRONG, SIDE = "#1F2933", "#52606D", "#F5F7FA", "#E3F0FB", "#BFDDF5", "#FDF3DC"
 LAYERS = (
     ("cli",),
-    ("demo", "bench", "serve", "annotate", "app"),
+    ("demo", "bench", "serve", "annotate", "integrations", "app"),
     ("study", "alignment", "refinement", "training", "teacher"),
     ("detectors", "scorers", "data", "evaluation", "reporting"),
     ("runs", "models"),

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS = (
     ("__init__", "__main__", "cli"),
-    ("demo", "bench", "serve", "annotate", "app"),
+    ("demo", "bench", "serve", "annotate", "integrations", "app"),
     ("testbed",),
     ("study", "alignment", "refinement", "training", "teacher"),
     ("detectors", "scorers", "data", "evaluation", "reporting"),

@@ -15,8 +15,9 @@ from PIL import Image
 
 from sdg.alignment.rollout import Score, check_failures
 from sdg.errors import SdgError
+from sdg.io.picture_client import parts
 from sdg.scorers import load_scorer
-from sdg.scorers.remote import RemoteScorer, _parts
+from sdg.scorers.remote import RemoteScorer
 
 PICTURES = [Image.new("RGB", (8, 8), (red, 0, 0)) for red in range(4)]
 PROMPTS = ["a", "b", "c", "d"]
@@ -135,8 +136,8 @@ def test_a_run_stops_when_more_than_max_failed_have_no_score() -> None:
 
 def test_requests_hold_a_bounded_number_of_pixels() -> None:
     pixels = [4 * 2**20, 4 * 2**20, 1, 9 * 2**20, 5, 5, 5]
-    assert [list(part) for part in _parts(pixels, 2)] == [[0, 1], [2], [3], [4, 5], [6]]
-    assert list(_parts([], 2)) == []
+    assert [list(part) for part in parts(pixels, 2)] == [[0, 1], [2], [3], [4, 5], [6]]
+    assert list(parts([], 2)) == []
 
 
 def test_order_holds_however_batches_end() -> None:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sdg.alignment import arrays
+
 
 def spatial_advantages(
     maps: Tensor,
@@ -63,41 +65,19 @@ def _divided(values: Tensor, groups: Tensor, valid: Tensor | None, eps: float, s
         _, std = group_deviations(values, torch.zeros_like(groups), valid)
     if spread != "location" and values.ndim > 1:
         std = std.square().mean(tuple(range(1, values.ndim)), keepdim=True).sqrt()
-    return deviation.div_(std.add_(eps)).to(values.dtype)
+    return deviation.div_(std.add_(eps)).to(values)
 
 
 def group_deviations(values: Tensor, groups: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Each row's deviation from its group's mean, and its group's sample standard deviation.
 
-    values: (B, …), any trailing shape. Returns two float64 tensors of that shape. Deviations are 0 in
-    invalid rows; both are 0 in groups with fewer than two valid rows.
-
-    Values are first taken relative to one member of their group, in float64: subtracting equal numbers
-    is exact, so a constant group has deviation and standard deviation exactly 0, where the usual
-    x − mean leaves rounding noise that a division by a tiny eps would turn into a reward.
+    values: (B, …), any trailing shape. Returns two float64 tensors of that shape, on the CPU; see
+    `sdg.alignment.arrays.group_deviations`, which computes them.
     """
     groups, valid = _check(values, groups, valid)
-    rows = len(values)
-    ids, group = torch.unique(groups, return_inverse=True)  # group: (B,) in 0..G−1
-    count = valid.new_zeros(len(ids), dtype=torch.float64).index_add_(0, group, valid.double())  # (G,)
-    trailing = (-1, *[1] * (values.ndim - 1))
-    keep = valid.view(trailing)
-
-    # The first valid row of each group; a group without one points at row 0, all its rows being masked.
-    index = torch.where(valid, torch.arange(rows, device=values.device), rows)
-    first = torch.full((len(ids),), rows, device=values.device).scatter_reduce_(0, group, index, "amin")
-    first = torch.where(first < rows, first, 0)
-    deviation = values.detach().to(torch.float64, copy=True)  # (B, …), changed in place from here on
-    deviation.sub_(deviation[first[group]]).masked_fill_(~keep, 0.0)
-
-    def group_sum(x: Tensor) -> Tensor:  # (B, …) -> (G, …)
-        return x.new_zeros((len(ids), *x.shape[1:])).index_add_(0, group, x)
-
-    mean = group_sum(deviation) / count.clamp(min=1).view(trailing)
-    enough = (count >= 2).view(trailing)
-    deviation.sub_(mean[group]).masked_fill_(~(keep & enough[group]), 0.0)
-    variance = group_sum(deviation.square()) / (count - 1).clamp(min=1).view(trailing)
-    return deviation, variance.sqrt()[group]
+    rows = values.detach().cpu().double().numpy()
+    found = arrays.group_deviations(rows, groups.cpu().numpy(), valid.cpu().numpy())
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
 def _check(values: Tensor, groups: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,20 @@
 """Spatial rewards and advantages of numpy arrays alone, for trainers with no other use for this package.
 
-What `reward_map` and `advantages` compute in torch (SDG §4.2 eq. 4 and 5), with the same results.
+`reward_map` and `advantages` are these for tensors (SDG §4.2 eq. 4 and 5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sdg.defects import Defect, DefectType
 from sdg.geometry import RasterMode, rasterize
+
+A = TypeVar("A", bound=Any)
 
 NO_IMPORTANCE: Final = 100
 """Stands in for an importance that is not known, here alone: such a defect weighs 1, as in the code released
@@ -55,18 +57,47 @@ def numpy_advantages(
     if any(one.ndim != 3 or one.shape != maps[0].shape or len(one) != len(scalar) for one in maps):
         raise ValueError(f"Maps are ({len(scalar)}, H, W), not {maps[0].shape} and {maps[1].shape}.")
     known = np.isfinite(scalar) & np.isfinite(maps[0]).all((1, 2)) & np.isfinite(maps[1]).all((1, 2))
-    advantages = np.zeros(maps[0].shape)
-    for group in np.unique(ids):
-        rows = np.flatnonzero((ids == group) & known)
+    sigma = group_deviations(scalar, ids, known)[1][:, None, None]
+    spatial = penalized(scalar[:, None, None], maps, (c_artifact * sigma, c_misalignment * sigma))
+    deviation, std = group_deviations(spatial, ids, known)
+    return deviation / (std + eps)
+
+
+def penalized(scalar: A, weights: tuple[A, A], alpha: tuple[A, A]) -> A:
+    """R − α_art·W_art − α_mis·W_mis, of arrays or of tensors whose shapes go together (SDG §4.2 eq. 4)."""
+    return scalar - alpha[0] * weights[0] - alpha[1] * weights[1]
+
+
+def group_deviations(
+    values: NDArray[np.floating], groups: NDArray[np.integer], valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each row's deviation from its group's mean, and its group's sample standard deviation.
+
+    values: (B, …), any trailing shape; groups: (B,); valid: (B,). Returns two arrays of that shape.
+    Deviations are 0 in invalid rows, which may hold anything; both are 0 in groups with fewer than two valid
+    rows.
+
+    Values are first taken relative to one member of their group, in float64: subtracting equal numbers
+    is exact, so a constant group has deviation and standard deviation exactly 0, where the usual
+    x − mean leaves rounding noise that a division by a tiny eps would turn into a reward.
+    """
+    deviation, std = np.zeros(values.shape), np.zeros(values.shape)
+    for group in np.unique(groups[valid]):
+        members = groups == group
+        rows = np.flatnonzero(members & valid)
         if len(rows) < 2:
             continue
-        # Relative to one member, so that a location where all agree gets exactly 0.
-        base = scalar[rows] - scalar[rows[0]]
-        sigma = base.std(ddof=1)
-        spatial = base[:, None, None] - sigma * (c_artifact * maps[0][rows] + c_misalignment * maps[1][rows])
-        spatial -= spatial[0].copy()
-        advantages[rows] = (spatial - spatial.mean(0)) / (spatial.std(0, ddof=1) + eps)
-    return advantages
+        own = values[rows].astype(np.float64)
+        own -= own[0].copy()
+        own -= own.mean(0)
+        deviation[rows] = own
+        std[members] = np.sqrt((own * own).sum(0) / (len(rows) - 1))
+    return deviation, std
+
+
+def severity_of(defects: Sequence[Defect]) -> float:
+    """Sum of the importances over 100: a picture's defects as one number."""
+    return sum(NO_IMPORTANCE if one.importance is None else one.importance for one in defects) / 100
 
 
 def importance_maps(

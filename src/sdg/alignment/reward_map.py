@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sdg.alignment import arrays
 from sdg.alignment.advantages import group_deviations
 from sdg.alignment.arrays import importance_maps
 from sdg.defects import Defect
@@ -62,10 +63,9 @@ def penalized(
         raise ValueError(f"{len(weights[0])} images need as many scalar rewards in one tensor.")
     if not scalars.is_floating_point():
         scalars = scalars.to(torch.get_default_dtype())
-    artifact, misalignment = (weight.to(scalars) for weight in weights)
-    penalty = _per_image(alpha[0], scalars) * artifact
-    penalty += _per_image(alpha[1], scalars) * misalignment
-    return scalars[:, None, None] - penalty
+    maps = weights[0].to(scalars), weights[1].to(scalars)
+    factors = _per_image(alpha[0], scalars), _per_image(alpha[1], scalars)
+    return arrays.penalized(scalars[:, None, None], maps, factors)
 
 
 def defect_weights(
@@ -110,7 +110,7 @@ def alphas(
     """
     if rewards.ndim != 1:
         raise ValueError(f"Base rewards are (B,), not {tuple(rewards.shape)}.")
-    sigma = group_deviations(rewards, groups, valid)[1].to(rewards.dtype)
+    sigma = group_deviations(rewards, groups, valid)[1].to(rewards)
     return c_artifact * sigma, c_misalignment * sigma
 
 

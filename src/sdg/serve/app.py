@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -23,13 +23,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from sdg._version import __version__
-from sdg.alignment.arrays import NO_IMPORTANCE, weight_maps
 from sdg.defects import Diagnosis
 from sdg.serve import bounds, chat, guard
 from sdg.serve.bounds import Refusal
 from sdg.serve.counters import CONTENT_TYPE, Measures
-from sdg.serve.models import Models, Rewarded
+from sdg.serve.models import Models
 from sdg.serve.openapi import describe, page
+from sdg.serve.reward_rows import reward_rows, why_unknown
 
 SLOWEST: Final = 60.0
 """Seconds from the first to the last byte of a request's body."""
@@ -37,8 +37,6 @@ MOST_HELD: Final = 4 * bounds.MOST_BYTES
 """Bytes of all bodies that are being read, at most."""
 LONGEST_SIDE: Final = 256
 """Rows or columns of a grid, at most."""
-MOST_CELLS: Final = 1 << 20
-"""Cells of all maps of an answer, at most."""
 
 _LOG = logging.getLogger("sdg.serve")
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -86,7 +84,7 @@ class Service:
         asked = bounds.read_items(document)
         grid = _grid(document.get("grid"), len(asked))
         diagnoses, rewards = await self._models.ask(asked, rewards=self._models.has_reward)
-        return {"items": await asyncio.to_thread(_rewards, diagnoses, rewards, grid)}
+        return {"items": await asyncio.to_thread(reward_rows, diagnoses, rewards, grid)}
 
     async def guard(self, document: dict[str, Any]) -> dict[str, Any]:
         """`/v1/guard`."""
@@ -200,43 +198,7 @@ _PAGE_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-sr
 
 def _found(diagnosis: Diagnosis) -> dict[str, Any]:
     defects = diagnosis.known_defects()
-    return {"status": diagnosis.status.value, "defects": defects, "error": _why(diagnosis)}
-
-
-def _why(diagnosis: Diagnosis) -> str | None:
-    if diagnosis.is_informative:
-        return None
-    return diagnosis.error or "The detector's answer cannot be read."
-
-
-def _rewards(
-    diagnoses: Sequence[Diagnosis], rewards: Sequence[Rewarded], grid: tuple[int, int] | None
-) -> list[dict[str, Any]]:
-    sets = [diagnosis.defects if diagnosis.is_informative else None for diagnosis in diagnoses]
-    maps = weight_maps(sets, grid) if grid is not None else None
-    found = []
-    for place, (diagnosis, defects) in enumerate(zip(diagnoses, sets, strict=True)):
-        severity = None
-        if defects is not None:
-            weights = (NO_IMPORTANCE if one.importance is None else one.importance for one in defects)
-            severity = sum(weights) / 100
-        scalar = rewards[place] if rewards else Rewarded(None if severity is None else -severity)
-        known = maps is not None and defects is not None
-        found.append(
-            {
-                "reward": scalar.reward,
-                "defects": None if defects is None else len(defects),
-                "severity": severity,
-                "maps": {
-                    kind: weights[place].tolist()
-                    for kind, weights in zip(("artifact", "misalignment"), maps, strict=True)
-                }
-                if known and maps is not None
-                else None,
-                "error": _why(diagnosis) or scalar.error or None,
-            }
-        )
-    return found
+    return {"status": diagnosis.status.value, "defects": defects, "error": why_unknown(diagnosis)}
 
 
 def _grid(value: object, count: int) -> tuple[int, int] | None:
@@ -246,8 +208,9 @@ def _grid(value: object, count: int) -> tuple[int, int] | None:
     sides = value if isinstance(value, list) else []
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= LONGEST_SIDE for side in sides):
         raise Refusal(400, f"a grid is [H, W], each from 1 to {LONGEST_SIDE}")
-    if 2 * count * sides[0] * sides[1] > MOST_CELLS:
-        raise Refusal(413, f"the maps of a request have {MOST_CELLS:,} cells at most; send fewer items")
+    if 2 * count * sides[0] * sides[1] > bounds.MOST_CELLS:
+        most = f"{bounds.MOST_CELLS:,}"
+        raise Refusal(413, f"the maps of a request have {most} cells at most; send fewer items")
     return sides[0], sides[1]
 
 

@@ -18,6 +18,8 @@ MOST_BYTES: Final = 64 * 2**20
 """Bytes of a request, at most."""
 MOST_PIXELS: Final = 4096 * 4096
 """Pixels of a picture, at most; it is refused before it is decoded."""
+MOST_CELLS: Final = 1 << 20
+"""Cells of all maps of an answer, at most."""
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 FORM: Final = '{"items": [{"image": "<base64>", "prompt": "…"}, …]}'
 

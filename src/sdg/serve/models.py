@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -19,18 +18,11 @@ from sdg.scorers.weighted import ScaledScorer, WeightedSum
 from sdg.serve.bounds import Refusal, SentImage, sent_image
 from sdg.serve.counters import Measures
 from sdg.serve.lanes import BatchLane, Connected, Lane, ServerLane
+from sdg.serve.reward_rows import Rewarded
 
 R = TypeVar("R")
 SCORED_AT_ONCE: Final = 16
 """Pictures that a scorer in memory gets at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rewarded:
-    """The scalar reward of a picture; None where it is not known, and then why."""
-
-    reward: float | None
-    error: str = ""
 
 
 class Models:
