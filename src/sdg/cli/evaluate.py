@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,7 +11,7 @@ from sdg.cli.options import ALLOW_OUTSIDE, write_numbers
 from sdg.cli.progress import embedder_of
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
-from sdg.evaluation.from_files import evaluate_files, join_files
+from sdg.evaluation.from_files import evaluate_files, evaluate_quickly, join_files
 from sdg.evaluation.result import describe_settings, describe_status
 from sdg.evaluation.scoring import Matching
 from sdg.evaluation.slices import SLICES, SliceBy
@@ -110,28 +111,27 @@ def evaluate(
     """
     if images is not None and not images.is_dir():
         raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
-    files = join_files(truth, predictions, box_order=box_order, allow_missing=allow_missing, say=say)
-    with embedder_of(embedder) as reader:
-        found = evaluate_files(
-            files,
-            embedder=reader,
-            matching=matching,
-            bootstrap=bootstrap,
-            seed=seed,
-            other=other,
-            by=by,
-            published=published,
-            say=say,
-        )
+    options: dict[str, Any] = {"matching": matching, "bootstrap": bootstrap, "seed": seed}
+    found = None
+    if embedder is None and other is None and not by and html_path is None:
+        found = evaluate_quickly(truth, predictions, box_order=box_order, published=published, **options)
+    if found is None:
+        files = join_files(truth, predictions, box_order=box_order, allow_missing=allow_missing, say=say)
+        with embedder_of(embedder) as reader:
+            found = evaluate_files(
+                files, embedder=reader, other=other, by=by, published=published, say=say, **options
+            )
     tables = found.tables()
     if html_path is not None:
+        from sdg.evaluation.result import Evaluation
         from sdg.reporting.evaluation import write_evaluation
 
+        assert isinstance(found.result, Evaluation)
         title = f"SDG-Eval: {predictions.name}"
         write_evaluation(
             html_path,
             found.result,
-            files.joined,
+            found.files.joined,
             tables,
             title=title,
             images=images,

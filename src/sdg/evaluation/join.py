@@ -53,7 +53,7 @@ class Joined:
 def join(truth: Iterable[Record], predictions: Iterable[Record]) -> Joined:
     """Pair records by `filepath`. Reasonings and raw responses are let go of as the records stream by."""
     duplicated: dict[str, None] = {}
-    with _collector_paused():
+    with collector_paused():
         predicted = _by_path(predictions, duplicated)
         true = _by_path(truth, duplicated)
     shared: list[_Shared] = []
@@ -92,14 +92,19 @@ def _by_path(records: Iterable[Record], duplicated: dict[str, None]) -> dict[str
         if path in by_path:
             duplicated[path] = None
             continue
-        if diagnosis is not None and (diagnosis.raw or diagnosis.reasoning):
-            diagnosis = Diagnosis(diagnosis.defects, "", diagnosis.status, "", diagnosis.repairs)
-        by_path[path] = record.prompt, record.generator, diagnosis
+        by_path[path] = record.prompt, record.generator, None if diagnosis is None else slim(diagnosis)
     return by_path
 
 
+def slim(diagnosis: Diagnosis) -> Diagnosis:
+    """What is evaluated of a diagnosis, without its texts."""
+    if not (diagnosis.raw or diagnosis.reasoning):
+        return diagnosis
+    return Diagnosis(diagnosis.defects, "", diagnosis.status, "", diagnosis.repairs)
+
+
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Without cyclic garbage collection: records form no cycles, and looking for some costs a quarter."""
     enabled = gc.isenabled()
     gc.disable()

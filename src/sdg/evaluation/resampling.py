@@ -20,11 +20,12 @@ def bootstrap_sums(table: NDArray[np.float64], resamples: int, seed: int) -> NDA
     images = len(table)
     rng = np.random.default_rng(seed)
     sums = np.zeros((resamples, table.shape[1]))
+    weights = np.empty((min(resamples, _step(images)), images))
     for start, stop in _chunks(resamples, images):
         drawn = rng.integers(0, images, (stop - start, images), np.int32)
-        drawn += np.arange(0, (stop - start) * images, images, dtype=np.int32)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        sums[start:stop] = weights.astype(np.float64) @ table
+        for row, indices in enumerate(drawn):  # one at a time, as their counts fit into a core's own cache
+            weights[row] = np.bincount(indices, minlength=images)
+        sums[start:stop] = weights[: stop - start] @ table
     return sums
 
 
@@ -56,6 +57,10 @@ def interval(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
 
 
 def _chunks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    step = max(1, _CHUNK // max(columns, 1))
+    step = _step(columns)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
+
+
+def _step(columns: int) -> int:
+    return max(1, _CHUNK // max(columns, 1))

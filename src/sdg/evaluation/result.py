@@ -46,27 +46,20 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class Scores:
     """SDG-Eval of one set of predictions (SDG §3.2); prints as the paper's table.
 
     metrics: `metrics["artifact"]["BoxF1@0.5"]`, None where undefined. intervals: 95 % bootstrap bounds, None
     without a bootstrap. status: images given and evaluated, how many answers had each status, repairs by
-    name. settings: everything the numbers depend on.
+    name. settings: everything the numbers depend on. counts: the sums behind the metrics; those of shards add
+    up to those of the whole.
     """
 
     metrics: Metrics
     intervals: Intervals | None
     status: Mapping[str, Any]
     settings: Mapping[str, Any]
-    details: Details = field(repr=False, compare=False)
-
-    @property
-    def counts(self) -> Counts:
-        """The sums behind the metrics; those of shards add up to those of the whole."""
-        details = self.details
-        images = {name: int(number) for name, number in self.status.items() if isinstance(number, int)}
-        settings = {name: self.settings[name] for name in ("matching", "embedder")}
-        return Counts(details.table[details.evaluated].sum(0), images, settings)
+    counts: Counts = field(repr=False, compare=False)
 
     def to_dict(self) -> Metrics:
         """Metrics by type and name, in JSON values."""
@@ -96,6 +89,23 @@ class Evaluation:
         from sdg.evaluation.charts import plot_metrics
 
         return plot_metrics(self.metrics, self.intervals, "score", (-0.02, 1.02), path)
+
+    def __str__(self) -> str:
+        """The paper's table in plain text, with intervals under the values and a line on the answers."""
+        lines = [f"{'':14}" + "".join(f"{name:>13}" for name in PAPER_METRICS)]
+        for kind in map(str, TYPES):
+            lines.append(f"{kind:14}" + "".join(f"{cell(self.metrics[kind][m]):>13}" for m in PAPER_METRICS))
+            if self.intervals is not None:
+                bounds = (interval_cell(self.intervals[kind][m]) for m in PAPER_METRICS)
+                lines.append(f"{'  95 %':14}" + "".join(f"{text:>13}" for text in bounds))
+        return "\n".join([*lines, describe_status(self.status), describe_settings(self.settings)])
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation(Scores):
+    """The scores of one set of predictions, and the cases behind them."""
+
+    details: Details = field(repr=False, compare=False)
 
     def worst(self, count: int) -> list[Case]:
         """The images whose missed and spurious defects weigh most by importance, worst first.
@@ -130,16 +140,6 @@ class Evaluation:
             tuple((truth.defects[a], predicted.defects[b]) for a, b in zip(own, other, strict=True)),
             cost,
         )
-
-    def __str__(self) -> str:
-        """The paper's table in plain text, with intervals under the values and a line on the answers."""
-        lines = [f"{'':14}" + "".join(f"{name:>13}" for name in PAPER_METRICS)]
-        for kind in map(str, TYPES):
-            lines.append(f"{kind:14}" + "".join(f"{cell(self.metrics[kind][m]):>13}" for m in PAPER_METRICS))
-            if self.intervals is not None:
-                bounds = (interval_cell(self.intervals[kind][m]) for m in PAPER_METRICS)
-                lines.append(f"{'  95 %':14}" + "".join(f"{text:>13}" for text in bounds))
-        return "\n".join([*lines, describe_status(self.status), describe_settings(self.settings)])
 
 
 def bounds_by_type(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.embeddings import Embedder, as_embedder
 from sdg.evaluation.columns import TYPES, columns
-from sdg.evaluation.counts import by_type
+from sdg.evaluation.counts import Counts
 from sdg.evaluation.metrics import METRICS, Count, metrics
 from sdg.evaluation.resampling import bootstrap_sums, interval
-from sdg.evaluation.result import Details, Evaluation, Intervals, bounds_by_type
+from sdg.evaluation.result import Details, Evaluation, Intervals, Scores, bounds_by_type
 from sdg.evaluation.scoring import Matching, count_table, pair
 
 Image = Diagnosis | Sequence[Defect]
@@ -59,24 +60,44 @@ def evaluate(
     pairs = pair(true, guess, matching, reader)
     table = count_table(true, guess, pairs, len(evaluated))
     table[~evaluated] = 0
-    scored = table[evaluated]
+    status = {
+        "images": len(evaluated),
+        "evaluated": int(evaluated.sum()),
+        **{str(status): statuses.count(status) for status in Status},
+        "unknown_truth": int(unknown.sum()),
+        "repairs": _repairs(predicted),
+    }
+    scores = scores_of(
+        table[evaluated], status, matching, None if reader is None else reader.name, bootstrap, seed
+    )
     return Evaluation(
-        metrics=by_type(metrics(scored.sum(0))),
-        intervals=intervals(scored, bootstrap, seed) if bootstrap else None,
-        status={
-            "images": len(evaluated),
-            "evaluated": int(evaluated.sum()),
-            **{str(status): statuses.count(status) for status in Status},
-            "unknown_truth": int(unknown.sum()),
-            "repairs": _repairs(predicted),
-        },
-        settings={
-            "matching": matching,
-            "embedder": None if reader is None else reader.name,
-            "bootstrap": bootstrap,
-            "seed": seed,
-        },
-        details=Details(evaluated, table, true, guess, pairs),
+        scores.metrics,
+        scores.intervals,
+        scores.status,
+        scores.settings,
+        scores.counts,
+        Details(evaluated, table, true, guess, pairs),
+    )
+
+
+def scores_of(
+    scored: NDArray[np.float64],
+    status: Mapping[str, Any],
+    matching: Matching,
+    embedder: str | None,
+    bootstrap: int,
+    seed: int,
+) -> Scores:
+    """Metrics and intervals of a table of counts, (D, len(TYPES), len(Count)) of the images evaluated."""
+    settings = {"matching": matching, "embedder": embedder}
+    images = {name: int(number) for name, number in status.items() if isinstance(number, int)}
+    counts = Counts(scored.sum(0), images, settings)
+    return Scores(
+        counts.metrics(),
+        intervals(scored, bootstrap, seed) if bootstrap else None,
+        status,
+        {**settings, "bootstrap": bootstrap, "seed": seed},
+        counts,
     )
 
 

@@ -50,6 +50,19 @@ def read_records(
             return hf.read(path)
 
 
+def read_span(path: Path, format: Format, span: range, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
+    """The records of those bytes of a file of lines, which begin and end between two lines.
+
+    Without the reasoning of annotations. Raises SdgError for a fault, whose line it cannot name.
+    """
+    convert: dict[str, Callable[[dict[str, Any]], Record]] = {
+        "sdg": Record.from_dict,
+        "sdg30k": partial(sdg30k.from_annotation, box_order=box_order, reasoning=False),
+        "predictions": partial(read_prediction, box_order=box_order),
+    }
+    return jsonl.read_records(path, convert[format], span)
+
+
 def read_parts(path: Path, format: Format | None = None, *, box_order: BoxOrder = "xyxy") -> Iterator[Part]:
     """Each line, image or task on its own, so that one bad part does not hide the others."""
     match _readable(path, format, box_order):

@@ -58,32 +58,35 @@ def write_predictions(path: Path, records: Iterable[Record]) -> int:
     return jsonl.write_with(path, records, write_prediction)
 
 
-def from_annotation(value: Mapping[str, Any], box_order: BoxOrder = "xyxy") -> Record:
-    """Record of one annotation object; raises ValueError (Faults for several at once)."""
+def from_annotation(value: Mapping[str, Any], box_order: BoxOrder = "xyxy", reasoning: bool = True) -> Record:
+    """Record of one annotation object; raises ValueError (Faults for several at once).
+
+    reasoning: whether it is wanted, which takes a while to find in `ann_response`.
+    """
     try:
         filepath, caption = text_of(value, "filepath"), text_of(value, "caption")
-        diagnosis = _annotated(value, box_order)
+        diagnosis = _annotated(value, box_order, reasoning)
         return Record(filepath, caption, diagnosis, **from_extras(value, known=_ANNOTATION_KEYS))
     except ValueError:
         raise_all(
             [
                 lambda: text_of(value, "filepath"),
                 lambda: text_of(value, "caption"),
-                lambda: _annotated(value, box_order),
+                lambda: _annotated(value, box_order, reasoning),
                 lambda: from_extras(value, known=_ANNOTATION_KEYS),
             ]
         )
         raise
 
 
-def _annotated(value: Mapping[str, Any], box_order: BoxOrder) -> Diagnosis | None:
+def _annotated(value: Mapping[str, Any], box_order: BoxOrder, wanted: bool) -> Diagnosis | None:
     if "ann_translated_bboxes" not in value:
         raise ValueError("'ann_translated_bboxes' is missing; a clean image has an empty list there.")
     items, response = value["ann_translated_bboxes"], value.get("ann_response")
     if items is None and STORED not in value:
         return None
     defects = () if items is None else read_defects(items, box_order)
-    reasoning = _reasoning(response) if isinstance(response, str) else ""
+    reasoning = _reasoning(response) if wanted and isinstance(response, str) else ""
     if STORED not in value:
         return Diagnosis(defects, reasoning)
     found = with_extras(defects, value[STORED])
