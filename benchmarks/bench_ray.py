@@ -1,14 +1,18 @@
-"""Rows a second and memory of `sdg diagnose --ray local`, as the number of rows grows.
+"""Rows a second and memory of `sdg diagnose --ray local`, as the number of rows grows; and what it wrote.
 
     python benchmarks/bench_ray.py 20000 80000
+    python benchmarks/bench_ray.py 100000 1000000
 
 The detector is a stub that looks at one pixel, so that what is measured is everything else. Memory is the
-largest resident size of the driver and of any worker, seen a few times a second.
+largest resident size of the driver and of any worker, seen a few times a second. Then the manifest is held
+against the inputs, the parts against the rows, each of which is there once and in its place, and SDG-Eval's
+counts of the parts, added up, against those of the whole.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import sys
@@ -16,14 +20,17 @@ import tempfile
 import threading
 import time
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from sdg import Defect, Diagnosis
-from sdg.detectors.on_ray import run_on_ray
+from sdg import Defect, Diagnosis, evaluate
+from sdg.data.formats import read_records
+from sdg.detectors.on_ray import MANIFEST, run_on_ray
 
 HERE = Path(__file__).parent
 A_FILE = 10_000
@@ -53,6 +60,47 @@ def inputs(folder: Path, rows: int) -> list[Path]:
         files.append(folder / f"{first:09d}.parquet")
         pq.write_table(pa.table(columns), files[-1], row_group_size=500)
     return files
+
+
+def truth(number: int) -> Diagnosis:
+    """What is to be found in a row: of nine bright ones one is missed and one is elsewhere."""
+    if number % 2 == 0:
+        return Diagnosis((Defect((0, 0, 99, 99), "misalignment", "", 20),) if number % 18 == 0 else ())
+    box = (0, 0, 9, 12) if number % 9 else (500, 500, 600, 600)
+    return Diagnosis((Defect(box, "artifact", "", 1 + number % 100),))
+
+
+def check(files: list[Path], out: Path, rows: int) -> None:
+    """Raise AssertionError unless manifest and parts are right, and the parts' counts are the whole's."""
+    manifest = json.loads((out / MANIFEST).read_text())
+    counts = [min(A_FILE, rows - first) for first in range(0, rows, A_FILE)]
+    assert manifest["inputs"] == dict(zip(map(str, files), counts, strict=True))
+    parts = sorted(out.glob("part-*.parquet"))
+    assert len(parts) == sum(-(-count // manifest["block"]) for count in counts)
+    number, total, true, found = 0, [], [], []
+    for part in parts:
+        records = list(read_records(part))
+        assert [record.filepath for record in records] == [
+            f"{at}.png" for at in range(number, number + len(records))
+        ]
+        true.append([truth(at) for at in range(number, number + len(records))])
+        found.append([record.diagnosis for record in records])
+        total.append(evaluate(true[-1], found[-1]).counts)
+        number += len(records)
+    assert number == rows
+    whole = evaluate(list(chain(*true)), list(chain(*found)))
+    shards = sum(total)
+    assert shards.images == whole.counts.images
+    assert np.allclose(shards.sums, whole.counts.sums, rtol=1e-12)
+    scores = shards.metrics()
+    for kind, metrics in whole.metrics.items():
+        assert all(
+            np.isclose(value, scores[kind][name]) for name, value in metrics.items() if value is not None
+        )
+    print(
+        f"{rows:>9,} rows in {len(parts):,} parts: manifest, order and counts are right; "
+        f"BoxF1@0.5 {scores['artifact']['BoxF1@0.5']:.4f}"
+    )
 
 
 class Watch(threading.Thread):
@@ -90,6 +138,7 @@ def measure(rows: int) -> tuple[float, float, float]:
         took = time.monotonic() - began
         watch.ended.set()
         assert (done.images, done.failed) == (rows, 0)
+        check(files, Path(place) / "found", rows)
     return rows / took, watch.driver, watch.worker
 
 

@@ -1,14 +1,15 @@
-"""`sdg serve` against the detector itself: throughput with 64 callers, waits under overload, memory.
+"""`sdg serve` against the detector itself: throughput with 64 callers, and waits under overload.
 
-Run: python benchmarks/bench_serve.py [--pictures 128] [--rounds 3] [--soak MINUTES [--detector URI]]
+Run: python benchmarks/bench_serve.py [--pictures 128] [--rounds 3]
 Overload is tried on a detector of a known pace. The embedded detector, loaded once, is asked directly and
-through HTTP in turns; callers are a process of their own. --soak starts `sdg serve` instead, and prints its
-resident memory every minute.
+through HTTP in turns; callers are a process of their own. Where the cores are shared with others, the
+pictures a CPU second compare the two ways. For memory over time see soak_serve.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import io
 import json
@@ -17,13 +18,10 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
@@ -42,40 +40,51 @@ QUEUE = 64
 OVERLOAD = 256
 
 
-def ask(url: str, body: bytes) -> tuple[float, float]:
+async def ask(host: str, port: int, body: bytes) -> tuple[float, float]:
     """Seconds of one request, and those after which to come back where it was refused, else 0."""
     begun = time.perf_counter()
-    request = urllib.request.Request(f"{url}/v1/diagnose", body, {"Content-Type": "application/json"})
+    reader, writer = await asyncio.open_connection(host, port)
     try:
-        with urllib.request.urlopen(request, timeout=600) as response:
-            (item,) = json.load(response)["items"]
-            assert item["defects"] is not None, item["error"]
-            return time.perf_counter() - begun, 0.0
-    except urllib.error.HTTPError as error:
-        if error.code != 429:
-            raise
-        return time.perf_counter() - begun, float(error.headers["Retry-After"])
+        writer.write(
+            f"POST /v1/diagnose HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        )
+        writer.write(body)
+        head, _, content = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    seconds = time.perf_counter() - begun
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    if status.split()[1] == "429":
+        return seconds, float(headers["retry-after"])
+    (item,) = json.loads(content)["items"]
+    assert item["defects"] is not None, item["error"]
+    return seconds, 0.0
 
 
-def call(url: str, callers: int, bodies: list[bytes]) -> None:
+async def call(url: str, callers: int, bodies: list[bytes]) -> None:
     """Print the seconds of each answer, how many were refused, and how long all took.
 
     Whoever is refused comes back when told to, until everything is answered.
     """
-    refused = 0
+    place = urlsplit(url)
+    assert place.hostname is not None
+    assert place.port is not None
+    refused, waits, waiting = 0, [], iter(bodies)
 
-    def until_answered(body: bytes) -> float:
+    async def caller() -> None:
         nonlocal refused
-        while True:
-            seconds, after = ask(url, body)
-            if not after:
-                return seconds
-            refused += 1
-            time.sleep(after)
+        for body in waiting:
+            seconds, after = await ask(place.hostname, place.port, body)
+            while after:
+                refused += 1
+                await asyncio.sleep(after)
+                seconds, after = await ask(place.hostname, place.port, body)
+            waits.append(seconds)
 
     begun = time.perf_counter()
-    with ThreadPoolExecutor(callers) as pool:
-        waits = list(pool.map(until_answered, bodies))
+    await asyncio.gather(*(caller() for _ in range(callers)))
     whole = time.perf_counter() - begun
     print(json.dumps({"waits": waits, "refused": refused, "whole": whole}))
 
@@ -180,62 +189,15 @@ def overload() -> None:
     )
 
 
-def resident(pid: int) -> float:
-    """MiB of a process in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
-
-
-def soak(minutes: float, detector: str) -> None:
-    command = [sys.executable, "-m", "sdg", "serve", "--detector", detector, "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        said = process.stderr.readline()
-        url = said.partition(" at ")[2].partition(";")[0]
-        bodies = [body(*pair) for pair in scenes(64)]
-        bodies += [
-            b'{"items": [{"image": "AAAA", "prompt": ""}]}'.replace(b"AAAA", b"A" * 400_000),
-            b"no json",
-        ]
-        ending, answered = time.monotonic() + 60 * minutes, 0
-        due = 0.0
-        with ThreadPoolExecutor(16) as pool:
-            while time.monotonic() < ending:
-                for _ in pool.map(lambda one: _any(url, one), bodies):
-                    answered += 1
-                if time.monotonic() >= due:
-                    due = time.monotonic() + 60
-                    print(f"{answered} requests, {resident(process.pid):.0f} MiB", flush=True)
-        print(f"{answered} requests, {resident(process.pid):.0f} MiB at the end")
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _any(url: str, content: bytes) -> None:
-    request = urllib.request.Request(f"{url}/v1/diagnose", content, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=600) as response:
-            response.read()
-    except urllib.error.HTTPError as error:
-        if error.code not in (400, 429):
-            raise
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--soak", type=float, metavar="MINUTES")
-    parser.add_argument("--detector", default="testbed", help="of --soak")
     parser.add_argument("--call", help=argparse.SUPPRESS)
     parser.add_argument("--callers", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.call:
-        call(given.call, given.callers, sys.stdin.buffer.read().split(b"\n"))
-    elif given.soak:
-        soak(given.soak, given.detector)
+        asyncio.run(call(given.call, given.callers, sys.stdin.buffer.read().split(b"\n")))
     else:
         overload()
         compare(given.pictures, given.rounds)

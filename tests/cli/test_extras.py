@@ -38,6 +38,24 @@ def test_a_missing_library_is_one_sentence_with_the_extra_to_install(without, ca
     assert (out, err) == ("", wanted)
 
 
+def test_a_run_on_ray_without_ray_is_one_sentence_and_leaves_no_folder(without, capsys, tmp_path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"image": [b"no picture"], "filepath": ["a.png"], "caption": ["a cup"]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    without("ray")
+    out = tmp_path / "found"
+    with pytest.raises(SystemExit) as stopped:
+        main(["diagnose", str(tmp_path / "in.parquet"), "--ray", "local", "--jobs", "2", "--out", str(out)])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == (
+        "sdg: A run on Ray needs it: pip install 'structured-defect-grounding[ray,parquet]'; without it, "
+        "--shard K/N and --jobs N.\n"
+    )
+    assert not out.exists()
+
+
 def test_any_other_missing_module_is_a_fault_of_ours_and_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -69,6 +69,7 @@ def run_on_ray(
     Raises SdgError as `sdg.detectors.bulk.run` does, and where a block's worker died several times.
     """
     blocks = _blocks(sources, block)
+    _ray()  # before there is a folder
     options = {name: value for name, value in (options or {}).items() if value is not None}
     settings = {
         "detector": {"uri": uri, **{name: str(value) for name, value in options.items()}},
@@ -124,15 +125,21 @@ def _blocks(sources: Sequence[Path], size: int) -> list[Block]:
     return made
 
 
-def _connected(address: str) -> Any:
+def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise SdgError("A run on Ray needs it: pip install 'structured-defect-grounding[ray]'.") from None
+        extras = "pip install 'structured-defect-grounding[ray,parquet]'"
+        raise SdgError(f"A run on Ray needs it: {extras}; without it, --shard K/N and --jobs N.") from None
+    return ray
+
+
+def _connected(address: str) -> Any:
+    ray = _ray()
     local: dict[str, Any] = {"include_dashboard": False} if address == _LOCAL else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray has no class of its own for a node that is slow to start
         raise SdgError(f"Ray cannot be reached at {address} ({first_line(error)}).") from error
     return ray
 

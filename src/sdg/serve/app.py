@@ -150,6 +150,7 @@ class Service:
         if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "the content type is application/json", **_CLOSE)
         body = await self._body(request)
+        self._models.require_room()  # before anything is made of it
         document = await asyncio.to_thread(bounds.read_document, body, form)
         del body
         asked = asyncio.ensure_future(answer(document))

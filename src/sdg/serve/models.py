@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -54,8 +55,16 @@ class Models:
 
     @property
     def retry_after(self) -> int:
-        """Seconds after which there may be room: about what the last request took."""
-        return min(60, max(1, round(self._last_wait)))
+        """Seconds after which there may be room: what the last request took, to twice that.
+
+        Drawn, so that all who are refused at once do not come back at once.
+        """
+        return min(60, max(1, round(self._last_wait * random.uniform(1, 2))))
+
+    def require_room(self, items: int = 1) -> None:
+        """Raises Refusal where so many more may not wait."""
+        if self._out + items > self._most:
+            raise Refusal(429, f"{self._out} pictures wait already", **{"Retry-After": str(self.retry_after)})
 
     async def ask(
         self, items: Sequence[dict[str, Any]], *, rewards: bool
@@ -64,8 +73,7 @@ class Models:
 
         A picture that cannot be read costs itself alone. Cancelled, it leaves out what has not begun.
         """
-        if self._out + len(items) > self._most:
-            raise Refusal(429, f"{self._out} pictures wait already", **{"Retry-After": str(self.retry_after)})
+        self.require_room(len(items))
         self._count(len(items))
         begun = asyncio.get_running_loop().time()
         lanes: list[Lane[Any]] = [self._detector, *(self._scorers if rewards else ())]
