@@ -14,6 +14,7 @@ from PIL import Image
 
 import sdg
 from sdg import Defect, Diagnosis
+from sdg.cli import main
 from sdg.errors import SdgError
 from sdg.runs.merge import merge
 
@@ -174,6 +175,12 @@ def test_shards_of_parquet_are_merged_into_what_one_run_writes(folder: Path) -> 
     merged = merge([folder / part for part in parts], folder / "merged.jsonl")
     assert (merged.lines, merged.failed) == (3, 1)
     assert (folder / "merged.jsonl").read_text() == (folder / "whole.jsonl").read_text()
+    for pattern, code in (("i*.parquet", 0), ("no*.parquet", 1)):
+        out = str(folder / f"by-{code}.jsonl")
+        arguments = [*(str(folder / part) for part in parts), "--out", out]
+        with pytest.raises(SystemExit) as stopped:
+            main(["data", "merge", *arguments, "--inputs", str(folder / pattern)])
+        assert stopped.value.code == code, pattern
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b"])

@@ -243,21 +243,25 @@ def convert(
     multiple=True,
     type=_READABLE,
     metavar="FILE",
-    help="What the run was about, as `sdg diagnose` got it: every image has to have a line. May be repeated.",
+    help="What the run was about, as `sdg diagnose` got it: every image has to have a line. A file, "
+    "or a pattern in quotes; may be repeated.",
 )
 def merge(parts: tuple[Path, ...], out: Path, inputs: tuple[Path, ...]) -> None:
     """Put the shards of a run of `sdg diagnose` together, once they are whole and of one run.
 
     \b
     Example:
-      sdg data merge found/part-*.jsonl --out found.jsonl --inputs all.jsonl
+      sdg data merge found/part-*.jsonl --out found.jsonl --inputs 'data/*.jsonl'
     """
     from sdg.runs.inputs import gather
     from sdg.runs.merge import merge as put_together
 
     expected = None
     if inputs:
-        expected = [item.key for item in gather(inputs, allow_outside=True, embedded=True)]
+        # A shell expands no pattern behind an option into several options.
+        patterns = [[one] if one.exists() else sorted(one.parent.glob(one.name)) or [one] for one in inputs]
+        files = [file for found in patterns for file in found]
+        expected = [item.key for item in gather(files, allow_outside=True, embedded=True)]
     merged = put_together(parts, out, expected)
     say(f"Wrote {merged.lines:,} lines to {out}, {merged.failed:,} without an answer.")
     if merged.unknown:
