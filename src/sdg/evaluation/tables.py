@@ -9,7 +9,7 @@ from sdg.evaluation.columns import TYPES
 from sdg.evaluation.comparison import Comparison
 from sdg.evaluation.metrics import METRICS, PAPER_METRICS
 from sdg.evaluation.published import PublishedRow
-from sdg.evaluation.result import Evaluation, cell, interval_cell
+from sdg.evaluation.result import Scores, cell, interval_cell
 from sdg.evaluation.slices import Slice
 from sdg.tables import Table
 
@@ -20,7 +20,7 @@ _SLICE_METRICS = {
 
 
 def evaluation_tables(
-    evaluation: Evaluation, name: str, published: Sequence[PublishedRow] = ()
+    evaluation: Scores, name: str, published: Sequence[PublishedRow] = ()
 ) -> Iterator[Table]:
     """The paper's Table 2, one table a type: these predictions, their intervals, published rows."""
     for kind in map(str, TYPES):

@@ -18,7 +18,7 @@ from sdg.integrations.picture_rewards import SERVER, PictureRewards
 _LOG = logging.getLogger("sdg.integrations")
 
 
-class SdgRewardModel(GroupwiseRewardModel):  # type: ignore[misc]
+class SdgRewardModel(GroupwiseRewardModel):
     """R of a group's pictures, from `sdg serve` or from a detector in the training process.
 
     Further keys of the reward in their YAML: `server_url` (or `detector` and `scorers`, URIs), `token_env`,
@@ -30,10 +30,12 @@ class SdgRewardModel(GroupwiseRewardModel):  # type: ignore[misc]
 
     def __init__(self, config: Any, accelerator: Any) -> None:
         super().__init__(config, accelerator)
+        detector: str | None = getattr(config, "detector", None)
+        server: str = getattr(config, "server_url", SERVER)
         self._rewards = PictureRewards(
-            getattr(config, "detector", None) or getattr(config, "server_url", SERVER),
+            detector or server,
             scorers=getattr(config, "scorers", ()),
-            device=str(self.device) if getattr(config, "detector", None) else "cpu",
+            device=str(self.device) if detector else "cpu",
             token_env=getattr(config, "token_env", None),
             batch=config.batch_size,
             timeout=getattr(config, "timeout", 300.0),

@@ -143,7 +143,10 @@ class PictureRewards:
         return rewards, pairs, places
 
     def _here(self, pairs: Sequence[tuple[Image.Image, str]]) -> list[PictureReward]:
-        batch = {"image": [picture for picture, _ in pairs], "prompt": [prompt for _, prompt in pairs]}
+        batch: dict[str, list[Any]] = {
+            "image": [picture for picture, _ in pairs],
+            "prompt": [prompt for _, prompt in pairs],
+        }
         with self._alone:  # a model in memory is not asked by two threads
             found = self._detector(batch)
             columns = [scorer(batch)["score"] for scorer in self._scorers]
@@ -202,15 +205,16 @@ def _lost(reason: str) -> PictureReward:
 def _reward(row: Mapping[str, Any]) -> PictureReward:
     """A row of `/v1/reward`; what is no finite number is not known."""
     maps = row.get("maps") or {}
-    weights = [
+    artifact, misalignment = (
         None if maps.get(kind) is None else np.asarray(maps[kind], np.float64)
         for kind in ("artifact", "misalignment")
-    ]
+    )
     defects = row.get("defects")
     return PictureReward(
         finite(row.get("reward")),
         defects if type(defects) is int else None,
         finite(row.get("severity")),
-        *weights,
-        error=str(row.get("error") or ""),
+        artifact,
+        misalignment,
+        str(row.get("error") or ""),
     )

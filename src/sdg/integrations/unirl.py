@@ -16,7 +16,7 @@ from sdg.errors import SdgError
 from sdg.integrations.picture_rewards import SERVER, PictureRewards
 
 
-class SdgBackend(RewardBackend):  # type: ignore[misc]
+class SdgBackend(RewardBackend):
     """R of a request's pictures, from `sdg serve` at `base_url`, or from a detector in this process.
 
     detector, scorers: URIs, in place of a server; they run on `base_device`.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sdg.alignment.evidence import FEWEST, quality_fell, rose
 from sdg.defects import Diagnosis
 from sdg.serve.bounds import Refusal
-from sdg.serve.models import Rewarded
+from sdg.serve.reward_rows import Rewarded
 
 KEYS: Final = ("defects", "artifacts", "misalignments", "clean", "reward")
 Row = dict[str, float | None]
