@@ -17,11 +17,15 @@ import torch
 import toy
 import toy_families
 from diffusers import DPMSolverMultistepScheduler
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from toy import RECIPES
 
 from sdg.alignment import policies
 from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
+from sdg.alignment.policies.known import configured
+from sdg.alignment.policies.real_size import RealSize, policy_on_meta, text_on_meta
 from sdg.alignment.policies.text_cache import TextCache
 from sdg.alignment.recipe import AlignRecipe, FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError
@@ -98,6 +102,41 @@ def test_without_noise_a_policy_draws_what_its_pipeline_draws(checkpoints: Path,
     torch.testing.assert_close(*latents, rtol=0, atol=1e-4)
     assert pictures[0].size == (ours.recipe.width, ours.recipe.height)
     assert np.abs(pixels(pictures) - pixels(theirs)).max() <= 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_weights_a_policy_is_the_same_size(checkpoints: Path, family: str) -> None:
+    ours = policy(checkpoints, family)
+    known = configured(family, ours.recipe.model)
+    bare = policy_on_meta(ours.recipe, known)
+    assert [p.shape for p in bare.transformer.parameters()] == [
+        p.shape for p in ours.transformer.parameters()
+    ]
+    assert lora_parameters(bare.transformer).keys() == lora_parameters(ours.transformer).keys()
+    encoders = [part for name, part in ours.pipeline.components.items() if name.startswith("text_encoder")]
+    weights = [weight for part in encoders if part is not None for weight in part.parameters()]
+    assert known.text_encoders == sum(weight.numel() for weight in weights)
+    text = family_text(ours)
+    shapes = ours.text_shapes(ours.transformer.config, ours.recipe.max_sequence_length)
+    assert shapes.keys() == text.keys()
+    for name, value in text.items():
+        longest, *width = shapes[name]
+        assert value.shape[1] <= longest or (name == "tokens" and family == "sd3")  # whose CLIPs have 77
+        assert list(value.shape[2:]) == width
+    # A pass without weights has the arithmetic of a real one with as much text.
+    taken = RealSize(bare, 2).sampling()
+    full = {
+        name: value if name == "mask" else torch.randn(value.shape)
+        for name, value in text_on_meta(bare, 4 if bare.uses_cfg else 2).items()
+    }
+    x = ours.noise([torch.Generator().manual_seed(seed) for seed in (1, 2)])
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        ours.velocity_of(x, 0.5, full)
+    assert taken.flop == pytest.approx(counter.get_total_flops(), rel=1e-3)
+
+
+def family_text(of: FlowPolicy) -> Any:
+    return of.text_features(of.pipeline, of.recipe, PROMPTS[0], of.device)
 
 
 def test_a_flux_without_guidance_embedding_is_guided_as_its_pipeline_is(tmp_path: Path) -> None:
@@ -381,7 +420,7 @@ def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
 
     def velocity(of: FlowPolicy, sigma: float) -> torch.Tensor:
         with torch.no_grad():
-            return of._velocity(of.transformer, x, sigma, text)
+            return of.velocity_of(x, sigma, text)
 
     with everywhere.reference():
         base = velocity(everywhere, 0.4)
@@ -416,9 +455,9 @@ def test_an_adapter_merged_into_the_base_gives_the_same_velocity(
     ours = policy(checkpoints, family)
     text, x = ours.encode(PROMPTS), ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.x[0]
     with torch.no_grad():
-        untrained = ours._velocity(ours.transformer, x, 0.6, text)
+        untrained = ours.velocity_of(x, 0.6, text)
         train_a_little(ours)
-        velocity = ours._velocity(ours.transformer, x, 0.6, text)
+        velocity = ours.velocity_of(x, 0.6, text)
         save_lora(ours, tmp_path)
         pipeline = load_pipeline(ours.recipe)
         before = {name: weight.clone() for name, weight in pipeline.transformer.named_parameters()}
@@ -427,9 +466,7 @@ def test_an_adapter_merged_into_the_base_gives_the_same_velocity(
         pipeline.unload_lora_weights()
         merged = type(ours)(pipeline, ours.recipe)
         assert not any("lora" in name for name, _ in pipeline.transformer.named_parameters())
-        assert torch.allclose(
-            merged._velocity(pipeline.transformer, x, 0.6, text), velocity, rtol=0, atol=1e-5
-        )
+        assert torch.allclose(merged.velocity_of(x, 0.6, text), velocity, rtol=0, atol=1e-5)
     assert (velocity - untrained).abs().max() > 1e-2
     changed = 0
     for name, weight in pipeline.transformer.named_parameters():

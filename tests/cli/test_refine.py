@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 import processes
 import pytest
 from PIL import Image
+from servers import detector
 
 import sdg
 from sdg import Defect, Diagnosis
@@ -59,3 +60,19 @@ def test_detections_can_be_given_to_an_editor_as_heat(folder: Path) -> None:
     mask = Image.open(request / "mask.png")
     assert mask.getpixel((15, 15)) > 0
     assert mask.getpixel((39, 39)) == 0
+
+
+def test_a_dry_run_looks_at_the_editor_too(folder: Path, checkpoints: Path) -> None:
+    dry = ("in.jsonl", "--detector", "replay:in.jsonl", "--out", "out", "--dry-run", "--editor")
+    done = refine(folder, *dry, f"diffusers:{checkpoints / 'flux'}")
+    assert done.returncode == 0, done.stderr
+    assert "FluxInpaintPipeline, which gets the prompt" in done.stdout
+    assert "text_encoder_2" in done.stdout
+    done = refine(folder, *dry, f"diffusers:{checkpoints / 'flux'}?lora=nowhere")
+    assert done.returncode == 1
+    assert "The run would fail. lora: nowhere holds no adapter" in done.stderr
+    with detector() as server:
+        server.models = [{"id": "another"}]
+        done = refine(folder, *dry, f"openai:{server.url}#edits")
+        assert "serves another, not edits" in done.stderr
+        assert server.bodies == []

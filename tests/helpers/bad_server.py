@@ -60,6 +60,7 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.dripped = 0  # bytes that went out one by one
+        self.models: list[dict[str, Any]] | None = None  # what it lists; None: it has no list
         self.busiest = 0
         self._busy, self._lock = 0, threading.Lock()
         outer = self
@@ -77,6 +78,10 @@ class Server:
                 finally:
                     with outer._lock:
                         outer._busy -= 1
+
+            def do_GET(self) -> None:
+                listed = Reply(json.dumps({"object": "list", "data": outer.models}).encode())
+                outer._reply(self, error(404) if outer.models is None else listed)
 
             def log_message(self, *args: object) -> None:
                 pass

@@ -1,12 +1,10 @@
 """The most bytes alive at once, against sums by hand, whatever addresses are used again."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch.nn import functional
 
-from sdg.models.meta import measured
+from sdg.models.meta import clip_model, measured
 
 MIB = 2**20
 
@@ -35,22 +33,6 @@ def test_views_and_what_was_there_before_are_not_counted():
     assert measured(lambda: before.view(2, -1).t()).bytes == 0
 
 
-@pytest.fixture
-def left_behind() -> Iterator[None]:
-    """A process in which attention may be computed in bfloat16, as training the small generator does."""
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    yield
-    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # as it was found
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
-
-
-def test_scores_of_attention_count_in_float32_whatever_the_process_has_allowed(left_behind: None) -> None:
-    tokens = torch.empty(1, 1, 1024, 64, device="meta", dtype=torch.bfloat16)
-    taken = measured(lambda: functional.scaled_dot_product_attention(tokens, tokens, tokens))
-    assert taken.bytes >= 4 * 1024 * 1024
-
-
 def test_flop_are_those_of_a_product_and_its_gradients():
     weight = torch.empty(64, 32, device="meta", requires_grad=True)
 
@@ -59,3 +41,37 @@ def test_flop_are_those_of_a_product_and_its_gradients():
         weight.grad = None
 
     assert measured(compute).flop == 3 * 2 * 16 * 64 * 32
+
+
+def test_attention_is_one_kernel_whatever_the_process_is_set_to() -> None:
+    def attend() -> None:
+        made = {"device": "meta", "dtype": torch.bfloat16, "requires_grad": True}
+        query = torch.empty(2, 4, 256, 64, **made)
+        key = torch.empty(2, 2, 192, 64, **made)
+        mask = torch.ones(2, 1, 1, 192, dtype=torch.bool)
+        functional.scaled_dot_product_attention(
+            query, key, key, attn_mask=mask, enable_gqa=True
+        ).sum().backward()
+
+    own, allowed = (
+        functional.scaled_dot_product_attention,
+        torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed(),
+    )
+    found = []
+    try:
+        for allow in (False, True):
+            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(allow)
+            found.append(measured(attend))
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(allowed)
+    assert found[0] == found[1]
+    # Queries times keys and weights times values; backward two products each, and the weights anew.
+    assert found[0].flop == 7 * 2 * (2 * 4 * 256 * 192 * 64)
+    assert functional.scaled_dot_product_attention is own
+
+
+def test_known_scorers_have_their_published_sizes() -> None:
+    sizes = {"yuvalkirstain/PickScore_v1": 986e6, "openai/clip-vit-large-patch14": 428e6}
+    for model, size in sizes.items():
+        count = sum(parameter.numel() for parameter in clip_model(model).parameters())
+        assert count == pytest.approx(size, rel=0.01)

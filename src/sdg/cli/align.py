@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sdg.cli.options import dry_run, end_dry_run, needed_out
 from sdg.cli.terminal import say, show
 
 
@@ -40,20 +41,39 @@ def align() -> None:
 @align.command("run")
 @_RECIPE
 @_SET
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; a dry run needs none.")
 @click.option("--resume", is_flag=True, help="Go on from the run's newest checkpoint.")
-def run_(recipe: Path, overrides: tuple[str, ...], out: Path, resume: bool) -> None:
+@dry_run
+def run_(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    gpu: str,
+    processes: int,
+    json_path: Path | None,
+) -> None:
     """Train an adapter as RECIPE says; `sdg align RECIPE` does the same.
 
     Several processes: torchrun --standalone --nproc_per_node N -m sdg align RECIPE --out DIR
+
+    \b
+    Example:
+      sdg align recipes/align/boxflow-flux1-dev.yaml --dry-run --gpu H100 --processes 8
     """
     from sdg.alignment.recipe import AlignRecipe
     from sdg.recipes import load_recipe
 
     settings = load_recipe(AlignRecipe, recipe, overrides)
+    if dry_run:
+        from sdg.alignment.preflight import preflight
+
+        end_dry_run(preflight(settings, gpu=gpu, processes=processes, out=out), json_path)
+        return
     from sdg.alignment.trainer import align as train  # after the recipe is known to be good: this loads torch
 
-    train(settings, out, resume=resume)
+    train(settings, needed_out(out), resume=resume)
 
 
 @align.command()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdg.cli.terminal import say, show
+from sdg.errors import SdgError
+
+if TYPE_CHECKING:
+    from sdg.runs.rehearsal import Rehearsal
 
 FOLDER = click.Path(path_type=Path)
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -43,6 +47,50 @@ def sources_and_prompts(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+GPU = click.option(
+    "--gpu",
+    type=click.Choice(["H100", "H200", "A100", "4090"]),
+    default="H100",
+    show_default=True,
+    help="Of a dry run.",
+)
+
+
+def dry_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a dry run, which `end_dry_run` ends."""
+    for option in (
+        click.option(
+            "--json", "json_path", type=click.Path(path_type=Path), help="Of a dry run; - for stdout."
+        ),
+        click.option(
+            "--processes", type=click.IntRange(1), default=8, show_default=True, help="Of a dry run."
+        ),
+        GPU,
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Train nothing: check all that can be, and estimate memory, disk and hours.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def end_dry_run(page: Rehearsal, json_path: Path | None = None) -> None:
+    """Print the page of a dry run; raises SdgError with the first thing that would fail."""
+    if not write_numbers(json_path, page.to_dict()):
+        show(page)
+    if page.fault is not None:
+        raise SdgError(f"The run would fail. {page.fault}")
+
+
+def needed_out(out: Path | None) -> Path:
+    """The folder of a run that is no dry one."""
+    if out is None:
+        raise click.UsageError("Name the folder of the run with --out.")
+    return out
 
 
 def write_numbers(path: Path | None, document: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import FOLDER, sources_and_prompts
+from sdg.cli.options import FOLDER, GPU, end_dry_run, sources_and_prompts
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
@@ -97,7 +97,12 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on with --out: try again what is missing or failed.")
-@click.option("--dry-run", is_flag=True, help="Only write what an editor would be told, to DIR/requests.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only write what an editor would be told, to DIR/requests, and check it without its weights.",
+)
+@GPU
 @click.option("--html", type=FOLDER, metavar="FILE", help="Report to write, with before/after sliders.")
 def refine(
     sources: tuple[Path, ...],
@@ -124,6 +129,7 @@ def refine(
     seed: int,
     resume: bool,
     dry_run: bool,
+    gpu: str,
     html: Path | None,
 ) -> None:
     """Repair images: each is diagnosed, edited where it is wrong, and diagnosed again.
@@ -143,6 +149,7 @@ def refine(
         raise click.UsageError("The maps of --heat show the inputs: they need --mode heatmap and --rounds 1.")
     from sdg.detectors import load_detector
     from sdg.refinement.batch import OUTPUT, Plan, is_output, refine_all, require_writable
+    from sdg.refinement.check import check_editor
     from sdg.refinement.editors import load_editor
     from sdg.refinement.request import EditSettings, Mode
     from sdg.runs.inputs import gather
@@ -171,6 +178,7 @@ def refine(
             if dry_run:
                 if processes.is_main:
                     _write_requests(items, out, model, plan, maps)
+                    end_dry_run(check_editor(editor, gpu=gpu, processes=processes.count, dtype=dtype))
                 return
             summary = refine_all(
                 items,

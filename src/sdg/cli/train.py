@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import write_numbers
-from sdg.cli.terminal import show
-from sdg.errors import SdgError
+from sdg.cli.options import dry_run, end_dry_run, needed_out
 
 if TYPE_CHECKING:
     from sdg.training.recipe import Recipe
@@ -23,31 +20,9 @@ _OUT = click.option("--out", type=click.Path(path_type=Path), help="Folder of th
 _RESUME = click.option("--resume", is_flag=True, help="Go on from the run's newest checkpoint.")
 
 
-def _dry_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of a dry run."""
-    for option in (
-        click.option(
-            "--json", "json_path", type=click.Path(path_type=Path), help="Of a dry run; - for stdout."
-        ),
-        click.option("--tokens", type=click.IntRange(1), help="Of an answer, for a dry run [default: 1024]."),
-        click.option(
-            "--processes", type=click.IntRange(1), default=8, show_default=True, help="Of a dry run."
-        ),
-        click.option(
-            "--gpu",
-            type=click.Choice(["H100", "H200", "A100", "4090"]),
-            default="H100",
-            show_default=True,
-            help="Of a dry run.",
-        ),
-        click.option(
-            "--dry-run",
-            is_flag=True,
-            help="Train nothing: check all that can be, and estimate memory, disk and hours.",
-        ),
-    ):
-        command = option(command)
-    return command
+_TOKENS = click.option(
+    "--tokens", type=click.IntRange(1), help="Of an answer, for a dry run [default: 1024]."
+)
 
 
 @click.group()
@@ -66,7 +41,8 @@ def train() -> None:
 @_SET
 @_OUT
 @_RESUME
-@_dry_run
+@dry_run
+@_TOKENS
 def sft(
     recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool, **estimate: Any
 ) -> None:
@@ -87,7 +63,7 @@ def sft(
         return
     from sdg.training.sft import sft as run  # after the recipe is known to be good: this loads torch
 
-    run(settings, _needed(out), resume=resume)
+    run(settings, needed_out(out), resume=resume)
 
 
 @train.command()
@@ -95,7 +71,8 @@ def sft(
 @_SET
 @_OUT
 @_RESUME
-@_dry_run
+@dry_run
+@_TOKENS
 def grpo(
     recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool, **estimate: Any
 ) -> None:
@@ -112,13 +89,7 @@ def grpo(
         return
     from sdg.training.grpo import grpo as run
 
-    run(settings, _needed(out), resume=resume)
-
-
-def _needed(out: Path | None) -> Path:
-    if out is None:
-        raise click.UsageError("Name the folder of the run with --out.")
-    return out
+    run(settings, needed_out(out), resume=resume)
 
 
 def _rehearse(
@@ -128,7 +99,4 @@ def _rehearse(
     from sdg.training.rehearse import ANSWER, rehearse
 
     page = rehearse(settings, gpu=gpu, processes=processes, tokens=tokens or ANSWER, out=out)
-    if not write_numbers(json_path, page.to_dict()):
-        show(page)
-    if page.fault is not None:
-        raise SdgError(f"The run would fail. {page.fault}")
+    end_dry_run(page, json_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -10,11 +11,12 @@ from typing import Any
 
 from PIL import Image
 
+from sdg.errors import SdgError
 from sdg.images import png_bytes
-from sdg.io.http import HttpClient, Refused, TryAgain
+from sdg.io.http import HttpClient, Refused, TryAgain, Unanswered
 from sdg.io.predictions import ENDS
 
-__all__ = ["Answer", "ChatClient", "as_data_url", "read_answer"]
+__all__ = ["Answer", "ChatClient", "as_data_url", "read_answer", "require_served"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +85,40 @@ def read_answer(content: bytes) -> Answer:
 def as_data_url(image: Image.Image) -> str:
     """An image as the text of a PNG, which loses nothing."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
+
+
+def require_served(base_url: str, key: str, model: str, timeout: float = 10.0) -> int | None:
+    """Ask a server once whether it has a model; returns how many tokens that reads, where it says so.
+
+    Raises SdgError where it is not there within `timeout` seconds, and where it lists other models alone.
+    """
+    client = HttpClient(base_url.rstrip("/"), key, timeout=timeout, attempts=1)
+
+    async def ask() -> dict[str, int | None]:
+        async with client.connected() as connected:
+            return await connected.request("GET", "/models", _models)
+
+    try:
+        known = asyncio.run(ask())
+    except Unanswered as error:
+        raise SdgError(f"{base_url}: {error}") from None
+    except Refused as error:
+        if error.status in (401, 403):
+            raise SdgError(f"{base_url}: {error}") from None
+        return None  # a server without a list
+    if model not in known:
+        raise SdgError(f"{base_url} serves {', '.join(known) or 'nothing'}, not {model}.")
+    return known[model]
+
+
+def _models(content: bytes) -> dict[str, int | None]:
+    """Name -> `max_model_len`, which vLLM tells; raises Refused for another answer."""
+    try:
+        return {
+            str(each["id"])[:200]: each.get("max_model_len")
+            if type(each.get("max_model_len")) is int
+            else None
+            for each in json.loads(content)["data"][:1000]
+        }
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise Refused("The server's answer is no list of models.") from None

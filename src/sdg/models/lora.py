@@ -155,14 +155,20 @@ def save_lora(policy: Any, folder: Path) -> Path:
         return (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
 
 
+def require_lora(folder: Path | str) -> Path:
+    """The file of the adapter in a folder; raises SdgError where there is none."""
+    if not (file := Path(folder) / WEIGHTS).is_file():
+        raise SdgError(f"{folder} holds no adapter ({WEIGHTS} is missing); check the path.")
+    return file
+
+
 def load_lora(pipeline: Any, folder: Path | str, named: str) -> None:
     """Put an adapter that `save_lora` wrote on a pipeline, which errors call `named`.
 
     It acts at the noise levels it was trained for. Raises SdgError where the folder holds none, or one of
     another model.
     """
-    if not (Path(folder) / WEIGHTS).is_file():  # diffusers would look it up on the hub
-        raise SdgError(f"{folder} holds no adapter ({WEIGHTS} is missing); check the path.")
+    require_lora(folder)  # diffusers would look it up on the hub
     try:
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
         with safe_open(Path(folder) / WEIGHTS, "pt") as file:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import torch
+from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,6 +27,12 @@ KNOWN: Final[Mapping[str, str]] = {
 }
 """A checkpoint on the hub -> its configuration in this package."""
 
+CLIP: Final[Mapping[str, str]] = {
+    "yuvalkirstain/PickScore_v1": "clip-vit-h-14.json",
+    "openai/clip-vit-large-patch14": "clip-vit-l-14.json",
+}
+"""The same of scorers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -34,10 +43,14 @@ class Taken:
 
 
 def measured(compute: Callable[[], object]) -> Taken:
-    """Run a computation on meta tensors, twice; what kernels use beside their outputs is left out."""
-    with Peak() as peak:
+    """Run a computation on meta tensors, twice; what kernels use beside their outputs is left out.
+
+    Attention is taken to be fused, as it is on GPUs: on its own torch would choose on the meta device what
+    keeps a row and a column for each token, in a type that switches of this process decide.
+    """
+    with fused_attention(), Peak() as peak:
         compute()
-    with FlopCounterMode(display=False) as counter:  # which keeps tensors alive
+    with fused_attention(), FlopCounterMode(display=False) as counter:  # which keeps tensors alive
         compute()
     return Taken(peak.most, int(counter.get_total_flops()))
 
@@ -47,10 +60,68 @@ def vision_language_model(checkpoint: str, dtype: torch.dtype, revision: str | N
 
     Raises SdgError where there is none.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
-    if checkpoint in KNOWN and not Path(checkpoint).is_dir():
-        values = json.loads(files("sdg.models").joinpath("configs", KNOWN[checkpoint]).read_text("utf-8"))
+    return _model(
+        AutoModelForImageTextToText, "an image-text-to-text model", KNOWN, checkpoint, dtype, revision
+    )
+
+
+def clip_model(checkpoint: str) -> Any:
+    """A CLIPModel on the meta device, likewise."""
+    from transformers import AutoModel
+
+    return _model(AutoModel, "a CLIPModel", CLIP, checkpoint, torch.float32)
+
+
+def pipeline_parts(location: str) -> dict[str, int]:
+    """Part of a diffusers pipeline -> its parameters, by the configurations in a folder or on the hub.
+
+    Raises SdgError where there are none.
+    """
+    import diffusers
+    import transformers
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    try:
+        index = diffusers.DiffusionPipeline.load_config(location)
+        named = {part: entry for part, entry in index.items() if isinstance(entry, list | tuple) and entry[1]}
+        kinds = {part: getattr(libraries.get(entry[0]), entry[1], None) for part, entry in named.items()}
+        return {
+            part: _parameters(kind, location, part)
+            for part, kind in kinds.items()
+            if isinstance(kind, type) and issubclass(kind, torch.nn.Module)
+        }
+    except loading_errors() as error:
+        raise SdgError(
+            f"The configurations of {location} are not to be had ({first_line(error)}); "
+            "give a pipeline's folder with its json files."
+        ) from error
+
+
+def _parameters(kind: Any, location: str, part: str) -> int:
+    import diffusers
+
+    with torch.device("meta"):
+        if issubclass(kind, diffusers.ModelMixin):
+            model = kind.from_config(kind.load_config(location, subfolder=part))
+        else:
+            model = kind(kind.config_class.from_pretrained(location, subfolder=part))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _model(
+    auto: Any,
+    kind: str,
+    known: Mapping[str, str],
+    checkpoint: str,
+    dtype: torch.dtype,
+    revision: str | None = None,
+) -> Any:
+    from transformers import AutoConfig
+
+    if checkpoint in known and not Path(checkpoint).is_dir():
+        values = json.loads(files("sdg.models").joinpath("configs", known[checkpoint]).read_text("utf-8"))
         config = AutoConfig.for_model(**values)
     else:
         try:
@@ -62,32 +133,51 @@ def vision_language_model(checkpoint: str, dtype: torch.dtype, revision: str | N
             ) from error
     try:
         with torch.device("meta"):
-            return AutoModelForImageTextToText.from_config(config, trust_remote_code=False).to(dtype)
+            return auto.from_config(config, trust_remote_code=False).to(dtype)
     except (ValueError, TypeError, KeyError) as error:
-        raise SdgError(f"{checkpoint} is no image-text-to-text model ({first_line(error)}).") from error
+        raise SdgError(f"{checkpoint} is not {kind} ({first_line(error)}).") from error
+
+
+@contextmanager
+def fused_attention() -> Iterator[None]:
+    """Attention inside is one fused kernel, whatever torch would choose; in the whole process."""
+    own = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = _fused
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = own
+
+
+def _fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` by the kernel that takes masks; queries are (B, heads, L, D)."""
+    if enable_gqa:
+        groups = query.shape[1] // key.shape[1]
+        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+    bias = None
+    if attn_mask is not None:
+        bias = attn_mask.to(query.device, query.dtype).expand(*query.shape[:3], key.shape[2])
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    attended: Tensor = kernel(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]
+    return attended
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes of tensors made inside that were alive at once.
-
-    On the meta device attention keeps its scores, in float32 whatever the process has allowed: the most that
-    any kernel takes.
-    """
+    """The most bytes of tensors made inside that were alive at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
         self._bytes = self.most = 0
-
-    def __enter__(self) -> Self:
-        self._allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(False)
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(self._allowed)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))

@@ -51,7 +51,7 @@ def load_editor(
     bfloat16, on a CPU float32. A function that makes an editor gets those three that it has parameters for.
     Raises SdgError, in one sentence, for an unknown editor and for weights that do not load.
     """
-    parsed = uris.parse_uri(uri, "editor", _FORMS)
+    parsed = editor_uri(uri)
     if parsed.scheme == "openai":
         return _api(parsed)
     if parsed.scheme == uris.PYTHON:
@@ -63,6 +63,11 @@ def load_editor(
 
         load_lora(pipeline, values["lora"], f"the pipeline {parsed.place}")
     return pipeline_editor(pipeline, values, steps)
+
+
+def editor_uri(uri: str) -> uris.Uri:
+    """The parts of an editor's URI; raises SdgError for one of no editor."""
+    return uris.parse_uri(uri, "editor", _FORMS)
 
 
 def pipeline_editor(

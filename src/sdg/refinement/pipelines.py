@@ -97,7 +97,7 @@ def load_pipeline(folder: str, device: str, dtype: str, name: str = "") -> Any:
     import diffusers
     import torch
 
-    name = name or _class_of(folder)
+    name = name or class_of(folder)
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     settings = {"dtype": getattr(torch, dtype), "use_safetensors": True}
@@ -121,7 +121,7 @@ def known_class(name: str) -> str:
     return name
 
 
-def _class_of(folder: str) -> str:
+def class_of(folder: str) -> str:
     """The editing class for a folder, by the class that its index names."""
     index = Path(folder) / "model_index.json"
     if not index.is_file():  # diffusers would look it up on the hub

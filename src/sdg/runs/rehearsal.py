@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import disk_usage
 from typing import Any, Final, TypeVar
 
 from sdg.errors import SdgError
@@ -84,6 +86,17 @@ class Rehearsal:
             need <= has,
             f"about {need / GB:.1f} GB a GPU, {CUDA / GB:.1f} of them CUDA's; {self.gpu}: {has / GB:.0f} GB",
         )
+
+    def require_disk(self, said: str, most: float, place: Path | None) -> None:
+        """A fault where less than so many bytes are free where `place` is or will be."""
+        found = next(
+            (one for one in (place, *(place.parents if place else ())) if one and one.exists()), None
+        )
+        if found is None:
+            self.say("disk", said)
+            return
+        free = disk_usage(found).free
+        self.require("disk", most <= free, f"{said}; {free / GB:.0f} GB are free at {found}")
 
     def hours(self, flop: float) -> float:
         """Hours that so much arithmetic on each GPU takes."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any, Final
 
 import torch
@@ -194,13 +193,7 @@ def _memory(page: Rehearsal, recipe: Recipe, model: Any, trained: int, taken: Ta
 def _disk(page: Rehearsal, recipe: Recipe, model: Any, adapter: Any, out: Path | None) -> None:
     size = checkpoint_bytes(model, adapter, recipe.run.deepspeed is not None)
     most = (recipe.run.keep + 2) * size + sum(parameter.nbytes for parameter in model.parameters())
-    said = f"a checkpoint takes {size / GB:.1f} GB, the run up to {most / GB:.0f}"
-    place = next((one for one in (out, *(out.parents if out else ())) if one and one.exists()), None)
-    if place is None:
-        page.say("disk", said)
-        return
-    free = disk_usage(place).free
-    page.require("disk", most <= free, f"{said}; {free / GB:.0f} GB are free at {place}")
+    page.require_disk(f"a checkpoint takes {size / GB:.1f} GB, the run up to {most / GB:.0f}", most, out)
 
 
 def _hours(page: Rehearsal, recipe: Recipe, rows: int, taken: Taken) -> None:

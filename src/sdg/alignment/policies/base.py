@@ -1,14 +1,14 @@
 """What flow-matching generators share: mixed ODE/SDE sampling that records what training needs.
 
 The transformer is called directly, with latents kept in float32 between steps. Roll-out and training take
-the same path, `FlowPolicy._velocity`, so that the first likelihood ratio is 1.
+the same path, `FlowPolicy.velocity_of`, so that the first likelihood ratio is 1.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -137,6 +137,11 @@ class FlowPolicy(ABC):
         """
 
     @staticmethod
+    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of one prompt's `text_features`, of at most so many tokens, by the model's configuration."""
+        return {"tokens": (tokens, config.joint_attention_dim)}
+
+    @staticmethod
     def idle_layers(transformer: Any) -> list[str]:
         """Layers whose output reaches no picture, so that an adapter there would get no gradient."""
         return []
@@ -197,7 +202,7 @@ class FlowPolicy(ABC):
         x = self.noise([first[index] for index in alone])
         before, after, log_probs = [], [], []
         for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-            velocity = self._velocity(self.transformer, x, sigma, text)
+            velocity = self.velocity_of(x, sigma, text)
             if step == forks:
                 x, velocity, text = x[copies], velocity[copies], self.encode(prompts)
             if step in sde_steps:
@@ -244,14 +249,13 @@ class FlowPolicy(ABC):
         `log_prob` is (B, H, W). transformer: the wrapper of data-parallel training, whose forward has to
         be the one that is called; by default the model itself.
         """
-        model = self.transformer if transformer is None else transformer
-        x, sigma = transitions.x[index], transitions.sigma[index]
+        model, x, sigma = transformer, transitions.x[index], transitions.sigma[index]
         if index == 0:  # as in `sample`, so that the ratio is 1
             prompts = [transitions.prompts[row] for row in transitions.alone]
-            asked = self._velocity(model, x[list(transitions.alone)], sigma, self.encode(prompts))
+            asked = self.velocity_of(x[list(transitions.alone)], sigma, self.encode(prompts), model)
             velocity = asked[list(transitions.copies)]
         else:
-            velocity = self._velocity(model, x, sigma, self.encode(transitions.prompts))
+            velocity = self.velocity_of(x, sigma, self.encode(transitions.prompts), model)
         scored = sde_step(
             x,
             velocity,
@@ -266,8 +270,26 @@ class FlowPolicy(ABC):
 
     def velocity(self, x: Tensor, sigma: Tensor, prompts: Sequence[str], transformer: Any = None) -> Tensor:
         """The velocity at latents x and noise levels (B,) under the present weights, as in `score`."""
+        return self.velocity_of(x, sigma, self.encode(prompts), transformer)
+
+    def velocity_of(
+        self, x: Tensor, sigma: float | Tensor, text: TextFeatures, transformer: Any = None
+    ) -> Tensor:
+        """The velocity with guidance, given what `encode` makes of prompts; transformer: as in `score`."""
         model = self.transformer if transformer is None else transformer
-        return self._velocity(model, x, sigma, self.encode(prompts))
+        with self.autocast():
+            model_x = x.to(self.weights_dtype)
+            if not self.uses_cfg:
+                return self._predict(model, model_x, sigma, text).to(LATENT_DTYPE)
+            levels = torch.cat([sigma, sigma]) if isinstance(sigma, Tensor) else sigma
+            both = self._predict(model, torch.cat([model_x, model_x]), levels, text)
+        return self._guided(*both.to(LATENT_DTYPE).chunk(2))
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Latents as (B, 3, height, width), −1 to 1."""
+        vae = self.pipeline.vae
+        decoded: Tensor = vae.decode(self._unscaled(self._unpack(x)).to(vae.dtype), return_dict=False)[0]
+        return decoded[:, :, 0] if decoded.ndim == 5 else decoded  # a video of one frame
 
     def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Standard normal latents, one a generator on the CPU, float32, on the policy's device."""
@@ -321,22 +343,9 @@ class FlowPolicy(ABC):
         self._features.move_to_end(prompt)
         return self._features[prompt]
 
-    def _velocity(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        with self.autocast():
-            model_x = x.to(self.weights_dtype)
-            if not self.uses_cfg:
-                return self._predict(transformer, model_x, sigma, text).to(LATENT_DTYPE)
-            levels = torch.cat([sigma, sigma]) if isinstance(sigma, Tensor) else sigma
-            both = self._predict(transformer, torch.cat([model_x, model_x]), levels, text)
-        return self._guided(*both.to(LATENT_DTYPE).chunk(2))
-
     def _decode(self, x: Tensor) -> list[Image.Image]:
-        vae = self.pipeline.vae
-        decoded = vae.decode(self._unscaled(self._unpack(x)).to(vae.dtype), return_dict=False)[0]
-        if decoded.ndim == 5:  # a video of one frame
-            decoded = decoded[:, :, 0]
         pictures: list[Image.Image] = self.pipeline.image_processor.postprocess(
-            decoded.float(), output_type="pil"
+            self.pixels(x).float(), output_type="pil"
         )
         return pictures
 

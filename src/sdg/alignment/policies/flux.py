@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,6 +39,11 @@ class FluxPolicy(TokenPolicy):
             prompt=prompt, prompt_2=None, device=device, max_sequence_length=recipe.max_sequence_length
         )
         return {"tokens": tokens, "pooled": pooled}
+
+    @staticmethod
+    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """Tokens, and the pooled ones."""
+        return {"tokens": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         guidance = None

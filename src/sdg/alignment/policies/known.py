@@ -1,32 +1,57 @@
-"""Published generators whose transformers can be built at real size without weights: `configs/*.json`."""
+"""Generators at real size without weights: published ones by `configs/*.json`, others by their own."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from sdg.errors import SdgError, first_line, loading_errors
+from sdg.models.meta import pipeline_parts
+
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A published generator: its family, its id on the hub, and its transformer's configuration."""
+    """A generator: its family, its folder or id on the hub, and its parts' configurations.
+
+    text_encoders: their parameters. pipeline: further arguments of its pipeline. scheduler: None where it is
+    not known.
+    """
 
     family: str
     model: str
     transformer: dict[str, Any]
+    vae: dict[str, Any]
+    text_encoders: int
+    pipeline: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] | None = None
 
     def on_meta(self) -> Any:
         """Its diffusers transformer on the meta device: shapes and names, without weights."""
+        return _built(self.transformer)
+
+    def pipeline_on_meta(self, pipeline_class: Any, dtype: torch.dtype) -> Any:
+        """Its pipeline on the meta device, without text encoders and tokenizers."""
         import diffusers
 
-        settings = dict(self.transformer)
-        with torch.device("meta"):
-            transformer = getattr(diffusers, settings.pop("_class_name"))(**settings)
-        return transformer.requires_grad_(False)
+        parts = {
+            "transformer": torch.nn.Module.to(self.on_meta(), dtype),
+            "vae": torch.nn.Module.to(_built(self.vae), dtype),
+            "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
+        }
+        if self.scheduler is not None:
+            settings = dict(self.scheduler)
+            parts["scheduler"] = getattr(diffusers, settings.pop("_class_name")).from_config(settings)
+        known = signature(pipeline_class).parameters.values()
+        needed = {each.name: None for each in known if each.default is each.empty}
+        return pipeline_class(**needed | parts | self.pipeline)
 
 
 @cache
@@ -39,3 +64,41 @@ def known_models() -> dict[str, KnownModel]:
         if file.name.endswith(".json")
     ]
     return {known.model: known for known in found}
+
+
+def configured(family: str, location: str) -> KnownModel:
+    """The generator in a folder or on the hub, by its configurations alone; a published one by ours.
+
+    Raises SdgError where there are none, and for a published one of another family.
+    """
+    if location in known_models() and not Path(location).is_dir():
+        known = known_models()[location]
+        if known.family != family:
+            raise SdgError(f"{location} is of the family {known.family}, not {family}; change policy.family.")
+        return known
+    import diffusers
+
+    parts = pipeline_parts(location)
+    try:
+        index = diffusers.DiffusionPipeline.load_config(location)
+        transformer, vae = (
+            diffusers.AutoModel.load_config(location, subfolder=part) for part in ("transformer", "vae")
+        )
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler.load_config(location, subfolder="scheduler")
+    except loading_errors() as error:
+        raise SdgError(
+            f"{location} is no pipeline with a transformer, a vae and a scheduler ({first_line(error)}); "
+            "check policy.model and policy.family."
+        ) from error
+    encoders = sum(count for part, count in parts.items() if part.startswith("text_encoder"))
+    plain = {name: value for name, value in index.items() if isinstance(value, bool)}
+    return KnownModel(family, location, transformer, vae, encoders, plain, scheduler)
+
+
+def _built(config: Mapping[str, Any]) -> Any:
+    """The diffusers model of a configuration, on the meta device, frozen."""
+    import diffusers
+
+    settings = {name: value for name, value in config.items() if name[0] != "_"}
+    with torch.device("meta"):
+        return getattr(diffusers, config["_class_name"]).from_config(settings).requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -46,6 +47,11 @@ class QwenImagePolicy(TokenPolicy):
         """The last block's, of its text."""
         last = f"transformer_blocks.{len(transformer.transformer_blocks) - 1}"
         return [f"{last}.{name}" for name in ("attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")]
+
+    @staticmethod
+    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """Tokens and their mask."""
+        return {"tokens": (tokens, config.joint_attention_dim), "mask": (tokens,)}
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         velocity: Tensor = transformer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
@@ -48,6 +49,11 @@ class SanaPolicy(PixelPolicy):
             complex_human_instruction=instruction if prompt else None,
         )
         return {"tokens": tokens, "mask": mask.bool()}
+
+    @staticmethod
+    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """Tokens and their mask."""
+        return {"tokens": (tokens, config.caption_channels), "mask": (tokens,)}
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         velocity: Tensor = transformer(

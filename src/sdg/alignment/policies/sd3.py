@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -47,6 +48,14 @@ class Sd3Policy(PixelPolicy):
             max_sequence_length=recipe.max_sequence_length,
         )
         return {"tokens": tokens, "pooled": pooled}
+
+    @staticmethod
+    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """The 77 tokens that both CLIPs share the width of, T5's, and the pooled ones."""
+        return {
+            "tokens": (77 + tokens, config.joint_attention_dim),
+            "pooled": (config.pooled_projection_dim,),
+        }
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         velocity: Tensor = transformer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,6 +45,11 @@ class ZImagePolicy(PixelPolicy):
             max_sequence_length=recipe.max_sequence_length,
         )
         return {"tokens": tokens[None], "mask": torch.ones(1, len(tokens), dtype=torch.bool)}
+
+    @staticmethod
+    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """Tokens and their mask."""
+        return {"tokens": (tokens, config.cap_feat_dim), "mask": (tokens,)}
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         towards_picture = transformer(

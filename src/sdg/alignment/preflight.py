@@ -1,0 +1,172 @@
+"""The dry run of an alignment: prompts, servers, the generator at real size, memory, disk and hours.
+
+Nothing is loaded but configurations, so a laptop without weights or GPU does. Servers are asked about one
+picture, where the recipe names some.
+"""
+
+from __future__ import annotations
+
+import time
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from sdg.alignment.few_step import check_levels
+from sdg.alignment.memory import Passes, memory, passes, trained_bytes, trained_parameters
+from sdg.alignment.policies.base import FlowPolicy
+from sdg.alignment.policies.known import KnownModel, configured
+from sdg.alignment.policies.real_size import policy_on_meta, text_bytes
+from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.rollout import read_prompt_sets, run_prompts, share
+from sdg.detectors.probe import LETTERS, gradient, is_served, key_of, probe_detector
+from sdg.errors import SdgError
+from sdg.io.chat import require_served
+from sdg.io.uri import model_location, split_options
+from sdg.runs.rehearsal import GB, Rehearsal
+from sdg.scorers import load_scorer
+
+
+def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None = None) -> Rehearsal:
+    """Check an alignment by so many processes, one a GPU; hours and memory are estimates.
+
+    out: the run's folder, for the disk it is on.
+    """
+    page = Rehearsal(gpu, processes)
+    page.check(
+        "groups",
+        lambda: share(recipe, 0, processes),
+        lambda steps: f"{len(steps)} steps an epoch, each on {len(steps[0].own)} pictures a process",
+    )
+    sets = page.check(
+        "prompts",
+        lambda: read_prompt_sets(recipe.prompts),
+        lambda found: f"{len(found[0]):,} to train on, {len(found[1]):,} held out",
+    )
+    train, held_out = sets[:2] if sets else ([], [])
+    if sets:
+        longest = max(len(prompt) for prompt in (*train, *held_out)) // LETTERS
+        page.say(
+            "tokens",
+            f"about {longest} in the longest prompt; beyond policy.max_sequence_length, "
+            f"{recipe.policy.max_sequence_length}, they are cut",
+        )
+    _ask_servers(page, recipe, train[0] if train else "a red cup on a table")
+    known = page.check(
+        "policy.model",
+        lambda: configured(recipe.policy.family, model_location(recipe.policy.model)),
+        lambda found: f"{found.transformer['_class_name']} of {found.model}",
+    )
+    if known is None:
+        return page
+    policy = page.check(
+        "policy", lambda: _policy(recipe, known), lambda made: f"{_sizes(made)}, locations {made.grid}"
+    )
+    if policy is None:
+        return page
+    taken = passes(policy, recipe.sampling.batch_size)
+    try:
+        page.memory |= memory(recipe, policy, known, taken, processes)
+    except SdgError as error:
+        page.say("memory", f"not known. {error}")
+    page.require_memory()
+    _disk(page, recipe, policy, set(run_prompts(recipe, train, held_out)) if sets else set(), out)
+    _hours(page, recipe, taken)
+    return page
+
+
+def _policy(recipe: AlignRecipe, known: KnownModel) -> FlowPolicy:
+    policy = policy_on_meta(recipe.policy, known)
+    if known.scheduler is not None:
+        check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
+    return policy
+
+
+def _sizes(policy: FlowPolicy) -> str:
+    trained = trained_parameters(policy)
+    whole = sum(parameter.numel() for parameter in policy.transformer.parameters()) - trained
+    return f"{whole / 1e9:.2f} B parameters, and {trained / 1e6:.1f} M that are trained"
+
+
+def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
+    """One picture to every server, at the size that is drawn."""
+    picture = gradient(recipe.policy.width, recipe.policy.height)
+    detectors = {f"monitor.judges, {judge.name}": judge.uri for judge in recipe.monitor.judges}
+    if recipe.needs_detector:
+        detectors["reward.detector"] = recipe.reward.detector or ""
+    for what, uri in detectors.items():
+        if is_served(uri):
+            page.check(
+                what,
+                lambda uri=uri: probe_detector(uri, picture, prompt),  # type: ignore[misc]
+                lambda found: f"answers about a picture in {found.seconds:.1f} s",
+            )
+        else:
+            page.say(what, "not loaded or asked here")
+    scorers = {f"reward.scorers, {one.name}": one.uri for one in recipe.reward.scorers}
+    scorers |= {f"monitor.scorers, {one.name}": one.uri for one in recipe.monitor.scorers}
+    for what, uri in scorers.items():
+        if is_served(uri):
+            page.check(
+                what,
+                lambda uri=uri: _score(uri, picture, prompt),  # type: ignore[misc]
+                lambda seconds: f"scores a picture in {seconds:.1f} s",
+            )
+        else:
+            page.say(what, "not loaded or asked here")
+
+
+def _score(uri: str, picture: Any, prompt: str) -> float:
+    """Seconds that a scorer's server takes; raises SdgError where it gives no score."""
+    scorer = load_scorer(uri)
+    scheme, _, place = split_options(uri)[0].partition(":")
+    if scheme == "unified-reward":
+        base_url, _, model = place.partition("#")
+        require_served(base_url, key_of(uri), model)
+    began = time.monotonic()
+    if scorer.score([picture], [prompt])[0] is None:
+        raise SdgError(f"{place} gives no score that can be read; its log above says why.")
+    return time.monotonic() - began
+
+
+def _disk(
+    page: Rehearsal, recipe: AlignRecipe, policy: FlowPolicy, prompts: set[str], out: Path | None
+) -> None:
+    trained = trained_parameters(policy)
+    kept = sum(trained_bytes(recipe, 1).values()) - 4  # no gradients
+    run = (recipe.run.keep + 1) * kept * trained + 2 * 4 * trained  # best and final
+    said = f"a checkpoint takes {kept * trained / GB:.1f} GB, the run up to {run / GB:.1f}"
+    if recipe.policy.text_cache is None:
+        page.require_disk(said, run, out)
+        return
+    texts = text_bytes(policy) * len(prompts)
+    said += f", {len(prompts):,} prompts in policy.text_cache up to {texts / GB:.1f}"
+    page.require_disk(said, run + texts, Path(recipe.policy.text_cache).absolute())
+
+
+def _hours(page: Rehearsal, recipe: AlignRecipe, taken: Passes) -> None:
+    sampling, batch = recipe.sampling, recipe.sampling.batch_size
+    rows = recipe.groups.prompts * recipe.groups.size
+    batches = ceil(rows / page.processes / batch)
+    drawing = batches * (sampling.steps * taken.sampling.flop + taken.decoding.flop)
+    each = taken.training.flop
+    if recipe.forward:
+        each += taken.sampling.flop  # of the old policy
+    if recipe.optimizer.kl > 0:
+        each += taken.sampling.flop  # of the model before training
+    levels = (recipe.nft.levels or sampling.steps) if recipe.forward else sampling.sde_steps_per_epoch
+    learning = batches * levels * each
+    watched = ceil(ceil(recipe.monitor.prompts / page.processes) / batch) if recipe.monitor.measures() else 0
+    watching = recipe.measurements * watched * recipe.monitor.steps * taken.sampling.flop
+    flop = recipe.epochs * (drawing + learning) + watching
+    page.numbers |= {
+        "epochs": recipe.epochs,
+        "TFLOP a pass of a picture": taken.sampling.flop / batch / 1e12,
+        "TFLOP a training pass of a picture": taken.training.flop / batch / 1e12,
+        "hours": page.hours(flop),
+    }
+    page.say(
+        "time",
+        f"{recipe.epochs:,} epochs of {rows:,} pictures, {taken.sampling.flop / batch / 1e12:.1f} TFLOP a "
+        f"pass of a picture: about {page.hours(flop):.1f} hours on {page.processes} × {page.gpu} at 40 % of "
+        "their arithmetic; scores come on top where servers are slower than that",
+    )
