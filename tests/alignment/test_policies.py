@@ -17,13 +17,14 @@ import torch
 import toy
 import toy_families
 from diffusers import DPMSolverMultistepScheduler
+from diffusers.models import attention_dispatch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toy import RECIPES
 
 from sdg.alignment import policies
 from sdg.alignment.flow_sde import SdeKind
-from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
+from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy, merge
 from sdg.alignment.policies.known import configured
 from sdg.alignment.policies.real_size import RealSize, policy_on_meta, text_on_meta
 from sdg.alignment.policies.text_cache import TextCache
@@ -446,6 +447,67 @@ def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
     assert torch.allclose(velocity(limited, 0.6), velocity(everywhere, 0.6), atol=1e-5)
     pipeline.unload_lora_weights()
     assert torch.allclose(velocity(reloaded, 0.4), base, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_adapter_is_started_from_and_merges_into_a_folder(
+    checkpoints: Path, family: str, tmp_path: Path
+) -> None:
+    ours = policy(checkpoints, family)
+    train_a_little(ours)
+    save_lora(ours, tmp_path / "adapter")
+    again = policy(checkpoints, family, adapter=str(tmp_path / "adapter"))
+    weights = lora_parameters(ours.transformer)
+    assert lora_parameters(again.transformer).keys() == weights.keys()
+    for name, parameter in lora_parameters(again.transformer).items():
+        assert torch.equal(parameter, weights[name])
+    merge(ours.recipe, tmp_path / "adapter", tmp_path / "merged")
+    merged = load_policy(replace(ours.recipe, model=str(tmp_path / "merged")))
+    x = ours.noise([torch.Generator().manual_seed(1)])
+    text = ours.encode(PROMPTS[:1])
+    with torch.no_grad():
+        one, other = (each.velocity_of(x, 0.6, text) for each in (ours, merged))
+    assert torch.allclose(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoraRecipe(8, 16, ("to_q", "to_out.0")),
+        LoraRecipe(4, 8, ("to_q", "to_out.0")),
+        LoraRecipe(4, 16, ("to_q",)),
+    ],
+)
+def test_an_adapter_of_another_shape_is_refused_to_start_from(
+    checkpoints: Path, tmp_path: Path, lora: LoraRecipe
+) -> None:
+    save_lora(policy(checkpoints, "flux"), tmp_path)
+    with pytest.raises(SdgError, match="another rank, alpha or layers"):
+        policy(checkpoints, "flux", adapter=str(tmp_path), lora=lora)
+    with pytest.raises(SdgError, match="holds no adapter"):
+        policy(checkpoints, "flux", adapter=str(tmp_path / "none"))
+
+
+def test_attention_is_chosen_for_one_model_alone(checkpoints: Path) -> None:
+    plain = policy(checkpoints, "flux")
+    before = attention_dispatch._AttentionBackendRegistry.get_active_backend()
+    chosen = policy(checkpoints, "flux", attention="_native_math")
+    assert attention_dispatch._AttentionBackendRegistry.get_active_backend() == before
+    backends = {module.processor._attention_backend for module in attending(chosen)}
+    assert backends == {attention_dispatch.AttentionBackendName("_native_math")}
+    assert {module.processor._attention_backend for module in attending(plain)} == {None}
+    x, text = plain.noise([torch.Generator().manual_seed(1)]), plain.encode(PROMPTS[:1])
+    with torch.no_grad():
+        one, other = (each.velocity_of(x, 0.6, text) for each in (plain, chosen))
+    assert torch.allclose(one, other, rtol=0, atol=1e-5)
+    with pytest.raises(SdgError, match=r"policy\.attention xformers cannot be used here"):
+        policy(checkpoints, "flux", attention="xformers")
+    with pytest.raises(SdgError, match="SD3Transformer2DModel has no choice of attention"):
+        policy(checkpoints, "sd3", attention="_native_math")
+
+
+def attending(of: FlowPolicy) -> list[Any]:
+    return [module for module in of.transformer.modules() if hasattr(module, "processor")]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -22,6 +22,7 @@ from sdg.detectors.probe import LETTERS, gradient, is_served, key_of, probe_dete
 from sdg.errors import SdgError
 from sdg.io.chat import require_served
 from sdg.io.uri import model_location, split_options
+from sdg.models.lora import require_lora
 from sdg.runs.rehearsal import GB, Rehearsal
 from sdg.scorers import load_scorer
 
@@ -63,6 +64,8 @@ def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None
     )
     if policy is None:
         return page
+    if (folder := recipe.policy.adapter) is not None:
+        page.check("policy.adapter", lambda: require_lora(folder), str)
     taken = passes(policy, recipe.sampling.batch_size)
     try:
         page.memory |= memory(recipe, policy, known, taken, processes)

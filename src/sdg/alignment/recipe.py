@@ -13,6 +13,10 @@ from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check
 
 Spread = Literal["location", "group", "epoch"]
 Family = Literal["flux", "flux2", "flux2-klein", "longcat-image", "qwen-image", "sana", "sd3", "z-image"]
+Attention = Literal[
+    "native", "flash", "xformers", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math"
+]
+"""diffusers' attention backends that have gradients and fetch no kernels from a hub."""
 Method = Literal["boxflow", "flow-grpo", "denseflow", "boxflow-nft", "nft"]
 
 
@@ -32,7 +36,9 @@ class PolicyRecipe:
     # Folder in which prompts' embeddings are kept, so that no text encoder stays in memory; null: they stay.
     text_cache: str | None = None
     gradient_checkpointing: bool = False  # less memory for activations, more time
+    attention: Attention | None = None  # diffusers' backend; null: torch's own choice
     lora: LoraRecipe = field(default_factory=LoraRecipe)
+    adapter: str | None = None  # folder of an adapter of this `lora` to start from; null: a fresh one
 
     def __post_init__(self) -> None:
         positive(

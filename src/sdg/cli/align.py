@@ -79,6 +79,28 @@ def run_(
 @align.command()
 @_RECIPE
 @_SET
+@click.option("--lora", type=click.Path(path_type=Path), required=True, help="Folder of the adapter.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+def merge(recipe: Path, overrides: tuple[str, ...], lora: Path, out: Path) -> None:
+    """Add an adapter into the weights of RECIPE's generator, and write the pipeline to a folder.
+
+    \b
+    Example:
+      sdg align merge recipes/align/boxflow-flux1-dev.yaml --lora runs/flux/best --out models/flux-aligned
+    """
+    from sdg.alignment.recipe import AlignRecipe
+    from sdg.recipes import load_recipe
+
+    settings = load_recipe(AlignRecipe, recipe, overrides)
+    from sdg.alignment.policies import merge as write_merged
+
+    write_merged(settings.policy, lora, out)
+    say(f"The pipeline is in {out}.")
+
+
+@align.command()
+@_RECIPE
+@_SET
 @click.option(
     "--lora", "adapters", multiple=True, metavar="NAME=FOLDER", help="An aligned adapter; may be repeated."
 )

@@ -162,17 +162,48 @@ def require_lora(folder: Path | str) -> Path:
     return file
 
 
-def load_lora(pipeline: Any, folder: Path | str, named: str) -> None:
+def start_from(transformer: Any, pipeline_class: Any, folder: str) -> None:
+    """Give the adapter that `add_lora` made the weights of one that `save_lora` wrote.
+
+    Raises SdgError where the folder holds none, or one of another rank, alpha, layers or model.
+    """
+    from peft.utils import set_peft_model_state_dict
+
+    file = require_lora(folder)
+    try:
+        state, metadata = pipeline_class.lora_state_dict(
+            Path(folder), weight_name=file.name, return_lora_metadata=True
+        )
+    except loading_errors() as error:
+        raise SdgError(f"{file} cannot be read as an adapter ({first_line(error)}).") from error
+    stored = {name.removeprefix("transformer."): value for name, value in state.items()}
+    known = {
+        name.replace(".default.", "."): tuple(parameter.shape)
+        for name, parameter in lora_parameters(transformer).items()
+    }
+    own = transformer.peft_config["default"]
+    alpha = (metadata or {}).get("transformer.lora_alpha", own.r)
+    if {name: tuple(value.shape) for name, value in stored.items()} != known or alpha != own.lora_alpha:
+        raise SdgError(
+            f"{folder} holds an adapter of another rank, alpha or layers than policy.lora says; write there "
+            "what it was trained with."
+        )
+    set_peft_model_state_dict(transformer, stored, adapter_name="default")
+
+
+def load_lora(pipeline: Any, folder: Path | str, named: str) -> float:
     """Put an adapter that `save_lora` wrote on a pipeline, which errors call `named`.
 
-    It acts at the noise levels it was trained for. Raises SdgError where the folder holds none, or one of
-    another model.
+    It acts at the noise levels it was trained for, above the returned one. Raises SdgError where the folder
+    holds none, or one of another model.
     """
     require_lora(folder)  # diffusers would look it up on the hub
     try:
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
         with safe_open(Path(folder) / WEIGHTS, "pt") as file:
-            limit_adapter(pipeline.transformer, float((file.metadata() or {}).get(_ABOVE, 0)))
+            above = float((file.metadata() or {}).get(_ABOVE, 0))
+        limit_adapter(pipeline.transformer, above)
+        return above
     except loading_errors() as error:
         raise SdgError(f"{folder} does not fit {named} ({first_line(error)}).") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from inspect import signature
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,9 +22,19 @@ from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.uri import model_location
 from sdg.models.device import Precision
-from sdg.models.lora import add_lora
+from sdg.models.lora import add_lora, load_lora, start_from
+from sdg.runs.folders import replace_folder
 
-__all__ = ["FlowPolicy", "FluxPolicy", "Rollout", "Sd3Policy", "Transitions", "load_pipeline", "load_policy"]
+__all__ = [
+    "FlowPolicy",
+    "FluxPolicy",
+    "Rollout",
+    "Sd3Policy",
+    "Transitions",
+    "load_pipeline",
+    "load_policy",
+    "merge",
+]
 
 _TEXT = ("text_encoder", "tokenizer")
 _UNUSED = {"text_processor"}
@@ -78,7 +89,9 @@ def load_policy(
     few_step: FewStepRecipe | None = None,
     prompts: Iterable[str] = (),
 ) -> FlowPolicy:
-    """A generator with a fresh adapter, which changes nothing until it is trained.
+    """A generator with the recipe's adapter, a fresh one or that which it names.
+
+    A fresh adapter changes nothing until it is trained.
 
     precision: of autocast, see `autocast_precision`. prompts: all that it will be given, where the recipe
     has a `text_cache`; then no text encoder stays in memory. Raises SdgError where checkpoint and recipe do
@@ -97,7 +110,51 @@ def load_policy(
     pipeline = load_pipeline(recipe, "all" if recipe.text_cache is None else "image")
     idle = family.idle_layers(pipeline.transformer)
     add_lora(pipeline.transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above, idle=idle)
+    if recipe.adapter is not None:
+        start_from(pipeline.transformer, type(pipeline), recipe.adapter)
+    if recipe.attention is not None:
+        set_attention(pipeline.transformer, recipe.attention)
     if recipe.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
     pipeline.to(device)
     return family(pipeline, recipe, precision, few.lora_above)
+
+
+def set_attention(transformer: Any, backend: str) -> None:
+    """Let a transformer attend by one of diffusers' backends, and no other model of this process.
+
+    Raises SdgError where its package is missing, and for a transformer that has no choice.
+    """
+    from diffusers.models.attention_dispatch import attention_backend
+
+    require_choice(transformer)
+    try:
+        with attention_backend(backend):  # what is set for the whole process is as before afterwards
+            transformer.set_attention_backend(backend)
+    except (RuntimeError, ImportError, ValueError) as error:
+        raise SdgError(f"policy.attention {backend} cannot be used here ({first_line(error)}).") from error
+
+
+def require_choice(transformer: Any) -> None:
+    """Raise SdgError for a transformer that always attends by torch's own attention."""
+    processors = [module.processor for module in transformer.modules() if hasattr(module, "processor")]
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        raise SdgError(f"{type(transformer).__name__} has no choice of attention; set policy.attention=null.")
+
+
+def merge(recipe: PolicyRecipe, adapter: Path, out: Path) -> None:
+    """Write the recipe's pipeline with an adapter added into its weights to a folder, whole or not at all.
+
+    Raises SdgError where the adapter does not fit, or acts at some noise levels alone.
+    """
+    if out.exists():
+        raise SdgError(f"{out} exists already; name another folder.")
+    pipeline = load_pipeline(recipe)
+    if load_lora(pipeline, adapter, recipe.model) > 0:
+        raise SdgError(f"{adapter} acts at some noise levels alone, which merged weights cannot.")
+    pipeline.transformer.fuse_lora()
+    pipeline.transformer.unload_lora()
+    try:
+        replace_folder(out, pipeline.save_pretrained)
+    except OSError as error:
+        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdg.alignment.policies import FAMILIES
+from sdg.alignment.policies import FAMILIES, require_choice
 from sdg.alignment.policies.base import LATENT_DTYPE, FlowPolicy
 from sdg.alignment.policies.known import KnownModel
 from sdg.alignment.policies.text_cache import TextFeatures
@@ -29,6 +29,8 @@ def policy_on_meta(recipe: PolicyRecipe, known: KnownModel) -> FlowPolicy:
         add_lora(transformer, recipe.lora, 0, idle=family.idle_layers(transformer))
     for parameter in lora_parameters(transformer).values():
         parameter.data = parameter.data.to(getattr(torch, recipe.dtype))
+    if recipe.attention is not None:
+        require_choice(transformer)
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return family(pipeline, recipe)
