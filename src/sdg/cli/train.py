@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdg.cli.options import dry_run, end_dry_run, needed_out
+from sdg.cli.terminal import say
 
 if TYPE_CHECKING:
     from sdg.training.recipe import Recipe
@@ -90,6 +91,35 @@ def grpo(
     from sdg.training.grpo import grpo as run
 
     run(settings, needed_out(out), resume=resume)
+
+
+@train.command()
+@click.argument("adapter", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the detector to write."
+)
+@click.option(
+    "--profile", help='TOML file, "release" or "default" [default: the adapter\'s, or its base\'s].'
+)
+@click.option("--base", help="The checkpoint it was trained on, if that is elsewhere by now.")
+@click.option(
+    "--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True,
+    help="Of the weights that are written.",
+)  # fmt: skip
+def merge(adapter: Path, out: Path, base: str | None, dtype: str, profile: str | None) -> None:
+    """Add an adapter into the weights of its base, and write a whole detector.
+
+    A training does so at its end; this is for the checkpoints of one with `model.lora`, and for adapters of
+    peft from elsewhere.
+
+    \b
+    Example:
+      sdg train merge runs/grpo/checkpoint-200 --out runs/grpo-200
+    """
+    from sdg.training.model import merge_adapter
+
+    merge_adapter(adapter, out, base, dtype, profile)
+    say(f"The detector is in {out}.")
 
 
 def _rehearse(

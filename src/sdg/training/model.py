@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -10,13 +12,17 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedModel
 
 from sdg.errors import SdgError, first_line, loading_errors
+from sdg.io.files import read_text
 from sdg.io.uri import require_place
 from sdg.models.lora import matching_layers
 from sdg.models.vlm import rope_not_interleaved, special_tokens
 from sdg.prompting import PromptProfile
-from sdg.prompting.chat import checkpoint_profile, given_profile
+from sdg.prompting.chat import PROFILE_FILE, checkpoint_profile, given_profile
+from sdg.runs.folders import replace_folder
 from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
 
+ADAPTER: Final = "adapter_config.json"
+"""By which peft knows an adapter's folder."""
 LANGUAGE: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The layers that adapters train where a recipe names none: attention's and the MLP's."""
 
@@ -54,7 +60,15 @@ def load_processor(recipe: ModelRecipe) -> Any:
 
 
 def load_model(recipe: ModelRecipe) -> PreTrainedModel:
-    """The checkpoint, its vision encoder frozen where the recipe says so; raises SdgError."""
+    """The checkpoint, its vision encoder frozen where the recipe says so; raises SdgError.
+
+    An adapter's folder is none: what a KL term compares with would be the base without it.
+    """
+    if (Path(recipe.checkpoint) / ADAPTER).is_file():
+        raise SdgError(
+            f"{recipe.checkpoint} holds an adapter and no whole weights; merge it first: sdg train merge "
+            f"{recipe.checkpoint} --out DIR."
+        )
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             recipe.checkpoint,
@@ -76,6 +90,48 @@ def load_model(recipe: ModelRecipe) -> PreTrainedModel:
         eos_token_id=known.eos_token_id, pad_token_id=known.pad_token_id, bos_token_id=known.bos_token_id
     )
     return model
+
+
+def merge_adapter(
+    folder: Path, out: Path, base: str | None = None, dtype: str = "bfloat16", wording: str | None = None
+) -> None:
+    """Write a detector whose weights hold the adapter of a folder, with its processor and profile.
+
+    folder: what peft wrote, such as a checkpoint of a training with `model.lora`; processor and profile are
+    its own, or else its base's. base: where that is, if elsewhere than the adapter says. wording: a profile
+    in place of theirs, see `given_profile`. Raises SdgError.
+    """
+    from peft import PeftModel
+
+    if not (folder / ADAPTER).is_file():
+        raise SdgError(f"{folder} holds no adapter ({ADAPTER} is missing); check the path.")
+    if out.exists():
+        raise SdgError(f"{out} exists already; name another folder.")
+    try:
+        start = base or str(json.loads(read_text(folder / ADAPTER))["base_model_name_or_path"])
+    except (ValueError, LookupError, TypeError):
+        raise SdgError(f"{folder / ADAPTER} is damaged: it names no base.") from None
+    profile = given_profile(wording) or checkpoint_profile(
+        str(folder) if (folder / PROFILE_FILE).is_file() else start
+    )
+    recipe = ModelRecipe(start, dtype=dtype, freeze_vision=False)  # type: ignore[arg-type]
+    model = load_model(recipe)
+    try:
+        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except loading_errors() as error:
+        raise SdgError(f"{folder} does not fit {start} ({first_line(error)}).") from error
+    own = (folder / "preprocessor_config.json").is_file() or (folder / "processor_config.json").is_file()
+    processor = load_processor(replace(recipe, checkpoint=str(folder)) if own else recipe)
+
+    def write(fresh: Path) -> None:
+        merged.save_pretrained(fresh)
+        processor.save_pretrained(fresh)
+        profile.save(fresh)
+
+    try:
+        replace_folder(out, write)
+    except OSError as error:
+        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
 def vision_encoder(model: Any) -> torch.nn.Module:
