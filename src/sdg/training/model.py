@@ -16,8 +16,8 @@ from sdg.io.files import read_text
 from sdg.io.uri import require_place
 from sdg.models.lora import matching_layers
 from sdg.models.vlm import rope_not_interleaved, special_tokens
-from sdg.prompting import PromptProfile
-from sdg.prompting.chat import PROFILE_FILE, checkpoint_profile, given_profile
+from sdg.prompting import PROFILE_FILE, PromptProfile
+from sdg.prompting.chat import checkpoint_profile, given_profile
 from sdg.runs.folders import replace_folder
 from sdg.training.recipe import GrpoRecipe, ModelRecipe, Recipe
 
