@@ -39,6 +39,18 @@ def test_the_guides_list_of_memory_is_what_the_models_take(capsys: pytest.Captur
     assert printed == pytest.approx(written, rel=0.02, abs=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["boxflow-sana15", "boxflow-flux2-klein-4b"])
+def test_the_guides_table_of_families_is_what_their_models_take(name: str) -> None:
+    def numbers(row: str) -> list[float]:
+        return [float(number) for number in re.findall(r"\| ([\d.]+)", row)]
+
+    (written,) = re.findall(rf"^\| `{name}` \| [\d.]+ M \|.*$", GUIDE.read_text(), re.MULTILINE)
+    found = numbers(load("family_sizes").row(name))
+    assert len(found) == 5
+    assert numbers(written) == pytest.approx(found, rel=0.02, abs=0.1)
+
+
 def _table(text: str) -> dict[str, float]:
     """Part -> GB, of the rows of a table."""
     return {
