@@ -68,7 +68,7 @@ def _require_room(detector: StreamingDetector, tokens: int, picture: Image.Image
     profile = detector.profile
     assert profile is not None
     width, height = profile.image.fit(*picture.size)
-    words = len(profile.system or "") + len(profile.template) + len(prompt)
+    words = len(profile.system) + len(profile.template or "") + len(prompt)
     question = (width // PIXELS) * (height // PIXELS) + words // LETTERS
     if question + profile.generation.max_new_tokens > tokens:
         raise SdgError(

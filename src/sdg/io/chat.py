@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted, shortened
 from sdg.images import png_bytes
-from sdg.io.http import HttpClient, Refused, TryAgain, Unanswered
+from sdg.io.http import HttpClient, Refused, TryAgain, Unanswered, is_address
 from sdg.io.predictions import ENDS
 
 __all__ = ["Answer", "ChatClient", "as_data_url", "read_answer", "require_served"]
@@ -92,6 +92,8 @@ def require_served(base_url: str, key: str, model: str, timeout: float = 10.0) -
 
     Raises SdgError where it is not there within `timeout` seconds, and where it lists other models alone.
     """
+    if not is_address(base_url):
+        raise SdgError(f"{quoted(base_url)} is no address of a server; write http://HOST:PORT/v1.")
     client = HttpClient(base_url.rstrip("/"), key, timeout=timeout, attempts=1)
 
     async def ask() -> dict[str, int | None]:
@@ -107,7 +109,7 @@ def require_served(base_url: str, key: str, model: str, timeout: float = 10.0) -
             raise SdgError(f"{base_url}: {error}") from None
         return None  # a server without a list
     if model not in known:
-        raise SdgError(f"{base_url} serves {', '.join(known) or 'nothing'}, not {model}.")
+        raise SdgError(f"{base_url} serves {shortened(', '.join(known), 200) or 'nothing'}, not {model}.")
     return known[model]
 
 
