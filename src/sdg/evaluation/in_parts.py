@@ -32,7 +32,8 @@ from sdg.response.strict import BoxOrder
 
 SMALLEST: Final = 1 << 24
 """Bytes of both files together below which one process is as quick."""
-_OF_LINES: Final = ("sdg", "sdg30k", "predictions")
+MOST: Final = 8
+"""Processes at most: the numbers that follow the reading are one's work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,10 @@ def evaluate_in_parts(
     """The scores that `evaluate` gives two files without an embedder; None where one process has to.
 
     That is for a fault, for lines that do not pair up in order, for other formats than JSON Lines, below
-    SMALLEST bytes, and where there is but one core or no `fork`. processes: by default one a core.
+    SMALLEST bytes, and where there is but one core or no `fork`. processes: by default one a core, up to
+    MOST.
     """
-    processes = processes or _cores()
+    processes = processes or min(MOST, _cores())
     if processes < 2 or not hasattr(os, "fork") or sys.platform == "darwin" or threading.active_count() > 1:
         return None
     try:
@@ -96,7 +98,7 @@ def _files(truth: Path, predictions: Path, box_order: BoxOrder, matching: Matchi
     if sum(path.stat().st_size for path in places) < SMALLEST:
         return None
     format = guess_format(truth)
-    if format not in _OF_LINES[:2] or guess_format(predictions) != "predictions":
+    if format not in ("sdg", "sdg30k") or guess_format(predictions) != "predictions":
         return None
     return _Files(truth, format, predictions, box_order, matching)
 
