@@ -47,7 +47,7 @@ def build(offer: Offer, held: Held) -> None:
     shown = shown_part(elem_id="compared")
     outputs = [status, shown, cancel]
     busy: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [status], **QUIET}
-    runs = [read.click(_files(offer), [one, other, truth], outputs, **busy)]
+    runs: list[Any] = [read.click(_files(offer), [one, other, truth], outputs, **busy)]
     if most:
         runs.append(
             go.click(

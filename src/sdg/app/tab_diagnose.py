@@ -33,7 +33,7 @@ def build(offer: Offer, held: Held) -> gr.State:
                 type="filepath", sources=["upload", "clipboard"], label="Picture", height=320, buttons=[]
             )
             # The file as it was dropped: decoded by this package's own loader, and by nothing before it.
-            picture.preprocess = lambda payload: None if payload is None else payload.path
+            picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
             prompt = gr.Textbox(label="Prompt that it was made for", lines=2, max_lines=8)
             if any(isinstance(one.picture, Path) for one in offer.examples):
                 address = gr.Textbox(label="Or the address of a picture of this app", placeholder="file:///…")
