@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -110,10 +110,20 @@ def open_app(
     page = build(offer)
     show(launch(page, offer, port))
     say("Open this address in a browser; Ctrl-C stops the app.")
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+    _wait()
     page.close(verbose=False)
     say("Stopped.")
+
+
+def _wait() -> None:
+    """Until Ctrl-C or SIGTERM, also where a shell that started it in the background had Ctrl-C ignored."""
+    ended = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    ended.wait()
+    for number, handler in before.items():  # a second one ends what is left at once
+        signal.signal(number, handler)
 
 
 @app.command("export-space")
