@@ -56,6 +56,7 @@ def build(offer: Offer, held: Held) -> None:
                 outputs,
                 concurrency_id="models",
                 concurrency_limit=1,
+                trigger_mode="multiple",  # by default a press soon after Cancel is lost
                 **busy,
             )
         )

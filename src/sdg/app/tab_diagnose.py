@@ -79,6 +79,7 @@ def build(offer: Offer, held: Held) -> gr.State:
         outputs,
         concurrency_id="models",
         concurrency_limit=1,
+        trigger_mode="multiple",  # by default a press soon after Cancel is lost
         show_progress="minimal",
         show_progress_on=[status],
         **QUIET,

@@ -55,6 +55,7 @@ def build(offer: Offer, held: Held, looked: gr.State) -> None:
         [status, shown, cancel],
         concurrency_id="models",
         concurrency_limit=1,
+        trigger_mode="multiple",  # by default a press soon after Cancel is lost
         show_progress="minimal",
         show_progress_on=[status],
         **QUIET,
