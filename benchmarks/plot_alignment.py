@@ -28,7 +28,13 @@ PANELS: Final = {
     "detector/defects": "defects a picture (detector: the reward's own)",
     "reward": "base reward (CLIP score)",
 }
-COLOURS: Final = {"boxflow": "#d1495b", "denseflow": "#edae49", "flow-grpo": "#00798c"}
+COLOURS: Final = {
+    "boxflow": "#d1495b",
+    "boxflow-nft": "#8f2d56",
+    "denseflow": "#edae49",
+    "flow-grpo": "#00798c",
+    "nft": "#30638e",
+}
 
 Curve = dict[int, float]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sdg.alignment.compare import parse_adapters, tabulate
+from sdg.alignment.compare import diversity, parse_adapters, tabulate
 from sdg.errors import SdgError
 
 
@@ -51,3 +52,11 @@ def test_samples_of_one_prompt_are_resampled_together() -> None:
 def test_adapters_are_named_folders(text: str) -> None:
     with pytest.raises(SdgError):
         parse_adapters([text])
+
+
+def test_diversity_is_the_distance_to_the_other_pictures_of_a_prompt() -> None:
+    greys = [Image.new("RGB", (96, 128), (value,) * 3) for value in (0, 255, 51, 7, 7)]
+    found = diversity(greys, [0, 0, 0, 1, 2])
+    assert found[:3] == pytest.approx([0.6, 0.9, 0.5])  # of distances 1, 0.2 and 0.8
+    assert found[3:] == [None, None]
+    assert diversity([greys[3], greys[4]], [4, 4]) == [0, 0]

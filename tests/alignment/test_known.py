@@ -54,7 +54,7 @@ def test_a_known_model_has_its_published_size(model: str) -> None:
 
 
 def test_every_recipe_of_a_published_model_is_looked_at() -> None:
-    assert TRAINED.keys() == {path.name for path in RECIPES.glob("*.yaml")} - {"boxflow-testbed.yaml"}
+    assert TRAINED.keys() == {path.name for path in RECIPES.glob("*.yaml") if "testbed" not in path.name}
 
 
 @pytest.mark.parametrize("name", TRAINED)

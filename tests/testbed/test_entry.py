@@ -9,8 +9,10 @@ import pytest
 from sdg.detectors import load_detector
 from sdg.errors import SdgError
 from sdg.refinement import load_editor
-from sdg.testbed.entry import load_generator, prompts
+from sdg.testbed.entry import background, load_generator, prompts
 from sdg.testbed.world.prompts import parse_prompt, split_of
+from sdg.testbed.world.renderer import render
+from sdg.testbed.world.scene import Scene, Thing
 
 
 def test_prompts_are_different_and_of_their_split() -> None:
@@ -43,3 +45,17 @@ def test_the_models_are_those_of_the_alias(tmp_path: Path) -> None:
     with pytest.raises(SdgError, match="holds no pipeline"):
         load_editor(f"testbed:{tmp_path}")
     assert type(load_generator(lora="shipped")).__name__ == "FluxPipeline"
+
+
+def test_a_background_is_judged_where_the_prompt_names_one() -> None:
+    picture = render(Scene((Thing("ring", "red", 64, 64, 20),), "white"))
+    white, black, open_ = (
+        f"A red ring{where}" for where in (" on a white background", " on a black background", "")
+    )
+    assert background(picture, white).is_clean
+    assert [defect.subtype for defect in background(picture, black).defects] == ["wrong background"]
+    assert not background(picture, open_).is_informative
+    assert not background(picture, white, only="black").is_informative
+    assert not background(picture, black, only="black").is_clean
+    missing = background(picture, "A red ring left of a green cross on a white background")
+    assert missing.is_clean  # what else is wrong is not its matter

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -38,6 +39,9 @@ from sdg.scorers.weighted import load_reward, load_scaled
 
 BASE = "base"
 GRID_ROWS = 8
+DIVERSITY = "diversity"
+_SIDE = 64
+"""Pictures are compared for diversity with so many pixels a side."""
 Interval = tuple[float, float]
 
 
@@ -101,7 +105,8 @@ def compare_generators(
     """Draw, measure and tabulate; writes table.md, comparison.json, measures.jsonl and grid.png to `out`.
 
     The prompts are all held-out ones; noise depends on prompt and sample alone, so that generators are
-    compared picture by picture. One generator is in memory at a time. `resume` keeps what an earlier call
+    compared picture by picture. Several samples of a prompt are also measured against each other, by
+    `diversity`. One generator is in memory at a time. `resume` keeps what an earlier call
     had measured. Of several `processes` each draws and measures its share. Raises SdgError where there are
     no held-out prompts, or where the settings have changed.
     """
@@ -122,6 +127,7 @@ def compare_generators(
 
     work = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]
     size = recipe.sampling.batch_size
+    size -= size % min(samples, size)  # whole prompts, wherever the samples of one fit into a batch
     settings = {
         "recipe": to_document(recipe),
         "prompts": prompts,
@@ -143,6 +149,11 @@ def compare_generators(
                 pictures = policy.sample(texts, seeds, steps=recipe.monitor.steps).pictures
                 rows = measure_pictures(pictures, texts, everything, judges)
                 check_missing(missing, rows, expected, recipe.reward.max_failed)
+                if samples > 1:
+                    for row, value in zip(
+                        rows, diversity(pictures, [index for index, _ in part]), strict=True
+                    ):
+                        row[DIVERSITY] = value
                 drawn = zip(part, pictures, strict=True)
                 shown = {i: picture for (i, sample), picture in drawn if i < GRID_ROWS and sample == 0}
                 journal.add(name, start, rows, shown)
@@ -159,6 +170,26 @@ def compare_generators(
             columns = [(name, journal.shown(name, few)) for name in generators]
             save_image(picture_grid(columns, prompts[:few]), out / "grid.png")
         return processes.from_main(result if processes.is_main else None)
+
+
+def diversity(pictures: Sequence[Image.Image], prompts: Sequence[int]) -> list[float | None]:
+    """How far each picture is from the others of its prompt: a generator that collapses draws one picture.
+
+    prompts: each picture's prompt, by number. The mean over the others of the root mean square difference of
+    pixels, from 0 to 1; None where there is no other.
+    """
+    small = [
+        np.asarray(picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX))
+        for picture in pictures
+    ]
+    pixels = np.stack(small).reshape(len(pictures), -1).astype(np.float64) / 255
+    of = np.asarray(prompts)
+    means: list[float | None] = []
+    for place in range(len(pictures)):
+        others = pixels[(of == of[place]) & (np.arange(len(of)) != place)]
+        distances = np.sqrt(np.mean((others - pixels[place]) ** 2, 1))
+        means.append(float(distances.mean()) if len(distances) else None)
+    return means
 
 
 def check_missing(

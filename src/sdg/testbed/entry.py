@@ -15,6 +15,7 @@ from sdg.testbed.world.prompts import Split, phrase, sample_request, split_of
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
+    from sdg.defects import Diagnosis
     from sdg.detectors import StreamingDetector
     from sdg.refinement import DiffusersEditor
     from sdg.scorers.clip import ClipScorer
@@ -104,6 +105,24 @@ def _adapter(lora: Path | str | None) -> Path | str | None:
     from sdg.testbed.models.packaged import ALIGNED, packaged
 
     return packaged(ALIGNED) if lora == SHIPPED else lora
+
+
+def background(picture: Image.Image, prompt: str, *, only: str | None = None) -> Diagnosis:
+    """A judge of one thing: whether the background is the one that the prompt names.
+
+    only: judge prompts that name this one, such as "black". Of any other prompt nothing is known.
+    """
+    from sdg.defects import Diagnosis, Status
+    from sdg.testbed.oracle import diagnose
+    from sdg.testbed.world.prompts import parse_prompt
+
+    asked = parse_prompt(prompt).background
+    if asked is None or only not in (None, asked):
+        return Diagnosis(
+            status=Status.FAILED, error=f"The prompt names no background{f' in {only}' if only else ''}."
+        )
+    found = diagnose(picture, prompt).defects
+    return Diagnosis(tuple(defect for defect in found if defect.subtype == "wrong background"))
 
 
 def clip_score(pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[float | None]:
