@@ -26,7 +26,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="As `sdg diagnose --detector`, or python:MODULE.FUNCTION of a picture and its prompt.",
 )
-@click.option("--steps", type=click.IntRange(1), default=4, show_default=True, help="Steps of BoxFlow-GRPO.")
+@click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Steps of BoxFlow-GRPO.")
 @click.option(
     "--refine",
     "refined",
@@ -59,7 +59,7 @@ def demo(
     \b
     Example:
       sdg demo
-      sdg demo --prompts 8 --steps 2 --out quick
+      sdg demo --prompts 8 --steps 1 --out quick
     """
     from sdg.demo import Settings, run_demo
 

@@ -29,7 +29,7 @@ class Settings:
     prompts: int = 24
     seed: int = 0
     detector: str = EMBEDDED
-    steps: int = 4
+    steps: int = 2
     refined: int = 6
     pipeline: Path | None = None
     aligned: Path = ALIGNED
@@ -53,8 +53,8 @@ def demo_recipe(settings: Settings) -> AlignRecipe:
     changes = [
         f"seed={settings.seed}",
         f"optimizer.steps={settings.steps}",
-        "groups.prompts=8",
-        "monitor.every=1",
+        "groups.prompts=6",
+        f"monitor.every={settings.steps}",  # before the first step and after the last
         "monitor.prompts=16",
         "monitor.patience=null",
         "run.pictures=2",
