@@ -33,10 +33,10 @@ CHILD = """
 import resource, sys, time
 start = time.perf_counter()
 import sdg.evaluation.sdg_eval as sdg_eval
-from sdg.data import sdg30k
+from sdg.data.formats import read_records
 from sdg.evaluation.join import join
 loaded = time.perf_counter()
-joined = join(sdg30k.read_annotations(sys.argv[1]), sdg30k.read_predictions(sys.argv[2]))
+joined = join(read_records(sys.argv[1]), read_records(sys.argv[2]))
 read = time.perf_counter()
 result = sdg_eval.evaluate(joined.truth, joined.predicted)
 scored = time.perf_counter()

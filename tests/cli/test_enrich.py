@@ -6,7 +6,7 @@ from PIL import Image
 from teacher import PICTURES, RIGHT, is_slow, refuses, shortened, tag, teacher, well
 
 from sdg.cli import main
-from sdg.data.formats import native
+from sdg.data.formats import write_records
 from sdg.records import Record
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
         Image.new("RGB", (64, 32)).save(tmp_path / f"{index}.png")
         tag(tmp_path / f"{index}.png", index)
         records.append(shortened(Record(f"{index}.png", "a cat <b>on</b> a chair", diagnosis)))
-    native.write(tmp_path / "short.jsonl", records)
+    write_records(tmp_path / "short.jsonl", records, "sdg")
     return tmp_path
 
 

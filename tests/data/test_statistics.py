@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from sdg.data.formats import native
+from sdg.data.formats import write_records
 from sdg.data.splits import assign_prompts
 from sdg.data.statistics import NO_GENERATOR, statistics
 from sdg.defects import Defect, Diagnosis
@@ -102,7 +102,7 @@ def test_a_plot_of_another_kind_is_refused(tmp_path):
 def test_names_of_generators_are_text_in_the_tables(tmp_path):
     names = ("[/bold]", "[red]x", "all")
     records = [Record(f"{n}.png", f"cup {n}", Diagnosis(), generator=names[n % 3]) for n in range(6)]
-    native.write(tmp_path / "a.jsonl", records)
+    write_records(tmp_path / "a.jsonl", records, "sdg")
     tables = [*statistics(records).tables(), assign_prompts(tmp_path / "a.jsonl", {"a": 1, "b": 1}).table()]
     console = Console(width=120, file=StringIO())
     for table in tables:

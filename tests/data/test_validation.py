@@ -3,7 +3,7 @@ import json
 import pytest
 from PIL import Image
 
-from sdg.data.formats import coco, hf, native
+from sdg.data.formats import coco, hf, write_records
 from sdg.data.validation import validate
 from sdg.defects import Defect, Diagnosis
 from sdg.errors import SdgError
@@ -93,7 +93,7 @@ def test_places_of_other_formats_are_images_and_splits(tmp_path):
 
 def test_our_own_format_names_every_fault_too(tmp_path):
     path = tmp_path / "sdg.jsonl"
-    native.write(path, [Record("a.png", "")])
+    write_records(path, [Record("a.png", "")], "sdg")
     with path.open("a") as file:
         file.write('{"filepath": "b.png", "extra": 1, "split": 0.5, "metadata": 3}\n')
     _, found = faults_of(path, format="sdg")

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sdg import Defect, Diagnosis, Status
 from sdg.alignment.recipe import AlignRecipe
 from sdg.cli import cli
-from sdg.data.formats.native import read
+from sdg.data.formats import read_records
 from sdg.demo import Ending, Settings, run_demo
 from sdg.demo.part_refinement import worst
 from sdg.demo.settings import demo_recipe, recipe_file
@@ -103,7 +103,7 @@ def test_each_part_says_a_line_with_its_result_and_time(ending: Ending, told: li
 
 def test_the_files_behind_the_page_are_what_the_other_commands_read(ending: Ending, tmp_path: Path) -> None:
     folder = ending.report.parent
-    [first, second] = read(folder / "predictions.jsonl")
+    [first, second] = read_records(folder / "predictions.jsonl")
     assert load_image(folder / first.filepath).size == (128, 128)
     assert first.prompt != second.prompt
     files = ["--truth", str(folder / "truth.jsonl"), "--predictions", str(folder / "predictions.jsonl")]

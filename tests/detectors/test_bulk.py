@@ -20,7 +20,7 @@ from kills import KILLS, kill_and_resume
 
 import sdg
 from sdg import Diagnosis
-from sdg.data.formats.sdg30k import read_predictions
+from sdg.data.formats import read_records
 from sdg.detectors.base import StreamingDetector, failed
 from sdg.detectors.bulk import run
 from sdg.errors import SdgError
@@ -82,7 +82,7 @@ def test_the_output_is_in_the_order_of_the_images_and_in_the_released_layout(tmp
     }
     assert (summary.images, summary.diagnosed, len(summary.failed)) == (7, 7, 1)
     assert seen == [(f"{place}.png", place) for place in reversed(range(7))]
-    read = list(read_predictions(out))
+    read = list(read_records(out))
     assert [record.diagnosis.status.value for record in read if record.diagnosis].count("failed") == 1
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl", "out.jsonl.run.json"]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from sdg.data.formats.sdg30k import read_predictions
+from sdg.data.formats import read_records
 from sdg.defects import DROPPED_ITEM, Defect, DefectType, Diagnosis, Status
 from sdg.detectors import Pair, StreamingDetector, load_detector
 from sdg.detectors.base import failed
@@ -211,5 +211,5 @@ def test_a_file_of_predictions_holds_what_the_looks_agreed_on(tmp_path: Path) ->
     detector = ConsensusDetector(Scripted([look(defect), CLEAN]), 2, 0.5)
     out = tmp_path / "found.jsonl"
     run(detector, [Item("a.png", "a cup", tmp_path / "a.png")], out)
-    (record,) = read_predictions(out)
+    (record,) = read_records(out)
     assert record.diagnosis.defects == (artifact(100, 100, 300, 300, importance=40),)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import sdg
 from sdg import Defect, Diagnosis
-from sdg.data.formats.sdg30k import read_predictions
+from sdg.data.formats import read_records
 from sdg.detectors.replay import ReplayDetector
 from sdg.errors import SdgError
 
@@ -73,7 +73,7 @@ def test_a_stored_response_is_no_cleaner_than_its_line_says(tmp_path: Path) -> N
         ({"response": '{"choices": [{"message": {"content": "[]"}}]}'}, "unparseable"),
     ):
         stored = replay(tmp_path, clean | more)
-        (found,), (record,) = stored.diagnose([("a.png", "a")]), read_predictions(tmp_path / "stored.jsonl")
+        (found,), (record,) = stored.diagnose([("a.png", "a")]), read_records(tmp_path / "stored.jsonl")
         assert (found.status, found.is_clean) == (status, status == "ok"), more
         assert record.diagnosis == found
     (seen,) = replay(tmp_path, row("a.png", status="unparseable")).diagnose([("a.png", "a")])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from teacher import RIGHT, shortened, tag
 
-from sdg.data.formats import native
+from sdg.data.formats import read_records, write_records
 from sdg.records import Record
 from sdg.teacher.plan import prepare
 
@@ -24,12 +24,12 @@ def short(tmp_path: Path) -> Path:
             f"{index}.png", "a cat on a red chair", diagnosis, generator="g", metadata={"seed": index}
         )
         records.append(shortened(record))
-    native.write(tmp_path / "short.jsonl", records)
+    write_records(tmp_path / "short.jsonl", records, "sdg")
     return tmp_path / "short.jsonl"
 
 
 @pytest.fixture
 def given(short: Path):
-    pictures, unknown = prepare(native.read(short), short.parent)
+    pictures, unknown = prepare(read_records(short), short.parent)
     assert unknown == []
     return pictures

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
-from sdg.data.formats import native
+from sdg.data import formats
 from sdg.defects import DefectType, Diagnosis
 from sdg.demo.settings import EMBEDDED, Settings
 from sdg.demo.stages import LeftOut, watched
@@ -54,10 +54,8 @@ def draw(settings: Settings, folder: Path) -> tuple[Drawn, str]:
     names = [f"pictures/{number:03d}.png" for number in range(len(prompts))]
     for name, picture in zip(names, pictures, strict=True):
         save_image(picture, folder / name)
-    native.write(
-        folder / "pictures.jsonl",
-        (Record(n, p, generator="testbed") for n, p in zip(names, prompts, strict=True)),
-    )
+    records = (Record(n, p, generator="testbed") for n, p in zip(names, prompts, strict=True))
+    formats.write_records(folder / "pictures.jsonl", records, "sdg")
     told = f"{_count(len(pictures), 'picture')} of prompts that the generator was never trained on."
     return Drawn(pipeline, prompts, pictures, names), told
 
@@ -108,9 +106,8 @@ def diagnose(settings: Settings, folder: Path, drawn: Drawn) -> tuple[Found, str
 
 def write_records(path: Path, drawn: Drawn, diagnoses: Sequence[Diagnosis]) -> None:
     """The pictures with these diagnoses as our own JSON Lines, which every command reads."""
-    native.write(
-        path, (Record(n, p, d) for n, p, d in zip(drawn.names, drawn.prompts, diagnoses, strict=True))
-    )
+    records = (Record(n, p, d) for n, p, d in zip(drawn.names, drawn.prompts, diagnoses, strict=True))
+    formats.write_records(path, records, "sdg")
 
 
 def _count(number: int, what: str) -> str:

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from sdg.detectors.bulk import Shard, run
 from sdg.errors import SdgError, first_line
-from sdg.io.parquet import is_parquet, row_count
+from sdg.io.jsonl import is_parquet
+from sdg.io.parquet import row_count
 from sdg.runs.begin import begin
 from sdg.runs.inputs import gather
 

@@ -25,8 +25,7 @@ from sdg.evaluation.join import collector_paused, slim
 from sdg.evaluation.result import Scores
 from sdg.evaluation.scoring import Matching
 from sdg.evaluation.sdg_eval import evaluate, scores_of
-from sdg.io.jsonl import spans
-from sdg.io.parquet import is_parquet
+from sdg.io.jsonl import is_parquet, spans
 from sdg.records import Path
 from sdg.response.strict import BoxOrder
 

@@ -6,6 +6,7 @@ Every fault names the file, the line and the reason. A file that is Parquet by i
 from __future__ import annotations
 
 import json
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -15,7 +16,7 @@ import orjson
 
 from sdg.errors import SdgError
 from sdg.io.files import atomic_writer, open_binary
-from sdg.io.parquet import is_parquet, rows, write_predictions
+from sdg.io.parquet import rows, write_predictions
 from sdg.records import Part, Path, Record
 
 S = TypeVar("S")
@@ -23,6 +24,11 @@ T = TypeVar("T")
 
 _BLOCK = 1 << 20  # bytes read at a time where lines are counted
 _BOM = b"\xef\xbb\xbf"
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its name."""
+    return os.fspath(path).lower().endswith(".parquet")
 
 
 def read_with(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
@@ -44,6 +50,19 @@ def read_with(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]
 def read_objects(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON object of each line; raises SdgError as `read_with` does."""
     return read_with(path, lambda value: value)
+
+
+def first_object(path: Path) -> dict[str, Any]:
+    """The first line that is an object, so that a fault in an earlier one is listed among the others.
+
+    Raises SdgError, as `read_with` does, where there is none.
+    """
+    for _, line in () if is_parquet(path) else read_lines(path):
+        try:
+            return parse_object(line)
+        except ValueError:
+            continue
+    return next(read_objects(path))  # says what is wrong with the first
 
 
 def read_records(

@@ -31,11 +31,6 @@ _ROWS: Final = 4096  # in memory at a time, without pictures
 _KEPT: Final = 2  # row groups of pictures in memory, of each file
 
 
-def is_parquet(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is Parquet, by its name."""
-    return os.fspath(path).lower().endswith(".parquet")
-
-
 def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number (from 1) and values of each row, without pictures; an `error` of null is left out, and so is
     `defects` beside a `response`.

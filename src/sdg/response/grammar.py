@@ -1,4 +1,4 @@
-"""What reader, writer and gate share: tags, their escape in running text, keys, labels, names of repairs."""
+"""What reader, writer and gate share: tags, keys, labels, names of repairs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from sdg.defects import DROPPED_ITEM, DefectType
 
 TAG: Final = re.compile(r"<[ \t]?(/?)[ \t]?(think|answer)[ \t]?>", re.IGNORECASE | re.ASCII)
 """Any of the four tags, in whatever case and with a stray blank; group 1 is "/" where it closes."""
-
-# A tag in running text is written with a backslash after its "<", and one with n backslashes with n + 1:
-# no text loses anything, and text without tags stays as it is.
-_TAG_IN_TEXT: Final = re.compile(r"<(?=\\*[ \t]?/?[ \t]?(?:think|answer)[ \t]?>)", re.IGNORECASE | re.ASCII)
-_ESCAPED_TAG: Final = re.compile(r"<\\(?=\\*[ \t]?/?[ \t]?(?:think|answer)[ \t]?>)", re.IGNORECASE | re.ASCII)
 
 ALIASES: Final = {
     "box_2d": ("bbox_2d", "bbox", "box"),
@@ -87,21 +82,6 @@ REPAIRS: Final = frozenset(
     }
 )
 """Every name that `Diagnosis.repairs` may hold."""
-
-
-def escape_tags(text: str) -> str:
-    """Text that holds no tag; `unescape_tags` gives back exactly what it was."""
-    return _TAG_IN_TEXT.sub(r"<\\", text) if "<" in text else text
-
-
-def unescape_tags(text: str) -> str:
-    """Undo `escape_tags`."""
-    return _ESCAPED_TAG.sub("<", text) if "<\\" in text else text
-
-
-def think_content(block: str) -> str:
-    """The reasoning inside a think block: without the line breaks next to the tags, tags unescaped."""
-    return unescape_tags(block.removeprefix("\n").removesuffix("\n"))
 
 
 def load_json(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""From the JSON value of an answer to defects: exact items quickly, any other with the repairs named."""
+"""From the JSON value of an answer that needs mending to defects, with the repairs named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ _NUMBER: Final = re.compile(
     # Without optional blanks next to one another, which take quadratic time where there are many.
     r"([-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)(?:\s*(?:%|/\s*100))?"
 )
-_KEYS: Final = g.ALIASES.keys()
 _NAMES: Final = frozenset(g.ALIASES).union(*g.ALIASES.values())
 _SPELLINGS: Final = {
     **{name: (kind,) for name, kind in g.LABELS.items()},
@@ -25,26 +24,6 @@ _SPELLINGS: Final = {
     "artefacts": (DefectType.ARTIFACT,),
     "both": (DefectType.ARTIFACT, DefectType.MISALIGNMENT),
 }
-
-
-def exact_defects(value: Any) -> tuple[Defect, ...] | None:
-    """The defects of a list that needs no repair; None for anything else."""
-    if type(value) is not list:
-        return None
-    defects = []
-    try:
-        for item in value:
-            if not item.keys() <= _KEYS:  # an alias, or a key nobody asked for: the long way looks closer
-                return None
-            x0, y0, x1, y1 = item["box_2d"]
-            if not (type(x0) is type(y0) is type(x1) is type(y1) is int):
-                return None
-            reason = item.get("description")
-            reason = "" if reason is None else reason
-            defects.append(Defect((x0, y0, x1, y1), g.LABELS[item["label"]], reason, item.get("importance")))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-    return tuple(defects)
 
 
 def is_item(value: Any) -> bool:
@@ -70,9 +49,6 @@ def mended_defects(
 
     open: the lists and dicts that the end of the text left open; an item among them was cut off.
     """
-    exact = None if open else exact_defects(value)
-    if exact is not None:
-        return exact
     if is_item(value):
         repairs.append(g.MISSING_LIST)
         value = [value]

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 import orjson
 
-from sdg.defects import DROPPED_ITEM, Diagnosis, Status
+from sdg.defects import DROPPED_ITEM, Defect, Diagnosis, Status
 from sdg.response import grammar as g
-from sdg.response.items import exact_defects, is_answer, is_item, mended_defects
+from sdg.response.items import is_answer, is_item, mended_defects
 from sdg.response.loose_json import Container, containers
+from sdg.response.strict import think_content
 
+_KEYS: Final = g.ALIASES.keys()
 _TAGS: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 _FENCE: Final = re.compile(r"```[ \t]*(?:json|python|text)?", re.IGNORECASE)
 # Possessive blanks: without, a text of many blanks would take quadratic time.
@@ -58,7 +60,7 @@ def _read_well_formed(text: str, require_think: bool) -> Diagnosis | None:
         reasoning = whole[7:start]
         if "<" in reasoning and g.TAG.search(reasoning):
             return None
-        reasoning = g.think_content(reasoning)
+        reasoning = think_content(reasoning)
         start += 8
     elif require_think:
         return None
@@ -75,8 +77,28 @@ def _read_well_formed(text: str, require_think: bool) -> Diagnosis | None:
             value = g.load_json(answer)
         except ValueError:
             return None
-    defects = exact_defects(value)
+    defects = _exact_defects(value)
     return None if defects is None else Diagnosis(defects, reasoning, Status.OK, text)
+
+
+def _exact_defects(value: Any) -> tuple[Defect, ...] | None:
+    """The defects of a list that needs no repair; None for anything else."""
+    if type(value) is not list:
+        return None
+    defects = []
+    try:
+        for item in value:
+            if not item.keys() <= _KEYS:  # an alias, or a key nobody asked for: the long way looks closer
+                return None
+            x0, y0, x1, y1 = item["box_2d"]
+            if not (type(x0) is type(y0) is type(x1) is type(y1) is int):
+                return None
+            reason = item.get("description")
+            reason = "" if reason is None else reason
+            defects.append(Defect((x0, y0, x1, y1), g.LABELS[item["label"]], reason, item.get("importance")))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return tuple(defects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +132,8 @@ def _mend(text: str, require_think: bool) -> Diagnosis:
         return Diagnosis((), reasoning, Status.UNPARSEABLE, text)
     repairs += reading.repairs
     repairs += _outside(text, [think, *((block.start, block.end) for block in blocks)])
-    defects = mended_defects(reading.value, reading.open, repairs)
+    exact = None if reading.open else _exact_defects(reading.value)
+    defects = mended_defects(reading.value, reading.open, repairs) if exact is None else exact
     if g.CUT_OFF in reading.repairs:
         status = Status.TRUNCATED
     elif not defects and not _says_clean(text, think, repairs):
@@ -158,7 +181,7 @@ def _find_think(
         repairs.append(g.UNCLOSED_THINK)
         answers = (tag.start() for tag in tags if tag[2].lower() == "answer" and tag.start() >= after)
         end = stop = next(answers, len(text))
-    return (start, end), g.think_content(text[after:stop])
+    return (start, end), think_content(text[after:stop])
 
 
 def _answer_blocks(

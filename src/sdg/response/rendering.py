@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 from sdg.defects import Diagnosis
-from sdg.response.grammar import escape_tags
-from sdg.response.strict import write_defect
+from sdg.response.strict import escape_tags, write_defect
 
 
 def render_response(

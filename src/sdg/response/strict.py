@@ -1,4 +1,4 @@
-"""Defects in wire form, read strictly: the truth in files, and what commands write for people and scripts.
+"""The wire form, read and written strictly: truth in files, and what commands write for people and scripts.
 
 An item is `{"box_2d", "label", "description", "importance"}`, as in a response; `subtype` is ours. What
 models write is read, and mended, by `parse_response`.
@@ -6,6 +6,7 @@ models write is read, and mended, by `parse_response`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
@@ -17,6 +18,26 @@ BoxOrder = Literal["xyxy", "yxyx"]
 
 LABELS: Final = {**{kind.value: (kind,) for kind in DefectType}, "both": tuple(DefectType)}
 """Label in a file -> types; `both`, in the released data, is one defect of each."""
+
+# A tag in running text is written with a backslash after its "<", and one with n backslashes with n + 1:
+# no text loses anything, and text without tags stays as it is.
+_TAG_IN_TEXT: Final = re.compile(r"<(?=\\*[ \t]?/?[ \t]?(?:think|answer)[ \t]?>)", re.IGNORECASE | re.ASCII)
+_ESCAPED_TAG: Final = re.compile(r"<\\(?=\\*[ \t]?/?[ \t]?(?:think|answer)[ \t]?>)", re.IGNORECASE | re.ASCII)
+
+
+def escape_tags(text: str) -> str:
+    """Text that holds no tag; `unescape_tags` gives back exactly what it was."""
+    return _TAG_IN_TEXT.sub(r"<\\", text) if "<" in text else text
+
+
+def unescape_tags(text: str) -> str:
+    """Undo `escape_tags`."""
+    return _ESCAPED_TAG.sub("<", text) if "<\\" in text else text
+
+
+def think_content(block: str) -> str:
+    """The reasoning inside a think block: without the line breaks next to the tags, tags unescaped."""
+    return unescape_tags(block.removeprefix("\n").removesuffix("\n"))
 
 
 def read_defects(items: object, box_order: BoxOrder = "xyxy") -> tuple[Defect, ...]:

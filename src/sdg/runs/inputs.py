@@ -63,12 +63,12 @@ def gather(
     for source in sources:
         path = Path(source)
         folder = path.parent if images is None else Path(images)
-        if parquet.is_parquet(path) and (stored := parquet.stored_images(path)):
+        if jsonl.is_parquet(path) and (stored := parquet.stored_images(path)):
             if not embedded:
                 raise SdgError(f"{path} holds its pictures itself; here they have to be files of their own.")
             names = parquet.prompts(path)
             found += [(image.name, text, image) for image, text in zip(stored, names, strict=True)]
-        elif path.suffix.lower() == ".jsonl" or parquet.is_parquet(path):
+        elif path.suffix.lower() == ".jsonl" or jsonl.is_parquet(path):
             found += [
                 (name, text, data_path(name, folder, allow_outside=allow_outside))
                 for name, text in _pairs(path)

@@ -2,6 +2,8 @@ import json
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from sdg.data import formats
@@ -9,7 +11,7 @@ from sdg.data.splits import assign_prompts, write_splits
 from sdg.data.statistics import statistics
 from sdg.data.validation import validate
 from sdg.defects import Defect, Diagnosis
-from sdg.errors import SdgError
+from sdg.errors import Faults, SdgError
 from sdg.records import Record
 
 RECORD = Record("a.png", "a cat", Diagnosis((Defect((0, 0, 500, 500), "artifact", "x", 5),), "thoughts"))
@@ -106,3 +108,72 @@ def test_files_stream_through_every_command(tmp_path):
     assert many.stat().st_size > 2000 * 2000
     use(few)()  # imports and caches
     assert _peak(use(many)) - _peak(use(few)) < 1500 * 300
+
+
+# --- our own lines ---
+
+DEFECT = {"box": [0, 0, 10, 10], "type": "artifact", "reason": "x", "importance": 3, "subtype": "anatomy"}
+LINE = {"filepath": "a.png", "prompt": "a cat", "diagnosis": {"defects": [DEFECT]}}
+
+
+@given(st.lists(st.from_type(Record), min_size=1, max_size=3))
+def test_every_field_comes_back_as_it_was(tmp_path_factory, everything, records):
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    assert formats.write_records(path, records, "sdg") == len(records)
+    assert everything(formats.read_records(path, "sdg")) == everything(records)
+
+
+def test_a_line_reads_as_its_names_say(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(LINE))
+    [record] = formats.read_records(path, "sdg")
+    [defect] = record.diagnosis.defects
+    assert (defect.box, defect.type, defect.importance, defect.subtype) == (
+        (0, 0, 10, 10),
+        "artifact",
+        3,
+        "anatomy",
+    )
+    assert record.to_dict() == LINE
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"seed": 3}, "A record has no key 'seed'; anything else belongs into a record's 'metadata'."),
+        ({"metadata": []}, "'metadata' is a JSON object, not []."),
+        ({"diagnosis": []}, "A diagnosis is an object with a list of 'defects', not []."),
+        ({"diagnosis": {"defects": None}}, "The defects are a JSON list, not None."),
+        ({"diagnosis": {"defects": [], "status": "good"}}, "A diagnosis's status is one of ok, "),
+        ({"diagnosis": {"defects": [], "repairs": "none"}}, "Repairs are a list of names, not 'none'."),
+        ({"diagnosis": {"defects": [DEFECT], "status": "failed"}}, "status 'failed' knows no defects."),
+        ({"diagnosis": {"defects": [DEFECT | {"box": 3}]}}, "Defect 1: A box is four integers"),
+        (
+            {"diagnosis": {"defects": [DEFECT | {"type": "both"}]}},
+            "is 'artifact' or 'misalignment', not 'both'.",
+        ),
+        ({"diagnosis": {"defects": [DEFECT | {"importance": True}]}}, "from 1 to 100, not True."),
+        ({"diagnosis": {"defects": [DEFECT | {"colour": 1}]}}, "Defect 1: A defect has no key 'colour'"),
+        ({"diagnosis": {"defects": [DEFECT | {"subtype": 1}]}}, "Defect 1: 'subtype' is text, not 1."),
+        ({"split": 1.5}, "'split' is text, not 1.5."),
+    ],
+)
+def test_a_fault_names_file_line_and_reason(tmp_path, changes, reason):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(LINE) + "\n" + json.dumps(LINE | changes))
+    with pytest.raises(SdgError) as error:
+        list(formats.read_records(path, "sdg"))
+    assert str(error.value).startswith(f"{path}, line 2: ")
+    assert reason in str(error.value)
+
+
+def test_all_faults_of_a_line_are_known():
+    bad = DEFECT | {"importance": 0}
+    with pytest.raises(Faults) as error:
+        Record.from_dict({"filepath": 1, "diagnosis": {"defects": [bad, DEFECT, bad | {"box": []}]}})
+    assert [reason.split(":")[0] for reason in error.value.reasons] == [
+        "'filepath' is text, not 1.",
+        "'prompt' is missing.",
+        "Defect 1",
+        "Defect 3",
+    ]

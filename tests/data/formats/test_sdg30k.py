@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdg.data.formats import sdg30k
+from sdg.data.formats import read_records, sdg30k, write_records
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.errors import SdgError
 from sdg.io.predictions import read_prediction, write_prediction
@@ -27,7 +27,7 @@ def read_one(tmp_path: Path, **changes: object) -> Record:
 
 
 def predict_one(tmp_path: Path, line: dict, **options: str) -> Record:
-    [record] = sdg30k.read_predictions(write_lines(tmp_path / "pred.jsonl", line), **options)
+    [record] = read_records(write_lines(tmp_path / "pred.jsonl", line), "predictions", **options)
     return record
 
 
@@ -93,9 +93,9 @@ def test_desc_is_an_alias_and_what_is_missing_stays_unknown(tmp_path):
 def test_other_box_orders_are_converted_only_on_request(tmp_path):
     path = write_lines(tmp_path / "ann.jsonl", LINE)
     assert next(sdg30k.read_annotations(path)).diagnosis.defects[0].box == (10, 20, 30, 40)
-    assert next(sdg30k.read_annotations(path, "yxyx")).diagnosis.defects[0].box == (20, 10, 40, 30)
+    assert next(read_records(path, box_order="yxyx")).diagnosis.defects[0].box == (20, 10, 40, 30)
     with pytest.raises(ValueError, match="xyxy"):
-        sdg30k.read_annotations(path, "yyxx")
+        read_records(path, box_order="yyxx")
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_yxyx_predictions_are_turned_after_parsing(tmp_path):
     assert record.diagnosis.defects[0].box == (10, 20, 30, 40)
     # Written again, the boxes are xyxy: the raw text, which is not, does not survive.
     out = tmp_path / "out.jsonl"
-    sdg30k.write_predictions(out, [record])
-    [again] = sdg30k.read_predictions(out)
+    write_records(out, [record], "predictions")
+    [again] = read_records(out, "predictions")
     assert again.diagnosis.defects == record.diagnosis.defects
 
 
@@ -208,7 +208,7 @@ def test_a_raw_response_is_written_as_it_was_unless_the_diagnosis_was_changed(tm
     raw = "Sure!\n<think>t</think><answer>[]</answer>"
     kept = Record("a.png", "", parse_response(raw))
     changed = Record("b.png", "", Diagnosis((Defect((0, 0, 1, 1), "artifact"),), raw=raw))
-    sdg30k.write_predictions(tmp_path / "out.jsonl", [kept, changed])
+    write_records(tmp_path / "out.jsonl", [kept, changed], "predictions")
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert first["response"] == raw
     assert second["response"] == render_response(changed.diagnosis)
@@ -217,7 +217,7 @@ def test_a_raw_response_is_written_as_it_was_unless_the_diagnosis_was_changed(tm
 @pytest.mark.parametrize("diagnosis", [None, Diagnosis(status=Status.TRUNCATED)])
 def test_what_no_response_says_is_not_written_as_one(tmp_path, diagnosis):
     with pytest.raises(SdgError, match=r"record 1: .*(no diagnosis|'truncated')"):
-        sdg30k.write_predictions(tmp_path / "out.jsonl", [Record("a.png", "", diagnosis)])
+        write_records(tmp_path / "out.jsonl", [Record("a.png", "", diagnosis)], "predictions")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,5 +278,5 @@ def read(response, told_cut_off):
 )
 def test_predictions_come_back_as_they_were(tmp_path_factory, everything, records):
     path = tmp_path_factory.mktemp("sdg30k") / "pred.jsonl"
-    assert sdg30k.write_predictions(path, records) == len(records)
-    assert everything(sdg30k.read_predictions(path)) == everything(records)
+    assert write_records(path, records, "predictions") == len(records)
+    assert everything(read_records(path, "predictions")) == everything(records)

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from sdg.data.formats import native
+from sdg.data.formats import read_records
 from sdg.errors import SdgError
 from sdg.testbed.datasets.samples import BATCH, check_prompts, draw_folder
 from sdg.testbed.models.generator import sampling
@@ -28,7 +28,7 @@ def test_pictures_and_what_was_asked_for_lie_in_the_folder(tmp_path, asked):
     told = []
     assert draw_folder(None, PROMPTS, tmp_path, steps=3, seed=9, on_progress=told.append) == len(PROMPTS)
     assert told == [BATCH, len(PROMPTS)]
-    records = list(native.read(tmp_path / "pictures.jsonl"))
+    records = list(read_records(tmp_path / "pictures.jsonl"))
     assert [record.prompt for record in records] == PROMPTS
     for number, record in enumerate(records):
         assert record.generator == "testbed-3"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Final, Literal, get_args
 
-from sdg.data.formats import coco, hf, label_studio, native, sdg30k
+from sdg.data.formats import coco, hf, label_studio, sdg30k
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.io.document import load_document
-from sdg.io.parquet import is_parquet
-from sdg.io.predictions import read_prediction
+from sdg.io.predictions import read_prediction, write_prediction
 from sdg.records import Fault, Part, Path, Record
 from sdg.response.strict import BoxOrder
 
@@ -20,6 +19,13 @@ Format = Literal["sdg", "sdg30k", "predictions", "coco", "label-studio", "hf"]
 """sdg: our own JSONL; sdg30k: the released annotations; predictions: raw responses; hf: a dataset folder."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+_LINES: Final[dict[str, Callable[..., Record]]] = {
+    "sdg": lambda value, **_: Record.from_dict(value),  # its boxes have one order
+    "sdg30k": sdg30k.from_annotation,
+    "predictions": lambda value, box_order, **_: read_prediction(value, box_order=box_order),
+}
+"""What makes a record of a line's object, in the formats of one object a line."""
 
 
 def read_records(
@@ -36,18 +42,14 @@ def read_records(
     Raises SdgError with file, place and reason at the first fault, and at any in other formats.
     """
     match _readable(path, format, box_order):
-        case "sdg":
-            return native.read(path)
-        case "sdg30k":
-            return sdg30k.read_annotations(path, box_order)
-        case "predictions":
-            return sdg30k.read_predictions(path, box_order)
         case "coco":
             return coco.read(path)
         case "label-studio":
             return label_studio.read(path, on_fault)
         case "hf":
             return hf.read(path)
+        case of_lines:
+            return jsonl.read_records(path, partial(_LINES[of_lines], box_order=box_order))
 
 
 def read_span(path: Path, format: Format, span: range, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
@@ -55,29 +57,20 @@ def read_span(path: Path, format: Format, span: range, box_order: BoxOrder = "xy
 
     Without the reasoning of annotations. Raises SdgError for a fault, whose line it cannot name.
     """
-    convert: dict[str, Callable[[dict[str, Any]], Record]] = {
-        "sdg": Record.from_dict,
-        "sdg30k": partial(sdg30k.from_annotation, box_order=box_order, reasoning=False),
-        "predictions": partial(read_prediction, box_order=box_order),
-    }
-    return jsonl.read_records(path, convert[format], span)
+    return jsonl.read_records(path, partial(_LINES[format], box_order=box_order, reasoning=False), span)
 
 
 def read_parts(path: Path, format: Format | None = None, *, box_order: BoxOrder = "xyxy") -> Iterator[Part]:
     """Each line, image or task on its own, so that one bad part does not hide the others."""
     match _readable(path, format, box_order):
-        case "sdg":
-            return jsonl.parts(path, Record.from_dict)
-        case "sdg30k":
-            return jsonl.parts(path, partial(sdg30k.from_annotation, box_order=box_order))
-        case "predictions":
-            return jsonl.parts(path, partial(read_prediction, box_order=box_order))
         case "coco":
             return coco.parts(path)
         case "label-studio":
             return label_studio.parts(path)
         case "hf":
             return hf.parts(path)
+        case of_lines:
+            return jsonl.parts(path, partial(_LINES[of_lines], box_order=box_order))
 
 
 def write_records(
@@ -99,11 +92,11 @@ def write_records(
     """
     match format:
         case "sdg":
-            return native.write(path, records)
+            return jsonl.write_with(path, records, Record.to_dict)
         case "sdg30k":
             return sdg30k.write_annotations(path, records)
         case "predictions":
-            return sdg30k.write_predictions(path, records)
+            return jsonl.write_with(path, records, write_prediction)
         case "coco":
             return coco.write(path, records, images=images, size=size, allow_outside=allow_outside)
         case "label-studio":
@@ -122,7 +115,7 @@ def guess_format(path: Path) -> Format:
         return "hf"
     if pathlib.Path(path).suffix.lower() == ".json":
         return "label-studio" if isinstance(load_document(path), list) else "coco"
-    keys = _first_object(path).keys()
+    keys = jsonl.first_object(path).keys()
     if "ann_translated_bboxes" in keys:
         return "sdg30k"
     if keys & {"response", "error"}:
@@ -132,20 +125,10 @@ def guess_format(path: Path) -> Format:
     raise SdgError(f"The format of {path} is not plain from its first line; name it: {', '.join(FORMATS)}.")
 
 
-def _first_object(path: Path) -> dict[str, Any]:
-    """The first line that is one, so that a fault in an earlier one is listed among the others."""
-    if is_parquet(path):
-        return next(jsonl.read_objects(path))
-    for _, line in jsonl.read_lines(path):
-        try:
-            return jsonl.parse_object(line)
-        except ValueError:
-            continue
-    return next(jsonl.read_objects(path))  # says what is wrong with the first
-
-
 def _readable(path: Path, format: Format | None, box_order: BoxOrder) -> Format:
     """The format to read; only those whose boxes models write may have another order of coordinates."""
+    if box_order not in get_args(BoxOrder):
+        raise ValueError(f"The box order is 'xyxy' or 'yxyx', not {box_order!r}.")
     format = format or guess_format(path)
     if box_order != "xyxy" and format not in ("sdg30k", "predictions"):
         raise SdgError(f"The boxes of the format {format!r} have one order only; leave the box order out.")

@@ -1,47 +1,28 @@
-"""The released SDG-30K files: annotations (the truth, read strictly) and predictions (read leniently).
+"""Annotations as SDG-30K is released: the truth, read strictly. Predictions: `sdg.io.predictions`.
 
-Annotations: `filepath`, `caption`, `ann_translated_bboxes`, `ann_response`. Predictions: `filepath` (or
-`filename`), `caption`, `response`, the detector's raw text. Other keys are kept as metadata.
+Keys: `filepath`, `caption`, `ann_translated_bboxes`, `ann_response`. Others are kept as metadata.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from sdg.defects import Diagnosis
 from sdg.errors import raise_all
 from sdg.io import jsonl
-from sdg.io.predictions import read_prediction, write_prediction
 from sdg.records import STORED, Path, Record, diagnosis_extras, from_extras, text_of, to_extras, with_extras
 from sdg.response import parse_response, render_response
-from sdg.response.grammar import TAG, think_content
-from sdg.response.strict import BoxOrder, read_defects, write_defects
+from sdg.response.grammar import TAG
+from sdg.response.strict import BoxOrder, read_defects, think_content, write_defects
 
 _ANNOTATION_KEYS: Final = frozenset({"filepath", "caption", "ann_translated_bboxes", "ann_response", STORED})
 
 
-def read_annotations(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
-    """Stream the records of an annotation file; `box_order` is the order the file's boxes are in.
-
-    Strict: raises SdgError with file, line and reason for a bad box, an unknown label, an importance
-    outside 1..100, a missing key. A box labelled `both` becomes one defect of each type. The reasoning is
-    the think block of `ann_response`, where there is one. `ann_translated_bboxes` null means not annotated.
-    """
-    _check_order(box_order)
-    return jsonl.read_records(path, partial(from_annotation, box_order=box_order))
-
-
-def read_predictions(path: Path, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
-    """Stream the records of a prediction file, each response parsed leniently (see `parse_response`).
-
-    Which lines give a Diagnosis with status `failed`, `truncated` or `unparseable`, `read_prediction` says.
-    Raises SdgError with file, line and reason where a line is no prediction.
-    """
-    _check_order(box_order)
-    return jsonl.read_records(path, partial(read_prediction, box_order=box_order))
+def read_annotations(path: Path) -> Iterator[Record]:
+    """Stream the records of an annotation file; raises SdgError with file, line and reason at a fault."""
+    return jsonl.read_records(path, from_annotation)
 
 
 def write_annotations(path: Path, records: Iterable[Record]) -> int:
@@ -49,24 +30,18 @@ def write_annotations(path: Path, records: Iterable[Record]) -> int:
     return jsonl.write_with(path, records, to_annotation)
 
 
-def write_predictions(path: Path, records: Iterable[Record]) -> int:
-    """Write a prediction file; returns the number of records. Raises SdgError.
-
-    A record's raw response is written where it still says what its diagnosis says; otherwise the diagnosis
-    is rendered, which loses subtypes and how it was read. Our own JSONL (`native`) loses nothing.
-    """
-    return jsonl.write_with(path, records, write_prediction)
-
-
 def from_annotation(value: Mapping[str, Any], box_order: BoxOrder = "xyxy", reasoning: bool = True) -> Record:
-    """Record of one annotation object; raises ValueError (Faults for several at once).
+    """Record of one annotation object, its boxes in this order.
 
-    reasoning: whether it is wanted, which takes a while to find in `ann_response`.
+    Strict: raises ValueError (Faults for several at once) for a bad box, an unknown label, an importance
+    outside 1..100, a missing key. A box labelled `both` becomes one defect of each type.
+    `ann_translated_bboxes` null means not annotated. reasoning: whether that is wanted, the think block of
+    `ann_response`, which takes a while to find.
     """
     try:
-        filepath, caption = text_of(value, "filepath"), text_of(value, "caption")
         diagnosis = _annotated(value, box_order, reasoning)
-        return Record(filepath, caption, diagnosis, **from_extras(value, known=_ANNOTATION_KEYS))
+        texts = text_of(value, "filepath"), text_of(value, "caption")
+        return Record(*texts, diagnosis, **from_extras(value, known=_ANNOTATION_KEYS))
     except ValueError:
         raise_all(
             [
@@ -85,8 +60,8 @@ def _annotated(value: Mapping[str, Any], box_order: BoxOrder, wanted: bool) -> D
     items, response = value["ann_translated_bboxes"], value.get("ann_response")
     if items is None and STORED not in value:
         return None
-    defects = () if items is None else read_defects(items, box_order)
     reasoning = _reasoning(response) if wanted and isinstance(response, str) else ""
+    defects = () if items is None else read_defects(items, box_order)
     if STORED not in value:
         return Diagnosis(defects, reasoning)
     found = with_extras(defects, value[STORED])
@@ -119,8 +94,3 @@ def _reasoning(response: str) -> str:
         if closing and "think>" not in rest and not ("<" in block and TAG.search(block)):
             return think_content(block)
     return parse_response(response).reasoning
-
-
-def _check_order(box_order: str) -> None:
-    if box_order not in get_args(BoxOrder):
-        raise ValueError(f"The box order is 'xyxy' or 'yxyx', not {box_order!r}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from sdg.data.formats import native
+from sdg.data.formats import write_records
 from sdg.errors import SdgError
 from sdg.io.files import atomic_writer
 from sdg.records import Record
@@ -70,8 +70,6 @@ def draw_folder(
             done = numbers.stop
             if on_progress is not None:
                 on_progress(done)
-        native.write(
-            out / "pictures.jsonl",
-            (Record(p, t, generator=f"testbed-{steps}") for p, t in zip(paths, prompts, strict=True)),
-        )
+        records = (Record(p, t, generator=f"testbed-{steps}") for p, t in zip(paths, prompts, strict=True))
+        write_records(out / "pictures.jsonl", records, "sdg")
         return done
