@@ -47,7 +47,7 @@ from sdg.recipes import load_recipe
 from sdg.response import format_fault
 from sdg.runs.begin import begin
 from sdg.runs.log import read_log
-from sdg.training.dataset import read_rows, target, unpack_truth
+from sdg.training.dataset import RowReader, target, unpack_truth
 from sdg.training.model import load_processor, load_profile
 from sdg.training.recipe import SftRecipe
 
@@ -131,12 +131,9 @@ def write_grounded(train: Path, out: Path) -> None:
 def target_tokens(recipe: SftRecipe) -> float:
     """Mean number of tokens that a row of a recipe teaches."""
     data, profile, processor = recipe.data, load_profile(recipe), load_processor(recipe.model)
-    rows = read_rows(
+    rows = RowReader(profile, processor, data.max_length).read(
         data.train,
         data.images,
-        profile,
-        processor,
-        max_length=data.max_length,
         targets=True,
         limit=data.limit,
         allow_outside=data.allow_outside,

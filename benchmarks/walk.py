@@ -28,7 +28,7 @@ Step = tuple[str, str, bool]
 """File, function, and whether a sample is on its way through it."""
 SAMPLE = {
     # Annotations to rows, rows to questions, answers to rewards.
-    "grpo": ("read_rows", "with_pictures.<locals>.read", "reward_function.<locals>.composite"),
+    "grpo": ("RowReader.read", "Rows.questions.<locals>.read", "reward_function.<locals>.composite"),
     "align": (  # drawn, scored by threads of their own meanwhile, from scores to advantages, optimized
         *("Sampler.draw", "ScaledScorer.score", "StreamingDetector.diagnose", "Rollouts.scores"),
         *("training_signal", "Learner.learn"),

@@ -9,7 +9,7 @@ import os
 import stat
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -83,11 +83,16 @@ def load_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         return _load(stream, _name(path), max_pixels)
 
 
-def rgb_picture(image: Source) -> Image.Image:
+def rgb_picture(image: Source, fit: Callable[[int, int], tuple[int, int]] | None = None) -> Image.Image:
     """An image file, or a picture in memory, as 8-bit RGB, transparency laid on white.
 
-    Raises SdgError if it cannot be read, or is neither a path, a PIL image nor an array of pixels.
+    fit: the width and height that it is to have, from those it has. Raises SdgError if it cannot be read, or
+    is neither a path, a PIL image nor an array of pixels.
     """
+    if fit is not None:
+        picture = rgb_picture(image)
+        size = fit(*picture.size)
+        return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
     if isinstance(image, (str, os.PathLike)):
         return load_image(image)
     if isinstance(image, np.ndarray):

@@ -51,7 +51,7 @@ def user_text(profile, caption):
 def test_messages_are_a_system_turn_and_a_user_turn_with_the_image_first():
     profile = PromptProfile(template="Caption: {caption}")
     assert profile.render("a cat") == [
-        {"role": "system", "content": [{"type": "text", "text": "You are a helpful assistant."}]},
+        {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Caption: a cat"}]},
     ]
     assert [turn["role"] for turn in PromptProfile(system="").render("a cat")] == ["user"]
@@ -98,7 +98,7 @@ def test_misuse_is_refused():
         PromptProfile(template="Q: {{caption}}", doubled_braces=True)
     with pytest.raises(ValueError, match="cannot be empty"):
         PromptProfile(template="Look!", placeholder="")
-    with pytest.raises(ValueError, match="caption is text"):
+    with pytest.raises(SdgError, match="prompt is text"):
         PromptProfile().render(None)
 
 

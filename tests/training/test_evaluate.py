@@ -15,7 +15,6 @@ from sdg import Defect, Diagnosis, render_response
 from sdg.errors import SdgError
 from sdg.models.vlm import Answer
 from sdg.prompting import PromptProfile
-from sdg.training.dataset import pack_truth
 from sdg.training.evaluate import Outcome, Validation, score
 from sdg.training.grpo import grpo
 from sdg.training.sft import sft
@@ -141,7 +140,7 @@ def test_a_mean_is_over_the_types_of_the_truth_whatever_is_invented(profile):
 
 @pytest.mark.parametrize("best", ["misalignment_BoxF1@0.5", "artifact_ClnAcc", "BoxF1@0.5", "reward"])
 def test_a_metric_that_the_truth_leaves_undefined_is_refused_at_once(best, profile):
-    rows = tuple({"truth": pack_truth(one)} for one in TRUTH)
+    rows = tuple({"truth": json.dumps(one.to_dict())} for one in TRUTH)
     if best.startswith("misalignment"):
         with pytest.raises(SdgError, match=r"is misalignment_BoxF1@0\.5, which is undefined"):
             Validation(rows, profile, 1, best)

@@ -19,7 +19,7 @@ from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, Generation, PromptProfile
-from sdg.training.dataset import pack_truth, read_rows, target, truths
+from sdg.training.dataset import RowReader, target, truths
 from sdg.training.grpo import grpo, grpo_arguments, reward_function
 from sdg.training.guards import LENGTH, MALFORMED, SPREAD, Guards
 from sdg.training.model import load_processor
@@ -43,7 +43,7 @@ def rewarded(texts, truths, profile, group) -> tuple[list[float], dict[str, list
     logged = defaultdict(list)
     rewards = reward_function(profile, TokenF1().similarity, group)(
         completions=[[{"role": "assistant", "content": text}] for text in texts],
-        truth=[pack_truth(truth) for truth in truths],
+        truth=[json.dumps(truth.to_dict()) for truth in truths],
         log_metric=lambda name, value: logged[name].append(value),
         prompts=None,
     )
@@ -52,7 +52,7 @@ def rewarded(texts, truths, profile, group) -> tuple[list[float], dict[str, list
 
 def test_tags_are_still_there_after_decoding_without_special_tokens(grpo_recipe, toy, profile):
     processor = load_processor(grpo_recipe.model)
-    rows = read_rows(toy / "train.jsonl", None, profile, processor, max_length=900, targets=False)
+    rows = RowReader(profile, processor, 900).read(toy / "train.jsonl", None, targets=False)
     found = truths(rows.rows)
     ids = [processor.tokenizer(target(t, profile.answer) + "<|im_end|>")["input_ids"] for t in found]
     texts = processor.batch_decode(ids, skip_special_tokens=True)
@@ -190,7 +190,7 @@ def test_a_server_cannot_get_its_weights_from_a_cpu(grpo_recipe, installed):
 
 def test_a_first_batch_without_a_well_formed_completion_ends_the_run(profile):
     reward = reward_function(profile, TokenF1().similarity, 2)
-    call = {"truth": [pack_truth(TRUTH)] * 2, "log_metric": lambda name, value: None}
+    call = {"truth": [json.dumps(TRUTH.to_dict())] * 2, "log_metric": lambda name, value: None}
 
     def completions(*texts):
         return [[{"role": "assistant", "content": text}] for text in texts]

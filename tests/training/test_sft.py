@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -23,7 +24,7 @@ from sdg.recipes import parse_recipe
 from sdg.sections import LoraRecipe
 from sdg.training import evaluate
 from sdg.training.collate import JitterCollator, LengthGroupedSampler
-from sdg.training.dataset import Rows, read_rows, target, truths, unpack_truth
+from sdg.training.dataset import RowReader, Rows, target, truths, unpack_truth
 from sdg.training.model import load_model, load_processor, lora_config, vision_encoder
 from sdg.training.recipe import ModelRecipe, SftRecipe
 from sdg.training.run import last_checkpoint
@@ -37,7 +38,7 @@ def processor(toy: Path) -> Any:
 
 @pytest.fixture
 def rows(toy: Path, profile: PromptProfile, processor: Any) -> Rows:
-    return read_rows(toy / "train.jsonl", None, profile, processor, max_length=900, targets=True)
+    return RowReader(profile, processor, 900).read(toy / "train.jsonl", None, targets=True)
 
 
 def losses(out: Path) -> dict[int, float]:
@@ -113,7 +114,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(toy, profile, processor,
     no_picture = {**json.loads(lines[1]), "filepath": "gone.png"}
     no_thought = {key: value for key, value in json.loads(lines[2]).items() if key != "ann_response"}
     (tmp_path / "a.jsonl").write_text("\n".join([lines[0], json.dumps(no_picture), json.dumps(no_thought)]))
-    found = read_rows(tmp_path / "a.jsonl", toy, profile, processor, max_length=900, targets=True)
+    found = RowReader(profile, processor, 900).read(tmp_path / "a.jsonl", toy, targets=True)
     assert len(found) == 1
     assert sorted(found.left_out.values()) == [1, 1]
     own, half = (
@@ -122,23 +123,23 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(toy, profile, processor,
     said = json.loads(lines[0])
     said["ann_translated_bboxes"] = [{**defect, "description": "a \ud83d"} for defect in MADE]
     (tmp_path / "b.jsonl").write_text("\n".join([lines[0], own, half, json.dumps(said)]))
-    found = read_rows(tmp_path / "b.jsonl", toy, profile, processor, max_length=900, targets=True)
+    found = RowReader(profile, processor, 900).read(tmp_path / "b.jsonl", toy, targets=True)
     assert found.left_out == {
         "prompt with one of the model's own tokens, or no whole text": 2,
         "answer with one of the model's own tokens, or no whole text": 1,
     }
     with pytest.raises(SdgError, match="more than 10 tokens"):
-        read_rows(tmp_path / "a.jsonl", toy, profile, processor, max_length=10, targets=True)
+        RowReader(profile, processor, 10).read(tmp_path / "a.jsonl", toy, targets=True)
 
 
 def test_a_picture_outside_of_their_folder_is_refused_unless_that_is_meant(toy, profile, processor, tmp_path):
     line = json.loads((toy / "train.jsonl").read_text().splitlines()[0])
     out = {**line, "filepath": str(toy / line["filepath"])}
     (tmp_path / "a.jsonl").write_text(json.dumps(out))
-    options = {"max_length": 900, "targets": True}
+    read = partial(RowReader(profile, processor, 900).read, tmp_path / "a.jsonl", None, targets=True)
     with pytest.raises(SdgError, match="leaves the folder"):
-        read_rows(tmp_path / "a.jsonl", None, profile, processor, **options)
-    assert len(read_rows(tmp_path / "a.jsonl", None, profile, processor, **options, allow_outside=True)) == 1
+        read()
+    assert len(read(allow_outside=True)) == 1
 
 
 def test_sampler_gives_every_row_once_in_batches_of_like_length():

@@ -14,7 +14,6 @@ from PIL import Image
 from sdg.errors import SdgError
 from sdg.images import Pair, Source, image_size, rgb_picture
 from sdg.prompting import PromptProfile
-from sdg.prompting.chat import chat_messages, fitted_picture
 
 _PIXELS_A_TOKEN: Final = 32 * 32  # of Qwen3-VL; only orders images by length, so near enough for others
 _LETTERS_A_TOKEN: Final = 4
@@ -118,14 +117,14 @@ class LoadedModel:
 
     def asked(self, image: Source, prompt: str) -> tuple[str, Image.Image]:
         """Text and picture of a pair as the model gets them; raises SdgError where it is not to be asked."""
-        text, picture = self._text(prompt), fitted_picture(image, self._profile)
+        text, picture = self._text(prompt), rgb_picture(image, self._profile.image.fit)
         if self._refusal is not None and (why := self._refusal(picture, prompt)):
             raise SdgError(why)
         return text, picture
 
     def _text(self, prompt: str) -> str:
         """What the model reads, up to where its answer begins."""
-        messages = chat_messages(self._profile, prompt, {"type": "image"})
+        messages = self._profile.render(prompt)
         # In a prompt such a token would be taken for the model's own, and end the turn or ask for an image.
         for token in self._control:
             if token in prompt:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from sdg.errors import SdgError, first_line, path_end
 from sdg.images import Source, rgb_picture
 from sdg.io.chat import as_data_url
@@ -67,29 +65,6 @@ def _no_profile(checkpoint: str) -> SdgError:
     )
 
 
-def fitted_picture(image: Source, profile: PromptProfile) -> Image.Image:
-    """The image of a pair as RGB, brought within the profile's limits; raises SdgError if unreadable."""
-    loaded = rgb_picture(image)
-    size = profile.image.fit(*loaded.size)
-    return loaded if size == loaded.size else loaded.resize(size, Image.Resampling.BICUBIC)
-
-
-def chat_messages(profile: PromptProfile, prompt: str, image: dict[str, Any]) -> list[dict[str, Any]]:
-    """The profile's messages with `image` as the part of its image; content that is text alone is a string.
-
-    Raises SdgError for a prompt that is not text.
-    """
-    if not isinstance(prompt, str):
-        raise SdgError(f"A prompt is text, not {type(prompt).__name__}.")
-    messages = []
-    for message in profile.render(prompt):
-        parts = [image if part["type"] == "image" else part for part in message["content"]]
-        only_text = all(part["type"] == "text" for part in parts)
-        content: Any = "".join(part["text"] for part in parts) if only_text else parts
-        messages.append({"role": message["role"], "content": content})
-    return messages
-
-
 def completion_body(
     profile: PromptProfile, model: str, image: Source, prompt: str, index: int = 0
 ) -> dict[str, Any]:
@@ -98,11 +73,11 @@ def completion_body(
     The picture goes as lossless PNG. index: of the pair among those asked, for a seed of its own where
     sampling is not greedy. Raises SdgError for an unreadable image, and a prompt that is not text.
     """
-    url = as_data_url(fitted_picture(image, profile))
+    url = as_data_url(rgb_picture(image, profile.image.fit))
     generation = profile.generation
     body: dict[str, Any] = {
         "model": model,
-        "messages": chat_messages(profile, prompt, {"type": "image_url", "image_url": {"url": url}}),
+        "messages": profile.render(prompt, {"type": "image_url", "image_url": {"url": url}}),
         "max_completion_tokens": generation.max_new_tokens,
         "temperature": generation.temperature,
     }

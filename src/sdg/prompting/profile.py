@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.errors import SdgError, path_end, quoted, shortened
+from sdg.errors import SdgError, path_end, shortened
 from sdg.io.files import atomic_writer, is_folder, read_text
 from sdg.prompting.constants import read_constant
 from sdg.prompting.wording import STEPS, default_template
@@ -168,21 +168,18 @@ class PromptProfile:
         pattern = "|".join(map(re.escape, marks))  # one pass: nothing put in is looked at again
         return re.sub(pattern, lambda mark: marks[mark[0]], self.template)
 
-    def render(self, caption: str) -> list[Message]:
+    def render(self, caption: str, image: Message | None = None) -> list[Message]:
         """Chat messages for one picture: the system turn, then the image and the text of the user turn.
 
-        The image stands first in the user turn, as `{"type": "image"}`; an `<image>` that a template begins
-        with means just that and is dropped. Raises ValueError where the caption is not text.
+        image: the part that stands first in the user turn, by default `{"type": "image"}` as a placeholder;
+        an `<image>` that a template begins with means just that and is dropped. Raises SdgError for a
+        caption that is not text.
         """
         if not isinstance(caption, str):
-            raise ValueError(f"A caption is text, not {quoted(caption)}.")
-        user = {
-            "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": self._text_of_turn(caption)}],
-        }
-        if not self.system:
-            return [user]
-        return [{"role": "system", "content": [{"type": "text", "text": self.system}]}, user]
+            raise SdgError(f"A prompt is text, not {type(caption).__name__}.")
+        parts = [image or {"type": "image"}, {"type": "text", "text": self._text_of_turn(caption)}]
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": parts}]
 
     def caption_in(self, text: str) -> str | None:
         """The caption in a user turn's text; None where the text is not of this profile's template."""

@@ -15,9 +15,9 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from sdg.images import rgb_picture
 from sdg.prompting import PromptProfile
-from sdg.prompting.chat import fitted_picture
-from sdg.training.dataset import Row, question, target, unpack_truth
+from sdg.training.dataset import Row, target, unpack_truth
 from sdg.training.jitter import jitter
 
 
@@ -45,9 +45,9 @@ class JitterCollator:
 
     def _example(self, row: Row) -> dict[str, Any]:
         return {
-            "prompt": question(self.profile, row["caption"]),
+            "prompt": self.profile.render(row["caption"]),
             "completion": [{"role": "assistant", "content": self.response(row)}],
-            "images": [fitted_picture(row["image"], self.profile)],
+            "images": [rgb_picture(row["image"], self.profile.image.fit)],
         }
 
 

@@ -11,26 +11,25 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdg.data.formats import read_records
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError
-from sdg.images import image_size
-from sdg.io.files import open_binary
+from sdg.images import image_size, rgb_picture
+from sdg.io.files import read_bytes
 from sdg.io.paths import data_path
 from sdg.models.vlm import control_tokens, special_tokens
 from sdg.prompting import AnswerParts, PromptProfile, trim_reasoning
-from sdg.prompting.chat import chat_messages
-from sdg.records import Record
 from sdg.response import format_fault, render_response
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = dict[str, Any]
-"""id, image (path), caption, truth (`pack_truth`), length (tokens of prompt and target)."""
+"""id, image (path), caption, truth (JSON of `Diagnosis.to_dict`), length (tokens of prompt and target)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Rows:
 
     rows: tuple[Row, ...]
     left_out: Mapping[str, int]
-    digest: str  # SHA-256 of the file
+    file: Path
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,9 +49,126 @@ class Rows:
 
         return Dataset.from_list(list(self.rows))
 
+    def questions(self, profile: PromptProfile) -> Dataset:
+        """The rows as `GRPOTrainer` reads them: `prompt`, `image` (decoded when asked for) and `truth`."""
+
+        def read(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            return {
+                "prompt": [profile.render(caption) for caption in rows["caption"]],
+                "image": [rgb_picture(path, profile.image.fit) for path in rows["image"]],
+                "truth": rows["truth"],
+            }
+
+        return self.dataset().with_transform(read)
+
     def summary(self) -> dict[str, Any]:
-        """Counts and digest, for the manifest of a run."""
-        return {"rows": len(self), "left_out": dict(self.left_out), "sha256": self.digest}
+        """Counts and the file's digest, for the manifest of a run."""
+        digest = hashlib.sha256(read_bytes(self.file)).hexdigest()
+        return {"rows": len(self), "left_out": dict(self.left_out), "sha256": digest}
+
+
+class RowReader:
+    """Reads annotated pictures that can be trained on, or answered and scored, with this profile.
+
+    max_length: tokens of a row's prompt and target, at most.
+    """
+
+    def __init__(self, profile: PromptProfile, processor: Any, max_length: int) -> None:
+        self._profile, self._processor, self._max_length = profile, processor, max_length
+        self._control = control_tokens(processor.tokenizer)  # the model's own, which no prompt may hold
+        # Those of them that no answer may hold, as its own tags may be others.
+        self._special = special_tokens(processor.tokenizer)
+
+    def read(
+        self,
+        path: Path,
+        images: Path | None,
+        *,
+        targets: bool,
+        limit: int | None = None,
+        allow_outside: bool = False,
+    ) -> Rows:
+        """The rows of an annotation file, the first `limit` of it.
+
+        images: folder of the pictures, by default the annotation file's. targets: whether the row's own
+        response is learned, so that it must be whole and counts towards the length. allow_outside: whether a
+        picture's path may lead out of that folder. Raises SdgError where one does, where the file cannot be
+        read, and where no row is left, saying why.
+        """
+        folder = path.parent if images is None else images
+        rows: list[Row] = []
+        left_out: Counter[str] = Counter()
+        for number, record in enumerate(islice(read_records(path), limit)):
+            diagnosis = record.diagnosis
+            if diagnosis is None or not diagnosis.is_informative:
+                left_out["not annotated"] += 1
+                continue
+            truth = json.dumps(replace(diagnosis, raw="").to_dict())
+            picture = data_path(record.filepath, folder, allow_outside=allow_outside)
+            try:
+                size = image_size(picture)
+            except SdgError:
+                left_out["picture missing or unreadable"] += 1
+                continue
+            length, fault = self._checked(record.prompt, size, diagnosis if targets else None)
+            if fault:
+                left_out[fault] += 1
+                continue
+            rows.append(
+                {
+                    "id": number,
+                    "image": str(picture),
+                    "caption": record.prompt,
+                    "truth": truth,
+                    "length": length,
+                }
+            )
+        if not rows:
+            reasons = ", ".join(f"{count:,} × {reason}" for reason, count in left_out.most_common())
+            raise SdgError(f"No row of {path} can be used: {reasons}.")
+        return Rows(tuple(rows), dict(left_out), path)
+
+    def _checked(self, caption: str, size: tuple[int, int], learned: Diagnosis | None) -> tuple[int, str]:
+        """Tokens of a question about a picture of this size and of what is learned; why it cannot be used."""
+        response, answer = "", self._profile.answer
+        if not _is_text(caption, self._control):
+            return 0, "prompt with one of the model's own tokens, or no whole text"
+        if learned is not None:
+            if answer.think and not learned.reasoning.strip():
+                return 0, "no reasoning to learn the think block from"
+            response = target(learned, answer)
+            if format_fault(response, **answer.gate()) is not None:
+                return 0, "defects without what the profile asks for"
+            if not _is_text(response, self._special):
+                return 0, "answer with one of the model's own tokens, or no whole text"
+        length = self._length(caption, size, response)
+        return length, f"more than {self._max_length:,} tokens" if length > self._max_length else ""
+
+    def _length(self, caption: str, size: tuple[int, int], response: str) -> int:
+        messages = self._profile.render(caption)
+        if response:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
+        text = self._processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=not response
+        )
+        width, height = self._profile.image.fit(*size)
+        reader = self._processor.image_processor
+        patches = int(reader.get_number_of_image_patches(height, width, {}))
+        # The text holds one of the picture's tokens already.
+        words = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return len(words) + patches // reader.merge_size**2 - 1
+
+
+def _is_text(text: str, own: Sequence[str]) -> bool:
+    """Whether a tokenizer reads it as text; half a surrogate pair, which JSON can hold, is none.
+
+    own: the model's own tokens, which it must not hold.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return not any(token in text for token in own)
 
 
 def target(diagnosis: Diagnosis, answer: AnswerParts) -> str:
@@ -61,133 +177,10 @@ def target(diagnosis: Diagnosis, answer: AnswerParts) -> str:
     return render_response(trimmed, **answer.rendering())
 
 
-def pack_truth(diagnosis: Diagnosis) -> str:
-    """A truth as JSON text, which a column of a `datasets.Dataset` can hold."""
-    return json.dumps(replace(diagnosis, raw="").to_dict())
-
-
 @lru_cache(maxsize=4096)
 def unpack_truth(text: str) -> Diagnosis:
-    """The inverse of `pack_truth`; a group's completions share one truth, so the last ones are kept."""
+    """The diagnosis of a row's truth; a group's completions share one, so the last ones are kept."""
     return Diagnosis.from_dict(json.loads(text))
-
-
-def read_rows(
-    path: Path,
-    images: Path | None,
-    profile: PromptProfile,
-    processor: Any,
-    *,
-    max_length: int,
-    targets: bool,
-    limit: int | None = None,
-    allow_outside: bool = False,
-) -> Rows:
-    """The rows of an annotation file that can be trained on, or answered and scored, with this profile.
-
-    images: folder of the pictures, by default the annotation file's. targets: whether the row's own response
-    is learned, so that it must be whole and counts towards `max_length`. allow_outside: whether a picture's
-    path may lead out of that folder. Raises SdgError where one does, where the file cannot be read, and where
-    no row is left, saying why.
-    """
-    folder = path.parent if images is None else images
-    with open_binary(path) as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
-    rows: list[Row] = []
-    left_out: Counter[str] = Counter()
-    tokenizer = processor.tokenizer
-    terms = _Terms(
-        profile, processor, max_length, targets, control_tokens(tokenizer), special_tokens(tokenizer)
-    )
-    for number, record in enumerate(read_records(path)):
-        if limit is not None and number == limit:
-            break
-        picture = data_path(record.filepath, folder, allow_outside=allow_outside)
-        found = _row(record, number, picture, terms)
-        if isinstance(found, str):
-            left_out[found] += 1
-        else:
-            rows.append(found)
-    if not rows:
-        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in left_out.most_common())
-        raise SdgError(f"No row of {path} can be used: {reasons}.")
-    return Rows(tuple(rows), dict(left_out), digest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What a record must meet to become a row."""
-
-    profile: PromptProfile
-    processor: Any
-    max_length: int
-    targets: bool
-    control: Sequence[str]  # the model's own tokens, which no prompt may hold
-    special: Sequence[str]  # those of them that no answer may hold, as its own tags may be others
-
-    def is_text(self, text: str, own: Sequence[str]) -> bool:
-        """Whether a tokenizer reads it as text; half a surrogate pair, which JSON can hold, is none.
-
-        own: the model's own tokens, which it must not hold.
-        """
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return False
-        return not any(token in text for token in own)
-
-    def length(self, caption: str, size: tuple[int, int], response: str) -> int:
-        """Tokens of a question about a picture of this size, and of the response if there is one."""
-        messages = question(self.profile, caption)
-        if response:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-        text = self.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not response
-        )
-        width, height = self.profile.image.fit(*size)
-        reader = self.processor.image_processor
-        patches = int(reader.get_number_of_image_patches(height, width, {}))
-        # The text holds one of the picture's tokens already.
-        words = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return len(words) + patches // reader.merge_size**2 - 1
-
-
-def _row(record: Record, number: int, image: Path, terms: _Terms) -> Row | str:
-    """The row of a record, or why it cannot be used."""
-    diagnosis = record.diagnosis
-    if diagnosis is None or not diagnosis.is_informative:
-        return "not annotated"
-    try:
-        size = image_size(image)
-    except SdgError:
-        return "picture missing or unreadable"
-    response = ""
-    if not terms.is_text(record.prompt, terms.control):
-        return "prompt with one of the model's own tokens, or no whole text"
-    if terms.targets:
-        answer = terms.profile.answer
-        if answer.think and not diagnosis.reasoning.strip():
-            return "no reasoning to learn the think block from"
-        response = target(diagnosis, answer)
-        if format_fault(response, **answer.gate()) is not None:
-            return "defects without what the profile asks for"
-        if not terms.is_text(response, terms.special):
-            return "answer with one of the model's own tokens, or no whole text"
-    length = terms.length(record.prompt, size, response)
-    if length > terms.max_length:
-        return f"more than {terms.max_length:,} tokens"
-    return {
-        "id": number,
-        "image": str(image),
-        "caption": record.prompt,
-        "truth": pack_truth(diagnosis),
-        "length": length,
-    }
-
-
-def question(profile: PromptProfile, caption: str) -> list[dict[str, Any]]:
-    """The chat messages that ask about one picture, as every detector asks; the image is a placeholder."""
-    return chat_messages(profile, caption, {"type": "image"})
 
 
 def truths(rows: Iterable[Row]) -> list[Diagnosis]:

@@ -14,10 +14,9 @@ from sdg.embeddings import Similarity, load_embedder
 from sdg.errors import SdgError, quoted
 from sdg.models.vlm import Answer
 from sdg.prompting import PromptProfile
-from sdg.prompting.chat import fitted_picture
 from sdg.response import format_fault
 from sdg.training import engine
-from sdg.training.dataset import Row, question, unpack_truth
+from sdg.training.dataset import Row, unpack_truth
 from sdg.training.evaluate import Outcome, SdgEvalMixin, asked_greedily
 from sdg.training.guards import MALFORMED, SPREAD, GuardCallback
 from sdg.training.recipe import GrpoRecipe
@@ -63,14 +62,14 @@ def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
         guard = GuardCallback(recipe.guards)
         shared = run.validation.embedder if recipe.similarity == recipe.evaluation.embedder else None
         similarity = (shared or load_embedder(recipe.similarity)).similarity
-        dataset = run.rows.dataset()
         with engine.server_errors(recipe.rollout):
             trainer = GrpoTrainer(
                 model=run.model,
                 reward_funcs=reward_function(run.profile, similarity, recipe.rollout.group),
                 args=grpo_arguments(recipe, run.arguments, run.profile),
-                train_dataset=with_pictures(dataset, run.profile),
-                eval_dataset=dataset.select(range(1)),  # stands in: `validation` is what is evaluated
+                train_dataset=run.rows.questions(run.profile),
+                # Stands in: `validation` is what is evaluated.
+                eval_dataset=run.rows.dataset().select(range(1)),
                 processing_class=run.processor,
                 callbacks=[RunLog(run), guard],
                 peft_config=run.adapter,
@@ -130,28 +129,6 @@ def reward_function(profile: PromptProfile, similarity: Similarity, group: int) 
         return totals
 
     return composite
-
-
-def with_pictures(dataset: Any, profile: PromptProfile) -> Any:
-    """The rows as the trainer reads them: `prompt`, `image` (decoded when asked for) and `truth`."""
-
-    def read(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {
-            "prompt": [_parts(question(profile, caption)) for caption in rows["caption"]],
-            "image": [fitted_picture(path, profile) for path in rows["image"]],
-            "truth": rows["truth"],
-        }
-
-    return dataset.with_transform(read)
-
-
-def _parts(messages: Messages) -> Messages:
-    return [
-        {**message, "content": [{"type": "text", "text": message["content"]}]}
-        if isinstance(message["content"], str)
-        else message
-        for message in messages
-    ]
 
 
 def grpo_arguments(recipe: GrpoRecipe, shared: Mapping[str, Any], profile: PromptProfile) -> GRPOConfig:

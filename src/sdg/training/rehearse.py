@@ -18,7 +18,6 @@ from sdg.io.files import read_text
 from sdg.models.meta import Taken, measured, vision_language_model
 from sdg.prompting import PromptProfile
 from sdg.runs.rehearsal import GB, GPUS, Rehearsal
-from sdg.training.dataset import question
 from sdg.training.disk import checkpoint_bytes
 from sdg.training.model import load_profile, lora_config, vision_encoder
 from sdg.training.recipe import GrpoRecipe, Recipe
@@ -131,7 +130,7 @@ def _question(profile: PromptProfile, model: Any) -> tuple[int, int]:
     vision = model.config.vision_config
     side = vision.patch_size * getattr(vision, "spatial_merge_size", 1)
     width, height = profile.image.fit(10_000, 10_000)
-    words = sum(len(str(message["content"])) for message in question(profile, "x" * CAPTION))
+    words = sum(len(str(message["content"])) for message in profile.render("x" * CAPTION))
     return (width // side) * (height // side), words // LETTERS
 
 

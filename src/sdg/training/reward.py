@@ -104,28 +104,21 @@ def composite_rewards(
     """
     if len(responses) != len(truths):
         raise ValueError(f"{len(responses)} responses need as many truths, not {len(truths)}.")
-    valid = np.array(
-        [
-            format_fault(
-                response,
-                require_think=require_think,
-                require_description=require_description,
-                require_importance=require_importance,
-            )
-            is None
-            for response in responses
-        ],
-        bool,
-    )
-    # A malformed completion takes no part: its total is fixed.
+    gate = {
+        "require_think": require_think,
+        "require_description": require_description,
+        "require_importance": require_importance,
+    }
     true_defects = [_true_defects(truth) for truth in truths]
-    truth = _side([defects if good else () for defects, good in zip(true_defects, valid, strict=True)])
-    predicted = _side(
-        [
-            parse_response(response, require_think=require_think).defects if good else ()
-            for response, good in zip(responses, valid, strict=True)
-        ]
-    )
+    # A malformed completion takes no part: its total is fixed.
+    said = [
+        parse_response(response, require_think=require_think).defects
+        if format_fault(response, **gate) is None
+        else None
+        for response in responses
+    ]
+    predicted = _side([defects or () for defects in said])
+    truth = _side([() if mine is None else defects for defects, mine in zip(true_defects, said, strict=True)])
     rows, columns = match_blocks(truth.boxes, truth.block, predicted.boxes, predicted.block, paired_diou)
 
     count = len(responses)
@@ -144,16 +137,16 @@ def composite_rewards(
         (truth.defects[row], predicted.defects[column]) for row, column in zip(rows, columns, strict=True)
     ]
     description, importance = np.zeros(count), np.zeros(count)
-    if require_description:
-        description = _sums(owner, _description_scores(pairs, similarity), count) / n
     if require_importance:
         importance = _sums(owner, np.array([_importance_score(*pair) for pair in pairs]), count) / n
+    if require_description:
+        description = _sums(owner, _description_scores(pairs, similarity), count) / n
     total = WEIGHT_LOCATION * location + WEIGHT_DESCRIPTION * description + WEIGHT_IMPORTANCE * importance
     malformed = Reward(MALFORMED, 0.0, 0.0, 0.0, format_valid=False)
     scores = np.stack([total, location, description, importance], axis=1).tolist()
     return [
-        Reward(all_in_all, where, why, how_much, format_valid=True) if good else malformed
-        for (all_in_all, where, why, how_much), good in zip(scores, valid.tolist(), strict=True)
+        malformed if mine is None else Reward(all_in_all, where, why, how_much, format_valid=True)
+        for (all_in_all, where, why, how_much), mine in zip(scores, said, strict=True)
     ]
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +37,7 @@ from sdg.recipes import to_document
 from sdg.runs.begin import begin_together, read_settings, refuse_changes
 from sdg.runs.log import NAME as LOG
 from sdg.runs.log import append_log, trim_log
-from sdg.training.dataset import Rows, read_rows
+from sdg.training.dataset import RowReader, Rows
 from sdg.training.disk import needed
 from sdg.training.evaluate import Outcome, Validation
 from sdg.training.model import load_model, load_processor, load_profile, lora_config
@@ -157,26 +158,13 @@ def read_splits(
 ) -> tuple[Rows, Validation, dict[str, Any]]:
     """Training rows, what is validated on, and the summary of both for the manifest; raises SdgError."""
     data, check = recipe.data, recipe.evaluation
-    train = read_rows(
-        data.train,
-        data.images,
-        profile,
-        processor,
-        max_length=data.max_length,
-        targets=targets,
-        limit=data.limit,
+    read = partial(
+        RowReader(profile, processor, data.max_length).read,
+        images=data.images,
         allow_outside=data.allow_outside,
     )
-    held_out = read_rows(
-        data.validation,
-        data.images,
-        profile,
-        processor,
-        max_length=data.max_length,
-        targets=False,
-        limit=data.validation_limit,
-        allow_outside=data.allow_outside,
-    )
+    train = read(data.train, targets=targets, limit=data.limit)
+    held_out = read(data.validation, targets=False, limit=data.validation_limit)
     embedder = load_embedder(check.embedder) if check.embedder else None
     validation = Validation(held_out.rows, profile, check.batch_size, check.best, embedder)
     return train, validation, {"train": train.summary(), "validation": held_out.summary()}

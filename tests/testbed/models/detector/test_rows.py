@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sdg.prompting.chat import chat_messages
 from sdg.response import parse_response
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.build import new_processor
@@ -34,7 +33,7 @@ def test_ids_are_those_of_the_processor(tokenizer, samples):
         said = target(one.diagnosis, embedded_profile().answer)
         ids, labels, _ = Encoder(tokenizer).row(one.prompt, said, said)
         messages = [
-            *chat_messages(embedded_profile(), one.prompt, {"type": "image"}),
+            *embedded_profile().render(one.prompt),
             {"role": "assistant", "content": said},
         ]
         text = processor.apply_chat_template(messages, tokenize=False).removesuffix("\n")

@@ -24,7 +24,7 @@ from sdg.testbed.models.detector.captions import REQUEST, caption, embedded_prof
 from sdg.testbed.models.detector.dense import CELLS, dense_targets
 from sdg.testbed.models.detector.see import DECODED, round_trip
 from sdg.testbed.oracle import vocabulary as oracle_vocabulary
-from sdg.training.dataset import question, target
+from sdg.training.dataset import target
 from sdg.training.jitter import jitter
 
 IGNORED: Final = -100
@@ -73,7 +73,7 @@ class Encoder:
 
     def _opening(self, request: str) -> str:
         text = self.tokenizer.apply_chat_template(
-            question(embedded_profile(), request), tokenize=False, add_generation_prompt=True
+            embedded_profile().render(request), tokenize=False, add_generation_prompt=True
         )
         assert isinstance(text, str)
         return text.replace("<|image_pad|>", "<|image_pad|>" * CELLS**2)
