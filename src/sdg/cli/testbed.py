@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +13,6 @@ from sdg.cli.progress import counted
 from sdg.cli.terminal import say, show
 from sdg.cli.testbed_training import TRAININGS
 from sdg.errors import SdgError
-from sdg.testbed.world.scene import Level
 
 _PIPELINE = click.option(
     "--pipeline", type=FOLDER, metavar="FOLDER", help="Generator to use [default: the embedded one]."
@@ -45,7 +45,7 @@ def testbed() -> None:
     type=click.IntRange(min=1),
     help="Processes; the bytes do not depend on it [default: all cores].",
 )
-def generate(count: int, out: Path, seed: int, level: Level, size: int, workers: int | None) -> None:
+def generate(count: int, out: Path, workers: int | None, **options: Any) -> None:
     """Write a data set of pictures with injected defects, in the layout of SDG-30K.
 
     Holds images/, settings.json and one annotation file a split (train, validation, test), which share no
@@ -59,15 +59,7 @@ def generate(count: int, out: Path, seed: int, level: Level, size: int, workers:
     from sdg.testbed.datasets.injected import generate as write
 
     with counted("pictures", count) as on_progress:
-        splits = write(
-            out,
-            count,
-            seed=seed,
-            level=level,
-            size=size,
-            workers=workers or os.cpu_count() or 1,
-            on_progress=on_progress,
-        )
+        splits = write(out, count, workers=workers or os.cpu_count() or 1, on_progress=on_progress, **options)
     shares = ", ".join(f"{number:,} {split}" for split, number in splits.items())
     say(f"Wrote {count:,} pictures ({shares}) to {out}")
 
@@ -89,15 +81,7 @@ def generate(count: int, out: Path, seed: int, level: Level, size: int, workers:
 @RESUME
 @MINUTES
 def sample(
-    prompts: tuple[str, ...],
-    out: Path,
-    count: int,
-    pipeline: Path | None,
-    lora: Path | None,
-    steps: int,
-    seed: int,
-    resume: bool,
-    max_minutes: float,
+    prompts: tuple[str, ...], out: Path, count: int, pipeline: Path | None, lora: Path | None, **options: Any
 ) -> None:
     """Draw pictures by the generator: one of each of PROMPTS, or of held-out prompts.
 
@@ -115,20 +99,11 @@ def sample(
     from sdg.testbed.models.generator.sampling import held_out_prompts
     from sdg.testbed.models.packaged import load_generator
 
-    texts = list(prompts) or held_out_prompts(count, seed)
+    texts = list(prompts) or held_out_prompts(count, options["seed"])
     generator = load_generator(pipeline, lora=lora)
     with counted("pictures", len(texts)) as on_progress:
-        drawn = draw_folder(
-            generator,
-            texts,
-            out,
-            steps=steps,
-            seed=seed,
-            weights=fingerprints(pipeline, lora),
-            resume=resume,
-            max_minutes=max_minutes,
-            on_progress=on_progress,
-        )
+        weights = fingerprints(pipeline, lora)
+        drawn = draw_folder(generator, texts, out, weights=weights, on_progress=on_progress, **options)
     if drawn < len(texts):
         say(f"Time is up after {drawn:,} of {len(texts):,} pictures; go on with --resume.")
     else:
@@ -142,9 +117,7 @@ def sample(
 @_PIPELINE
 @SEED
 @MINUTES
-def corpus(
-    count: int, out: Path, generated_only: bool, pipeline: Path | None, seed: int, max_minutes: float
-) -> None:
+def corpus(count: int, out: Path, generated_only: bool, **options: Any) -> None:
     """Write the small analogue of SDG-30K: half injected pictures, half the generator's.
 
     Four variants of the generator (4, 8, 12 and 20 sampling steps) draw; the oracle annotates. Interrupted,
@@ -158,15 +131,7 @@ def corpus(
     from sdg.testbed.datasets.corpus import generate_corpus
 
     with counted("pictures", count) as on_progress:
-        splits = generate_corpus(
-            out,
-            count,
-            pipeline=pipeline,
-            injected=not generated_only,
-            seed=seed,
-            max_minutes=max_minutes,
-            on_progress=on_progress,
-        )
+        splits = generate_corpus(out, count, injected=not generated_only, on_progress=on_progress, **options)
     if splits is None:
         say("Time is up; the same command goes on.")
         return
@@ -196,15 +161,12 @@ def corpus(
 def measure(
     what: str,
     out: Path | None,
-    pipeline: Path | None,
-    lora: Path | None,
     scorer: Path | None,
     prompts: int,
     seeds: int,
-    steps: int,
     seed: int,
-    max_minutes: float,
     json_path: Path | None,
+    **options: Any,
 ) -> None:
     """Measure a small model: the generator's defects by the oracle, or the scorer's retrieval accuracy.
 
@@ -227,14 +189,11 @@ def measure(
         with TemporaryDirectory() as temporary, counted("pictures", prompts * seeds) as on_progress:
             result = measure_generator(
                 out or Path(temporary) / "pictures",
-                pipeline=pipeline,
-                lora=lora,
                 prompts=prompts,
                 seeds=seeds,
-                steps=steps,
                 seed=seed,
-                max_minutes=max_minutes,
                 on_progress=on_progress,
+                **options,
             )
     if result is None:
         raise SdgError("Time is up before all pictures were drawn; with --out, the same command goes on.")

@@ -32,7 +32,7 @@ def _steps(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 @click.command("train-vae")
 @_steps(3000)
 @_training
-def train_vae(steps: int, out: Path, seed: int, resume: bool, max_minutes: float) -> None:
+def train_vae(out: Path, **options: Any) -> None:
     """Train the generator's autoencoder from scratch; the result is in DIR/vae.
 
     \b
@@ -41,7 +41,7 @@ def train_vae(steps: int, out: Path, seed: int, resume: bool, max_minutes: float
     """
     from sdg.testbed.models.generator.vae import train_vae as train
 
-    train(out, steps=steps, seed=seed, resume=resume, max_minutes=max_minutes)
+    train(out, **options)
     say(f"The autoencoder is in {out / 'vae'}, the log in {out / 'log.jsonl'}.")
 
 
@@ -72,20 +72,7 @@ def train_vae(steps: int, out: Path, seed: int, resume: bool, max_minutes: float
     help="Compile first: a minute and a C++ compiler for a fifth more speed.",
 )
 @_training
-def train_generator(
-    vae: Path,
-    steps: int,
-    scenes: int,
-    batch_size: int,
-    learning_rate: float,
-    decay: float,
-    start_from: Path | None,
-    compiled: bool,
-    out: Path,
-    seed: int,
-    resume: bool,
-    max_minutes: float,
-) -> None:
+def train_generator(vae: Path, start_from: Path | None, out: Path, **options: Any) -> None:
     """Train the text-to-image generator, from scratch or further; the result is in DIR/pipeline.
 
     A grid of pictures of held-out prompts is saved every 500 steps. A resumed run may have other --steps,
@@ -100,20 +87,8 @@ def train_generator(
     from sdg.testbed.models.generator.flow import train_generator as train
     from sdg.testbed.models.packaged import load_generator
 
-    train(
-        vae,
-        out,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        decay=decay,
-        start_from=None if start_from is None else load_generator(start_from),
-        compiled=compiled,
-        scenes=scenes,
-        seed=seed,
-        resume=resume,
-        max_minutes=max_minutes,
-    )
+    known = None if start_from is None else load_generator(start_from)
+    train(vae, out, start_from=known, **options)
     say(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.")
 
 
@@ -133,16 +108,7 @@ def train_generator(
     "--scenes", type=click.IntRange(min=1), default=16_000, show_default=True, help="Scenes to train on."
 )
 @_training
-def distil_generator(
-    pipeline: Path,
-    scale: float,
-    steps: int,
-    scenes: int,
-    out: Path,
-    seed: int,
-    resume: bool,
-    max_minutes: float,
-) -> None:
+def distil_generator(pipeline: Path, out: Path, **options: Any) -> None:
     """Build classifier-free guidance into a generator's weights; the result is in DIR/pipeline.
 
     \b
@@ -152,17 +118,7 @@ def distil_generator(
     from sdg.testbed.models.generator.flow import distil_guidance
     from sdg.testbed.models.packaged import load_generator
 
-    known = load_generator(pipeline)
-    distil_guidance(
-        known,
-        out,
-        scale=scale,
-        steps=steps,
-        scenes=scenes,
-        seed=seed,
-        resume=resume,
-        max_minutes=max_minutes,
-    )
+    distil_guidance(load_generator(pipeline), out, **options)
     say(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.")
 
 
@@ -172,7 +128,7 @@ def distil_generator(
     "--pairs", type=click.IntRange(min=2), default=64, show_default=True, help="Pairs of scenes a batch."
 )
 @_training
-def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max_minutes: float) -> None:
+def train_scorer(out: Path, **options: Any) -> None:
     """Train the CLIP-like scorer of pictures and prompts from scratch; the result is in DIR/scorer.
 
     \b
@@ -181,7 +137,7 @@ def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max
     """
     from sdg.testbed.models.scorer import train_scorer as train
 
-    train(out, steps=steps, pairs=pairs, seed=seed, resume=resume, max_minutes=max_minutes)
+    train(out, **options)
     say(f"The scorer is in {out / 'scorer'}, the log in {out / 'log.jsonl'}.")
 
 
@@ -202,17 +158,7 @@ def train_scorer(steps: int, pairs: int, out: Path, seed: int, resume: bool, max
 @click.option("--see-steps", type=click.IntRange(min=1), default=2000, show_default=True)
 @click.option("--speak-steps", type=click.IntRange(min=1), default=2000, show_default=True)
 @_training
-def pretrain_detector(
-    stage: Stage,
-    vae: Path | None,
-    seeing: Path | None,
-    see_steps: int,
-    speak_steps: int,
-    out: Path,
-    seed: int,
-    resume: bool,
-    max_minutes: float,
-) -> None:
+def pretrain_detector(stage: Stage, vae: Path | None, seeing: Path | None, out: Path, **options: Any) -> None:
     """Make the base model that the embedded detector's SFT starts from: one that can see and ground.
 
     First its vision tower learns dense targets for every cell of a picture, then the whole model grounded
@@ -228,17 +174,8 @@ def pretrain_detector(
 
     if stage == "see" and seeing is not None:
         raise click.UsageError("--seeing is for stage speak, which begins with that tower; leave it out.")
-    made = pretrain(
-        out,
-        stage=stage,
-        see_steps=see_steps,
-        speak_steps=speak_steps,
-        seeing=seeing,
-        vae=None if vae is None else load_vae(vae),
-        seed=seed,
-        resume=resume,
-        max_minutes=max_minutes,
-    )
+    known = None if vae is None else load_vae(vae)
+    made = pretrain(out, stage=stage, seeing=seeing, vae=known, **options)
     say(f"The result is in {made}.")
 
 
