@@ -46,15 +46,7 @@ def bench() -> None:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The first so many.")
 @click.option("--without", type=_PATH, metavar="FILE", help="Leave out the prompts of this annotation file.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines with caption and category, not plain text.")
-def prompts_(
-    name: str,
-    path: Path | None,
-    split: str | None,
-    category: str | None,
-    limit: int | None,
-    without: Path | None,
-    as_json: bool,
-) -> None:
+def prompts_(name: str, as_json: bool, **options: Any) -> None:
     """Print the prompts of a published set, one a line.
 
     NAME is drawbench, partiprompts, geneval, t2i-compbench, dpg-bench or pick-a-pic. In a recipe the same is
@@ -66,7 +58,7 @@ def prompts_(
     """
     from sdg.bench.prompts import read_prompt_set
 
-    found = read_prompt_set(name, path, split=split, category=category, limit=limit, without=without)
+    found = read_prompt_set(name, **options)
     for prompt in found:
         show(json.dumps(prompt.to_dict(), ensure_ascii=False) if as_json else prompt.text)
     counts = Counter(prompt.category for prompt in found if prompt.category)
@@ -86,14 +78,13 @@ def prompts_(
 @_OUT
 def table2(
     truth: Path | None,
-    images: Path | None,
-    allow_outside: bool,
     detectors: tuple[str, ...],
     predictions: tuple[str, ...],
     scores: tuple[str, ...],
     embedder: str | None,
     resume: bool,
     out: Path,
+    **reading: Any,
 ) -> None:
     """Detectors on a test split by SDG-Eval, beside the published rows.
 
@@ -118,7 +109,7 @@ def table2(
         if name in files or "/" in name or name.startswith("."):
             raise SdgError(f"--detector {name}: a name is that of one row, and of a file in --out.")
         assert truth is not None
-        items = gather([truth], images=images, allow_outside=allow_outside)
+        items = gather([truth], **reading)
         file = out / f"{name}.jsonl"
         with diagnosed(len(items)) as advance:
             run(load_detector(str(uri)), items, file, resume=resume, on_result=advance)
@@ -152,13 +143,8 @@ def table3(
     from sdg.bench.bench_table import named_paths
     from sdg.bench.image_level import table3 as tabulate
 
-    table = tabulate(
-        records,
-        named_paths(predictions, "--predictions"),
-        named_paths(heat, "--heat"),
-        allow_missing=allow_missing,
-    )
-    _finish(table, out)
+    answers, maps = named_paths(predictions, "--predictions"), named_paths(heat, "--heat")
+    _finish(tabulate(records, answers, maps, allow_missing=allow_missing), out)
 
 
 @bench.command()
@@ -175,10 +161,8 @@ def table5(
     overrides: tuple[str, ...],
     prompts: str | None,
     adapters: tuple[str, ...],
-    samples: int,
-    bootstrap: int,
-    resume: bool,
     out: Path,
+    **options: Any,
 ) -> None:
     """Generators by the scorers and judges of RECIPE's monitor, beside the published rows.
 
@@ -199,9 +183,7 @@ def table5(
     from sdg.alignment.compare import compare_generators, parse_adapters
     from sdg.bench.generators import table5 as tabulate
 
-    found = compare_generators(
-        settings, parse_adapters(adapters), out, samples=samples, bootstrap=bootstrap, resume=resume
-    )
+    found = compare_generators(settings, parse_adapters(adapters), out, **options)
     averaged = [scorer.name for scorer in settings.monitor.scorers] or ["reward"]
     used = {"recipe": str(recipe), "prompts": settings.prompts.held_out, "seed": settings.seed}
     _finish(tabulate(found, averaged, used), out)

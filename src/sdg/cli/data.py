@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sdg.cli.enrich import enrich
-from sdg.cli.options import ALLOW_OUTSIDE, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, JSON, write_numbers
 from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
 from sdg.data import formats
@@ -58,13 +59,7 @@ data.add_command(enrich)
 @click.option("--images", type=_FOLDER, help="Also read every image, from this folder.")
 @ALLOW_OUTSIDE
 @_with_format
-def validate(
-    paths: tuple[Path, ...],
-    images: Path | None,
-    allow_outside: bool,
-    format: Format | None,
-    box_order: BoxOrder,
-) -> None:
+def validate(paths: tuple[Path, ...], **options: Any) -> None:
     """List every fault of annotation files: file, line and reason. Exit code 1 if there is any.
 
     \b
@@ -79,15 +74,7 @@ def validate(
     found = 0
     with records_read() as on_record:
         for path in paths:
-            summary = validate_file(
-                path,
-                report,
-                format=format,
-                box_order=box_order,
-                images=images,
-                allow_outside=allow_outside,
-                on_record=on_record,
-            )
+            summary = validate_file(path, report, on_record=on_record, **options)
             say(f"{path}: {summary}")
             found += summary.faults
     if found:
@@ -96,18 +83,10 @@ def validate(
 
 @data.command()
 @click.argument("path", type=_READABLE, metavar="FILE")
-@click.option(
-    "--json", "json_path", type=_WRITABLE, help="Also write the numbers as JSON; - for stdout, no tables."
-)
+@JSON
 @click.option("--plot", "plot_path", type=_WRITABLE, help="Also draw the three panels (.png, .svg or .pdf).")
 @_with_format
-def stats(
-    path: Path,
-    json_path: Path | None,
-    plot_path: Path | None,
-    format: Format | None,
-    box_order: BoxOrder,
-) -> None:
+def stats(path: Path, json_path: Path | None, plot_path: Path | None, **reading: Any) -> None:
     """Defects per image, kinds of images and importance, by generator (the paper's Figure 3).
 
     \b
@@ -116,7 +95,7 @@ def stats(
     """
     from sdg.data.statistics import statistics
 
-    result = statistics(formats.read_records(path, format, box_order=box_order))
+    result = statistics(formats.read_records(path, **reading))
     if plot_path is not None:
         result.plot(plot_path)
     if not write_numbers(json_path, result.to_dict()):
@@ -193,11 +172,9 @@ def convert(
     to_format: Format,
     format: Format | None,
     box_order: BoxOrder,
-    images: Path | None,
-    allow_outside: bool,
     size: str | None,
-    blind: bool,
     restore_images: Path | None,
+    **options: Any,
 ) -> None:
     """Rewrite annotations in another format; only `predictions` loses something on the way there and back.
 
@@ -212,15 +189,8 @@ def convert(
     """
     returned: list[Fault] = []
     records = formats.read_records(source, format, box_order=box_order, on_fault=returned.append)
-    count = formats.write_records(
-        target,
-        records,
-        to_format,
-        images=images,
-        size=None if size is None else _size(size),
-        blind=blind,
-        allow_outside=allow_outside,
-    )
+    pixels = None if size is None else _size(size)
+    count = formats.write_records(target, records, to_format, size=pixels, **options)
     say(f"Wrote {count:,} to {target}")
     if restore_images is not None:
         from sdg.data.formats.hf import restore_images as restore
@@ -278,20 +248,16 @@ def merge(parts: tuple[Path, ...], out: Path, inputs: tuple[Path, ...]) -> None:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples."
 )
-@click.option(
-    "--json", "json_path", type=_WRITABLE, help="Also write the numbers as JSON; - for stdout, no tables."
-)
+@JSON
 @click.option("--per-image", type=_WRITABLE, help="Also write the agreement on each image, as JSON Lines.")
 @_with_format
 def agreement(
     paths: tuple[Path, ...],
-    embedder: str | None,
-    bootstrap: int,
-    seed: int,
     json_path: Path | None,
     per_image: Path | None,
     format: Format | None,
     box_order: BoxOrder,
+    **options: Any,
 ) -> None:
     """Score annotators against each other: the human bound of SDG-Eval.
 
@@ -311,7 +277,7 @@ def agreement(
     pairs, skipped = (
         agreements.pair_files(*files) if len(files) == 2 else agreements.pair_annotators(files[0])
     )
-    result = agreements.agreement(pairs, skipped, embedder=embedder, bootstrap=bootstrap, seed=seed)
+    result = agreements.agreement(pairs, skipped, **options)
     if per_image is not None:
         write_objects(per_image, result.per_image())
     if not write_numbers(json_path, result.to_document()):
@@ -327,9 +293,7 @@ def agreement(
 @click.option(
     "--html", type=_WRITABLE, metavar="FILE", help="Also write a page: findings, pictures, numbers."
 )
-@click.option(
-    "--json", "json_path", type=_WRITABLE, help="Also write all of it as JSON; - for stdout, no tables."
-)
+@JSON
 @_with_format
 def audit(
     paths: tuple[Path, ...],
@@ -337,8 +301,7 @@ def audit(
     allow_outside: bool,
     html: Path | None,
     json_path: Path | None,
-    format: Format | None,
-    box_order: BoxOrder,
+    **reading: Any,
 ) -> None:
     """Look at a finished data set as a whole: what stands out before it is trained on.
 
@@ -355,7 +318,7 @@ def audit(
 
     with records_read() as on_record:
         found = audit_files(
-            ((path.stem, formats.read_records(path, format, box_order=box_order)) for path in paths),
+            ((path.stem, formats.read_records(path, **reading)) for path in paths),
             images=images,
             allow_outside=allow_outside,
             on_record=on_record,

@@ -22,6 +22,13 @@ ALLOW_OUTSIDE = click.option(
     is_flag=True,
     help="Take pictures from outside of the images' folder where a data file you trust names some.",
 )
+JSON = click.option(
+    "--json",
+    "json_path",
+    type=FOLDER,
+    metavar="FILE",
+    help="Also write the numbers as JSON; - for stdout, no tables.",
+)
 RESUME = click.option("--resume", is_flag=True, help="Go on with the run in --out, or begin it.")
 MINUTES = click.option(
     "--max-minutes",

@@ -106,10 +106,6 @@ if TYPE_CHECKING:
 @click.option("--html", type=FOLDER, metavar="FILE", help="Report to write, with before/after sliders.")
 def refine(
     sources: tuple[Path, ...],
-    prompt: str | None,
-    prompts: Path | None,
-    images: Path | None,
-    allow_outside: bool,
     out: Path,
     detector: str,
     profile: str | None,
@@ -131,6 +127,7 @@ def refine(
     dry_run: bool,
     gpu: str,
     html: Path | None,
+    **reading: Any,
 ) -> None:
     """Repair images: each is diagnosed, edited where it is wrong, and diagnosed again.
 
@@ -155,7 +152,7 @@ def refine(
     from sdg.runs.inputs import gather
     from sdg.runs.processes import shared
 
-    items = gather(sources, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
+    items = gather(sources, **reading)
     try:
         settings = EditSettings(artifact, misalignment, *reach, feather)
     except ValueError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, JSON, write_numbers
 from sdg.cli.terminal import say, show
 
 _PATH = click.Path(path_type=Path)
@@ -62,16 +63,7 @@ def study() -> None:
 )
 @ALLOW_OUTSIDE
 @click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder to write to.")
-def make(
-    a: tuple[str, Path],
-    b: tuple[str, Path],
-    limit: int | None,
-    side: int,
-    seed: int,
-    images: Path | None,
-    allow_outside: bool,
-    out: Path,
-) -> None:
+def make(a: tuple[str, Path], b: tuple[str, Path], out: Path, **options: Any) -> None:
     """Pair the results of two systems and write DIR/study.html, to rate, and DIR/key.json, which names them.
 
     The page needs no network and says nowhere which system made what: give it alone to annotators and keep
@@ -93,12 +85,8 @@ def make(
             b[1],
             out,
             names=(a[0], b[0]),
-            limit=limit,
-            seed=seed,
-            side=side,
-            images=images,
-            allow_outside=allow_outside,
             on_pair=lambda done: status.update(f"{done:,} pairs written"),
+            **options,
         )
     pairs, shown = len(made.key.pairs), len(made.key.shown)
     say(
@@ -112,13 +100,7 @@ def make(
 @study.command()
 @click.argument("folder", type=_PATH, metavar="DIR")
 @click.argument("ratings", type=_PATH, nargs=-1, required=True, metavar="RATINGS.json...")
-@click.option(
-    "--json",
-    "json_path",
-    type=_PATH,
-    metavar="FILE",
-    help="Also write the numbers as JSON; - for stdout, no tables.",
-)
+@JSON
 def count(folder: Path, ratings: tuple[Path, ...], json_path: Path | None) -> None:
     """Count downloaded ratings of the study in DIR: Good, Same and Bad for A, as in the paper's Table 6.
 

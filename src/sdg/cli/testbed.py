@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED, write_numbers
+from sdg.cli.options import FOLDER, JSON, MINUTES, RESUME, SEED, write_numbers
 from sdg.cli.progress import counted
 from sdg.cli.terminal import say, show
 from sdg.cli.testbed_training import TRAININGS
@@ -157,7 +157,7 @@ def corpus(count: int, out: Path, generated_only: bool, **options: Any) -> None:
 @_SAMPLING_STEPS
 @SEED
 @MINUTES
-@click.option("--json", "json_path", type=FOLDER, metavar="FILE", help="Also write the numbers here.")
+@JSON
 def measure(
     what: str,
     out: Path | None,
