@@ -20,7 +20,7 @@ from urllib.request import urlopen
 from sdg.data.formats import read_records
 from sdg.errors import SdgError, first_line, path_end, quoted, shortened
 from sdg.io import jsonl
-from sdg.io.files import atomic_writer, is_folder, read_text
+from sdg.io.files import atomic_writer, cache_folder, is_folder, read_text
 
 HOST: Final = "https://raw.githubusercontent.com"
 LARGEST: Final = 64 * 2**20
@@ -359,7 +359,7 @@ def _fetched(name: str, one: PromptSet, split: str | None) -> list[tuple[Path, s
     files = source.splits.get(split or next(iter(source.splits)))
     if files is None:
         raise SdgError(f"{one.title} has the splits {', '.join(source.splits)}, not {quoted(split)}.")
-    folder = _cache() / name / source.commit[:12]
+    folder = cache_folder() / "prompts" / name / source.commit[:12]
     return [
         (
             _kept(folder / Path(path).name, f"{HOST}/{source.repository}/{source.commit}/{quote(path)}", sha),
@@ -387,7 +387,3 @@ def _kept(file: Path, url: str, sha256: str) -> Path:
     with atomic_writer(file) as out:
         out.write(content)
     return file
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdg" / "prompts"

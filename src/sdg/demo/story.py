@@ -20,7 +20,7 @@ from sdg.demo.part_scores import score
 from sdg.demo.settings import Settings
 from sdg.demo.stages import Say, Stages, hush_libraries
 from sdg.errors import SdgError
-from sdg.io.files import write_text
+from sdg.io.files import write_text, writing
 from sdg.reporting import Part
 
 REPORT: Final = "report.html"
@@ -64,7 +64,7 @@ def run_demo(settings: Settings, out: Path, say: Say) -> Ending:
 
 def _prepare(out: Path, settings: Settings) -> None:
     """Make the folder, or take what an earlier demo wrote out of it, its report excepted."""
-    try:
+    with writing(out):
         if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
             raise SdgError(f"{out} holds something that is no demo; name a new folder with --out.")
         document = {"version": __version__, "settings": asdict(settings)}
@@ -74,5 +74,3 @@ def _prepare(out: Path, settings: Settings) -> None:
                 shutil.rmtree(out / name)
         for name in FILES:
             (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error

@@ -32,6 +32,16 @@ def real_path(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises SdgError where the disk refuses what is done inside to this file or folder."""
+    try:
+        yield
+    except OSError as error:
+        name = path_end(os.fspath(path), 160)
+        raise SdgError(f"{name} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
 def open_binary(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open an existing file for reading bytes.
 
@@ -99,7 +109,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise SdgError(f"{name} is no path: {shortened(str(error), 80)}.") from None
     except OSError:  # most often of a file that is not there yet; the others come again below
         pass
-    try:
+    with writing(path):
         if path.is_dir():
             raise SdgError(f"{name} is a folder; give the name of a file to write.")
         if path.exists() and not path.is_file():
@@ -117,8 +127,6 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise SdgError(f"{name} cannot be written: {error.strerror or error}.") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

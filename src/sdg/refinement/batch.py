@@ -23,7 +23,7 @@ from sdg.detectors.base import Detector, StreamingDetector
 from sdg.errors import SdgError
 from sdg.images import Pair, save_image
 from sdg.io import jsonl
-from sdg.io.files import real_path
+from sdg.io.files import real_path, writing
 from sdg.refinement.base import Editor
 from sdg.refinement.loop import HeatSource, Outcome, Refinement, refine
 from sdg.refinement.request import EditSettings, Mode
@@ -166,13 +166,11 @@ def digest_of(item: Item) -> str:
 
 def require_writable(out: str | os.PathLike[str]) -> None:
     """Raise SdgError where a run cannot write to the folder: before anything is loaded or paid for."""
-    try:
+    with writing(out):
         Path(out).mkdir(parents=True, exist_ok=True)
         probe = Path(out) / ".writable"
         probe.touch()
         probe.unlink(missing_ok=True)  # another process of this run may have been here
-    except OSError as error:
-        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
 def is_output(file: Path, out: str | os.PathLike[str]) -> bool:

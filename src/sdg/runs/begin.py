@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 
 from sdg._version import __version__
 from sdg.errors import SdgError
-from sdg.io.files import read_text, write_text
+from sdg.io.files import read_text, write_text, writing
 from sdg.runs.processes import Processes
 
 _HELD: Final[set[IO[bytes]]] = set()
@@ -151,14 +151,13 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def _refusing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except BlockingIOError:
-        raise SdgError(
-            f"{out} is being written by another process; wait for it or stop it, or name another output."
-        ) from None
-    except OSError as error:
-        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
+    with writing(out):
+        try:
+            yield
+        except BlockingIOError:
+            raise SdgError(
+                f"{out} is being written by another process; wait for it or stop it, or name another output."
+            ) from None
 
 
 def _make_folder(manifest: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from sdg.errors import SdgError
 from sdg.io import jsonl
+from sdg.io.files import writing
 from sdg.runs.begin import begin
 
 BATCH: Final = 64
@@ -53,7 +54,7 @@ def collect_parts(path: Path) -> None:
 
     A kill in between may leave lines twice, never none. Raises SdgError where the disk refuses.
     """
-    try:
+    with writing(path):
         for part in parts_of(path):
             if part != path:
                 with part.open("rb") as source, path.open("ab") as file:
@@ -61,8 +62,6 @@ def collect_parts(path: Path) -> None:
                     file.flush()
                     os.fsync(file.fileno())
                 part.unlink()
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def begin_file(out: Path, settings: Mapping[str, Any], resume: bool) -> AbstractContextManager[bool]:
@@ -108,14 +107,12 @@ def journal(
     thread. At the end, whatever it is, all rows are on disk. Raises SdgError where the disk refuses; what
     was written before is kept.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             file.seek(0)
             file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
         raw = path.open("ab", buffering=0)
-    except OSError as error:
-        raise _unwritable(path, error) from error
     with raw:
         book = _Journal(raw, path, on_row or (lambda row: None), batch)
         try:
@@ -141,11 +138,9 @@ class _Journal:
         rest = memoryview(jsonl.dump_object(row))
         with self._changed:
             self._raise()
-            try:
+            with writing(self._path):
                 while rest:
                     rest = rest[self._file.write(rest) :]
-            except OSError as error:
-                raise _unwritable(self._path, error) from error
             self._waiting.append(row)
             self._pending += 1
             self._changed.notify_all()
@@ -172,10 +167,8 @@ class _Journal:
             if not rows:
                 return
             try:
-                try:
+                with writing(self._path):
                     os.fsync(self._file.fileno())
-                except OSError as error:
-                    raise _unwritable(self._path, error) from error
                 for row in rows:
                     self._on_row(row)
             except BaseException as error:  # handed to whoever appends or closes
@@ -183,7 +176,3 @@ class _Journal:
             with self._changed:
                 self._pending -= len(rows)
                 self._changed.notify_all()
-
-
-def _unwritable(path: Path, error: OSError) -> SdgError:
-    return SdgError(f"{path} cannot be written: {error.strerror or error}.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 
 from sdg.errors import SdgError
-from sdg.io.files import write_text
+from sdg.io.files import write_text, writing
 from sdg.runs.panels import Panel, track_panels
 
 if TYPE_CHECKING:
@@ -102,8 +102,5 @@ def trim_log(out: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
 
 def append_log(out: Path, line: Mapping[str, Any]) -> None:
     """Add a line to a run's log; raises SdgError where the disk refuses."""
-    try:
-        with (out / NAME).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise SdgError(f"{out / NAME} cannot be written: {error.strerror or error}.") from error
+    with writing(out / NAME), (out / NAME).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedModel
 
 from sdg.errors import SdgError, first_line, loading_errors
-from sdg.io.files import read_text
+from sdg.io.files import read_text, writing
 from sdg.io.uri import require_place
 from sdg.models.lora import matching_layers
 from sdg.models.vlm import rope_not_interleaved, special_tokens
@@ -128,10 +128,8 @@ def merge_adapter(
         processor.save_pretrained(fresh)
         profile.save(fresh)
 
-    try:
+    with writing(out):
         replace_folder(out, write)
-    except OSError as error:
-        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
 def vision_encoder(model: Any) -> torch.nn.Module:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError, quoted
 from sdg.io import jsonl
+from sdg.io.files import writing
 from sdg.io.paths import data_path, leads_inside
 from sdg.records import (
     NAMES,
@@ -82,14 +83,12 @@ def write(folder: Path, records: Iterable[Record], *, images: Path, allow_outsid
     folder = pathlib.Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise SdgError(f"{folder} exists already; name a folder that is new or empty.")
-    try:
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name[:200]}.") as temporary:
             whole = pathlib.Path(temporary) / "whole"
             count = _fill(whole, records, pathlib.Path(images), allow_outside)
             whole.replace(folder)
-    except OSError as error:
-        raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return count
 
 
@@ -144,7 +143,7 @@ def _put(source: pathlib.Path, place: pathlib.Path) -> None:
     """A copy of a file under a new name, unless it lies there already."""
     if not source.is_file():
         raise SdgError(f"The image {source} does not exist; check the folder of the images.")
-    try:
+    with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         with source.open("rb") as original:
             try:
@@ -155,8 +154,6 @@ def _put(source: pathlib.Path, place: pathlib.Path) -> None:
                 return
             with copy:
                 shutil.copyfileobj(original, copy)
-    except OSError as error:
-        raise SdgError(f"{place} cannot be written: {error.strerror or error}.") from None
 
 
 def _inside(folder: pathlib.Path, path: str) -> pathlib.Path:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from sdg.data.formats.sdg30k import to_annotation
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer
+from sdg.io.files import atomic_writer, writing
 from sdg.io.jsonl import dump_object
 from sdg.records import Record
 from sdg.runs.begin import begin, lock_of
@@ -117,7 +117,7 @@ def building(out: str | os.PathLike[str], count: int, settings: dict[str, Any]) 
     """
     out = Path(out).resolve()
     folder = out.with_name(f".{out.name}.partial")
-    try:
+    with writing(out):
         if out.is_file():
             raise SdgError(f"{out} is a file; give the name of a new folder.")
         if out.is_dir() and any(out.iterdir()):
@@ -128,5 +128,3 @@ def building(out: str | os.PathLike[str], count: int, settings: dict[str, Any]) 
                 for name in ("images", PARTS):
                     (folder / name).mkdir(exist_ok=True)
             yield unfinished
-    except OSError as error:
-        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error
