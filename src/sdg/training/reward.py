@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, DefectType, Diagnosis
 from sdg.embeddings import Similarity
-from sdg.geometry import as_boxes, paired_diou
+from sdg.geometry import paired_diou
 from sdg.matching import match_blocks
 from sdg.response import format_fault, parse_response
 
@@ -162,7 +162,8 @@ def _side(defects: Sequence[Sequence[Defect]]) -> _Side:
     flat = [defect for each in defects for defect in each]
     owner = np.repeat(np.arange(len(defects)), [len(each) for each in defects])
     kinds = np.array([_TYPES[defect.type] for defect in flat], np.intp)
-    return _Side(flat, owner, as_boxes([defect.box for defect in flat]), owner * len(_TYPES) + kinds)
+    boxes = np.array([defect.box for defect in flat], np.int64).reshape(-1, 4)
+    return _Side(flat, owner, boxes, owner * len(_TYPES) + kinds)
 
 
 def _sums(owner: NDArray[np.intp], scores: NDArray[np.float64], count: int) -> NDArray[np.float64]:
