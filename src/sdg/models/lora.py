@@ -217,7 +217,7 @@ def _note(path: Path, notes: Mapping[str, str]) -> None:
 
 
 class Ema:
-    """An exponential moving average of the adapter, kept in float32 beside it."""
+    """An exponential moving average of parameters, kept beside them in their own type."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], limit: float) -> None:
         self.parameters, self.limit = dict(parameters), limit

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sdg.errors import SdgError
+from sdg.models.lora import Ema
 from sdg.runs.begin import begin, require_free
 from sdg.runs.checkpoint import (
     FOLDER,
@@ -173,7 +174,7 @@ def fit(
     another seed, or the loss stops being a number.
     """
     optimizers = make_optimizers(model, budget, muon)
-    average = {name: p.detach().clone() for name, p in model.state_dict().items()}
+    average = Ema(dict(model.named_parameters()), budget.ema)
     console = Console(stderr=True)
     shared = ThreadPoolExecutor(shards, initializer=_one_thread) if shards > 1 else nullcontext()
     settings, work = {"seed": seed}, [out / FOLDER]
@@ -199,11 +200,7 @@ def fit(
             for optimizer in optimizers:
                 optimizer.step()
             step += 1
-            decay = min(budget.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for name, value in model.state_dict().items():
-                    if value.is_floating_point():
-                        average[name].lerp_(value, 1 - decay)
+            average.update(step)
             for name, part in parts.items():
                 totals[name] = totals.get(name, 0.0) + part
             if step % budget.report_every == 0 or step == budget.steps:
@@ -235,19 +232,15 @@ def require_no_run(out: Path, resume: bool) -> None:
     require_free(out, out / MANIFEST, resume, [out / FOLDER])
 
 
-def _state(
-    model: nn.Module, average: dict[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]
-) -> dict[str, Tensor]:
+def _state(model: nn.Module, average: Ema, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    state |= {f"average.{name}": value for name, value in average.items()}
+    state |= {f"average.{name}": value for name, value in average.average.items()}
     for number, optimizer in enumerate(optimizers):
         state |= optimizer_tensors(optimizer, f"optimizer-{number}")
     return state
 
 
-def _restored(
-    out: Path, model: nn.Module, average: dict[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]
-) -> int:
+def _restored(out: Path, model: nn.Module, average: Ema, optimizers: Sequence[torch.optim.Optimizer]) -> int:
     """Fill all from the newest checkpoint, if there is one; returns the steps they have seen."""
     folder = latest_checkpoint(out)
     if folder is None:
@@ -257,14 +250,13 @@ def _restored(
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     except RuntimeError as error:
         raise SdgError(f"{folder} holds a run of another model; name another folder.") from error
-    for name, value in average.items():
+    for name, value in average.average.items():
         value.copy_(tensors[f"average.{name}"])
     for number, optimizer in enumerate(optimizers):
         restore_optimizer(optimizer, tensors, f"optimizer-{number}")
     return int(progress["step"])
 
 
-def _averaged(model: nn.Module, average: dict[str, Tensor]) -> nn.Module:
-    twin = copy.deepcopy(model)
-    twin.load_state_dict(average)
-    return twin.eval()
+def _averaged(model: nn.Module, average: Ema) -> nn.Module:
+    with average.applied():
+        return copy.deepcopy(model).eval()
