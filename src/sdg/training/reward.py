@@ -111,14 +111,14 @@ def composite_rewards(
     }
     true_defects = [_true_defects(truth) for truth in truths]
     # A malformed completion takes no part: its total is fixed.
-    said = [
-        parse_response(response, require_think=require_think).defects
-        if format_fault(response, **gate) is None
-        else None
-        for response in responses
-    ]
-    predicted = _side([defects or () for defects in said])
-    truth = _side([() if mine is None else defects for defects, mine in zip(true_defects, said, strict=True)])
+    valid = [format_fault(response, **gate) is None for response in responses]
+    predicted = _side(
+        [
+            parse_response(response, require_think=require_think).defects if good else ()
+            for response, good in zip(responses, valid, strict=True)
+        ]
+    )
+    truth = _side([defects if good else () for defects, good in zip(true_defects, valid, strict=True)])
     rows, columns = match_blocks(truth.boxes, truth.block, predicted.boxes, predicted.block, paired_diou)
 
     count = len(responses)
@@ -145,8 +145,8 @@ def composite_rewards(
     malformed = Reward(MALFORMED, 0.0, 0.0, 0.0, format_valid=False)
     scores = np.stack([total, location, description, importance], axis=1).tolist()
     return [
-        malformed if mine is None else Reward(all_in_all, where, why, how_much, format_valid=True)
-        for (all_in_all, where, why, how_much), mine in zip(scores, said, strict=True)
+        Reward(all_in_all, where, why, how_much, format_valid=True) if good else malformed
+        for (all_in_all, where, why, how_much), good in zip(scores, valid, strict=True)
     ]
 
 
