@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sdg.alignment.compare import BASE, Cell, Comparison
+from sdg.alignment.compare import BASE, Comparison
 from sdg.bench.bench_table import BenchTable
 from sdg.bench.published_rows import TABLE5, TABLE5_SCORERS, TABLE6
 from sdg.data.formats import read_records
 from sdg.data.statistics import statistics
 from sdg.errors import SdgError, path_end
+from sdg.evaluation.result import cell, interval_cell
 from sdg.io.document import load_document
 from sdg.tables import Table
 
@@ -26,10 +27,10 @@ def table5(found: Comparison, averaged: list[str], settings: Mapping[str, Any]) 
     rows: list[tuple[str, ...]] = []
     for name, cells in found.cells.items():
         average = found.averages[name] if name != BASE else None
-        rows.append((name, *(_mean(cells[m]) for m in measures), _percent(average)))
+        rows.append((name, *(cell(cells[m].mean) for m in measures), _percent(average)))
         bounds = found.average_intervals[name] if name != BASE else None
         between = "–" if bounds is None else f"{_percent(bounds[0])} to {_percent(bounds[1])}"
-        rows.append(("  95 % interval", *(_bounds(cells[m]) for m in measures), between))
+        rows.append(("  95 % interval", *(interval_cell(cells[m].interval) for m in measures), between))
     first = len(rows)
     column = {name.casefold(): at for at, name in enumerate(TABLE5_SCORERS)}
     here = [column.get(name.casefold()) for name in measures]
@@ -115,14 +116,6 @@ def figure3(files: list[Path]) -> BenchTable:
         {"files": [str(file) for file in files]},
         notes,
     )
-
-
-def _mean(cell: Cell) -> str:
-    return "–" if cell.mean is None else f"{cell.mean:.3f}"
-
-
-def _bounds(cell: Cell) -> str:
-    return "–" if cell.interval is None else f"{cell.interval[0]:.3f}–{cell.interval[1]:.3f}"
 
 
 def _percent(value: float | None) -> str:
