@@ -6,6 +6,7 @@ from pathlib import Path
 from shutil import disk_usage
 
 from peft import LoraConfig
+from rich.filesize import decimal
 from transformers import PreTrainedModel
 
 from sdg.training.recipe import DetectorRun
@@ -17,8 +18,8 @@ def needed(run: DetectorRun, model: PreTrainedModel, adapter: LoraConfig | None,
     # A new one is written before the oldest goes; at the end there is the whole model as well.
     most = (kept + 1) * size + sum(weight.nbytes for weight in model.parameters())
     return (
-        f"A checkpoint with its optimizer takes {_said(size)}; {run.keep} stay, and the best (run.keep), so "
-        f"that {out} takes up to {_said(most)}, and {_said(disk_usage(out).free)} are free."
+        f"A checkpoint with its optimizer takes {decimal(size)}; {run.keep} stay, and the best (run.keep), "
+        f"so that {out} takes up to {decimal(most)}, and {decimal(disk_usage(out).free)} are free."
     )
 
 
@@ -38,10 +39,3 @@ def checkpoint_bytes(model: PreTrainedModel, adapter: LoraConfig | None, deepspe
     if deepspeed:
         return 2 * whole + sum(12 * count for count, _, trained in weights if trained)
     return whole + sum(2 * count * size for count, size, trained in weights if trained)
-
-
-def _said(size: float) -> str:
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if size >= unit:
-            return f"{size / unit:,.0f} {name}" if size >= 10 * unit else f"{size / unit:.1f} {name}"
-    return f"{size / 1e3:.0f} kB"
