@@ -46,7 +46,7 @@ class Measures:
     share inside that shows background; foreign: share inside in another colour; own: share outside in the
     object's colour. speckle: mean step between neighbouring pixels of the difference over how much it varies.
     solid, spread: mean and standard deviation of the opacity of the own pixels outside. change: mean of the
-    largest channel difference. far: largest distance outside the outline, pixels. hue: the colour most of
+    largest channel difference. hue: the colour most of
     it shows, −1 for none. grey: share outside objects that is only darker or lighter.
     """
 
@@ -60,7 +60,6 @@ class Measures:
     solid: float
     spread: float
     change: float
-    far: float
     hue: int
     grey: float
 
@@ -166,7 +165,7 @@ def measure(pixels: Pixels, found: Sequence[Found], residue: Residual, region: R
     grey = (largest - least < 0.35 * np.maximum(largest, -least) + 6) & (shown < 0)
     near = residue.nearest[rows, columns][mask & (depth < _NEAR)]
     if len(near) < 0.03 * area or not len(near):
-        return Measures(-1, area, 0, 0, 0, 0, speckle, 0, 0, change, 0, hue, 0)
+        return Measures(-1, area, 0, 0, 0, 0, speckle, 0, 0, change, hue, 0)
     target = int(np.bincount(near).argmax())
     colour = COLOUR_NAMES.index(found[target].thing.colour)
     opacity = opacity_of(pixels, colour, rows, columns)
@@ -190,7 +189,6 @@ def measure(pixels: Pixels, found: Sequence[Found], residue: Residual, region: R
         solid=float(values.mean()) if len(values) else 0.0,
         spread=float(values.std()) if len(values) else 0.0,
         change=change,
-        far=float(depth[mask].max()),
         hue=hue,
         grey=np.count_nonzero(grey & mask & (owner < 0)) / area,
     )
