@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.error import URLError
 from urllib.parse import quote
-from urllib.request import urlopen
 
 from sdg.data.formats import read_records
 from sdg.errors import SdgError, first_line, path_end, quoted, shortened
 from sdg.io import jsonl
-from sdg.io.files import atomic_writer, cache_folder, is_folder, read_text
+from sdg.io.download import pinned_file
+from sdg.io.files import cache_folder, is_folder, read_text
 
 HOST: Final = "https://raw.githubusercontent.com"
 LARGEST: Final = 64 * 2**20
 """Bytes of the largest file that is read; the published ones have at most 3 MB."""
-_TIMEOUT: Final = 60  # seconds without a byte
+_LONGEST: Final = 600  # seconds that a file may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,20 +369,8 @@ def _fetched(name: str, one: PromptSet, split: str | None) -> list[tuple[Path, s
 
 
 def _kept(file: Path, url: str, sha256: str) -> Path:
-    """A file of the cache with these bytes, fetched if need be; raises SdgError for any other bytes."""
-    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
-        return file
-    try:
-        with urlopen(url, timeout=_TIMEOUT) as response:
-            content = response.read(LARGEST + 1)
-    except (URLError, OSError, ValueError) as error:
-        raise SdgError(
-            f"{url} cannot be fetched ({first_line(error)}); offline, name a copy by path=… (--path)."
-        ) from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise SdgError(
-            f"{url} holds other bytes than were published; name a copy you trust by path=… (--path)."
-        )
-    with atomic_writer(file) as out:
-        out.write(content)
-    return file
+    """A file of the cache with these bytes, fetched if need be; raises SdgError."""
+    otherwise = "name a copy you trust by path=… (--path)"
+    return pinned_file(
+        url, file, lambda content: hashlib.sha256(content).hexdigest() == sha256, otherwise, LARGEST, _LONGEST
+    )

@@ -1,13 +1,16 @@
-"""One small file from the web: bounded in bytes and seconds, every failure one sentence."""
+"""One file from the web: bounded in bytes and seconds, every failure one sentence; pinned ones are kept."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from http.client import HTTPException
+from pathlib import Path
 from typing import Final
 from urllib.request import Request, urlopen
 
 from sdg.errors import SdgError, first_line
+from sdg.io.files import atomic_writer, read_bytes
 
 _PIECE: Final = 1 << 16
 
@@ -32,3 +35,24 @@ def download(url: str, at_most: int, seconds: float = 30) -> bytes:
     except (OSError, HTTPException, ValueError) as error:
         raise SdgError(f"{url} cannot be fetched: {first_line(error)}.") from None
     return content
+
+
+def pinned_file(
+    url: str, file: Path, is_it: Callable[[bytes], bool], otherwise: str, at_most: int, seconds: float = 30
+) -> Path:
+    """A file of the cache, fetched where it is not there or is another than the published one.
+
+    is_it: whether bytes are that file's. otherwise: what a user can do instead, for the end of a sentence.
+    Raises SdgError, with that end, as `download` does and for other bytes; nothing is kept then.
+    """
+    if file.is_file() and is_it(read_bytes(file, at_most)):
+        return file
+    try:
+        content = download(url, at_most, seconds)
+    except SdgError as error:
+        raise SdgError(f"{str(error).rstrip('.')}; {otherwise}.") from None
+    if not is_it(content):
+        raise SdgError(f"{url} holds other bytes than were published; {otherwise}.")
+    with atomic_writer(file) as out:
+        out.write(content)
+    return file

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from sdg.errors import SdgError, path_end
-from sdg.io.download import download
-from sdg.io.files import atomic_writer, cache_folder, is_folder, read_bytes
+from sdg.io.download import pinned_file
+from sdg.io.files import cache_folder, is_folder, read_bytes
 from sdg.prompting.constants import MAX_BYTES, read_constant
 from sdg.prompting.profile import Generation, ImageLimits, PromptProfile
 
@@ -62,19 +62,8 @@ class ReleasedText:
     def _cached(self) -> Path:
         """The file in the cache, fetched where it is not there or is another than the pinned one."""
         file = cache_folder() / "release" / COMMIT[:8] / Path(self.path).name
-        if file.is_file() and self._is_pinned(read_bytes(file, MAX_BYTES)):
-            return file
-        url = f"{self.address}/{self.path}"
         otherwise = f"clone github.com/{REPOSITORY} and set {CLONE} to it, or put that file to {file}"
-        try:
-            content = download(url, MAX_BYTES)
-        except SdgError as error:
-            raise SdgError(f"{str(error).rstrip('.')}; {otherwise}.") from None
-        if not self._is_pinned(content):
-            raise SdgError(f"{url} is not the file it was at commit {COMMIT[:8]}; {otherwise}.")
-        with atomic_writer(file) as out:
-            out.write(content)
-        return file
+        return pinned_file(f"{self.address}/{self.path}", file, self._is_pinned, otherwise, MAX_BYTES)
 
     def _is_pinned(self, content: bytes) -> bool:
         lines = content.replace(b"\r\n", b"\n")  # as a clone on Windows has them
