@@ -1,4 +1,4 @@
-"""Chat messages for an image and its prompt: the model's profile, the picture within its limits, the text."""
+"""By which profile a model is asked, and the chat completion in which a server is."""
 
 from __future__ import annotations
 
