@@ -13,8 +13,7 @@ from sdg.reporting.page import Report, write_report
 from sdg.reporting.refinement import Refinement, Refinements, read_refinements
 from sdg.reporting.scores import Scores, read_scores
 from sdg.reporting.side_by_side import SideBySide, Twice
-from sdg.reporting.summary import Part, Summary
-from sdg.reporting.tabulated import Tables
+from sdg.reporting.summary import Part, Summary, Tables
 
 __all__ = [
     "AlignmentRun",

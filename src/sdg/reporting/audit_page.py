@@ -10,7 +10,7 @@ from sdg.data.audit import Audit
 from sdg.io.paths import data_path
 from sdg.reporting.gallery import Entry, Gallery
 from sdg.reporting.page import Report, Section, write_report
-from sdg.reporting.tabulated import Tables
+from sdg.reporting.summary import Tables
 from sdg.tables import Table
 
 GROUPS: Final = 40

@@ -7,7 +7,7 @@ from typing import Any
 
 from sdg.errors import SdgError
 from sdg.io.document import load_document
-from sdg.reporting.tabulated import Tables
+from sdg.reporting.summary import Tables
 from sdg.tables import Table
 
 

@@ -25,8 +25,7 @@ from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements
 from sdg.reporting.scores import Scores
 from sdg.reporting.side_by_side import SideBySide
-from sdg.reporting.summary import Summary
-from sdg.reporting.tabulated import Tables
+from sdg.reporting.summary import Summary, Tables
 
 Section = Summary | Gallery | SideBySide | Scores | Refinements | AlignmentRun | Tables
 

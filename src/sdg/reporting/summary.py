@@ -1,10 +1,12 @@
-"""A summary at the head of a report: a few numbers, and what each part of the work came to."""
+"""Sections of words and numbers: the summary at the head of a report, and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from sdg.tables import Table
 
 State = Literal["done", "failed", "left out"]
 
@@ -37,3 +39,15 @@ class Summary:
     parts: Sequence[Part] = ()
     title: str = "Summary"
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A section of tables. note: one sentence under the title; remarks: sentences below the tables."""
+
+    kind: ClassVar[str] = "tables"
+
+    title: str
+    tables: Sequence[Table]
+    note: str = ""
+    remarks: Sequence[str] = ()

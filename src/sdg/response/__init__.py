@@ -6,6 +6,6 @@
 
 from sdg.response.gate import format_fault
 from sdg.response.parsing import cut_off, parse_response
-from sdg.response.rendering import render_response
+from sdg.response.strict import render_response
 
 __all__ = ["cut_off", "format_fault", "parse_response", "render_response"]

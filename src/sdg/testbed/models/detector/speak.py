@@ -11,23 +11,30 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
 
-from sdg.defects import BOX_SCALE
+from sdg.defects import BOX_SCALE, Diagnosis
+from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
 from sdg.models.device import cpu_autocast
+from sdg.models.vlm import LoadedModel
 from sdg.runs.folders import replace_folder
+from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.build import MERGE, new_model, new_processor
 from sdg.testbed.models.detector.captions import embedded_profile
 from sdg.testbed.models.detector.dense import CELLS, DenseReader, dense_losses, patchify
-from sdg.testbed.models.detector.measure import held_out, score_base
 from sdg.testbed.models.detector.rows import IGNORED, JITTER, Lessons, Rows, base_tokenizer, number_tokens
 from sdg.testbed.models.detector.see import SHARDS
 from sdg.testbed.models.loop import Budget, fit
+from sdg.training.evaluate import score
+
+Case = tuple[Image.Image, str, Diagnosis]
 
 DENSE_WEIGHT: Final = 0.3
 """Weight of the dense loss beside the mean loss of a token."""
@@ -165,6 +172,21 @@ def train_language(
     )
     assert isinstance(averaged, Speaker)
     return averaged.model
+
+
+def held_out(count: int, seed: int) -> list[Case]:
+    """Injected pictures of the validation split, with prompt and true diagnosis."""
+    rng = np.random.default_rng((seed, 4711))
+    drawn = [sample(rng, split="validation") for _ in range(count)]
+    return [(Image.fromarray(one.picture), one.prompt, one.diagnosis) for one in drawn]
+
+
+def score_base(model: Any, processor: Any, cases: list[Case]) -> dict[str, float]:
+    """SDG-Eval of the model's greedy answers, by the names that SFT logs."""
+    profile = embedded_profile()
+    answers = dict(LoadedModel(model, processor, profile, 64).answers([case[:2] for case in cases]))
+    found = score([answers[n] for n in range(len(cases))], [case[2] for case in cases], profile, TokenF1())
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def save_base(
