@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sdg.cli.enrich import enrich
-from sdg.cli.options import ALLOW_OUTSIDE, JSON, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, JSON, write_numbers
 from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
 from sdg.data import formats
@@ -27,19 +27,12 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 def _with_format(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say how input files are to be read."""
-    order = click.option(
-        "--box-order",
-        type=click.Choice(["xyxy", "yxyx"]),
-        default="xyxy",
-        show_default=True,
-        help="Order of the coordinates in the files (sdg30k and predictions).",
-    )
     format = click.option(
         "--format",
         type=click.Choice(FORMATS),
         help="Format of the files [default: found from the first record].",
     )
-    return format(order(command))
+    return format(BOX_ORDER(command))
 
 
 @click.group()
@@ -146,13 +139,7 @@ def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
     type=click.Choice(FORMATS),
     help="Format to read [default: found from the first record].",
 )
-@click.option(
-    "--box-order",
-    type=click.Choice(["xyxy", "yxyx"]),
-    default="xyxy",
-    show_default=True,
-    help="Order of the coordinates in SOURCE (sdg30k and predictions); xyxy is written.",
-)
+@BOX_ORDER
 @click.option(
     "--images",
     type=_FOLDER,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, write_numbers
 from sdg.cli.progress import embedder_of
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -65,13 +65,7 @@ _FILE = click.Path(path_type=Path)
     help="Also within parts of the data; may be repeated.",
 )
 @click.option("--published", is_flag=True, help="Print the paper's Table 2 beside, marked as published.")
-@click.option(
-    "--box-order",
-    type=click.Choice(["xyxy", "yxyx"]),
-    default="xyxy",
-    show_default=True,
-    help="Order of the coordinates in the predictions.",
-)
+@BOX_ORDER
 @click.option("--allow-missing", is_flag=True, help="Evaluate the images that both files share.")
 @click.option(
     "--images", type=click.Path(path_type=Path), metavar="FOLDER", help="Images, for the HTML report."

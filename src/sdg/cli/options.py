@@ -22,6 +22,13 @@ ALLOW_OUTSIDE = click.option(
     is_flag=True,
     help="Take pictures from outside of the images' folder where a data file you trust names some.",
 )
+BOX_ORDER = click.option(
+    "--box-order",
+    type=click.Choice(["xyxy", "yxyx"]),
+    default="xyxy",
+    show_default=True,
+    help="Order of the coordinates in the files that are read (sdg30k and predictions).",
+)
 JSON = click.option(
     "--json",
     "json_path",
