@@ -431,9 +431,9 @@ def test_compare_frees_a_generator_before_it_loads_the_next(
     alive: list[int] = []
     loaded: list[weakref.ref[Any]] = []
 
-    def load(recipe: PolicyRecipe) -> Any:
+    def load(recipe: PolicyRecipe, **options: Any) -> Any:
         alive.append(sum(reference() is not None for reference in loaded))
-        pipeline = load_pipeline(recipe)
+        pipeline = load_pipeline(recipe, **options)
         loaded.append(weakref.ref(pipeline.transformer))
         return pipeline
 

@@ -121,6 +121,14 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]
 
 
+def test_tensors_that_share_memory_are_kept_each_for_itself(tmp_path: Path) -> None:
+    tied = torch.arange(6.0).reshape(2, 3)
+    tensors = {"one": tied, "other": tied, "row": tied[0], "turned": tied.T, "none": torch.empty(0, 3)}
+    loaded, _ = load_checkpoint(save_checkpoint(tmp_path, 1, tensors, {}))
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+
+
 def test_the_newest_counts_and_old_ones_go(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
     for number in (1, 2, 10, 1_000_000):

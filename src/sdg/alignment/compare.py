@@ -6,7 +6,6 @@ Intervals are bootstrapped over prompts, and changes are paired: both generators
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from sdg.alignment.figures import picture_grid
 from sdg.alignment.measures import measure_journal
 from sdg.alignment.monitors import Measures, measure_pictures
 from sdg.alignment.policies import FAMILIES, FlowPolicy, load_pipeline
+from sdg.alignment.policies.trained import require_trained, trained_digest
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import Purpose, noise_seed
 from sdg.detectors import load_detector
@@ -32,7 +32,6 @@ from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.images import save_image
 from sdg.io.files import write_text
 from sdg.io.uri import read_prompts
-from sdg.models.lora import WEIGHTS, load_lora
 from sdg.recipes import to_document
 from sdg.runs.processes import ALONE, Processes
 from sdg.scorers.weighted import load_reward, load_scaled
@@ -77,15 +76,13 @@ class Comparison:
 
 
 def parse_adapters(texts: Sequence[str]) -> dict[str, Path]:
-    """NAME=FOLDER pairs; raises SdgError for a folder without an adapter."""
+    """NAME=FOLDER pairs; raises SdgError for a folder that holds neither an adapter nor a transformer."""
     adapters: dict[str, Path] = {}
     for text in texts:
         name, equals, folder = text.partition("=")
         if not equals or not name or not folder or name == BASE or name in adapters:
             raise SdgError(f"--lora {text}: write NAME=FOLDER, each name once and none of them {BASE!r}.")
-        if not (Path(folder) / WEIGHTS).is_file():
-            raise SdgError(f"{folder} holds no adapter ({WEIGHTS}); name a run's best/ or final/ folder.")
-        adapters[name] = Path(folder)
+        adapters[name] = require_trained(folder)
     if not adapters:
         raise SdgError("Nothing to compare; add --lora NAME=FOLDER.")
     return adapters
@@ -132,7 +129,7 @@ def compare_generators(
         "recipe": to_document(recipe),
         "prompts": prompts,
         "samples": samples,
-        "adapters": [[name, _digest(folder)] for name, folder in adapters.items()],
+        "adapters": [[name, trained_digest(folder)] for name, folder in adapters.items()],
     }
     with measure_journal(
         out, generators, settings, total=len(work), batch=size, resume=resume, processes=processes
@@ -250,16 +247,9 @@ def tabulate(
 
 
 def _generator(recipe: AlignRecipe, folder: Path | None, device: str) -> FlowPolicy:
-    pipeline = load_pipeline(recipe.policy)
-    if folder is not None:
-        load_lora(pipeline, folder, recipe.policy.model)
+    pipeline = load_pipeline(recipe.policy, trained=folder)
     pipeline.to(device)
     return FAMILIES[recipe.policy.family](pipeline, recipe.policy, recipe.precision)
-
-
-def _digest(folder: Path) -> str:
-    with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sums(rows: Sequence[Measures], names: Sequence[str], prompts: int) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import Purpose, Rollouts, StepRows, noise_seed
 from sdg.alignment.update import Learner, Piece, Signal
 from sdg.models.lora import Ema
+from sdg.models.sharding import share_of
 
 
 def optimality(advantages: Tensor, limit: float) -> Tensor:
@@ -39,16 +40,16 @@ class ForwardLearner(Learner):
         self.old = Ema(self.parameters, recipe.nft.old_limit)
         self.levels = policy.sigmas(recipe.sampling.steps)[:-1]  # (steps,), without the picture's own, 0
 
-    def state(self) -> dict[str, Tensor]:
-        """The learner's state, and the old policy's weights."""
-        return super().state() | {f"old.{name}": value for name, value in self.old.average.items()}
+    def _tensors(self) -> dict[str, Tensor]:
+        """The learner's, and the old policy's weights."""
+        return super()._tensors() | {f"old.{name}": value for name, value in self.old.average.items()}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
         """Go on from the `state` after so many epochs."""
         super().restore(tensors, epoch)
         for name, average in self.old.average.items():
-            average.copy_(tensors[f"old.{name}"])
+            average.copy_(share_of(tensors[f"old.{name}"], average))
 
     def sampling(self) -> AbstractContextManager[None]:
         """The old policy draws."""

@@ -37,7 +37,7 @@ class PolicyRecipe:
     text_cache: str | None = None
     gradient_checkpointing: bool = False  # less memory for activations, more time
     attention: Attention | None = None  # diffusers' backend; null: torch's own choice
-    lora: LoraRecipe = field(default_factory=LoraRecipe)
+    lora: LoraRecipe | None = field(default_factory=LoraRecipe)  # null: all of the transformer is trained
     adapter: str | None = None  # folder of an adapter of this `lora` to start from; null: a fresh one
 
     def __post_init__(self) -> None:
@@ -47,6 +47,11 @@ class PolicyRecipe:
             max_sequence_length=self.max_sequence_length,
             prompt_cache=self.prompt_cache,
         )
+        if self.lora is None and self.adapter is not None:
+            raise ValueError(
+                "adapter starts from an adapter, and with lora null there is none; `sdg align merge` it, and "
+                "start from the result."
+            )
 
 
 @dataclass(frozen=True)
@@ -278,6 +283,8 @@ class AlignRecipe:
         if self.needs_detector and self.reward.detector is None:
             raise ValueError(f"reward.detector is missing, which method {self.method} needs.")
         self._check_few_step()
+        if self.policy.lora is None:
+            self._check_whole()
         if self.forward and (self.nft.levels or 0) > self.sampling.steps:
             raise ValueError(f"nft.levels is at most sampling.steps ({self.sampling.steps}).")
         if self.groups.prompts % self.optimizer.steps_per_epoch:
@@ -301,6 +308,15 @@ class AlignRecipe:
             raise ValueError(f"sampling.noise_level is at most 1 with cps, not {self.sampling.noise_level}.")
         if self.few_step.sde == "cps" and self.sampling.steps - 1 in self.sampling.sde_steps:
             raise ValueError("sampling.sde_steps leave out the last step with cps, which has no noise there.")
+
+    def _check_whole(self) -> None:
+        if self.optimizer.kl > 0:
+            raise ValueError(
+                "optimizer.kl compares with the generator without its adapter, and with policy.lora null "
+                "there is none; set optimizer.kl to 0."
+            )
+        if self.few_step.lora_above or self.few_step.lora_init != "uniform":
+            raise ValueError("few_step.lora_above and lora_init are of adapters; policy.lora null has none.")
 
     @property
     def needs_detector(self) -> bool:

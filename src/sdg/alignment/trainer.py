@@ -18,6 +18,7 @@ from sdg.alignment.forward import ForwardLearner
 from sdg.alignment.group_timeout import group_timeout
 from sdg.alignment.monitors import BY_PROMPT, Monitor, hacking, is_best
 from sdg.alignment.policies import load_policy
+from sdg.alignment.policies.trained import save_trained
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import (
     Purpose,
@@ -35,7 +36,6 @@ from sdg.alignment.rollout import (
 from sdg.alignment.update import Learner, epoch_values, training_signal
 from sdg.detectors import load_detector
 from sdg.io.files import write_text
-from sdg.models.lora import save_lora
 from sdg.recipes import to_document
 from sdg.runs.begin import begin_together
 from sdg.runs.checkpoint import FOLDER as CHECKPOINTS
@@ -49,7 +49,7 @@ MANIFEST: Final = "manifest.json"
 
 
 def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
-    """Align a generator as the recipe says; returns the folder of the final adapter, out/final.
+    """Align a generator as the recipe says; returns the folder of what was trained in the end, out/final.
 
     In `out`: log.jsonl (one line an epoch and a measurement), checkpoints/, best/ (by the monitor), final/,
     pictures/. `resume` goes on from the newest checkpoint; on a CPU the losses are then those of an
@@ -57,8 +57,11 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     when too many pictures cannot be scored.
     """
     # First of all: what is loaded before a process has its device would go to the first GPU.
-    accelerator = start_accelerator(recipe.run.trackers, out, group_timeout(recipe))
+    accelerator = start_accelerator(
+        recipe.run.trackers, out, group_timeout(recipe), some_idle=recipe.policy.lora is None
+    )
     rank, processes = accelerator.process_index, accelerator.num_processes
+    main = accelerator.is_main_process
     steps = share(recipe, rank, processes)
     own = [index for step in steps for index in step.own]
     prompts, held_out, digest = read_prompt_sets(recipe.prompts)
@@ -96,9 +99,10 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                         measured = {"epoch": epoch, **means}
                         history.append({**measured, BY_PROMPT: by_prompt})
                         log.measured(measured, epoch * recipe.optimizer.steps_per_epoch)
-                        if is_best(history, recipe.monitor) and accelerator.is_main_process:
-                            save_lora(policy, out / "best")
-                            write_text(out / "best" / "measures.json", json.dumps(measured, indent=1))
+                        if is_best(history, recipe.monitor):
+                            save_trained(policy, out / "best", write=main)
+                            if main:
+                                write_text(out / "best" / "measures.json", json.dumps(measured, indent=1))
                     if recipe.run.pictures_every and (epoch % recipe.run.pictures_every == 0 or last):
                         path = out / "pictures" / f"epoch-{epoch:06d}.png"
                         panels = draw_figure(sampler, held_out, rank, processes, path)
@@ -132,18 +136,19 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                 if recipe.optimizer.clip < values["first_ratio_error"]:
                     log.say("the first ratio is off by more than the clip range; run in higher precision")
                 if (epoch + 1) % recipe.run.save_every == 0 or epoch + 1 == recipe.epochs:
-                    if accelerator.is_main_process:
+                    state = learner.state(keep=main)
+                    if main:
                         progress = {"epoch": epoch + 1, "history": history}
-                        save_checkpoint(out, epoch + 1, learner.state(), progress, recipe.run.keep)
+                        save_checkpoint(out, epoch + 1, state, progress, recipe.run.keep)
                     accelerator.wait_for_everyone()
         if epoch < recipe.epochs:
             log.say(
                 f"stopped at epoch {epoch}: {recipe.monitor.best} fell beyond chance while the reward rose"
             )
-        if accelerator.is_main_process:
-            with learner.ema.applied():
-                save_lora(policy, out / "final")
-        log.say(f"done: the adapter is in {out / 'final'}, the log in {log.path}")
+        with learner.ema.applied():
+            save_trained(policy, out / "final", write=main)
+        what = "transformer" if recipe.policy.lora is None else "adapter"
+        log.say(f"done: the {what} is in {out / 'final'}, the log in {log.path}")
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return out / "final"

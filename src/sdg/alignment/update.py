@@ -33,6 +33,7 @@ from sdg.alignment.rollout import Rollouts, Score, StepRows
 from sdg.defects import Defect
 from sdg.errors import SdgError
 from sdg.models.lora import Ema, lora_parameters
+from sdg.models.sharding import share_of, whole
 from sdg.runs.checkpoint import optimizer_tensors, restore_optimizer
 
 # --- advantages ----------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ class Piece:
 
 
 class Learner:
-    """A policy that is trained: its adapter, the adapter's average, the optimizer, its learning rate."""
+    """A policy that is trained: its weights, their average, the optimizer, its learning rate."""
 
     measured: ClassVar[tuple[str, ...]] = ("clip_fraction", "approx_kl")
     """What a step says of its valid rows beside the loss; with a KL term also `kl`."""
@@ -133,19 +134,27 @@ class Learner:
         self.ema = Ema(self.parameters, settings.ema_decay)
         self._schedule(done=0)
 
-    def state(self) -> dict[str, Tensor]:
-        """All that another learner needs to go on from here, but for the number of epochs."""
-        state = {f"lora.{name}": parameter.detach() for name, parameter in self.parameters.items()}
-        state |= {f"ema.{name}": value for name, value in self.ema.average.items()}
-        return state | optimizer_tensors(self.optimizer)
+    def state(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """All that another learner needs to go on from here, but for the number of epochs: whole tensors.
+
+        keep: whether this process wants them; of sharded weights all have to call this.
+        """
+        held = {name: whole(value, keep=keep) for name, value in self._tensors().items()}
+        return {name: value for name, value in held.items() if value is not None}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What `state` holds, as it lies on this process."""
+        tensors: dict[str, Tensor] = {f"lora.{name}": p for name, p in self.parameters.items()}
+        tensors |= {f"ema.{name}": value for name, value in self.ema.average.items()}
+        return tensors | optimizer_tensors(self.optimizer)
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
-        """Go on from the `state` after so many epochs."""
+        """Go on from the `state` after so many epochs, of however many processes."""
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"lora.{name}"])
-            self.ema.average[name].copy_(tensors[f"ema.{name}"])
-        restore_optimizer(self.optimizer, tensors)
+            parameter.copy_(share_of(tensors[f"lora.{name}"], parameter))
+            self.ema.average[name].copy_(share_of(tensors[f"ema.{name}"], parameter))
+        restore_optimizer(self.optimizer, tensors, place=share_of)
         self._schedule(done=epoch * self.recipe.optimizer.steps_per_epoch)
 
     def sampling(self) -> AbstractContextManager[None]:

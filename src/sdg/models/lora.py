@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdg.errors import SdgError, first_line, loading_errors
+from sdg.models.sharding import whole
 from sdg.sections import LoraRecipe
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -129,25 +130,29 @@ def _acting(transformer: nn.Module) -> bool:
 
 
 def lora_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters by name, in the model's order."""
+    """The trained parameters by name, in the model's order: an adapter's, or those of a whole model."""
     return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
 
 
-def save_lora(policy: Any, folder: Path) -> Path:
+def save_lora(policy: Any, folder: Path, *, write: bool = True) -> Path:
     """Write the adapter's present weights to folder/pytorch_lora_weights.safetensors, whole or not at all.
 
     The file carries rank and alpha, so that `pipeline.load_lora_weights(folder)` gives the same pictures, and
-    `load_lora` also where the adapter is limited to some noise levels.
+    `load_lora` also where the adapter is limited to some noise levels. write: whether this process does; of
+    sharded weights all have to take part.
     """
     from diffusers.training_utils import _collate_lora_metadata
     from peft.utils import get_peft_model_state_dict
 
+    present = get_peft_model_state_dict(policy.transformer)
+    layers = {name: whole(value, keep=write) for name, value in present.items()}
+    if not write:
+        return folder / WEIGHTS
     folder.mkdir(parents=True, exist_ok=True)
-    layers = get_peft_model_state_dict(policy.transformer)
     with TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         policy.pipeline_class().save_lora_weights(
             temporary,
-            transformer_lora_layers={k: v.detach().cpu().contiguous() for k, v in layers.items()},
+            transformer_lora_layers={k: v.contiguous() for k, v in layers.items() if v is not None},
             **_collate_lora_metadata({"transformer": policy.transformer}),
         )
         if policy.adapter_above > 0:
@@ -200,12 +205,17 @@ def load_lora(pipeline: Any, folder: Path | str, named: str) -> float:
     require_lora(folder)  # diffusers would look it up on the hub
     try:
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
-        with safe_open(Path(folder) / WEIGHTS, "pt") as file:
-            above = float((file.metadata() or {}).get(_ABOVE, 0))
+        above = acts_above(folder)
         limit_adapter(pipeline.transformer, above)
         return above
     except loading_errors() as error:
         raise SdgError(f"{folder} does not fit {named} ({first_line(error)}).") from error
+
+
+def acts_above(folder: Path | str) -> float:
+    """The noise level above which an adapter that `save_lora` wrote acts; 0: at every one."""
+    with safe_open(Path(folder) / WEIGHTS, "pt") as file:
+        return float((file.metadata() or {}).get(_ABOVE, 0))
 
 
 def _note(path: Path, notes: Mapping[str, str]) -> None:
@@ -235,15 +245,19 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with averaged weights inside, and with its own again afterwards."""
-        own = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._copy(self.average)
+        """The model with averaged weights inside, and with its own again afterwards.
+
+        The two change places, so that no third copy is needed; `average` is not to be read inside.
+        """
+        self._swap()
         try:
             yield
         finally:
-            self._copy(own)
+            self._swap()
 
     @torch.no_grad()
-    def _copy(self, source: Mapping[str, Tensor]) -> None:
+    def _swap(self) -> None:
         for name, parameter in self.parameters.items():
-            parameter.copy_(source[name])
+            own = parameter.detach().clone()
+            parameter.copy_(self.average[name])
+            self.average[name].copy_(own)

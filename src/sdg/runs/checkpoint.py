@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ def save_checkpoint(
     before or the new one.
     """
     folder = out / FOLDER / f"{number:06d}"
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    state = _apart(tensors)
 
     def write(fresh: Path) -> None:
         save_file(state, fresh / TENSORS)
@@ -42,6 +42,20 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         raise SdgError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     return folder
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU that share no memory, as safetensors wants; copied only where need be."""
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        held = value.detach().cpu().contiguous()
+        storage = held.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != held.nbytes:
+            held = held.clone()
+        seen.add(held.untyped_storage().data_ptr())
+        state[name] = held
+    return state
 
 
 def latest_checkpoint(out: Path) -> Path | None:
@@ -75,12 +89,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, name: str = "optimizer")
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], name: str = "optimizer"
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    name: str = "optimizer",
+    place: Callable[[Tensor, Tensor], Tensor] = lambda value, parameter: value,
 ) -> None:
-    """The inverse of `optimizer_tensors`, on an optimizer of the same parameters."""
+    """The inverse of `optimizer_tensors`, on an optimizer of the same parameters.
+
+    place: makes of a tensor and the parameter it belongs to what the optimizer is to have of it here.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for full, value in tensors.items():
         if full.startswith(f"{name}."):
             _, number, key = full.split(".", 2)
-            state.setdefault(int(number), {})[key] = value
+            state.setdefault(int(number), {})[key] = place(value, parameters[int(number)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

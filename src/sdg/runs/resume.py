@@ -1,4 +1,4 @@
-"""How a run that trains an adapter is set up, and where it goes on from."""
+"""How a run that trains a generator is set up, and where it goes on from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import Tensor
 
 from sdg.errors import SdgError
@@ -23,10 +23,13 @@ class Checkpoint(NamedTuple):
     progress: dict[str, Any]
 
 
-def start_accelerator(trackers: Sequence[str], out: Path, timeout: timedelta) -> Accelerator:
+def start_accelerator(
+    trackers: Sequence[str], out: Path, timeout: timedelta, *, some_idle: bool = False
+) -> Accelerator:
     """Accelerate for plain data parallelism, with these trackers; raises SdgError for any other setup.
 
-    timeout: of the process group, how long one process may keep the others waiting.
+    timeout: of the process group, how long one process may keep the others waiting. some_idle: whether a pass
+    may leave some of what is trained without a gradient.
     """
     for tracker in trackers:
         if importlib.util.find_spec(tracker) is None:
@@ -36,13 +39,16 @@ def start_accelerator(trackers: Sequence[str], out: Path, timeout: timedelta) ->
         mixed_precision="no",
         log_with=list(trackers) or None,
         project_dir=str(out),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=timeout),
+            DistributedDataParallelKwargs(find_unused_parameters=some_idle),
+        ],
     )
     plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
     if accelerator.distributed_type not in plain:
         raise SdgError(
-            "Alignment trains an adapter by plain data parallelism; start it with torchrun or with an "
-            "accelerate configuration without DeepSpeed and FSDP."
+            "Alignment does without Accelerate's DeepSpeed and FSDP; start it with torchrun or with an "
+            "accelerate configuration that has neither. run.sharding: fsdp shares weights among processes."
         )
     return accelerator
 

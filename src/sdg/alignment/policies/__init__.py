@@ -17,12 +17,19 @@ from sdg.alignment.policies.qwen_image import QwenImagePolicy
 from sdg.alignment.policies.sana import SanaPolicy
 from sdg.alignment.policies.sd3 import Sd3Policy
 from sdg.alignment.policies.text_cache import TextCache, TextFeatures
+from sdg.alignment.policies.trained import (
+    holds_transformer,
+    load_transformer,
+    prepare_training,
+    require_trained,
+)
 from sdg.alignment.policies.z_image import ZImagePolicy
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.uri import model_location
 from sdg.models.device import Precision
-from sdg.models.lora import add_lora, load_lora, start_from
+from sdg.models.lora import acts_above, load_lora, start_from
+from sdg.models.sharding import convert
 from sdg.runs.folders import replace_folder
 
 __all__ = [
@@ -51,23 +58,25 @@ FAMILIES: dict[str, type[FlowPolicy]] = {
 }
 
 
-def load_pipeline(recipe: PolicyRecipe, parts: Literal["all", "text", "image"] = "all") -> Any:
+def load_pipeline(
+    recipe: PolicyRecipe, parts: Literal["all", "text", "image"] = "all", trained: Path | None = None
+) -> Any:
     """The diffusers pipeline of a recipe, frozen, on the CPU; raises SdgError where it cannot be read.
 
-    parts: "text" is the text encoders and tokenizers alone, "image" all but these.
+    parts: "text" is the text encoders and tokenizers alone, "image" all but these. trained: the folder of an
+    adapter to put on it, or of a transformer in place of its own.
     """
     location = model_location(recipe.model)
     pipeline_class = FAMILIES[recipe.family].pipeline_class()
     known = signature(pipeline_class).parameters.keys()
     text = {name for name in known if name.startswith(_TEXT)}
     left_out = {"all": set(), "text": {"transformer", "vae"}, "image": text}[parts] | (_UNUSED & known)
+    given: dict[str, Any] = dict.fromkeys(left_out)
+    dtype = getattr(torch, recipe.dtype)
+    if trained is not None and holds_transformer(require_trained(trained)):
+        given |= {"transformer": load_transformer(trained, dtype)}
     try:
-        pipeline = pipeline_class.from_pretrained(
-            location,
-            dtype=getattr(torch, recipe.dtype),
-            use_safetensors=True,
-            **dict.fromkeys(left_out),
-        )
+        pipeline = pipeline_class.from_pretrained(location, dtype=dtype, use_safetensors=True, **given)
     except loading_errors() as error:
         reason = first_line(error)
         raise SdgError(
@@ -78,6 +87,8 @@ def load_pipeline(recipe: PolicyRecipe, parts: Literal["all", "text", "image"] =
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             component.requires_grad_(False).eval()
+    if trained is not None and not holds_transformer(trained):
+        load_lora(pipeline, trained, recipe.model)
     return pipeline
 
 
@@ -89,9 +100,9 @@ def load_policy(
     few_step: FewStepRecipe | None = None,
     prompts: Iterable[str] = (),
 ) -> FlowPolicy:
-    """A generator with the recipe's adapter, a fresh one or that which it names.
+    """A generator with the recipe's adapter, a fresh one or that which it names, or to be trained whole.
 
-    A fresh adapter changes nothing until it is trained.
+    A fresh adapter changes nothing until it is trained. What is trained is in float32.
 
     precision: of autocast, see `autocast_precision`. prompts: all that it will be given, where the recipe
     has a `text_cache`; then no text encoder stays in memory. Raises SdgError where checkpoint and recipe do
@@ -108,14 +119,16 @@ def load_policy(
 
         TextCache(recipe).fill([family.unprompted, *prompts], encoder)
     pipeline = load_pipeline(recipe, "all" if recipe.text_cache is None else "image")
-    idle = family.idle_layers(pipeline.transformer)
-    add_lora(pipeline.transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above, idle=idle)
+    transformer = pipeline.transformer
+    prepare_training(transformer, recipe, few, seed, family.idle_layers(transformer))
     if recipe.adapter is not None:
-        start_from(pipeline.transformer, type(pipeline), recipe.adapter)
+        start_from(transformer, type(pipeline), recipe.adapter)
     if recipe.attention is not None:
-        set_attention(pipeline.transformer, recipe.attention)
+        set_attention(transformer, recipe.attention)
     if recipe.gradient_checkpointing:
-        pipeline.transformer.enable_gradient_checkpointing()
+        transformer.enable_gradient_checkpointing()
+    if recipe.lora is None:
+        convert(transformer, torch.float32)
     pipeline.to(device)
     return family(pipeline, recipe, precision, few.lora_above)
 
@@ -145,15 +158,17 @@ def require_choice(transformer: Any) -> None:
 def merge(recipe: PolicyRecipe, adapter: Path, out: Path) -> None:
     """Write the recipe's pipeline with an adapter added into its weights to a folder, whole or not at all.
 
-    Raises SdgError where the adapter does not fit, or acts at some noise levels alone.
+    Where a run trained all of the transformer, its folder is that instead of an adapter's. Raises SdgError
+    where it does not fit, or where an adapter acts at some noise levels alone.
     """
     if out.exists():
         raise SdgError(f"{out} exists already; name another folder.")
-    pipeline = load_pipeline(recipe)
-    if load_lora(pipeline, adapter, recipe.model) > 0:
-        raise SdgError(f"{adapter} acts at some noise levels alone, which merged weights cannot.")
-    pipeline.transformer.fuse_lora()
-    pipeline.transformer.unload_lora()
+    pipeline = load_pipeline(recipe, trained=adapter)
+    if not holds_transformer(adapter):
+        if acts_above(adapter) > 0:
+            raise SdgError(f"{adapter} acts at some noise levels alone, which merged weights cannot.")
+        pipeline.transformer.fuse_lora()
+        pipeline.transformer.unload_lora()
     try:
         replace_folder(out, pipeline.save_pretrained)
     except OSError as error:

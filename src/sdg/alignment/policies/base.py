@@ -25,6 +25,7 @@ from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.device import Precision, autocast_precision
 from sdg.models.lora import TIMESTEPS
+from sdg.models.sharding import plain_class
 
 LATENT_DTYPE = torch.float32
 """In which latents are kept, and so rounded before they are scored."""
@@ -85,6 +86,8 @@ class FlowPolicy(ABC):
         self.device = torch.device(pipeline.device)
         self.precision = autocast_precision(precision, self.device.type)
         self.weights_dtype: torch.dtype = getattr(torch, recipe.dtype)
+        if recipe.lora is None:  # what is trained is in float32, what is only drawn with is not
+            self.weights_dtype = next(self.transformer.parameters()).dtype
         location, multiple = self._pixels_a_location(), self._pixels_a_patch()
         if recipe.height % multiple or recipe.width % multiple:
             raise SdgError(
@@ -305,7 +308,10 @@ class FlowPolicy(ABC):
         """
         wanted = ([self.unprompted] * len(prompts) if self.uses_cfg else []) + list(prompts)
         features = [self._cached(prompt) for prompt in wanted]
-        return {name: _stack([f[name] for f in features]).to(self.device) for name in features[0]}
+        stacked = {name: _stack([f[name] for f in features]).to(self.device) for name in features[0]}
+        if self.recipe.lora is None:
+            return {k: v.to(self.weights_dtype) if v.is_floating_point() else v for k, v in stacked.items()}
+        return stacked
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -351,7 +357,7 @@ class FlowPolicy(ABC):
 
     def _timestep(self, x: Tensor, sigma: float | Tensor, dtype: torch.dtype) -> Tensor:
         """(B,) timesteps for the transformer."""
-        known = TIMESTEPS[type(self.transformer).__name__]
+        known = TIMESTEPS[plain_class(self.transformer).__name__]
         level = torch.as_tensor(sigma, device=x.device, dtype=torch.float64)
         return (known.at_picture * (1 - level) + known.at_noise * level).to(dtype).expand(len(x))
 

@@ -11,22 +11,23 @@ from sdg.alignment.policies import FAMILIES, require_choice
 from sdg.alignment.policies.base import LATENT_DTYPE, FlowPolicy
 from sdg.alignment.policies.known import KnownModel
 from sdg.alignment.policies.text_cache import TextFeatures
-from sdg.alignment.recipe import PolicyRecipe
-from sdg.models.lora import add_lora, lora_parameters
+from sdg.alignment.policies.trained import prepare_training
+from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
+from sdg.models.lora import lora_parameters
 from sdg.models.meta import Taken, measured
 
 
 def policy_on_meta(recipe: PolicyRecipe, known: KnownModel) -> FlowPolicy:
-    """A policy with its adapter as `load_policy` makes it, without text encoders.
+    """A policy with its adapter as `load_policy` makes it, or to be trained whole, without text encoders.
 
-    The adapter is in the weights' own type, in which autocast computes. Raises SdgError where recipe and
+    What is trained is in the weights' own type, in which autocast computes. Raises SdgError where recipe and
     model do not fit.
     """
     family = FAMILIES[recipe.family]
     pipeline = known.pipeline_on_meta(family.pipeline_class(), getattr(torch, recipe.dtype))
     transformer = pipeline.transformer
     with torch.device("meta"):
-        add_lora(transformer, recipe.lora, 0, idle=family.idle_layers(transformer))
+        prepare_training(transformer, recipe, FewStepRecipe(), 0, family.idle_layers(transformer))
     for parameter in lora_parameters(transformer).values():
         parameter.data = parameter.data.to(getattr(torch, recipe.dtype))
     if recipe.attention is not None:

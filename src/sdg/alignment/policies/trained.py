@@ -1,0 +1,98 @@
+"""What a run trains of a generator's transformer: an adapter, or all of it; and the files of either."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
+from sdg.errors import SdgError, first_line, loading_errors
+from sdg.models.lora import WEIGHTS, add_lora, save_lora
+from sdg.models.sharding import plain_class, whole
+from sdg.runs.folders import replace_folder
+
+CONFIG: Final = "config.json"
+"""In a folder of diffusers' for a whole transformer; its weights lie beside it."""
+_CHUNK: Final = 1 << 24
+
+
+def prepare_training(
+    transformer: Any, recipe: PolicyRecipe, few: FewStepRecipe, seed: int, idle: Iterable[str]
+) -> None:
+    """Add the recipe's adapter to a frozen transformer, or free all its weights, in the type they have.
+
+    idle: layers of which nothing comes, and which are not trained. Raises SdgError for a target the model
+    has no layer for.
+    """
+    if recipe.lora is not None:
+        add_lora(transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above, idle=idle)
+        return
+    transformer.requires_grad_(True)
+    for name in idle:
+        transformer.get_submodule(name).requires_grad_(False)
+
+
+def save_trained(policy: Any, folder: Path, *, write: bool = True) -> None:
+    """Write what is trained, as it is now, to a folder, whole or not at all.
+
+    An adapter becomes `pytorch_lora_weights.safetensors`, see `save_lora`; a transformer a folder of
+    diffusers', in the type that the recipe keeps weights in. write: whether this process does; of sharded
+    weights all have to take part. Raises SdgError where the disk refuses.
+    """
+    if policy.recipe.lora is not None:
+        save_lora(policy, folder, write=write)
+        return
+    kept = getattr(torch, policy.recipe.dtype)
+    weights = {
+        name: value.to(kept) if value.is_floating_point() else value
+        for name, part in policy.transformer.state_dict().items()
+        if (value := whole(part, keep=write)) is not None
+    }
+    if not write:
+        return
+    with torch.device("meta"):
+        copy = plain_class(policy.transformer).from_config(policy.transformer.config)
+    copy.load_state_dict(weights, assign=True)
+    try:
+        replace_folder(folder, copy.save_pretrained)
+    except OSError as error:
+        raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def require_trained(folder: Path | str) -> Path:
+    """The folder, if it holds an adapter or a transformer; raises SdgError otherwise."""
+    if not any((Path(folder) / name).is_file() for name in (WEIGHTS, CONFIG)):
+        raise SdgError(
+            f"{folder} holds no adapter ({WEIGHTS}) and no transformer ({CONFIG}); name a run's best/ or "
+            "final/ folder."
+        )
+    return Path(folder)
+
+
+def holds_transformer(folder: Path) -> bool:
+    """Whether a folder holds a whole transformer rather than an adapter."""
+    return not (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()
+
+
+def load_transformer(folder: Path, dtype: torch.dtype) -> Any:
+    """The transformer that `save_trained` wrote, on the CPU; raises SdgError where it cannot be read."""
+    import diffusers
+
+    try:
+        return diffusers.AutoModel.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+    except loading_errors() as error:
+        raise SdgError(f"{folder} cannot be loaded as a transformer ({first_line(error)}).") from error
+
+
+def trained_digest(folder: Path) -> str:
+    """SHA-256 of the weights that `save_trained` wrote: their files one after the other."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while part := file.read(_CHUNK):
+                digest.update(part)
+    return digest.hexdigest()
