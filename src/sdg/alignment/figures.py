@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sdg.alignment.rollout import Purpose, Sampler, gather_rows, group_rows, sde_steps
+from sdg.alignment.rollout import Purpose, Sampler, even_share, gather_rows, group_rows, sde_steps
 from sdg.alignment.update import Signal, training_signal
 from sdg.defects import Diagnosis
 from sdg.images import draw_overlay, save_image
@@ -29,7 +29,7 @@ def draw_figure(
     """
     recipe = sampler.recipe
     rows = group_rows(recipe, prompts[: recipe.run.pictures], Purpose.FIGURE, 0)
-    own = range(rank, len(rows), processes)
+    own = even_share(len(rows), rank, processes)
     drawn = sampler.draw([rows[index] for index in own], sde_steps(recipe, 0))
     pairs = gather_rows(own, zip(drawn.pictures, drawn.scores(), strict=True), processes)
     if rank:

@@ -83,9 +83,12 @@ class ForwardLearner(Learner):
         noise = policy.noise([torch.Generator().manual_seed(seed) for seed in seeds])
         level = t.view(-1, *[1] * (noise.ndim - 1))
         x_t = (1 - level) * batch.final + level * noise
-        # The old weights go in and out before the forward pass whose activations are kept.
+        # Other weights go in and out before the forward pass whose activations are kept.
         with torch.no_grad(), self.old.applied():
             v_old = policy.velocity(x_t, t, batch.prompts)
+        if settings.kl > 0:
+            with torch.no_grad(), policy.reference():
+                reference = policy.velocity(x_t, t, batch.prompts)
         v = policy.velocity(x_t, t, batch.prompts, self.model)
         loss = nft_loss(
             v,
@@ -103,8 +106,6 @@ class ForwardLearner(Learner):
         count = int(valid.sum())
         sums = {"velocity_change": float(mean_over_valid((v.detach() - v_old).square(), valid)) * count}
         if settings.kl > 0:
-            with torch.no_grad(), policy.reference():
-                reference = policy.velocity(x_t, t, batch.prompts)
             distance = (v - reference).square()
             loss = loss + settings.kl * mean_over_valid(distance, valid, denominator=denominator)
             sums["kl"] = float(mean_over_valid(distance.detach(), valid)) * count

@@ -16,7 +16,7 @@ from PIL import Image
 from sdg.alignment.evidence import quality_fell, rose
 from sdg.alignment.policies import FlowPolicy
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
-from sdg.alignment.rollout import Purpose, gather_rows, noise_seed
+from sdg.alignment.rollout import Purpose, even_share, gather_rows, noise_seed
 from sdg.defects import Diagnosis
 from sdg.detectors import load_detector
 from sdg.detectors.base import Detector
@@ -100,7 +100,7 @@ class Monitor:
 
         Each draws its share of the prompts.
         """
-        own = range(rank, len(self.prompts), processes)
+        own = even_share(len(self.prompts), rank, processes)
         rows: list[Measures] = []
         size = self.recipe.sampling.batch_size
         for start in range(0, len(own), size):

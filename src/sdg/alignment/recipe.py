@@ -247,8 +247,9 @@ class MonitorRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyRun(RunRecipe):
-    """How often a run saves and draws figures."""
+    """How weights lie on processes; how often a run saves and draws figures."""
 
+    sharding: Literal["fsdp"] | None = None  # fsdp: processes share all weights; null: each has them whole
     save_every: int = 10  # epochs between checkpoints
     pictures_every: int = 0  # epochs between figures; 0 draws none
     pictures: int = 4  # groups in a figure

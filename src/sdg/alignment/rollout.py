@@ -161,11 +161,28 @@ def share(recipe: AlignRecipe, rank: int, processes: int) -> list[StepRows]:
     return parts
 
 
+def even_share(count: int, rank: int, processes: int) -> list[int]:
+    """One process's part of so many pictures: as many on each, so that some are drawn twice.
+
+    Where weights are sharded, no process draws while another does not.
+    """
+    return [index % count for index in range(rank, -(-count // processes) * processes, processes)]
+
+
+def require_processes(recipe: AlignRecipe, processes: int) -> None:
+    """Raise SdgError where weights are to be shared among processes, and there is one."""
+    if recipe.run.sharding is not None and processes < 2:
+        raise SdgError(
+            f"run.sharding {recipe.run.sharding} shares weights among processes, and there is one; start "
+            "several with torchrun, or set run.sharding to null."
+        )
+
+
 def gather_rows(indices: Iterable[int], values: Iterable[T], processes: int) -> list[T]:
-    """The values of all processes in the order of their rows, on every process alike."""
+    """The values of all processes in the order of their rows, each once, on every process alike."""
     pairs = list(zip(indices, values, strict=True))
-    gathered = gather_object(pairs) if processes > 1 else pairs
-    return [value for _, value in sorted(gathered, key=lambda pair: pair[0])]
+    gathered = dict(gather_object(pairs) if processes > 1 else pairs)
+    return [gathered[index] for index in sorted(gathered)]
 
 
 # --- score ---------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from sdg.alignment.rollout import (
     gather_rows,
     group_rows,
     read_prompt_sets,
+    require_processes,
     run_prompts,
     sde_steps,
     share,
@@ -36,6 +37,7 @@ from sdg.alignment.rollout import (
 from sdg.alignment.update import Learner, epoch_values, training_signal
 from sdg.detectors import load_detector
 from sdg.io.files import write_text
+from sdg.models.sharding import process_mesh
 from sdg.recipes import to_document
 from sdg.runs.begin import begin_together
 from sdg.runs.checkpoint import FOLDER as CHECKPOINTS
@@ -64,6 +66,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     main = accelerator.is_main_process
     steps = share(recipe, rank, processes)
     own = [index for step in steps for index in step.own]
+    require_processes(recipe, processes)
     prompts, held_out, digest = read_prompt_sets(recipe.prompts)
     settings = {"recipe": to_document(recipe), "prompts": digest}
     work = [out / CHECKPOINTS]
@@ -78,6 +81,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             recipe.seed,
             few_step=recipe.few_step,
             prompts=run_prompts(recipe, prompts, held_out) if recipe.policy.text_cache else (),
+            mesh=process_mesh(accelerator.device, processes) if recipe.run.sharding else None,
         )
         check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
         monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None

@@ -33,7 +33,7 @@ from sdg.alignment.rollout import Rollouts, Score, StepRows
 from sdg.defects import Defect
 from sdg.errors import SdgError
 from sdg.models.lora import Ema, lora_parameters
-from sdg.models.sharding import share_of, whole
+from sdg.models.sharding import clip_gradients, is_sharded, share_of, whole
 from sdg.runs.checkpoint import optimizer_tensors, restore_optimizer
 
 # --- advantages ----------------------------------------------------------------------------------------
@@ -122,7 +122,8 @@ class Learner:
     def __init__(self, recipe: AlignRecipe, accelerator: Accelerator, policy: FlowPolicy) -> None:
         self.recipe, self.accelerator, self.policy = recipe, accelerator, policy
         self.parameters = lora_parameters(policy.transformer)
-        self.model = accelerator.prepare_model(policy.transformer)
+        self.sharded = is_sharded(policy.transformer)
+        self.model = policy.transformer if self.sharded else accelerator.prepare_model(policy.transformer)
         settings = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),
@@ -202,19 +203,20 @@ class Learner:
         for number, batch in enumerate(batches):
             chosen = rows.own[number * size : (number + 1) * size]
             for at in range(passes):
-                final = number == len(batches) - 1 and at == passes - 1
-                with nullcontext() if final else accelerator.no_sync(self.model):
+                # Sharded gradients are added up after each pass: nowhere is room for whole ones.
+                together = self.sharded or (number == len(batches) - 1 and at == passes - 1)
+                with nullcontext() if together else accelerator.no_sync(self.model):
                     piece = self.piece(batch, at, chosen, signal, denominator, epoch)
                     accelerator.backward(piece.loss)
                 ratio_error = max(ratio_error, piece.ratio_error)
                 sums[0] += float(piece.loss.detach()) / accelerator.num_processes
                 sums[1] += int(signal.valid[chosen].sum())
                 sums[2:] += torch.tensor([piece.sums[name] for name in names], dtype=torch.float64)
-        grad_norm = accelerator.clip_grad_norm_(list(self.parameters.values()), settings.grad_norm)
+        grad_norm = clip_gradients(self.parameters.values(), settings.grad_norm)
         self.optimizer.step()
         total = accelerator.reduce(sums.to(policy.device), "sum").cpu()
         worst = accelerator.gather(torch.tensor([ratio_error], device=policy.device)).max()
-        values = {"loss": float(total[0]), "grad_norm": float(grad_norm), "ratio_error": float(worst)}
+        values = {"loss": float(total[0]), "grad_norm": grad_norm, "ratio_error": float(worst)}
         values |= {name: float(value / total[1]) for name, value in zip(names, total[2:], strict=True)}
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
             raise SdgError("The loss or its gradient is no longer a number; lower optimizer.learning_rate.")
@@ -236,13 +238,14 @@ class Learner:
         """The objective of the method on a batch's stochastic step `at`; rows: its rows of the epoch."""
         settings, policy = self.recipe.optimizer, self.policy
         valid = signal.valid[rows].to(policy.device)
+        if settings.kl > 0:  # before the pass whose activations are kept
+            with torch.no_grad(), policy.reference():
+                reference = policy.score(batch, at).mean
         scored = policy.score(batch, at, self.model)
         new, old = scored.log_prob, batch.old_log_prob[at]
         loss = self._loss(new, old, signal, rows, denominator)
         sums = {}
         if settings.kl > 0:
-            with torch.no_grad(), policy.reference():
-                reference = policy.score(batch, at).mean
             kl = step_kl(scored.mean, reference, scored.std, policy.channel_dim)
             loss = loss + settings.kl * mean_over_valid(kl, valid, denominator=denominator)
             sums["kl"] = float(mean_over_valid(kl.detach(), valid)) * int(valid.sum())

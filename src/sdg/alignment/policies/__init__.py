@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from sdg.alignment.policies.base import FlowPolicy, Rollout, Transitions
 from sdg.alignment.policies.flux import FluxPolicy
@@ -27,9 +28,9 @@ from sdg.alignment.policies.z_image import ZImagePolicy
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.uri import model_location
-from sdg.models.device import Precision
+from sdg.models.device import Precision, autocast_precision
 from sdg.models.lora import acts_above, load_lora, start_from
-from sdg.models.sharding import convert
+from sdg.models.sharding import convert, is_sharded, shard
 from sdg.runs.folders import replace_folder
 
 __all__ = [
@@ -99,14 +100,16 @@ def load_policy(
     seed: int = 0,
     few_step: FewStepRecipe | None = None,
     prompts: Iterable[str] = (),
+    mesh: DeviceMesh | None = None,
 ) -> FlowPolicy:
     """A generator with the recipe's adapter, a fresh one or that which it names, or to be trained whole.
 
     A fresh adapter changes nothing until it is trained. What is trained is in float32.
 
     precision: of autocast, see `autocast_precision`. prompts: all that it will be given, where the recipe
-    has a `text_cache`; then no text encoder stays in memory. Raises SdgError where checkpoint and recipe do
-    not fit.
+    has a `text_cache`; then no text encoder stays in memory. mesh: the processes that share the transformer's
+    weights, each of which has to take part in all that is drawn. Raises SdgError where checkpoint and recipe
+    do not fit.
     """
     few, family = few_step or FewStepRecipe(), FAMILIES[recipe.family]
     if recipe.text_cache is not None:
@@ -127,9 +130,15 @@ def load_policy(
         set_attention(transformer, recipe.attention)
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    if recipe.lora is None:
-        convert(transformer, torch.float32)
-    pipeline.to(device)
+    kept = None if recipe.lora is not None else torch.float32
+    if mesh is not None:
+        half = kept and autocast_precision(precision, torch.device(device).type) == "bf16"
+        shard(transformer, mesh, kept=kept, computed=torch.bfloat16 if half else None)
+    elif kept is not None:
+        convert(transformer, kept)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module) and not is_sharded(part):
+            part.to(device)
     return family(pipeline, recipe, precision, few.lora_above)
 
 
