@@ -114,7 +114,8 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
 ) -> None:
     family = load_recipe(AlignRecipe, RECIPES / recipe).policy.family
     height, width = toy_families.SIZES.get(family, (toy.HEIGHT, toy.WIDTH))
-    values = {  # places, sizes and step counts, nothing else
+    values = {  # places, sizes and step counts, and one process; nothing else
+        "run.sharding": "null",
         "policy.model": checkpoints / family,
         "policy.height": height,
         "policy.width": width,

@@ -15,7 +15,7 @@ from sdg.alignment.preflight import preflight
 from sdg.alignment.recipe import AlignRecipe
 from sdg.cli import cli
 from sdg.recipes import load_recipe
-from sdg.runs.rehearsal import GPUS, USE, Rehearsal
+from sdg.runs.rehearsal import GPUS, USE, Gpu, Rehearsal
 
 
 def page(options: list[str], processes: int = 2, recipe: str = "boxflow-flux1-dev.yaml") -> Rehearsal:
@@ -55,6 +55,28 @@ def test_the_first_thing_that_would_fail_is_named(
     checkpoints: Path, change: dict[str, Any], fault: str
 ) -> None:
     assert str(page(small(checkpoints, **change)).fault).startswith(fault)
+
+
+def test_what_fits_is_said_with_and_without_shared_weights(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = small(checkpoints, run__sharding="fsdp")
+    assert str(page(shared, 1).fault).startswith(
+        "run.sharding: run.sharding fsdp shares weights among processes"
+    )
+    found = page(shared)
+    assert found.fault is None
+    assert any(name.startswith("its 1/2 of the adapter") for name in found.memory)
+    assert found.numbers["largest batch"] == 4  # of 8 pictures a step, shared by two processes
+    whole = page(small(checkpoints, policy__lora="null"))
+    assert whole.fault is None
+    assert "of which are trained" in str(whole)
+    assert "transformer, fp32: weights, gradients, Adam's moments, average, buckets" in whole.memory
+    monkeypatch.setitem(GPUS, "H100", Gpu(1.5, 989))  # no more than CUDA's own
+    small_gpu = page(small(checkpoints))
+    assert str(small_gpu.fault).startswith("memory: about 1.5 GB a GPU")
+    said = next(one.said for one in small_gpu.findings if one.what == "sampling.batch_size")
+    assert said.startswith("not even 1 fits beside the weights; with run.sharding fsdp about 1.5 GB a GPU")
 
 
 def test_servers_are_asked_about_a_picture(checkpoints: Path) -> None:

@@ -7,23 +7,34 @@ picture, where the recipe names some.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sdg.alignment.few_step import check_levels
-from sdg.alignment.memory import Passes, memory, passes, trained_bytes, trained_parameters
+from sdg.alignment.memory import (
+    Passes,
+    memory,
+    of_pictures,
+    passes,
+    trained_bytes,
+    trained_parameters,
+    weights,
+)
 from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.known import KnownModel, configured
 from sdg.alignment.policies.real_size import policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.rollout import read_prompt_sets, run_prompts, share
+from sdg.alignment.rollout import read_prompt_sets, require_processes, run_prompts, share
 from sdg.detectors.probe import LETTERS, gradient, is_served, key_of, probe_detector
 from sdg.errors import SdgError
 from sdg.io.chat import require_served
 from sdg.io.uri import model_location, split_options
 from sdg.models.lora import require_lora
-from sdg.runs.rehearsal import GB, Rehearsal
+from sdg.runs.rehearsal import CUDA, GB, GPUS, Rehearsal
 from sdg.scorers import load_scorer
 
 
@@ -38,6 +49,12 @@ def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None
         lambda: share(recipe, 0, processes),
         lambda steps: f"{len(steps)} steps an epoch, each on {len(steps[0].own)} pictures a process",
     )
+    if recipe.run.sharding is not None:
+        page.check(
+            "run.sharding",
+            lambda: require_processes(recipe, processes),
+            lambda _: f"{processes} processes share the transformer's weights",
+        )
     sets = page.check(
         "prompts",
         lambda: read_prompt_sets(recipe.prompts),
@@ -72,6 +89,8 @@ def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None
     except SdgError as error:
         page.say("memory", f"not known. {error}")
     page.require_memory()
+    if page.memory:
+        _room(page, recipe, policy, taken)
     _disk(page, recipe, policy, set(run_prompts(recipe, train, held_out)) if sets else set(), out)
     _hours(page, recipe, taken)
     return page
@@ -86,8 +105,41 @@ def _policy(recipe: AlignRecipe, known: KnownModel) -> FlowPolicy:
 
 def _sizes(policy: FlowPolicy) -> str:
     trained = trained_parameters(policy)
-    whole = sum(parameter.numel() for parameter in policy.transformer.parameters()) - trained
-    return f"{whole / 1e9:.2f} B parameters, and {trained / 1e6:.1f} M that are trained"
+    every = sum(parameter.numel() for parameter in policy.transformer.parameters())
+    if policy.recipe.lora is None:
+        return f"{every / 1e9:.2f} B parameters, {trained / 1e9:.2f} B of which are trained"
+    return f"{(every - trained) / 1e9:.2f} B parameters, and {trained / 1e6:.1f} M that are trained"
+
+
+def _room(page: Rehearsal, recipe: AlignRecipe, policy: FlowPolicy, taken: Passes) -> None:
+    """How many pictures at a time fit and, where these do not, whether shared weights would let them."""
+
+    def fitting(parts: dict[str, float]) -> int | None:
+        of_one = of_pictures(recipe, taken)
+        fixed = sum(size for name, size in parts.items() if name not in of_one) + CUDA
+        most = (GPUS[page.gpu].memory * GB - fixed) / sum(of_one.values())
+        batches = range(recipe.groups.prompts * recipe.groups.size, 0, -1)
+        return next((b for b in batches if b <= most and _divides(recipe, b, page.processes)), None)
+
+    fits = fitting(page.memory)
+    page.numbers["largest batch"] = fits or 0
+    said = f"at most {fits} fit and divide" if fits else "not even 1 fits beside the weights"
+    if not page.holds("memory") and recipe.run.sharding is None and page.processes > 1:
+        shared = replace(recipe, run=replace(recipe.run, sharding="fsdp"))
+        parts = {n: b for n, b in page.memory.items() if n not in weights(recipe, policy, page.processes)}
+        parts |= weights(shared, policy, page.processes)
+        need, batch = (sum(parts.values()) + CUDA) / GB, fitting(parts)
+        said += f"; with run.sharding fsdp about {need:.1f} GB a GPU, and at most {batch or 'none'} fit"
+    page.say("sampling.batch_size", said)
+
+
+def _divides(recipe: AlignRecipe, batch: int, processes: int) -> bool:
+    """Whether batches of this size divide among the processes."""
+    try:
+        share(replace(recipe, sampling=replace(recipe.sampling, batch_size=batch)), 0, processes)
+    except SdgError:
+        return False
+    return True
 
 
 def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
@@ -136,8 +188,13 @@ def _disk(
 ) -> None:
     trained = trained_parameters(policy)
     kept = sum(trained_bytes(recipe, 1).values()) - 4  # no gradients
-    run = (recipe.run.keep + 1) * kept * trained + 2 * 4 * trained  # best and final
+    width = (
+        4 if recipe.policy.lora is not None else torch.finfo(getattr(torch, recipe.policy.dtype)).bits // 8
+    )
+    run = (recipe.run.keep + 1) * kept * trained + 2 * width * trained  # best and final
     said = f"a checkpoint takes {kept * trained / GB:.1f} GB, the run up to {run / GB:.1f}"
+    if recipe.run.sharding is not None:
+        said += ", and the first process as much main memory as a checkpoint"
     if recipe.policy.text_cache is None:
         page.require_disk(said, run, out)
         return

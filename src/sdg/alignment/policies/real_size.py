@@ -50,7 +50,7 @@ class RealSize:
         return measured(torch.no_grad()(self._velocity))
 
     def training(self) -> Taken:
-        """The velocity and its gradients, the memory of the adapter's own left out."""
+        """The velocity and its gradients, the memory of those of what is trained left out."""
         self.policy.transformer.train()  # a transformer on its own checkpoints nothing otherwise
         parameters = lora_parameters(self.policy.transformer).values()
 
@@ -59,9 +59,18 @@ class RealSize:
             for parameter in parameters:
                 parameter.grad = None
 
-        taken = measured(compute)
+        if (
+            self.policy.recipe.lora is not None
+        ):  # at the most, the small gradients of an adapter are all there
+            taken = measured(compute)
+            taken = Taken(max(0, taken.bytes - sum(each.nbytes for each in parameters)), taken.flop)
+        else:
+            hooks = [each.register_post_accumulate_grad_hook(_drop) for each in parameters]
+            taken = measured(compute)
+            for hook in hooks:
+                hook.remove()
         self.policy.transformer.eval()
-        return Taken(max(0, taken.bytes - sum(parameter.nbytes for parameter in parameters)), taken.flop)
+        return taken
 
     def decoding(self) -> Taken:
         """Latents to pixels."""
@@ -73,6 +82,10 @@ class RealSize:
     def _latents(self) -> Tensor:
         shape = self.policy._latent_shape()
         return self.policy._pack(torch.empty(self.batch, *shape, dtype=LATENT_DTYPE, device="meta"))
+
+
+def _drop(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 def text_on_meta(policy: FlowPolicy, rows: int) -> TextFeatures:
