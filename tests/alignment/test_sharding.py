@@ -10,12 +10,14 @@ import diffusers
 import processes
 import pytest
 import torch
+import toy_families
 from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from toy import RECIPES, small
+from torch.distributed.tensor import DTensor
+from toy import HEIGHT, RECIPES, TEXT, WIDTH, small
 
-from sdg.alignment.policies import FlowPolicy, load_policy
+from sdg.alignment.policies import FAMILIES, FlowPolicy, load_policy
 from sdg.alignment.recipe import AlignRecipe, FewStepRecipe
 from sdg.alignment.rollout import even_share, gather_rows
 from sdg.alignment.trainer import align
@@ -149,7 +151,7 @@ def test_each_process_holds_half_of_the_weights_and_draws_what_it_is_trained_on(
 
     def work() -> None:
         rank = Accelerator(cpu=True).process_index
-        policy = load(process_mesh(torch.device("cpu"), 2))
+        policy = load(process_mesh(torch.device("cpu")))
         linear = policy.transformer.transformer_blocks[0].attn.to_q
         computed: list[torch.dtype] = []
         linear.register_forward_pre_hook(lambda module, _: computed.append(module.weight.dtype))
@@ -177,6 +179,48 @@ def test_each_process_holds_half_of_the_weights_and_draws_what_it_is_trained_on(
         assert one["computed"] == {torch.bfloat16}
         assert one["ratio"] < 1e-5
         assert one["without"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [LORA, "null"])
+def test_of_every_family_shared_weights_have_the_gradients_of_whole_ones(
+    checkpoints: Path, tmp_path: Path, lora: str
+) -> None:
+    def gradients(family: str, mesh: DeviceMesh | None) -> dict[str, Tensor | None]:
+        height, width = toy_families.SIZES.get(family, (HEIGHT, WIDTH))
+        changes = {"policy__lora": lora, "policy__height": height, "policy__width": width}
+        changes |= {"policy__family": family, "policy__gradient_checkpointing": "true"}
+        changes |= {"policy__max_sequence_length": toy_families.TEXT.get(family, TEXT)}
+        recipe = load_recipe(AlignRecipe, FLUX, small(checkpoints, family, **changes)[1::2])
+        policy = load_policy(recipe.policy, mesh=mesh)
+        drawn = policy.sample(["a red cup", "a blue hat"], [1, 2], steps=3, sde_steps=(1,)).transitions
+        policy.score(drawn, 0).log_prob.sum().backward()
+        return {name: p.grad for name, p in lora_parameters(policy.transformer).items()}
+
+    def work() -> None:
+        Accelerator(cpu=True)
+        mesh = process_mesh(torch.device("cpu"))
+        for family in FAMILIES:
+            alone, together = gradients(family, None), gradients(family, mesh)
+            assert alone.keys() == together.keys()
+            for name, value in alone.items():
+                shared = together[name]
+                assert value is not None, (family, name)
+                assert isinstance(shared, DTensor), (family, name)
+                assert torch.allclose(shared.full_tensor(), value, rtol=1e-4, atol=1e-5), (family, name)
+
+    join(processes.torchrun(work, stderr=tmp_path / "two.stderr"), tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_nothing_train_a_whole_transformer_as_one_does(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    chosen = options(checkpoints, **UNWATCHED, policy__lora="null", optimizer__steps=2)
+    together = processes.torchrun(lambda: run(tmp_path / "two", chosen), stderr=tmp_path / "two.stderr")
+    run(tmp_path / "one", chosen)
+    join(together, tmp_path / "two")
+    assert_same(state(tmp_path / "one"), state(tmp_path / "two"))
 
 
 def test_one_process_shares_nothing(checkpoints: Path, tmp_path: Path) -> None:

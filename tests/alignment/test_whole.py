@@ -42,7 +42,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return diffusers.AutoModel.from_pretrained(str(folder)).state_dict()
 
 
-@pytest.mark.parametrize("method", ["boxflow", "boxflow-nft"])
+@pytest.mark.parametrize("method", ["boxflow", pytest.param("boxflow-nft", marks=pytest.mark.slow)])
 def test_every_weight_is_trained_and_the_result_is_a_transformer_of_diffusers(
     checkpoints: Path, tmp_path: Path, method: str
 ) -> None:
@@ -62,6 +62,7 @@ def test_every_weight_is_trained_and_the_result_is_a_transformer_of_diffusers(
     assert torch.equal(pipeline.transformer.state_dict()["proj_out.weight"], after["proj_out.weight"])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_as_an_uninterrupted_one(checkpoints: Path, tmp_path: Path) -> None:
     def options(steps: int) -> list[str]:
         smooth = {"method": "flow-grpo", "optimizer__clip": 0.2}  # nothing turns on a threshold

@@ -81,7 +81,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             recipe.seed,
             few_step=recipe.few_step,
             prompts=run_prompts(recipe, prompts, held_out) if recipe.policy.text_cache else (),
-            mesh=process_mesh(accelerator.device, processes) if recipe.run.sharding else None,
+            mesh=process_mesh(accelerator.device) if recipe.run.sharding else None,
         )
         check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
         monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None

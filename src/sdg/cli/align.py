@@ -54,7 +54,7 @@ def run_(
     processes: int,
     json_path: Path | None,
 ) -> None:
-    """Train an adapter as RECIPE says; `sdg align RECIPE` does the same.
+    """Train an adapter, or a whole transformer, as RECIPE says; `sdg align RECIPE` does the same.
 
     Several processes: torchrun --standalone --nproc_per_node N -m sdg align RECIPE --out DIR
 
@@ -79,10 +79,12 @@ def run_(
 @align.command()
 @_RECIPE
 @_SET
-@click.option("--lora", type=click.Path(path_type=Path), required=True, help="Folder of the adapter.")
+@click.option(
+    "--lora", type=click.Path(path_type=Path), required=True, help="Folder of the adapter or transformer."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 def merge(recipe: Path, overrides: tuple[str, ...], lora: Path, out: Path) -> None:
-    """Add an adapter into the weights of RECIPE's generator, and write the pipeline to a folder.
+    """Put what was trained into RECIPE's generator, an adapter or a transformer, and write the pipeline.
 
     \b
     Example:
@@ -102,7 +104,11 @@ def merge(recipe: Path, overrides: tuple[str, ...], lora: Path, out: Path) -> No
 @_RECIPE
 @_SET
 @click.option(
-    "--lora", "adapters", multiple=True, metavar="NAME=FOLDER", help="An aligned adapter; may be repeated."
+    "--lora",
+    "adapters",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="An aligned adapter or transformer; may be repeated.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for table and pictures.")
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Pictures a prompt.")

@@ -6,15 +6,20 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def process_mesh(device: torch.device, processes: int) -> DeviceMesh:
-    """All processes of the run in one row; a process group has to be there."""
-    return init_device_mesh(device.type, (processes,))
+def process_mesh(device: torch.device) -> DeviceMesh:
+    """All processes of the run in one row, by the process group that is there, with its time-out.
+
+    Each pass waits for the slowest process, which may wait for its servers.
+    """
+    world = distributed.group.WORLD
+    assert world is not None, "there is no process group"
+    return DeviceMesh.from_group(world, device.type)
 
 
 def blocks(transformer: nn.Module) -> Iterator[nn.Module]:
