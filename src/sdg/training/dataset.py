@@ -64,7 +64,7 @@ class Rows:
     def summary(self) -> dict[str, Any]:
         """Counts and the file's digest, for the manifest of a run."""
         digest = hashlib.sha256(read_bytes(self.file)).hexdigest()
-        return {"rows": len(self), "left_out": dict(self.left_out), "sha256": digest}
+        return {"rows": len(self.rows), "left_out": dict(self.left_out), "sha256": digest}
 
 
 class RowReader:
