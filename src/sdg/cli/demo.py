@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,16 +42,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the alignment recipe."
 )
-def demo(
-    out: Path,
-    prompts: int,
-    seed: int,
-    detector: str,
-    steps: int,
-    refined: int,
-    pipeline: Path | None,
-    overrides: tuple[str, ...],
-) -> None:
+def demo(out: Path, **settings: Any) -> None:
     """Draw, diagnose, evaluate, align, refine: all of it on the small embedded world, in a few minutes.
 
     Writes DIR/report.html, one page that needs no network, with the files behind it beside it, and prints its
@@ -63,8 +55,7 @@ def demo(
     """
     from sdg.demo import Settings, run_demo
 
-    settings = Settings(prompts, seed, detector, steps, refined, pipeline, overrides=overrides)
-    ending = run_demo(settings, out, say)
+    ending = run_demo(Settings(**settings), out, say)
     show(ending.report)
     if ending.failed:
         first = ending.failed[0]
