@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 from click.testing import CliRunner
@@ -126,3 +129,27 @@ def test_training_passes_its_options_on_and_says_where_the_result_is(tmp_path, m
     assert result.exit_code == 0
     assert asked == {"steps": 7, "seed": 2, "resume": True, "max_minutes": 3}
     assert str(tmp_path / "vae") in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        (["train-vae"], "generator.vae.train_vae"),
+        (["train-generator", "--vae", "folder"], "generator.flow.train_generator"),
+        (["distil-generator", "--pipeline", "folder"], "generator.flow.distil_guidance"),
+        (["train-scorer"], "scorer.train_scorer"),
+        (["pretrain-detector"], "detector.pretrain.pretrain"),
+    ],
+)
+def test_a_training_gets_the_options_that_it_takes(
+    command: list[str], function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, name = f"sdg.testbed.models.{function}".rpartition(".")
+    training = create_autospec(getattr(import_module(module), name))
+    monkeypatch.setattr(f"{module}.{name}", training)
+    monkeypatch.setattr("sdg.testbed.models.packaged.load_generator", lambda folder: None)
+    invoked = CliRunner().invoke(
+        cli, ["testbed", *command, "--out", str(tmp_path), "--seed", "7", "--resume"]
+    )
+    assert invoked.exit_code == 0, invoked.output
+    assert training.call_args.kwargs.items() >= {"seed": 7, "resume": True}.items()
