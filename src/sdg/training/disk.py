@@ -29,13 +29,17 @@ def checkpoint_bytes(model: PreTrainedModel, adapter: LoraConfig | None, deepspe
     AdamW keeps two moments of each trained parameter, in the parameter's own type. DeepSpeed keeps them and
     the parameter in fp32, and writes the whole model once more.
     """
-    if adapter is None:
-        weights = [(each.numel(), each.element_size(), each.requires_grad) for each in model.parameters()]
-    else:  # its two matrices a layer, in fp32
-        targets = set(adapter.target_modules or ())
-        layers = [module for name, module in model.named_modules() if name in targets]
-        weights = [(adapter.r * sum(layer.weight.shape), 4, True) for layer in layers]
+    weights = checkpoint_weights(model, adapter)
     whole = sum(count * size for count, size, _ in weights)
     if deepspeed:
         return 2 * whole + sum(12 * count for count, _, trained in weights if trained)
     return whole + sum(2 * count * size for count, size, trained in weights if trained)
+
+
+def checkpoint_weights(model: PreTrainedModel, adapter: LoraConfig | None) -> list[tuple[int, int, bool]]:
+    """What a checkpoint holds: numbers of parameters, bytes of each, and whether they are trained."""
+    if adapter is None:
+        return [(each.numel(), each.element_size(), each.requires_grad) for each in model.parameters()]
+    targets = set(adapter.target_modules or ())
+    layers = [module for name, module in model.named_modules() if name in targets]
+    return [(adapter.r * sum(layer.weight.shape), 4, True) for layer in layers]  # two matrices each, in fp32

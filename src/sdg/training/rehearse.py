@@ -18,7 +18,7 @@ from sdg.io.files import read_text
 from sdg.models.meta import Taken, measured, vision_language_model
 from sdg.prompting import PromptProfile
 from sdg.runs.rehearsal import GB, GPUS, Rehearsal
-from sdg.training.disk import checkpoint_bytes
+from sdg.training.disk import checkpoint_bytes, checkpoint_weights
 from sdg.training.model import load_profile, lora_config, vision_encoder
 from sdg.training.recipe import GrpoRecipe, Recipe
 
@@ -72,7 +72,7 @@ def rehearse(
         f"(--tokens); data.max_length is {recipe.data.max_length:,}",
     )
     _disk(page, recipe, model, adapter, out)
-    trained = _trained(model, adapter)
+    trained = sum(count for count, _, learns in checkpoint_weights(model, adapter) if learns)
     taken = _pass(recipe, model, length, answer, adapter)
     _memory(page, recipe, model, trained, taken)
     page.require_memory()
@@ -115,14 +115,6 @@ def _model(recipe: Recipe) -> Any:
 
 def _size(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _trained(model: Any, adapter: Any) -> int:
-    """Parameters that are trained."""
-    if adapter is None:
-        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    targets = set(adapter.target_modules or ())
-    return sum(adapter.r * sum(m.weight.shape) for name, m in model.named_modules() if name in targets)
 
 
 def _question(profile: PromptProfile, model: Any) -> tuple[int, int]:
