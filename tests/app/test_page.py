@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -46,7 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(folder: Path) -> Iterator[str]:
     """The app, started as a user starts it; Ctrl-C ends it."""
     command = [sys.executable, "-m", "sdg", "app", "--detector", "python:app_models.find"]
-    command += ["--detector", "python:app_models.other", "--editor", "python:app_models.edit"]
+    command += ["--detector", "python:app_models.other", "--detector", "python:app_models.Sampling"]
+    command += ["--editor", "python:app_models.edit"]
     command += ["--out", str(folder / "out"), str(folder / "truth.jsonl")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=dict(os.environ)
@@ -156,6 +158,95 @@ def test_what_fails_is_a_sentence_in_the_page(page, folder: Path) -> None:
     address.fill((folder / "truth.jsonl").as_uri())
     address.press("Enter")
     page.get_by_text("none of the pictures").wait_for()
+
+
+def dropped(page, picture: Path) -> None:
+    """A file dragged from a file manager and let go over the picture's place."""
+    data = page.evaluate_handle(
+        """async ([data, name]) => {
+            const bytes = await (await fetch(`data:image/png;base64,${data}`)).blob();
+            const carried = new DataTransfer();
+            carried.items.add(new File([bytes], name, { type: "image/png" }));
+            return carried;
+        }""",
+        [base64.b64encode(picture.read_bytes()).decode(), picture.name],
+    )
+    page.locator("#picture button[aria-dropeffect]").dispatch_event("drop", {"dataTransfer": data})
+
+
+def holds(page, size: tuple[int, int]) -> None:
+    """Waits until the picture of the tab has this size."""
+    page.wait_for_function(
+        """([width, height]) => {
+            const image = document.querySelector("#picture img");
+            return image && image.naturalWidth === width && image.naturalHeight === height;
+        }""",
+        arg=list(size),
+    )
+
+
+def copied(page, picture: Path) -> None:
+    """A picture in the clipboard, as after "Copy image" elsewhere."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async (data) => {
+            const bytes = await (await fetch(`data:image/png;base64,${data}`)).blob();
+            await navigator.clipboard.write([new ClipboardItem({ "image/png": bytes })]);
+        }""",
+        base64.b64encode(picture.read_bytes()).decode(),
+    )
+
+
+def test_a_picture_is_dropped_pasted_and_opened_by_its_address(page, folder: Path) -> None:
+    sizes = {"drop": (300, 200), "button": (200, 300), "keys": (100, 300), "keys again": (300, 100)}
+    for way, size in sizes.items():
+        Image.new("RGB", size, (90, 40, 140)).save(folder / "given.png")
+        if way == "drop":
+            dropped(page, folder / "given.png")
+        else:
+            copied(page, folder / "given.png")
+            if way == "button":
+                page.get_by_role("button", name="Paste from clipboard").click()
+            else:
+                page.keyboard.press("Control+v")  # in place of the one that is there
+        holds(page, size)
+    address = page.get_by_label("Or the address of a picture of this app")
+    address.fill((folder / "b.png").as_uri())
+    address.press("Enter")
+    holds(page, (320, 240))
+    page.get_by_label("Prompt that it was made for").fill(PROMPT)
+    page.get_by_role("button", name="Diagnose", exact=True).click()
+    page.locator("#diagnosis .card").wait_for()
+    assert page.locator("#diagnosis .box").count() == len(FOUND)
+
+
+def test_text_that_is_pasted_stays_text(page, folder: Path) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("navigator.clipboard.writeText('a cat')")
+    page.get_by_label("Prompt that it was made for").focus()
+    page.keyboard.press("Control+v")
+    assert page.get_by_label("Prompt that it was made for").input_value() == "a cat"
+    assert page.locator("#picture img").count() == 0
+
+
+def test_sliders_change_what_a_sampling_detector_answers(page, folder: Path) -> None:
+    page.get_by_label("Detector", exact=True).click()
+    page.get_by_role("option", name="python:app_models.Sampling").click()
+    page.get_by_role("button", name="Several looks").click()
+    looks = page.get_by_role("spinbutton", name="Looks: sampled")
+    threshold = page.get_by_role("spinbutton", name="Threshold: share")
+    answers = []
+    for number, share in ((1, 0.375), (4, 0.375), (4, 0.9), (4, 0.2)):
+        looks.fill(str(number))
+        threshold.fill(str(share))
+        threshold.press("Tab")
+        Image.new("RGB", (320, 240), (128, 128, len(answers))).save(folder / "looked.png")
+        if answers:
+            page.get_by_role("button", name="Remove Image").click()
+        diagnose(page, folder / "looked.png", f"{PROMPT}, {len(answers)}")
+        page.locator("#diagnosis .card").get_by_text(f"{PROMPT}, {len(answers)}").wait_for()
+        answers.append(page.locator("#diagnosis .box").count())
+    assert answers == [1, 2, 1, 3]
 
 
 def test_a_picture_of_twelve_megapixels_is_shown(page, folder: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterator, Sequence
 
 from everything import HOSTILE
 from PIL import Image
 
 from sdg.defects import Defect, Diagnosis
+from sdg.detectors.base import StreamingDetector
+from sdg.images import Pair
 from sdg.refinement.request import EditRequest
 
 REPAIRED = (90, 160, 90)
@@ -40,6 +43,25 @@ def other(picture: Image.Image, prompt: str) -> Diagnosis:
             Defect((10, 800, 200, 990), "artifact", "A ghost.", 40),
         )
     )
+
+
+class Sampling(StreamingDetector):
+    """Of sampled answers all find the first defect, every second one the next, every fourth a ghost."""
+
+    def __init__(self, temperature: str = "0") -> None:
+        self._samples = float(temperature) > 0
+
+    @property
+    def identity(self) -> dict[str, str | int | float]:
+        return {"detector": "sampling"}
+
+    def stream(
+        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Diagnosis]]:
+        ghost = Defect((10, 800, 200, 990), "artifact", "A ghost.", 40)
+        for index in range(len(pairs)) if wanted is None else wanted:
+            left = 1 + (index % 2 == 0) + (index % 4 == 0) if self._samples else 1
+            yield index, Diagnosis((*FOUND, ghost)[:left])
 
 
 def edit(request: EditRequest) -> Image.Image:

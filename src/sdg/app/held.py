@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ class Held:
     """The detectors and editors of an offer, and a folder for its pages' files, which goes with the process.
 
     Several looks need a detector that samples: its weights are in memory twice once one asks for them.
+    An offer of the embedded models alone has them work on one thread, unless OMP_NUM_THREADS says otherwise:
+    they are so small that threads wait for each other longer than they work.
     """
 
     def __init__(self, offer: Offer) -> None:
@@ -33,6 +36,8 @@ class Held:
         self._models: dict[tuple[str, ...], Any] = {}
         self._loading = threading.Lock()
         self._turns: dict[tuple[str, ...], threading.Lock] = {}
+        if all(uri.partition("?")[0] == EMBEDDED for uri in (*offer.detectors, *offer.editors)):
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # which torch reads when it is imported
 
     def warm(self) -> None:
         """Load the first detector, on a thread of its own, before anyone asks."""

@@ -37,26 +37,29 @@ pinned: false
 {body}
 """
 _APP: Final = '''\
-"""The app for one detector, written by `sdg app export-space`."""
+"""The app for one detector, written by `sdg app export-space`; `sdg` is the folder beside this file."""
 
 from pathlib import Path
 
 from sdg.app.offer import Offer, drawn_examples
 from sdg.app.page import run_space
-
-HERE = Path(__file__).parent
 {examples}
+HERE = Path(__file__).parent
 offer = Offer(detectors={detectors}, editors={editors}, examples=EXAMPLES)
 
 if __name__ == "__main__":
     run_space(offer)
 '''
-_DRAWN: Final = """
+_DRAWN: Final = """\
 from sdg.testbed.entry import examples
 
-EXAMPLES = drawn_examples(examples())
-"""
-_NONE: Final = "EXAMPLES = drawn_examples(())\n"
+EXAMPLES = drawn_examples(examples())"""
+_NONE: Final = "\nEXAMPLES = drawn_examples(())"
+_OWN_COPY: Final = (
+    "The folder `sdg` is this package as it was exported. `requirements.txt` lists what that copy needs, so "
+    "the package itself need not be installed. To run it elsewhere: `pip install -r requirements.txt`, then "
+    "`python app.py`."
+)
 
 
 def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, title: str = "") -> Path:
@@ -80,7 +83,7 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
             folder / "app.py",
             _APP.format(
                 detectors=f"({shown},)",
-                editors=f"({''.join(f'{uri!r}, ' for uri in editors)})",
+                editors=repr(tuple(editors)),
                 examples=_DRAWN if _scheme(detector) == EMBEDDED else _NONE,
             ),
         )
@@ -90,6 +93,7 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
         body = f"Defects of generated pictures, found by `{detector}` (sdg {__version__})."
         if _scheme(detector) == EMBEDDED:
             body += f"\n\n{OTHER_WORLDS}"
+        body += f"\n\n{_OWN_COPY}"
         _write_readme(folder, title or "Structured defects", settings, body)
     except OSError as error:
         raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error

@@ -21,7 +21,22 @@ MOST_LOOKS = 16
 _SHOWN = 48  # examples to click on; further ones are opened by their address
 QUIET: dict[str, Any] = {"api_visibility": "private"}
 """Options of every event: it is the page's, and no API for others."""
-_IDLE = said("Drop a picture and give its prompt, or take an example.")
+_IDLE = said("Drop or paste a picture and give its prompt, or take an example.")
+# Gradio's component reads the clipboard at its button alone, and not on Ctrl+V.
+_PASTE = """
+document.addEventListener("paste", async (event) => {
+  const place = document.getElementById("picture");
+  const file = [...(event.clipboardData?.files || [])].find((one) => one.type.startsWith("image/"));
+  if (!file || !place?.offsetParent) return; // text, or another tab
+  event.preventDefault();
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(file);
+  const target = () => place.querySelector("[aria-dropeffect]");
+  if (!target()) place.querySelector('[aria-label="Upload file"]')?.click(); // after its own button
+  for (let frame = 0; !target() && frame < 60; frame++) await new Promise(requestAnimationFrame);
+  target()?.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+});
+"""
 
 
 def build(offer: Offer, held: Held) -> gr.State:
@@ -30,7 +45,12 @@ def build(offer: Offer, held: Held) -> gr.State:
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=2, min_width=300):
             picture = gr.Image(
-                type="filepath", sources=["upload", "clipboard"], label="Picture", height=320, buttons=[]
+                type="filepath",
+                sources=["upload", "clipboard"],
+                label="Picture",
+                height=320,
+                buttons=[],
+                elem_id="picture",
             )
             # The file as it was dropped: decoded by this package's own loader, and by nothing before it.
             picture.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
@@ -57,7 +77,7 @@ def build(offer: Offer, held: Held) -> gr.State:
                 go = gr.Button("Diagnose", variant="primary")
                 cancel = gr.Button("Cancel", interactive=False)
         with gr.Column(scale=3, min_width=300):
-            status = gr.HTML(_IDLE)
+            status = gr.HTML(_IDLE, js_on_load=_PASTE)
             card = shown_part(elem_id="diagnosis")
             with gr.Row():
                 as_json = gr.DownloadButton("JSON", interactive=False)
