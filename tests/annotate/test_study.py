@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from fake_label_studio import TOKEN, FakeLabelStudio
 from PIL import Image
 
 from sdg.annotate.api import Server
-from sdg.annotate.serve import find_label_studio, read_login, serving
+from sdg.annotate.serve import Login, find_label_studio, read_login, require_running, serving
 from sdg.cli import main
 from sdg.data.formats.label_studio import write_regions
 from sdg.data.formats.sdg30k import read_annotations
@@ -204,3 +205,10 @@ def test_a_server_signs_sessions_with_one_key_however_often_it_starts(tmp_path) 
         pass
     assert read_login(study).token == login["token"]
     assert (study / "server.log").read_text().split()[2] != first
+
+
+def test_a_server_that_is_not_up_is_said_to_be_so(tmp_path) -> None:
+    with pytest.raises(SdgError, match=r"is not up.*and wait until it says"):
+        require_running(tmp_path, Login("http://127.0.0.1:1", "owner", "word", "token"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        require_running(tmp_path, Login(f"http://127.0.0.1:{server.getsockname()[1]}", "owner", "word", "t"))

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from sdg.annotate.study import FILES
 from sdg.errors import SdgError
@@ -72,6 +73,15 @@ def read_login(folder: Path) -> Login | None:
         raise SdgError(f"{path} is damaged; remove it and start the server again.") from None
 
 
+def require_running(folder: Path, login: Login) -> None:
+    """Raises SdgError where nothing listens at the address of a study's own server."""
+    if not _listening(urlsplit(login.url).port or PORT):
+        raise SdgError(
+            f"The study's server at {login.url} is not up. Start it with `sdg annotate serve --project "
+            f"{folder}`, and wait until it says that it runs."
+        )
+
+
 @contextmanager
 def serving(
     folder: Path, executable: Path, *, port: int = PORT, on_wait: Callable[[float], object] | None = None
@@ -82,9 +92,8 @@ def serving(
     `folder`/files alone. on_wait: is told every second how long it has been starting.
     Raises SdgError where it does not start, in ten minutes at most.
     """
-    with socket.socket() as probe:
-        if probe.connect_ex((HOST, port)) == 0:
-            raise SdgError(f"Something is listening on port {port} already; stop it, or give another --port.")
+    if _listening(port):
+        raise SdgError(f"Something is listening on port {port} already; stop it, or give another --port.")
     login = _login(folder, port)
     files = real_path(folder / FILES)
     files.mkdir(parents=True, exist_ok=True)
@@ -123,6 +132,11 @@ def serving(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
 
 
 def _login(folder: Path, port: int) -> Login:

@@ -89,6 +89,7 @@ def build(offer: Offer, held: Held) -> gr.State:
             cache_examples=False,
             examples_per_page=6,
             label="Examples",
+            elem_id="examples",
         )
     outputs = [status, card, as_json, as_overlay, looked, cancel]
     inputs = [picture, prompt, detector, looks, agree]

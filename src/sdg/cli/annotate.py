@@ -369,9 +369,11 @@ def _people(text: str) -> tuple[str, ...]:
 def _connect(folder: Path, url: str | None, token_env: str) -> Server:
     """The server that is named, or else that of `sdg annotate serve`, if its token is right."""
     from sdg.annotate.api import Server
-    from sdg.annotate.serve import read_login
+    from sdg.annotate.serve import read_login, require_running
 
     login = None if url else read_login(folder)
+    if login is not None:
+        require_running(folder, login)
     token = os.environ.get(token_env) or (login.token if login is not None else "")
     address = url or (login.url if login is not None else "")
     if not address:

@@ -122,7 +122,7 @@ def _card(item: Twice, names: tuple[str, str], side: int) -> TwiceCard:
         a, b = sides[0][i], sides[1][j]
         who = f"both: {_weight(a)} and {_weight(b)}"
         rows.append(
-            _row(a, f"pair-{at % _COLOURS + 1}", who, f"{names[0]}: {_reason(a)} {names[1]}: {_reason(b)}")
+            _row(a, f"pair-{at % _COLOURS + 1}", who, f"{names[0]}: {_reason(a)}\n{names[1]}: {_reason(b)}")
         )
     for which, defects in enumerate(sides):
         for place, defect in enumerate(defects):
