@@ -61,8 +61,8 @@ def style() -> str:
 .dark .sdg {{ {dark} color-scheme: dark; --paper: var(--body-background-fill); }}
 .problem {{ color: #b83b09; font-weight: 550; }} .dark .problem {{ color: #ff9a52; }}
 footer {{ display: none !important; }}
-#examples table {{ table-layout: fixed; }} #examples th:first-child {{ width: min(30%, 12rem); }}
-#examples td, #examples td div {{ white-space: normal !important; max-width: none !important; }}
+#examples table {{ table-layout: fixed; }} #examples th:first-child {{ width: 7rem; }}
+#examples :is(th, td, td div) {{ white-space: normal !important; max-width: none !important; }}
 .dark {{ --color-accent: #60a5fa; }}
 .min_value, .max_value {{ color: var(--body-text-color) !important; }}
 """
