@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, write_numbers
-from sdg.cli.progress import embedder_of
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 from sdg.evaluation.from_files import evaluate_files, evaluate_quickly, join_files
@@ -110,6 +109,8 @@ def evaluate(
     if embedder is None and other is None and not by and html_path is None:
         found = evaluate_quickly(truth, predictions, box_order=box_order, published=published, **options)
     if found is None:
+        from sdg.cli.progress import embedder_of
+
         files = join_files(truth, predictions, box_order=box_order, allow_missing=allow_missing, say=say)
         with embedder_of(embedder) as reader:
             found = evaluate_files(

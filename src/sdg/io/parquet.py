@@ -1,4 +1,4 @@
-"""Parquet files as rows of objects, and the pictures inside of them; read with pyarrow, part by part.
+"""Parquet files as rows of objects, without the pictures inside of them; read with pyarrow, part by part.
 
 A file of inputs has `caption` (or `prompt`) and either `image`, the pictures themselves (bytes, or a struct
 of `bytes` and `path` as Hugging Face datasets have it), or `filepath`. A file of predictions has the columns
@@ -8,16 +8,12 @@ of `PREDICTION_COLUMNS`.
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sdg.errors import SdgError, first_line, path_end
-from sdg.images import StoredImage
 from sdg.io.files import atomic_writer
 
 if TYPE_CHECKING:
@@ -28,7 +24,6 @@ PREDICTION_COLUMNS: Final = ("filepath", "caption", "response", "status", "error
 subtype, null where nothing is known. It says what `response` says, for whoever queries the file."""
 PROMPT_COLUMNS: Final = ("caption", "prompt")
 _ROWS: Final = 4096  # in memory at a time, without pictures
-_KEPT: Final = 2  # row groups of pictures in memory, of each file
 
 
 def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -38,8 +33,8 @@ def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises SdgError where the file cannot be read or holds no rows.
     """
     number = 0
-    with _opened(path) as file:
-        names = [field.name for field in file.schema_arrow if not _holds_pictures(field)]
+    with opened(path) as file:
+        names = [field.name for field in file.schema_arrow if not holds_pictures(field)]
         for batch in file.iter_batches(_ROWS, columns=names):
             for value in batch.to_pylist():
                 number += 1
@@ -54,14 +49,14 @@ def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def row_count(path: str | os.PathLike[str]) -> int:
     """The number of rows, from the file's footer; raises SdgError where it cannot be read."""
-    with _opened(path) as file:
+    with opened(path) as file:
         count: int = file.metadata.num_rows
         return count
 
 
 def prompts(path: str | os.PathLike[str]) -> list[str | None]:
     """The prompt of each row, from the column `caption` or `prompt`; None where there is none."""
-    with _opened(path) as file:
+    with opened(path) as file:
         name = next((name for name in PROMPT_COLUMNS if name in file.schema_arrow.names), None)
         if name is None:
             return [None] * file.metadata.num_rows
@@ -69,27 +64,6 @@ def prompts(path: str | os.PathLike[str]) -> list[str | None]:
         if not all(isinstance(value, str | None) for value in values):
             raise SdgError(f"The column {name} of {path_end(str(path), 160)} holds no text.")
         return values
-
-
-def stored_images(path: str | os.PathLike[str]) -> list[StoredImage]:
-    """The pictures in the column `image`, none of them read yet; [] where the file has no such column.
-
-    Each is called as its row's `filepath` says, or by the file and the row's number, from 0.
-    """
-    with _opened(path) as file:
-        schema, count = file.schema_arrow, file.metadata.num_rows
-        if "image" not in schema.names or not _holds_pictures(schema.field("image")):
-            return []
-        names = [f"{Path(path).name}#{row}" for row in range(count)]
-        if "filepath" in schema.names:
-            given = file.read(["filepath"]).column(0).to_pylist()
-            names = [
-                one if isinstance(one, str) and one else name for one, name in zip(given, names, strict=True)
-            ]
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    groups = _RowGroups(Path(path))
-    places = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
-    return [_Picture(name, groups, *place) for name, place in zip(names, places, strict=True)]
 
 
 def write_predictions(path: str | os.PathLike[str], lines: Iterable[Mapping[str, Any]]) -> int:
@@ -128,52 +102,16 @@ def write_predictions(path: str | os.PathLike[str], lines: Iterable[Mapping[str,
     return written
 
 
-class _RowGroups:
-    """The pictures of a file by row group, of which the newest few are in memory; for any thread."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        self._known: OrderedDict[int, pyarrow.ChunkedArray] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self._path}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
-
-    def value(self, group: int, row: int) -> Any:
-        with self._lock:
-            if group not in self._known:
-                with _opened(self._path) as file:
-                    self._known[group] = file.read_row_group(group, columns=["image"]).column(0)
-                if len(self._known) > _KEPT:
-                    self._known.popitem(last=False)
-            self._known.move_to_end(group)
-            return self._known[group][row].as_py()
-
-
-class _Picture(StoredImage):
-    """A picture of a row group."""
-
-    def __init__(self, name: str, groups: _RowGroups, group: int, row: int) -> None:
-        self.name, self._groups, self._group, self._row = name, groups, group, row
-
-    def content(self) -> bytes:
-        value = self._groups.value(self._group, self._row)
-        value = value.get("bytes") if isinstance(value, dict) else value
-        if not value:
-            raise SdgError(f"{self.name} has no picture in its row.")
-        return bytes(value)
-
-
-def _holds_pictures(field: pyarrow.Field) -> bool:
+def holds_pictures(field: pyarrow.Field) -> bool:
+    """Whether a column's values are bytes, or structs with some."""
     pa = _pyarrow()
     types = [field.type] if not pa.types.is_struct(field.type) else [inner.type for inner in field.type]
     return any(pa.types.is_binary(one) or pa.types.is_large_binary(one) for one in types)
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The file as pyarrow's ParquetFile; raises SdgError where it cannot be read."""
     pa = _pyarrow()
     import pyarrow.parquet as pq
 

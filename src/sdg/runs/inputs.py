@@ -12,6 +12,7 @@ from sdg.errors import SdgError, path_end
 from sdg.images import StoredImage
 from sdg.io import jsonl, parquet
 from sdg.io.files import real_path
+from sdg.io.parquet_images import stored_images
 from sdg.io.paths import PathIndex, data_path
 from sdg.runs.journal import Key
 
@@ -63,7 +64,7 @@ def gather(
     for source in sources:
         path = Path(source)
         folder = path.parent if images is None else Path(images)
-        if jsonl.is_parquet(path) and (stored := parquet.stored_images(path)):
+        if jsonl.is_parquet(path) and (stored := stored_images(path)):
             if not embedded:
                 raise SdgError(f"{path} holds its pictures itself; here they have to be files of their own.")
             names = parquet.prompts(path)

@@ -1,4 +1,7 @@
-"""The file formats by name, for the command line: read any of them, write any of them."""
+"""The file formats by name, for the command line: read any of them, write any of them.
+
+Those of other tools are loaded once one is asked for: they bring an image library and readers of XML.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, Literal, get_args
 
-from sdg.data.formats import coco, hf, label_studio, sdg30k
+from sdg.data.formats import sdg30k
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.io.document import load_document
@@ -43,10 +46,16 @@ def read_records(
     """
     match _readable(path, format, box_order):
         case "coco":
+            from sdg.data.formats import coco
+
             return coco.read(path)
         case "label-studio":
+            from sdg.data.formats import label_studio
+
             return label_studio.read(path, on_fault)
         case "hf":
+            from sdg.data.formats import hf
+
             return hf.read(path)
         case of_lines:
             return jsonl.read_records(path, partial(_LINES[of_lines], box_order=box_order))
@@ -64,10 +73,16 @@ def read_parts(path: Path, format: Format | None = None, *, box_order: BoxOrder 
     """Each line, image or task on its own, so that one bad part does not hide the others."""
     match _readable(path, format, box_order):
         case "coco":
+            from sdg.data.formats import coco
+
             return coco.parts(path)
         case "label-studio":
+            from sdg.data.formats import label_studio
+
             return label_studio.parts(path)
         case "hf":
+            from sdg.data.formats import hf
+
             return hf.parts(path)
         case of_lines:
             return jsonl.parts(path, partial(_LINES[of_lines], box_order=box_order))
@@ -98,12 +113,18 @@ def write_records(
         case "predictions":
             return jsonl.write_with(path, records, write_prediction)
         case "coco":
+            from sdg.data.formats import coco
+
             return coco.write(path, records, images=images, size=size, allow_outside=allow_outside)
         case "label-studio":
+            from sdg.data.formats import label_studio
+
             return label_studio.write(
                 path, records, blind=blind, images=images, size=size, allow_outside=allow_outside
             )
         case "hf":
+            from sdg.data.formats import hf
+
             if images is None:
                 raise SdgError("A Hugging Face folder holds the images too; give the folder they are in.")
             return hf.write(path, records, images=images, allow_outside=allow_outside)
