@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdg import Defect, Diagnosis
-from sdg.evaluation import METRICS, compare, evaluate
+from sdg.evaluation import METRICS, compare, evaluate, resampling
 from sdg.evaluation.resampling import bootstrap_sums, interval, swapped_sums
 
 
@@ -38,6 +38,21 @@ def test_every_resample_draws_as_many_images_each_as_likely():
     assert drawn.var(0) == pytest.approx(np.full(7, 6 / 7), abs=0.05)  # multinomial
     assert (drawn == bootstrap_sums(table, 20_000, seed=1)).all()
     assert not (drawn == bootstrap_sums(table, 20_000, seed=2)).all()
+
+
+def test_some_of_the_resamples_are_those_of_all():
+    table = np.random.default_rng(0).random((50, 5)) * [1, 0, 2, 3, 0]
+    whole = bootstrap_sums(table, 40, seed=1)
+    for rows in (range(40), range(13), range(13, 40), range(40, 40)):
+        assert bootstrap_sums(table, 40, 1, rows) == pytest.approx(whole[rows.start : rows.stop], rel=1e-13)
+
+
+@pytest.mark.parametrize("pieces", [1, 30, 1 << 18])
+def test_sums_are_those_of_the_images_drawn(pieces, monkeypatch):
+    monkeypatch.setattr(resampling, "_ONE_THREAD", pieces)
+    table = np.random.default_rng(0).integers(0, 9, (23, 4)).astype(float)
+    drawn = np.random.default_rng(3).integers(0, 23, (11, 23), np.int32)
+    assert (bootstrap_sums(table, 11, seed=3) == table[drawn].sum(1)).all()
 
 
 def test_intervals_agree_with_a_naive_bootstrap():
