@@ -29,6 +29,10 @@ def lines(count: int) -> tuple[list[dict], list[dict]]:
         response: str | None = f"<think>I looked.</think><answer>{answer}</answer>"
         if number % 7 == 3:
             response = [None, "nothing", answer, f"```json\n{answer}\n```"][number % 4]
+        if number % 11 == 5:  # what the strict reader takes, too
+            items = [{**item, "label": "both"} for item in items] + [
+                {**ITEM, "box_2d": [1, 2, 3, 4], "desc": "x"}
+            ]
         path = {"filepath": f"é/{number}.png", "caption": "a cat", "seed": number}
         true.append(path | {"ann_translated_bboxes": items, "ann_response": "<think>So.</think>"})
         found.append(path | {"response": response})

@@ -87,25 +87,34 @@ def scores_of(
     embedder: str | None,
     bootstrap: int,
     seed: int,
+    drawn: NDArray[np.float64] | None = None,
 ) -> Scores:
-    """Metrics and intervals of a table of counts, (D, len(TYPES), len(Count)) of the images evaluated."""
+    """Metrics and intervals of a table of counts, (D, len(TYPES), len(Count)) of the images evaluated.
+
+    drawn: the sums of its bootstrap resamples, see `bootstrap_sums`, where they are known.
+    """
     settings = {"matching": matching, "embedder": embedder}
     images = {name: int(number) for name, number in status.items() if isinstance(number, int)}
     counts = Counts(scored.sum(0), images, settings)
     return Scores(
         counts.metrics(),
-        intervals(scored, bootstrap, seed) if bootstrap else None,
+        intervals(scored, bootstrap, seed, drawn) if bootstrap else None,
         status,
         {**settings, "bootstrap": bootstrap, "seed": seed},
         counts,
     )
 
 
-def intervals(table: NDArray[np.float64], resamples: int, seed: int) -> Intervals:
-    """95 % percentile intervals of every metric from resampling images: (D, len(TYPES), len(Count))."""
+def intervals(
+    table: NDArray[np.float64], resamples: int, seed: int, drawn: NDArray[np.float64] | None = None
+) -> Intervals:
+    """95 % percentile intervals of every metric from resampling images: (D, len(TYPES), len(Count)).
+
+    drawn: as in `scores_of`.
+    """
     if not len(table):
         return {str(kind): dict.fromkeys(METRICS) for kind in TYPES}
-    sums = bootstrap_sums(table.reshape(len(table), -1), resamples, seed)
+    sums = bootstrap_sums(table.reshape(len(table), -1), resamples, seed) if drawn is None else drawn
     low, high = interval(metrics(sums.reshape(resamples, len(TYPES), len(Count))))
     return bounds_by_type(low, high, undefined=np.isnan(metrics(table.sum(0))))
 

@@ -65,19 +65,20 @@ def first_object(path: Path) -> dict[str, Any]:
     return next(read_objects(path))  # says what is wrong with the first
 
 
-def read_records(
-    path: Path, convert: Callable[[dict[str, Any]], Record], span: range | None = None
-) -> Iterator[Record]:
-    """The same as `read_with`, in less time.
-
-    span: the bytes to read, see `spans`; lines are counted from there.
-    """
+def read_records(path: Path, convert: Callable[[dict[str, Any]], Record]) -> Iterator[Record]:
+    """The same as `read_with`, in less time."""
     if is_parquet(path):
         yield from read_with(path, convert)
         return
-    for number, line in read_lines(path, span):
+    for number, line in read_lines(path):
         record = _convert_quickly(line, convert)
         yield _convert(path, number, line, convert) if record is None else record
+
+
+def read_record(line: bytes, convert: Callable[[dict[str, Any]], Record]) -> Record:
+    """The record of one line; raises ValueError for a fault."""
+    record = _convert_quickly(line, convert)
+    return convert(parse_object(line)) if record is None else record
 
 
 def _convert(path: Path, number: int, line: bytes, convert: Callable[[dict[str, Any]], T]) -> T:
@@ -152,7 +153,7 @@ def read_lines(path: Path, span: range | None = None) -> Iterator[tuple[int, byt
             file.seek(span.start)
             lines = _until(file, len(span))
         for number, line in enumerate(lines, start=1):
-            if number == 1 and line.startswith(_BOM):
+            if number == 1 and line.startswith(_BOM) and not (span and span.start):
                 line = line[len(_BOM) :]
             if line and not line.isspace():
                 empty = False

@@ -49,18 +49,21 @@ def parse_response(text: str, *, require_think: bool = True) -> Diagnosis:
     return _mend(text, require_think) if diagnosis is None else diagnosis
 
 
-def _read_well_formed(text: str, require_think: bool) -> Diagnosis | None:
-    """The diagnosis of a response that needs no repair; None for any other. Cheap, however long the think."""
+def plain_response(text: str, *, require_think: bool = True) -> tuple[str, Any] | None:
+    """The think block's text and the answer's JSON value, where nothing but the two blocks stands anywhere.
+
+    None for any other response. Cheap, however long the think block. `parse_response` finds such a response
+    `ok` where the value is a list of exact items, and then its defects are those.
+    """
     whole = text.strip()
-    reasoning, start = "", 0
+    block, start = "", 0
     if whole.startswith("<think>"):
         start = whole.find("</think>")
         if start < 0:
             return None
-        reasoning = whole[7:start]
-        if "<" in reasoning and g.TAG.search(reasoning):
+        block = whole[7:start]
+        if "<" in block and g.TAG.search(block):
             return None
-        reasoning = think_content(reasoning)
         start += 8
     elif require_think:
         return None
@@ -71,14 +74,21 @@ def _read_well_formed(text: str, require_think: bool) -> Diagnosis | None:
     if "<" in answer and g.TAG.search(answer):
         return None
     try:
-        value = orjson.loads(answer)  # an integer it cannot hold becomes a float, which is not exact either
+        return block, orjson.loads(answer)  # an integer it cannot hold becomes a float: not exact either
     except ValueError:
         try:
-            value = g.load_json(answer)
+            return block, g.load_json(answer)
         except ValueError:
             return None
-    defects = _exact_defects(value)
-    return None if defects is None else Diagnosis(defects, reasoning, Status.OK, text)
+
+
+def _read_well_formed(text: str, require_think: bool) -> Diagnosis | None:
+    """The diagnosis of a response that needs no repair; None for any other."""
+    found = plain_response(text, require_think=require_think)
+    defects = None if found is None else _exact_defects(found[1])
+    if found is None or defects is None:
+        return None
+    return Diagnosis(defects, think_content(found[0]), Status.OK, text)
 
 
 def _exact_defects(value: Any) -> tuple[Defect, ...] | None:

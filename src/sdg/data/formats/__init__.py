@@ -61,12 +61,12 @@ def read_records(
             return jsonl.read_records(path, partial(_LINES[of_lines], box_order=box_order))
 
 
-def read_span(path: Path, format: Format, span: range, box_order: BoxOrder = "xyxy") -> Iterator[Record]:
-    """The records of those bytes of a file of lines, which begin and end between two lines.
+def line_reader(format: Format, box_order: BoxOrder = "xyxy") -> Callable[[bytes], Record]:
+    """A function that reads one line of a format that has lines; it raises ValueError for a fault.
 
-    Without the reasoning of annotations. Raises SdgError for a fault, whose line it cannot name.
+    Annotations are read without their reasoning.
     """
-    return jsonl.read_records(path, partial(_LINES[format], box_order=box_order, reasoning=False), span)
+    return partial(jsonl.read_record, convert=partial(_LINES[format], box_order=box_order, reasoning=False))
 
 
 def read_parts(path: Path, format: Format | None = None, *, box_order: BoxOrder = "xyxy") -> Iterator[Part]:

@@ -1,0 +1,143 @@
+"""Lines read plainly against the readers that look at everything: the same defects, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdg.data.formats import line_reader
+from sdg.defects import Status
+from sdg.evaluation.columns import Columns, Gathering, columns
+from sdg.evaluation.plain_lines import plain_annotation, plain_prediction
+from sdg.records import Record
+
+# What is plain, and close to it whatever may stand there.
+odd = st.sampled_from(
+    [None, True, False, 0, -1, 1000, 1001, 2.0, 2**70, "7", "", "both", [], {}, [1, 2], {"a": 1}]
+)
+coordinate = st.integers(0, 1000)
+boxes = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
+    lambda box: [min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])]
+)
+item = st.fixed_dictionaries(
+    {
+        "box_2d": boxes | st.lists(coordinate | odd, max_size=5) | odd,
+        "label": st.sampled_from(["artifact", "misalignment", "both"]) | odd,
+    },
+    optional={
+        "description": st.just("Six fingers.") | odd,
+        "importance": st.integers(1, 100) | odd,
+        "subtype": st.just("anatomy") | odd,
+        "desc": odd,
+    },
+)
+plain_item = st.fixed_dictionaries(
+    {
+        "box_2d": st.just([0, 10, 500, 1000]),
+        "label": st.sampled_from(["artifact", "misalignment"]),
+        "description": st.text(max_size=5),
+        "importance": st.integers(1, 100),
+    }
+)
+items = st.lists(plain_item | plain_item | item, max_size=4) | odd
+KEYS = ("generator", "split", "annotator", "seed", "_metadata", "_diagnosis", "filename", "error", "refusal")
+extras = st.dictionaries(
+    st.sampled_from([*KEYS, "finish_reason", "status", "ann_response"]),
+    odd | st.sampled_from(["flux", "stop", "length", "ok", "repaired", "truncated", "unparseable", "failed"]),
+    max_size=2,
+)
+paths = st.sampled_from(["a.png", 'é/"b".png']) | odd
+texts = st.sampled_from(["a cat", "<answer>", "\ud83d"]) | odd
+
+
+def answers(value: object) -> st.SearchStrategy[object]:
+    answer = json.dumps(value)
+    think, tagged = "<think>So.</think>", f"<answer>{answer}</answer>"
+    odd_ones = (
+        f" <think>\n1 < 2\n</think><answer>\n{answer}\n</answer>\n",
+        tagged,
+        answer,
+        f"<think>a <answer> b</think>{tagged}",
+        f"{think}<answer>{answer}",
+        f"{think}{tagged} Done.",
+        f"{think}<answer>{answer[:-1]}</answer>",
+    )
+    return st.just(f"{think}\n{tagged}") | st.sampled_from(odd_ones)
+
+
+def line(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def held(
+    read: Callable[[bytes], tuple[str, Any] | None], exact: Callable[[bytes], Record], text: bytes
+) -> bool:
+    """Whether a line is plain; then it has to be what the exact reader finds, and with nothing mended."""
+    found, gathered = read(text), Gathering()
+    if found is None or not gathered.add_plain(found[1]):
+        assert len(gathered) == 0
+        assert len(gathered.columns().boxes) == 0
+        return False
+    record = exact(text)
+    assert record.diagnosis is not None
+    assert (record.filepath, record.diagnosis.status, record.diagnosis.repairs) == (found[0], Status.OK, ())
+    same(gathered.columns(), columns([record.diagnosis.defects]))
+    return True
+
+
+def same(one: Columns, other: Columns) -> None:
+    for name in ("boxes", "kind", "image", "importance"):
+        assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=name == "importance")
+
+
+@given(paths, texts, items, extras)
+def test_annotations(path: object, caption: object, value: object, others: dict[str, object]) -> None:
+    text = line({"filepath": path, "caption": caption, "ann_translated_bboxes": value, **others})
+    held(plain_annotation, line_reader("sdg30k"), text)
+
+
+@given(paths, texts, items.flatmap(answers) | odd, extras)
+def test_predictions(path: object, caption: object, response: object, others: dict[str, object]) -> None:
+    text = line({"filepath": path, "caption": caption, "response": response, **others})
+    held(plain_prediction, line_reader("predictions"), text)
+
+
+@pytest.mark.parametrize("others", [{}, {"seed": 3, "generator": "flux", "split": None, "status": "ok"}])
+def test_what_the_release_and_our_runs_write_is_plain(others: dict[str, object]) -> None:
+    value = [{"box_2d": [1, 2, 3, 4], "label": "artifact", "description": "Six < five.", "importance": 7}]
+    here = {"filepath": "a.png", "caption": "a cat"} | others
+    response = f"<think>\nSo.\n</think>\n<answer>{json.dumps(value)}</answer>"
+    assert held(plain_prediction, line_reader("predictions"), line({**here, "response": response}))
+    annotated = {"ann_translated_bboxes": value, "ann_response": response}
+    assert held(plain_annotation, line_reader("sdg30k"), line(here | annotated))
+    assert held(
+        plain_annotation, line_reader("sdg30k"), line(here | annotated | {"ann_translated_bboxes": []})
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{", b'{"filepath": ""}', b'{"filepath": "a", "response": NaN}']
+)
+def test_what_is_no_line_is_not_plain(text: bytes) -> None:
+    assert plain_annotation(text) is None
+    assert plain_prediction(text) is None
+
+
+def test_an_image_taken_back_leaves_nothing() -> None:
+    gathered = Gathering()
+    plain = {"box_2d": [1, 2, 3, 4], "label": "artifact"}
+    assert gathered.add_plain([plain, plain])
+    before = gathered.columns()
+    assert gathered.add_plain([plain])
+    assert not gathered.add_plain([plain, plain | {"label": "both"}])
+    gathered.drop()
+    same(gathered.columns(), before)
+    gathered.drop()
+    assert len(gathered) == 0
+    assert len(gathered.columns().boxes) == 0
