@@ -89,9 +89,22 @@ async def call(url: str, callers: int, bodies: list[bytes]) -> None:
     print(json.dumps({"waits": waits, "refused": refused, "whole": whole}))
 
 
-def called(url: str, callers: int, bodies: list[bytes]) -> dict:
-    """What `call` prints, by a process of its own."""
-    command = [sys.executable, __file__, "--call", url, "--callers", str(callers)]
+async def crowd(url: str, callers: int, body: bytes) -> None:
+    """Print the longest that one of so many waits for its refusal when all come at once to a full server."""
+    place = urlsplit(url)
+    assert place.hostname is not None
+    assert place.port is not None
+    longest = []
+    for _ in range(5):
+        asked = await asyncio.gather(*(ask(place.hostname, place.port, body) for _ in range(callers)))
+        assert all(after for _, after in asked)
+        longest.append(max(seconds for seconds, _ in asked))
+    print(json.dumps({"longest": statistics.median(longest)}))
+
+
+def called(url: str, callers: int, bodies: list[bytes], *options: str) -> dict:
+    """What `call` prints, or `crowd` by the option --crowd, by a process of its own."""
+    command = [sys.executable, __file__, "--call", url, "--callers", str(callers), *options]
     text = b"\n".join(bodies)
     done = subprocess.run(command, input=text, capture_output=True, check=True)
     return json.loads(done.stdout)
@@ -127,11 +140,11 @@ class Slow(StreamingDetector):
 
 
 @contextmanager
-def served(detector: StreamingDetector) -> Iterator[str]:
+def served(detector: StreamingDetector, queue: int = QUEUE) -> Iterator[str]:
     """The address of a server in a thread."""
     measures = Measures()
     with listening("127.0.0.1", 0, None) as place:
-        service = Service(Models(detector, [], QUEUE, measures), measures, "it", None, local=True)
+        service = Service(Models(detector, [], queue, measures), measures, "it", None, local=True)
         server = server_of(service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
         thread.start()
@@ -175,16 +188,25 @@ def compare(pictures: int, rounds: int) -> None:
 
 
 def overload() -> None:
+    """Print how long callers wait where many more come than are let in, and what bounds that.
+
+    A picture that is let in has those of the queue and the running batch before it. One that comes in a crowd
+    also waits until the server has taken in the requests of all the others, most of which it refuses: that is
+    measured apart, on a server that is full.
+    """
     bodies = [body(*pair) for pair in scenes(8)] * 64
+    with served(Slow(), queue=0) as url:
+        taking_in = called(url, OVERLOAD, bodies[:1], "--crowd")["longest"]
     with served(Slow()) as url:
         found = called(url, OVERLOAD, bodies)
     waits = sorted(found["waits"])
     pace = len(waits) / found["whole"]
     p50, p99 = waits[len(waits) // 2], waits[int(0.99 * (len(waits) - 1))]
+    queue = (QUEUE + Slow.batch_size) / pace
     print(
         f"{OVERLOAD} callers, queue {QUEUE}: {len(waits)} answered, {found['refused']} refused; "
-        f"p50 {p50:.2f} s, p99 {p99:.2f} s, "
-        f"(queue + a batch)/throughput {(QUEUE + Slow.batch_size) / pace:.2f} s",
+        f"p50 {p50:.2f} s, p99 {p99:.2f} s; bound {queue + taking_in:.2f} s: (queue + a batch)/throughput "
+        f"{queue:.2f} s, and {taking_in:.2f} s in which {OVERLOAD} requests at once are taken in",
         flush=True,
     )
 
@@ -195,12 +217,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--call", help=argparse.SUPPRESS)
     parser.add_argument("--callers", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--crowd", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--overload", action="store_true", help="only the waits under overload")
     given = parser.parse_args()
-    if given.call:
+    if given.crowd:
+        asyncio.run(crowd(given.call, given.callers, sys.stdin.buffer.read()))
+    elif given.call:
         asyncio.run(call(given.call, given.callers, sys.stdin.buffer.read().split(b"\n")))
     else:
         overload()
-        compare(given.pictures, given.rounds)
+        if not given.overload:
+            compare(given.pictures, given.rounds)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ SLOWEST: Final = 60.0
 """Seconds from the first to the last byte of a request's body."""
 MOST_HELD: Final = 4 * bounds.MOST_BYTES
 """Bytes of all bodies that are being read, at most."""
+SMALL: Final = 1 << 16
+"""Bytes of a body that is read at once: a thread of its own would take longer to come to it."""
 LONGEST_SIDE: Final = 256
 """Rows or columns of a grid, at most."""
 
@@ -151,7 +153,10 @@ class Service:
             raise Refusal(415, "the content type is application/json", **_CLOSE)
         body = await self._body(request)
         self._models.require_room()  # before anything is made of it
-        document = await asyncio.to_thread(bounds.read_document, body, form)
+        if len(body) <= SMALL:
+            document = bounds.read_document(body, form)
+        else:
+            document = await asyncio.to_thread(bounds.read_document, body, form)
         del body
         asked = asyncio.ensure_future(answer(document))
         del document
