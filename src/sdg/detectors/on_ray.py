@@ -19,7 +19,7 @@ from sdg.errors import SdgError, first_line
 from sdg.io.jsonl import is_parquet
 from sdg.io.parquet import row_count
 from sdg.runs.begin import begin
-from sdg.runs.inputs import gather
+from sdg.runs.inputs import Item, gather
 
 BLOCK: Final = 1000
 """Rows of a block: what a worker holds at a time."""
@@ -66,7 +66,7 @@ def run_on_ray(
     address: of a cluster, or "local" for one on this machine. workers: processes that each load the detector,
     by default one a GPU of the cluster, else one for every two cores. prompt, images, allow_outside: as for
     `gather`, whose paths have to be the same on every machine, as has `out`. on_block: is told of each block,
-    and how many of how many are done. Memory is a block's a worker, whatever the number of rows.
+    and how many of how many are done. Memory of a worker is a block, and the paths and prompts of a file.
     Raises SdgError as `sdg.detectors.bulk.run` does, and where a block's worker died several times.
     """
     blocks = _blocks(sources, block)
@@ -94,6 +94,7 @@ class _Worker:
     def __init__(self, uri: str, options: Mapping[str, Any], out: Path, reading: Mapping[str, Any]) -> None:
         self.uri, self.options, self.out, self.reading = uri, options, out, reading
         self.detector: Any = None
+        self.gathered: tuple[Path | None, list[Item]] = (None, [])
 
     def work(self, block: Block) -> Done | str:
         """The block's summary, or a sentence on what is wrong with every block."""
@@ -102,9 +103,10 @@ class _Worker:
         try:
             if self.detector is None:
                 self.detector = load_detector(self.uri, **self.options)
-            items = gather([block.file], embedded=True, **self.reading)
+            if self.gathered[0] != block.file:  # once for all blocks of a file, as it reads every row's names
+                self.gathered = block.file, gather([block.file], embedded=True, **self.reading)
             path = self.out / f"{block.part.stem}.parquet"
-            summary = run(self.detector, items, path, resume=True, shard=block.shard)
+            summary = run(self.detector, self.gathered[1], path, resume=True, shard=block.shard)
         except SdgError as error:
             return str(error)
         return Done(summary.images, summary.diagnosed, len(summary.failed))

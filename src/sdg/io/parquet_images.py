@@ -28,7 +28,8 @@ def stored_images(path: str | os.PathLike[str]) -> list[StoredImage]:
         schema, count = file.schema_arrow, file.metadata.num_rows
         if "image" not in schema.names or not holds_pictures(schema.field("image")):
             return []
-        names = [f"{Path(path).name}#{row}" for row in range(count)]
+        own = Path(path).name
+        names = [f"{own}#{row}" for row in range(count)]
         if "filepath" in schema.names:
             given = file.read(["filepath"]).column(0).to_pylist()
             names = [
