@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 import red_scorer
 import second_environment
 import toy
-from click.testing import CliRunner
+from bad_server import Reply
+from click.testing import CliRunner, Result
+from scoring_server import answering, cut
 
 from sdg.alignment.compare import check_missing, tabulate
 from sdg.bench.generators import table5, table6
@@ -69,8 +73,8 @@ def test_figure3_draws_and_counts(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "figure3.png").stat().st_size > 0
 
 
-def test_table5_end_to_end_with_a_remote_scorer(checkpoints: Path, tmp_path: Path) -> None:
-    """Toy FLUX weights and an adapter, prompts in DrawBench's layout, a scorer that is served, a judge."""
+def adapter(checkpoints: Path, folder: Path) -> Path:
+    """An adapter of the toy FLUX weights that changes what they draw."""
     import torch
 
     from sdg.alignment.policies import load_policy
@@ -83,7 +87,13 @@ def test_table5_end_to_end_with_a_remote_scorer(checkpoints: Path, tmp_path: Pat
     torch.manual_seed(5)
     for parameter in lora_parameters(policy.transformer).values():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    save_lora(policy, tmp_path / "lora")
+    save_lora(policy, folder)
+    return folder
+
+
+def test_table5_end_to_end_with_a_remote_scorer(checkpoints: Path, tmp_path: Path) -> None:
+    """Toy FLUX weights and an adapter, prompts in DrawBench's layout, a scorer that is served, a judge."""
+    recipe, lora = toy.RECIPES / "boxflow-flux1-dev.yaml", adapter(checkpoints, tmp_path / "lora")
     drawbench = tmp_path / "drawbench.csv"
     prompts = (checkpoints / "held-out.txt").read_text().splitlines()
     drawbench.write_text("Prompts,Category\n" + "".join(f"{prompt},Colors\n" for prompt in prompts))
@@ -92,7 +102,7 @@ def test_table5_end_to_end_with_a_remote_scorer(checkpoints: Path, tmp_path: Pat
         threading.Thread(target=server.serve_forever, daemon=True).start()
         scorers = f"[{{name: HPSv3, uri: 'remote:{server.address}?attempts=1&timeout=20', scale: 0.01}}]"
         options = toy.small(checkpoints, monitor__scorers=scorers)
-        command = ["bench", "table5", str(recipe), *options, "--lora", f"ours={tmp_path / 'lora'}"]
+        command = ["bench", "table5", str(recipe), *options, "--lora", f"ours={lora}"]
         command += ["--prompts", f"bench:drawbench?path={drawbench}", "--bootstrap", "100"]
         result = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "out")])
         server.shutdown()
@@ -112,6 +122,43 @@ def test_table5_end_to_end_with_a_remote_scorer(checkpoints: Path, tmp_path: Pat
     assert result.exit_code == 1
     assert "HPSv3 gave nothing for" in str(result.exception)
     assert not (tmp_path / "gone" / "measures.jsonl").read_text()  # so that --resume asks again
+
+
+def test_table5_goes_on_past_what_a_remote_scorer_cannot_say_and_tells_how_much_that_was(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    """Of eight answers four are none: NaN, one that is cut in half, one that lies, one that never comes."""
+    whole, nan, two = (b'{"scores": [%s]}' % scores for scores in (b"7.5", b"NaN", b"1, 2"))
+    answers = cycle((whole, nan, whole, cut(whole), whole, two, whole, Reply(whole, delay=20)))
+    prompts, lock = ["a red cup", "a blue hat", "a green dog", "a red car"] * 2, threading.Lock()
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts))
+    lora = adapter(checkpoints, tmp_path / "lora")
+
+    def answer(items: list[dict]) -> bytes | Reply:
+        with lock:
+            return next(answers)
+
+    def table5_of(answer: Callable[[list[dict]], bytes | int | Reply], out: Path) -> Result:
+        with answering(answer) as url:
+            scorers = f"[{{name: HPSv3, uri: 'remote:{url}?attempts=1&timeout=3&batch=1'}}]"
+            held_out = {"prompts__held_out": tmp_path / "prompts.txt"}
+            options = toy.small(checkpoints, monitor__scorers=scorers, **held_out)
+            command = ["bench", "table5", str(toy.RECIPES / "boxflow-flux1-dev.yaml"), *options]
+            command += ["--lora", f"ours={lora}", "--bootstrap", "100"]
+            return CliRunner().invoke(cli, [*command, "--out", str(out)])
+
+    result = table5_of(answer, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "table5.json").read_text())
+    for name in ("base", "ours"):
+        cell = document["numbers"]["cells"][name]["HPSv3"]
+        assert (cell["known"], cell["mean"]) == (4, 7.5)
+        note = f"{name}: left out of 8 pictures, as nothing is known: HPSv3 4."
+        assert note in document["notes"]
+        assert note in (tmp_path / "out" / "table5.md").read_text()
+    stopped = table5_of(lambda items: nan, tmp_path / "stopped")
+    assert stopped.exit_code == 1
+    assert "HPSv3 gave nothing for 4 of 4 pictures, more than the share of 0.2" in str(stopped.exception)
 
 
 @pytest.mark.slow

@@ -6,12 +6,11 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from bad_server import Reply
 from PIL import Image
+from scoring_server import answering, cut
 
 from sdg.alignment.rollout import Score, check_failures
 from sdg.errors import SdgError
@@ -21,33 +20,6 @@ from sdg.scorers.remote import RemoteScorer
 
 PICTURES = [Image.new("RGB", (8, 8), (red, 0, 0)) for red in range(4)]
 PROMPTS = ["a", "b", "c", "d"]
-
-
-@contextmanager
-def answering(answer: Callable[[list[dict]], bytes | int]) -> Iterator[str]:
-    """A server that answers what `answer` makes of the items: a content, or a status."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
-            found = answer(items)
-            content = found if isinstance(found, bytes) else b"{}"
-            self.send_response(200 if isinstance(found, bytes) else found)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def ask(url: str, **options: float) -> list[float | None]:
@@ -106,6 +78,29 @@ def test_a_server_that_hangs_costs_its_deadlines_once(caplog: pytest.LogCaptureF
         free.set()
     assert 2 <= len(asked) <= 3  # two at a time, and none after two without an answer
     assert "Not asked, as 2 requests in a row got no answer" in caplog.text
+
+
+def test_a_server_that_dies_in_the_middle_of_an_answer_costs_the_pictures_of_that_request() -> None:
+    whole = b'{"scores": [1, 2]}'
+
+    def answer(items: list[dict]) -> bytes | Reply:
+        return cut(whole) if items[0]["prompt"] == "a" else whole
+
+    with answering(answer) as url:
+        assert ask(url) == [None, None, 1, 2]
+    deaths = iter([True, True])
+
+    def reborn(items: list[dict]) -> bytes | Reply:
+        return cut(whole) if next(deaths, False) else whole
+
+    with answering(reborn) as url:
+        assert ask(url, attempts=4) == [1, 2, 1, 2]  # asked again
+
+
+def test_half_an_answer_is_no_answer_even_where_it_reads_as_one() -> None:
+    content = b'{"scores": [1, 2]}'
+    with answering(lambda items: Reply(content, claimed=2 * len(content))) as url:
+        assert ask(url) == [None] * 4
 
 
 def test_a_server_that_is_not_there_leaves_all_without_a_score() -> None:
