@@ -98,7 +98,24 @@ def test_copies_in_other_processes_load_for_themselves() -> None:
     assert again({"image": [content(5)], "prompt": ["a"]})["defects"][0][0]["importance"] == 5
 
 
+def test_a_hugging_face_dataset_keeps_its_types_whatever_its_first_rows_are(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [content(0), content(0), b"no picture", content(7)]
+    dataset = datasets.Dataset.from_dict({"image": rows, "prompt": list("abcd")})
+    diagnose = BatchDiagnoser(f"python:{__name__}.bright")
+    options = {"batched": True, "batch_size": 2, "writer_batch_size": 1, "load_from_cache_file": False}
+    found = dataset.map(diagnose, features=diagnose.features(dataset.features), **options)
+    assert found["status"] == ["ok", "ok", "failed", "ok"]
+    assert found["defects"][:3] == [[], [], None]
+    box = {"box": [0, 0, 10, 10], "type": "artifact", "reason": "d", "importance": 7, "subtype": None}
+    assert found["defects"][3] == [box]
+    score = BatchScorer(f"python:{__name__}.mean")
+    scored = dataset.map(score, features=score.features(dataset.features), **options)
+    assert scored["score"] == [0, 0, None, 7]
+
+
 def test_scores_are_scaled_and_missing_where_a_picture_is() -> None:
+    LOADED.clear()
     score = BatchScorer(f"python:{__name__}.mean", scale=0.5)
     found = score({"image": [content(4), b"x", content(8)], "prompt": ["a", "b", "c"]})
     assert found["score"] == [2.0, None, 4.0]

@@ -112,6 +112,13 @@ class BatchDiagnoser(BatchFunction[StreamingDetector, Diagnosis]):
     def _columns(self) -> Sequence[str]:
         return "response", "status", "error", "defects"
 
+    def _features(self) -> Mapping[str, Any]:
+        from datasets import List, Value
+
+        text, number = Value("string"), Value("int32")
+        defect = {"box": List(number, 4), "type": text, "reason": text, "importance": number, "subtype": text}
+        return {"response": text, "status": text, "error": text, "defects": List(defect)}
+
     def _row(self, result: Diagnosis) -> Mapping[str, Any]:
         return {
             "response": result.raw or None,

@@ -62,6 +62,16 @@ class BatchFunction(ABC, Generic[T, R]):
         rows = [self._row(results[row]) for row in range(len(columns["image"]))]
         return columns | {name: [row[name] for row in rows] for name in self._columns()}
 
+    def features(self, given: Mapping[str, Any]) -> Any:
+        """`datasets.Features`: those of a Hugging Face dataset, and those of the results.
+
+        `dataset.map(function, batched=True, features=function.features(dataset.features))`. Without them it
+        takes the types from its first rows, and ends where a later row has the first error, or defect.
+        """
+        from datasets import Features
+
+        return Features({**given, **self._features()})
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
 
@@ -80,6 +90,10 @@ class BatchFunction(ABC, Generic[T, R]):
     @abstractmethod
     def _columns(self) -> Sequence[str]:
         """Names of the new columns."""
+
+    @abstractmethod
+    def _features(self) -> Mapping[str, Any]:
+        """The new columns as features of Hugging Face datasets."""
 
     @abstractmethod
     def _row(self, result: R) -> Mapping[str, Any]:

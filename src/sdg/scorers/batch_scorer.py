@@ -39,6 +39,11 @@ class BatchScorer(BatchFunction[ScaledScorer, "tuple[float | None, str]"]):
     def _columns(self) -> Sequence[str]:
         return "score", "error"
 
+    def _features(self) -> Mapping[str, Any]:
+        from datasets import Value
+
+        return {"score": Value("float64"), "error": Value("string")}
+
     def _row(self, result: tuple[float | None, str]) -> Mapping[str, Any]:
         score, error = result
         return {"score": score, "error": error or None}
