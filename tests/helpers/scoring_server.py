@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from bad_server import Reply
@@ -27,10 +27,11 @@ def answering(answer: Callable[[list[dict]], bytes | int | Reply]) -> Iterator[s
                 found = Reply(b"{}", found)
             reply = Reply(found) if isinstance(found, bytes) else found
             time.sleep(reply.delay)
-            self.send_response(reply.status)
-            self.send_header("Content-Length", str(reply.claimed or len(reply.content)))
-            self.end_headers()
-            self.wfile.write(reply.content)
+            with suppress(ConnectionError):  # of a client that has waited for long enough
+                self.send_response(reply.status)
+                self.send_header("Content-Length", str(reply.claimed or len(reply.content)))
+                self.end_headers()
+                self.wfile.write(reply.content)
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:
