@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,15 @@ def test_whatever_is_out_of_the_ordinary_is_left_to_one_process(
     assert evaluate_quickly(tmp_path / "nowhere.jsonl", tmp_path / "found.jsonl") is None
     monkeypatch.setattr(in_parts, "SMALLEST", 1 << 30)
     assert quick(true, found) is None
+
+
+def test_a_process_that_comes_to_grief_has_no_result() -> None:
+    def work(number: int) -> int:
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 60 // (number - 2)
+
+    assert in_parts._forked(work, [0, 1, 2, 3]) == [-30, None, None, 60]
 
 
 @given(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdg._version import __version__
 from sdg.data.formats import guess_format, read_records
 from sdg.defects import Diagnosis, Status
-from sdg.embeddings import Embedder
 from sdg.errors import SdgError
 from sdg.evaluation.comparison import Comparison, compare
 from sdg.evaluation.in_parts import evaluate_in_parts
@@ -24,6 +23,9 @@ from sdg.evaluation.tables import comparison_tables, evaluation_tables, slice_ta
 from sdg.records import Record
 from sdg.response.strict import BoxOrder
 from sdg.tables import Table
+
+if TYPE_CHECKING:
+    from sdg.embeddings import Embedder
 
 Say = Callable[[str], object]
 """Is told what a reader of the numbers has to know, a sentence at a time."""

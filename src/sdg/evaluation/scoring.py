@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.embeddings import Embedder
 from sdg.evaluation.columns import TYPES, Columns
 from sdg.evaluation.metrics import THRESHOLDS, Count
 from sdg.geometry import paired_iou
 from sdg.matching import Indices, match_blocks
+
+if TYPE_CHECKING:
+    from sdg.embeddings import Embedder
 
 Matching = Literal["hungarian", "greedy"]
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdg.defects import Defect, Diagnosis, Status
-from sdg.embeddings import Embedder, as_embedder
 from sdg.evaluation.columns import TYPES, columns
 from sdg.evaluation.counts import Counts
 from sdg.evaluation.metrics import METRICS, Count, metrics
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.evaluation.result import Details, Evaluation, Intervals, Scores, bounds_by_type
 from sdg.evaluation.scoring import Matching, count_table, pair
+
+if TYPE_CHECKING:
+    from sdg.embeddings import Embedder
 
 Image = Diagnosis | Sequence[Defect]
 
@@ -51,7 +53,7 @@ def evaluate(
         )
     if bootstrap < 0:
         raise ValueError(f"The number of resamples is 0 or more, not {bootstrap}.")
-    reader = None if embedder is None else as_embedder(embedder)
+    reader = None if embedder is None else _reader(embedder)
     statuses = [image.status if isinstance(image, Diagnosis) else Status.OK for image in predicted]
     unknown = np.array([isinstance(i, Diagnosis) and not i.is_informative for i in truth], bool)
     evaluated = ~(unknown | np.array([status is Status.FAILED for status in statuses], bool))
@@ -117,6 +119,12 @@ def intervals(
     sums = bootstrap_sums(table.reshape(len(table), -1), resamples, seed) if drawn is None else drawn
     low, high = interval(metrics(sums.reshape(resamples, len(TYPES), len(Count))))
     return bounds_by_type(low, high, undefined=np.isnan(metrics(table.sum(0))))
+
+
+def _reader(embedder: Embedder | str) -> Embedder:
+    from sdg.embeddings import as_embedder  # most evaluations compare no reasons
+
+    return as_embedder(embedder)
 
 
 def _kept(images: Sequence[Image], evaluated: NDArray[np.bool_]) -> list[Sequence[Defect]]:
