@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from scoring_server import answering, cut
 
 from sdg.alignment.compare import check_missing, tabulate
+from sdg.alignment.monitors import Measures
 from sdg.bench.generators import table5, table6
 from sdg.cli import cli
 from sdg.errors import SdgError
@@ -38,9 +39,18 @@ def test_table5_has_intervals_defects_and_published_rows_of_the_same_scorers() -
 
 def test_a_scorer_that_is_gone_stops_a_comparison_before_its_batch_is_written() -> None:
     missing: Counter[str] = Counter()
-    check_missing(missing, [{"a": 1.0, "b": None}, {"a": None, "b": 1.0}], ["a", "b"], 0.4)
+    check_missing(missing, [{"a": 1.0, "b": None}, {"a": None, "b": 1.0}], ["a", "b"], 0.4, 100)
     with pytest.raises(SdgError, match=r"a gave nothing for 3 of 4 pictures, more than the share of 0.4 "):
-        check_missing(missing, [{"a": None, "b": 1.0}, {"a": None, "b": 1.0}], ["a", "b"], 0.4)
+        check_missing(missing, [{"a": None, "b": 1.0}, {"a": None, "b": 1.0}], ["a", "b"], 0.4, 100)
+
+
+def test_a_scorer_that_leaves_out_too_many_here_and_there_stops_a_comparison_too() -> None:
+    missing: Counter[str] = Counter()
+    half: list[Measures] = [{"a": 1.0}, {"a": None}]
+    for _ in range(4):
+        check_missing(missing, half, ["a"], 0.2, 20)  # 4 of 20 are the most
+    with pytest.raises(SdgError, match=r"a gave nothing for 5 of 20 pictures, more than the share of 0.2 "):
+        check_missing(missing, half, ["a"], 0.2, 20)
 
 
 def study(path: Path, seed: int = 0) -> Path:
@@ -138,16 +148,16 @@ def test_table5_goes_on_past_what_a_remote_scorer_cannot_say_and_tells_how_much_
         with lock:
             return next(answers)
 
-    def table5_of(answer: Callable[[list[dict]], bytes | int | Reply], out: Path) -> Result:
+    def table5_of(answer: Callable[[list[dict]], bytes | int | Reply], out: Path, allowed: float) -> Result:
         with answering(answer) as url:
             scorers = f"[{{name: HPSv3, uri: 'remote:{url}?attempts=1&timeout=3&batch=1'}}]"
             held_out = {"prompts__held_out": tmp_path / "prompts.txt"}
-            options = toy.small(checkpoints, monitor__scorers=scorers, **held_out)
+            options = toy.small(checkpoints, monitor__scorers=scorers, reward__max_failed=allowed, **held_out)
             command = ["bench", "table5", str(toy.RECIPES / "boxflow-flux1-dev.yaml"), *options]
             command += ["--lora", f"ours={lora}", "--bootstrap", "100"]
             return CliRunner().invoke(cli, [*command, "--out", str(out)])
 
-    result = table5_of(answer, tmp_path / "out")
+    result = table5_of(answer, tmp_path / "out", 0.5)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "table5.json").read_text())
     for name in ("base", "ours"):
@@ -156,9 +166,10 @@ def test_table5_goes_on_past_what_a_remote_scorer_cannot_say_and_tells_how_much_
         note = f"{name}: left out of 8 pictures, as nothing is known: HPSv3 4."
         assert note in document["notes"]
         assert note in (tmp_path / "out" / "table5.md").read_text()
-    stopped = table5_of(lambda items: nan, tmp_path / "stopped")
-    assert stopped.exit_code == 1
-    assert "HPSv3 gave nothing for 4 of 4 pictures, more than the share of 0.2" in str(stopped.exception)
+    for silent, told in ((cycle((whole, nan)), "8 of 16"), (cycle((nan,)), "4 of 4")):
+        stopped = table5_of(lambda items, silent=silent: next(silent), tmp_path / told, 0.4)
+        assert stopped.exit_code == 1
+        assert f"HPSv3 gave nothing for {told} pictures, more than the share of 0.4" in str(stopped.exception)
 
 
 @pytest.mark.slow

@@ -135,6 +135,7 @@ def compare_generators(
         out, generators, settings, total=len(work), batch=size, resume=resume, processes=processes
     ) as journal:
         missing: Counter[str] = Counter()
+        planned = len(generators) * len(work) // processes.count
         for name, folder in generators.items():
             if not (starts := journal.todo(name)):
                 continue
@@ -145,7 +146,7 @@ def compare_generators(
                 seeds = [noise_seed(recipe.seed, Purpose.MONITOR, 1, *pair) for pair in part]
                 pictures = policy.sample(texts, seeds, steps=recipe.monitor.steps).pictures
                 rows = measure_pictures(pictures, texts, everything, judges)
-                check_missing(missing, rows, expected, recipe.reward.max_failed)
+                check_missing(missing, rows, expected, recipe.reward.max_failed, planned)
                 if samples > 1:
                     for row, value in zip(
                         rows, diversity(pictures, [index for index, _ in part]), strict=True
@@ -190,20 +191,22 @@ def diversity(pictures: Sequence[Image.Image], prompts: Sequence[int]) -> list[f
 
 
 def check_missing(
-    missing: Counter[str], rows: Sequence[Measures], names: Sequence[str], max_failed: float
+    missing: Counter[str], rows: Sequence[Measures], names: Sequence[str], max_failed: float, planned: int
 ) -> None:
-    """Count pictures that a scorer gave nothing for, by its name, and all pictures, under "".
+    """Count pictures that a scorer gave nothing for, by its name, and all pictures so far, under "".
 
-    A batch that a scorer says nothing about at all is a server that is gone rather than pictures that it
-    cannot score. Raises SdgError where there is one and more than `max_failed` of all have no score.
+    planned: pictures of the whole comparison. Raises SdgError where more than `max_failed` of them have no
+    score. A batch that a scorer says nothing about at all is a server that is gone rather than pictures that
+    it cannot score: there the share is that of the pictures so far.
     """
     missing[""] += len(rows)
     for name in names:
         unknown = sum(row[name] is None for row in rows)
         missing[name] += unknown
-        if unknown == len(rows) and missing[name] > max_failed * missing[""]:
+        of = missing[""] if unknown == len(rows) else planned
+        if missing[name] > max_failed * of:
             raise SdgError(
-                f"{name} gave nothing for {missing[name]} of {missing['']} pictures, more than the share of "
+                f"{name} gave nothing for {missing[name]} of {of} pictures, more than the share of "
                 f"{max_failed:g} that reward.max_failed allows; see to its server, then --resume."
             )
 
