@@ -1,8 +1,7 @@
-"""The numbers and the formula of docs/background/testbed-conventions.md, which injection and oracle share."""
+"""The numbers of docs/background/testbed-conventions.md, which injection and the oracle share."""
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Final
 
 LEAST_SIDE: Final = 12
@@ -48,17 +47,3 @@ EDGE: Final = 0.36
 """Share of the picture on each side that is not its middle."""
 CENTRE: Final = 0.2
 """Distance from an object's centre, in radii, that is its middle."""
-
-
-def extent(box: tuple[int, int, int, int], size: int) -> float:
-    """How much of a picture of `size` pixels a side a pixel box takes, 1 from LARGE_AREA on."""
-    x0, y0, x1, y1 = box
-    return min(1.0, sqrt((x1 - x0) * (y1 - y0) / (LARGE_AREA * size * size)))
-
-
-def importance(prominence: float, meaning: float, area: float, main: float) -> int:
-    """The rubric's four criteria, each in 0..1, weighed: in hundreds, and within IMPORTANCE_RANGE."""
-    a, b, c, d = IMPORTANCE_WEIGHTS
-    score = a * prominence + b * meaning + c * area + d * main
-    low, high = IMPORTANCE_RANGE
-    return max(low, min(high, round(100 * score)))

@@ -9,12 +9,14 @@ from math import dist, sqrt
 from typing import Final
 
 from sdg.testbed.conventions import (
+    IMPORTANCE_RANGE,
+    IMPORTANCE_WEIGHTS,
+    LARGE_AREA,
     SEMANTIC,
     STRONG_CHANGE,
     STRONG_COLOUR,
-    extent,
-    importance,
 )
+from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.perception import Seen, SeenArtifact
 from sdg.testbed.oracle.pixels import SIDE
@@ -27,7 +29,7 @@ _OTHERWISE: Final = 0.7
 def rate_contradiction(request: Request, seen: tuple[Seen, ...], item: Contradiction) -> int:
     """Importance of a misalignment, 5..97."""
     prominence = _PROMINENT.get(item.subtype, _OTHERWISE)
-    area = extent(item.box, SIDE)
+    area = _extent(item.box)
     main = {"extra object": 0.3, "wrong text": 0.5, "wrong background": 0.0, "wrong relation": 1.0}.get(
         item.subtype, 1.0 if item.group == 0 else 0.5
     )
@@ -40,7 +42,7 @@ def rate_contradiction(request: Request, seen: tuple[Seen, ...], item: Contradic
             prominence = min(1.0, abs(len(item.things) - group.count) / group.count)
         elif item.subtype == "missing object":
             area = sqrt(group.count / sum(g.count for g in request.groups))
-    return importance(prominence, SEMANTIC[item.subtype], area, main)
+    return _weigh(prominence, SEMANTIC[item.subtype], area, main)
 
 
 def rate_artifact(parts: Cast, item: SeenArtifact) -> int:
@@ -52,6 +54,16 @@ def rate_artifact(parts: Cast, item: SeenArtifact) -> int:
     else:
         groups = [n for n in range(len(parts.members)) if item.target in parts.players(n)]
         main = 0.3 if not groups else 1.0 if groups[0] == 0 else 0.5
-    return importance(
-        min(1.0, item.change / STRONG_CHANGE), SEMANTIC[item.subtype], extent(item.box, SIDE), main
-    )
+    return _weigh(min(1.0, item.change / STRONG_CHANGE), SEMANTIC[item.subtype], _extent(item.box), main)
+
+
+def _extent(box: Box) -> float:
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return min(1.0, sqrt(area / (LARGE_AREA * SIDE * SIDE)))
+
+
+def _weigh(prominence: float, meaning: float, area: float, main: float) -> int:
+    w_prominence, w_meaning, w_area, w_main = IMPORTANCE_WEIGHTS
+    score = w_prominence * prominence + w_meaning * meaning + w_area * area + w_main * main
+    low, high = IMPORTANCE_RANGE
+    return max(low, min(high, round(100 * score)))
