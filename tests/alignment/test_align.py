@@ -455,24 +455,24 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
 
     def stop(pictures: Any, *rest: Any) -> Any:
         batches.append(len(pictures))
-        if len(batches) == 5:  # base has three of four pictures
+        if len(batches) == 6:  # the second of the second generator, of three pictures as a prompt has
             raise KeyboardInterrupt
         return measure_pictures(pictures, *rest)
 
     parts = tmp_path / "parts"
     monkeypatch.setattr("sdg.alignment.compare.measure_pictures", stop)
     assert compare(checkpoints, moved, parts).exit_code == 1
-    assert (parts / "measures.jsonl").read_text().count("\n") == 16
+    assert (parts / "measures.jsonl").read_text().count("\n") == 15
     with (parts / "measures.jsonl").open("a") as stream:  # as a kill leaves it: a batch cut off
-        stream.write(rows[16] + "\n" + rows[17][:20])
-    batches.extend([0] * 5)
+        stream.write(rows[15] + "\n" + rows[16][:20])
+    batches.extend([0] * 4)
     again = compare(checkpoints, moved, parts, "--resume")
     assert again.exit_code == 0, again.output
-    assert batches[10:] == [4, 4]  # the first of the second generator was there
+    assert batches[10:] == [3, 3, 3]  # the first of the second generator was there
     assert_same_comparison(parts, tmp_path / "whole")
     measured = (parts / "measures.jsonl").read_bytes()
     compare(checkpoints, moved, parts, "--resume")
-    assert len(batches) == 12  # nothing was lacking
+    assert len(batches) == 13  # nothing was lacking
     refused = compare(checkpoints, moved, parts)
     assert "exists already; go on with --resume" in str(refused.exception)
     assert (parts / "measures.jsonl").read_bytes() == measured
