@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from sdg.annotate.study import FILES
 from sdg.errors import SdgError
 from sdg.io.document import load_document
-from sdg.io.files import real_path
+from sdg.io.files import real_path, writing
 from sdg.io.http import HttpClient, Refused, Unanswered
 
 HOST: Final = "127.0.0.1"
@@ -147,15 +147,13 @@ def _login(folder: Path, port: int) -> Login:
         known = Login(url, "owner@study.local", secrets.token_urlsafe(12), secrets.token_hex(20))
     login = replace(known, url=url, secret=known.secret or secrets.token_hex(32))
     path = folder / LOGIN
-    try:
+    with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{LOGIN}.tmp"
         temporary.unlink(missing_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(asdict(login), file, indent=2)
         temporary.replace(path)
-    except OSError as error:
-        raise SdgError(f"{path} cannot be written: {error.strerror or error}.") from error
     return login
 
 

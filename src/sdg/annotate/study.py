@@ -26,7 +26,7 @@ from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.images import image_size, load_image, save_image
 from sdg.io import jsonl
-from sdg.io.files import real_path
+from sdg.io.files import real_path, writing
 from sdg.records import text_of
 from sdg.runs.begin import begin, read_settings
 from sdg.runs.inputs import Item
@@ -134,7 +134,7 @@ def _written(
 ) -> Iterator[dict[str, Any]]:
     """Each picture put where the server shows it, and its line."""
     target = folder / FILES / "pictures"
-    try:
+    with writing(target):
         target.mkdir(parents=True, exist_ok=True)
         for number, (item, who) in enumerate(zip(items, people, strict=True), start=1):
             name = f"{number:06}"
@@ -151,8 +151,6 @@ def _written(
             if item.key in proposed:
                 row["proposal"] = proposed[item.key].to_dict()
             yield row
-    except OSError as error:
-        raise SdgError(f"{target} cannot be written: {error.strerror or error}.") from error
 
 
 def _put(file: Path, target: Path, name: str) -> tuple[str, tuple[int, int]]:

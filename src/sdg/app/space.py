@@ -17,7 +17,7 @@ from typing import Final
 from sdg._version import __version__
 from sdg.app.offer import EMBEDDED, OTHER_WORLDS, usual_editors
 from sdg.errors import SdgError
-from sdg.io.files import is_folder, write_text
+from sdg.io.files import is_folder, write_text, writing
 
 _PACKAGE: Final = "structured-defect-grounding"
 _EXTRAS: Final = {"hf": "models", EMBEDDED: "models", "openai": "api", "ocr": "ocr", "diffusers": "models"}
@@ -70,7 +70,7 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
     import gradio
 
     _require_new(folder)
-    try:
+    with writing(folder):
         place = None
         if is_folder(detector):
             shutil.copytree(detector, folder / "model")
@@ -95,8 +95,6 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
             body += f"\n\n{OTHER_WORLDS}"
         body += f"\n\n{_OWN_COPY}"
         _write_readme(folder, title or "Structured defects", settings, body)
-    except OSError as error:
-        raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return folder
 
 
@@ -108,13 +106,11 @@ def export_report(folder: Path, report: Path, *, title: str = "") -> Path:
     if report.suffix.lower() not in (".html", ".htm") or not report.is_file():
         raise SdgError(f"{report} is no HTML file; give a report, as sdg report writes them.")
     _require_new(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(report, folder / "index.html")
         settings = "sdk: static\napp_file: index.html"
         _write_readme(folder, title or report.stem, settings, f"A report of sdg {__version__}.")
-    except OSError as error:
-        raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return folder
 
 

@@ -27,6 +27,7 @@ from sdg.alignment.policies.trained import (
 from sdg.alignment.policies.z_image import ZImagePolicy
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
+from sdg.io.files import writing
 from sdg.io.uri import model_location
 from sdg.models.device import Precision, autocast_precision
 from sdg.models.lora import acts_above, load_lora, start_from
@@ -178,7 +179,5 @@ def merge(recipe: PolicyRecipe, adapter: Path, out: Path) -> None:
             raise SdgError(f"{adapter} acts at some noise levels alone, which merged weights cannot.")
         pipeline.transformer.fuse_lora()
         pipeline.transformer.unload_lora()
-    try:
+    with writing(out):
         replace_folder(out, pipeline.save_pretrained)
-    except OSError as error:
-        raise SdgError(f"{out} cannot be written: {error.strerror or error}.") from error

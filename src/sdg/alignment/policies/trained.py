@@ -11,6 +11,7 @@ import torch
 
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
+from sdg.io.files import writing
 from sdg.models.lora import WEIGHTS, add_lora, save_lora
 from sdg.models.sharding import plain_class, whole
 from sdg.runs.folders import replace_folder
@@ -57,10 +58,8 @@ def save_trained(policy: Any, folder: Path, *, write: bool = True) -> None:
     with torch.device("meta"):
         copy = plain_class(policy.transformer).from_config(policy.transformer.config)
     copy.load_state_dict(weights, assign=True)
-    try:
+    with writing(folder):
         replace_folder(folder, copy.save_pretrained)
-    except OSError as error:
-        raise SdgError(f"{folder} cannot be written: {error.strerror or error}.") from error
 
 
 def require_trained(folder: Path | str) -> Path:
