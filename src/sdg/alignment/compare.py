@@ -148,10 +148,8 @@ def compare_generators(
                 rows = measure_pictures(pictures, texts, everything, judges)
                 check_missing(missing, rows, expected, recipe.reward.max_failed, planned)
                 if samples > 1:
-                    for row, value in zip(
-                        rows, diversity(pictures, [index for index, _ in part]), strict=True
-                    ):
-                        row[DIVERSITY] = value
+                    far = diversity(pictures, [index for index, _ in part])
+                    rows = [row | {DIVERSITY: value} for row, value in zip(rows, far, strict=True)]
                 drawn = zip(part, pictures, strict=True)
                 shown = {i: picture for (i, sample), picture in drawn if i < GRID_ROWS and sample == 0}
                 journal.add(name, start, rows, shown)

@@ -70,7 +70,7 @@ def weights(recipe: AlignRecipe, policy: FlowPolicy, processes: int) -> dict[str
     every = trained_bytes(recipe, processes)
     whole = recipe.policy.lora is None
     computed = 4 if recipe.precision == "fp32" else 2  # of what is trained whole, in a pass
-    frozen = 4 if whole else torch.finfo(getattr(torch, recipe.policy.dtype)).bits // 8
+    frozen = 4 if whole else getattr(torch, recipe.policy.dtype).itemsize
     short = "fp32" if whole else SHORT[recipe.policy.dtype]
     shares = processes if recipe.run.sharding is not None else 1
     of = "" if shares == 1 else f"its 1/{shares} of the "

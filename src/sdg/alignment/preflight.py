@@ -188,9 +188,7 @@ def _disk(
 ) -> None:
     trained = trained_parameters(policy)
     kept = sum(trained_bytes(recipe, 1).values()) - 4  # no gradients
-    width = (
-        4 if recipe.policy.lora is not None else torch.finfo(getattr(torch, recipe.policy.dtype)).bits // 8
-    )
+    width = 4 if recipe.policy.lora is not None else getattr(torch, recipe.policy.dtype).itemsize
     run = (recipe.run.keep + 1) * kept * trained + 2 * width * trained  # best and final
     said = f"a checkpoint takes {kept * trained / GB:.1f} GB, the run up to {run / GB:.1f}"
     if recipe.run.sharding is not None:

@@ -59,9 +59,8 @@ class RealSize:
             for parameter in parameters:
                 parameter.grad = None
 
-        if (
-            self.policy.recipe.lora is not None
-        ):  # at the most, the small gradients of an adapter are all there
+        if self.policy.recipe.lora is not None:
+            # At the most, the small gradients of an adapter are all there.
             taken = measured(compute)
             taken = Taken(max(0, taken.bytes - sum(each.nbytes for each in parameters)), taken.flop)
         else:
