@@ -34,6 +34,7 @@ from sdg.runs.checkpoint import (
     save_checkpoint,
 )
 from sdg.runs.log import append_log, trim_log
+from sdg.testbed.models.muon import QuickMuon
 
 MANIFEST: Final = "settings.json"
 
@@ -127,7 +128,7 @@ def make_optimizers(model: nn.Module, budget: Budget, muon: bool) -> list[torch.
         weights = [p for p in model.parameters() if p.requires_grad]
         return [_adamw(weights, budget)]
     matrices, others = split_parameters(model)
-    first = torch.optim.Muon(
+    first = QuickMuon(
         matrices,
         lr=budget.learning_rate,
         weight_decay=budget.weight_decay,
