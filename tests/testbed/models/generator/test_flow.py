@@ -44,6 +44,21 @@ def pipeline():
     return made
 
 
+def test_noise_levels_are_logit_normal_and_spread_over_the_batch():
+    torch.manual_seed(0)
+    clean = torch.randn(64, 4, 8)
+    drawn = [flow._noised(clean) for _ in range(50)]
+    levels = torch.cat([sigma for _, sigma, _ in drawn])
+    normal = torch.logit(levels) - 0.47
+    assert abs(float(normal.mean())) < 0.02
+    assert abs(float(normal.std()) - 1) < 0.02
+    parts = torch.special.ndtr(torch.logit(drawn[0][1]) - 0.47).mul(64).long()
+    assert sorted(parts.tolist()) == list(range(64))
+    for noisy, sigma, noise in drawn[:2]:
+        level = sigma[:, None, None]
+        torch.testing.assert_close(noisy, (1 - level) * clean + level * noise)
+
+
 def test_gradient_reaches_what_the_modulation_is_made_from():
     transformer = new_pipeline(calibrated_vae(), seed=0).transformer
     torch.nn.init.normal_(transformer.proj_out.weight)  # it starts at zero, and is the first to move

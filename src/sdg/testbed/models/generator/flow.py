@@ -205,10 +205,11 @@ def guided_loss(
 
 
 def _noised(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # Tokens at logit-normal noise levels, the levels (B,), and the noise.
+    # Tokens at logit-normal noise levels, the levels (B,), and the noise. Each of B equally likely parts of
+    # the levels has one picture: that gives a batch's gradient less variance.
     noise = torch.randn_like(clean)
-    odds = torch.exp(torch.randn(len(clean)) + 0.47)
-    sigma = odds / (1 + odds)
+    quantile = (torch.randperm(len(clean)) + torch.rand(len(clean))) / len(clean)
+    sigma = torch.sigmoid(torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)) + 0.47)
     level = sigma[:, None, None]
     return (1 - level) * clean + level * noise, sigma, noise
 
