@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sdg.cli import main
-from sdg.io.files import real_path
+from sdg.io.paths import real_path
 
 OPENED: list[str] = []
 

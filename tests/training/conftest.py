@@ -104,4 +104,4 @@ def graded(monkeypatch: pytest.MonkeyPatch) -> None:
     def grade(responses: Any, truths: Any, similarity: Any, **gate: Any) -> list[Reward]:
         return [Reward(len(set(text)) / 100, 0.5, 0.25, 0.125, format_valid=True) for text in responses]
 
-    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
+    monkeypatch.setattr("sdg.training.reward.composite_rewards", grade)

@@ -20,11 +20,11 @@ from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, Generation, PromptProfile
 from sdg.training.dataset import RowReader, target, truths
-from sdg.training.grpo import grpo, grpo_arguments, reward_function
-from sdg.training.guards import LENGTH, MALFORMED, SPREAD, Guards
+from sdg.training.grpo import grpo, grpo_arguments
+from sdg.training.guards import LENGTH, Guards
 from sdg.training.model import load_processor
 from sdg.training.recipe import GuardsRecipe, RolloutRecipe
-from sdg.training.reward import Reward
+from sdg.training.reward import MALFORMED_SHARE, SPREAD, Reward, reward_function
 from sdg.training.run import check_environment, trainer_arguments
 
 
@@ -58,14 +58,14 @@ def test_tags_are_still_there_after_decoding_without_special_tokens(grpo_recipe,
     texts = processor.batch_decode(ids, skip_special_tokens=True)
     rewards, logged = rewarded(texts, found, profile, group=2)
     assert rewards == [pytest.approx(1.0 if truth.defects else 0.18) for truth in found]
-    assert set(logged[MALFORMED]) == {0.0}
+    assert set(logged[MALFORMED_SHARE]) == {0.0}
 
 
 def test_malformed_completions_are_counted_and_kept_out_of_the_means_of_the_parts(profile):
     rewards, logged = rewarded([render_response(TRUTH), "no idea"], [TRUTH] * 2, profile, group=2)
     assert rewards == [pytest.approx(1.0), -1.0]
     assert logged == {
-        MALFORMED: [0.0, 1.0],
+        MALFORMED_SHARE: [0.0, 1.0],
         "sdg/location": [pytest.approx(1.0)],
         "sdg/description": [pytest.approx(1.0)],
         "sdg/importance": [pytest.approx(1.0)],
@@ -100,20 +100,22 @@ def test_ablated_answers_are_rewarded_for_what_is_asked_and_for_nothing_else(ans
     profile = PromptProfile(answer=answer)
     rewards, logged = rewarded([target(TRUTH, answer), render_response(TRUTH)], [TRUTH] * 2, profile, group=2)
     assert rewards == [pytest.approx(best)] * 2
-    assert {name for name in logged if name not in (MALFORMED, SPREAD)} == {f"sdg/{part}" for part in parts}
+    assert {name for name in logged if name not in (MALFORMED_SHARE, SPREAD)} == {
+        f"sdg/{part}" for part in parts
+    }
 
 
 @pytest.mark.parametrize(
     ("bad", "word"),
     [
-        ({MALFORMED: 0.6}, "malformed"),
+        ({MALFORMED_SHARE: 0.6}, "malformed"),
         ({SPREAD: 0.001}, "spread"),
         ({LENGTH: 400.0}, "400 tokens"),
         ({LENGTH: 20.0}, "20 tokens"),
     ],
 )
 def test_a_guard_stops_after_so_many_bad_entries_in_a_row(bad, word):
-    good = {MALFORMED: 0.1, SPREAD: 0.2, LENGTH: 100.0}
+    good = {MALFORMED_SHARE: 0.1, SPREAD: 0.2, LENGTH: 100.0}
     guards = Guards(GuardsRecipe(malformed=0.5, spread=0.01, length=3.0, patience=3))
     for logs in (good, good | bad, good | bad, good, good | bad, {"eval_reward": 1.0}, good | bad):
         assert guards.look(logs) is None
@@ -258,7 +260,7 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
     assert (final / "sdg_profile.toml").exists()
     steps = {entry["step"]: entry for entry in entries(out) if "loss" in entry}
     assert set(steps) == {1, 2}
-    parts = (MALFORMED, "sdg/location", "sdg/description", "sdg/importance")
+    parts = (MALFORMED_SHARE, "sdg/location", "sdg/description", "sdg/importance")
     assert [steps[1][part] for part in parts] == [0.0, 0.5, 0.25, 0.125]
     assert steps[2]["grad_norm"] > 0
     assert steps[2][SPREAD] > 0
@@ -312,7 +314,7 @@ def test_a_run_that_a_guard_stops_ends_with_its_sentence(grpo_recipe, tmp_path, 
     def grade(responses, truths, similarity, **gate):
         return [Reward(-1.0, 0.0, 0.0, 0.0, format_valid=not place) for place in range(len(responses))]
 
-    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
+    monkeypatch.setattr("sdg.training.reward.composite_rewards", grade)
     with pytest.raises(SdgError) as error:
         grpo(strict, tmp_path / "run")
     assert str(error.value) == (
@@ -334,11 +336,11 @@ def test_the_log_is_of_all_processes_also_where_one_has_no_well_formed_completio
             return [Reward(-1.0, 0.0, 0.0, 0.0, format_valid=False) for _ in responses]
         return [Reward(1.0, 0.1 * place, 0.25, 0.125, format_valid=True) for place in range(len(responses))]
 
-    monkeypatch.setattr("sdg.training.grpo.composite_rewards", grade)
+    monkeypatch.setattr("sdg.training.reward.composite_rewards", grade)
     finish(start_two(replace(grpo_recipe, optimizer=optimizer), out), out)
     assert json.loads((out / "manifest.json").read_text())["processes"] == 2
     [step] = [entry for entry in entries(out) if "loss" in entry]
-    assert step[MALFORMED] == pytest.approx(0.5)
+    assert step[MALFORMED_SHARE] == pytest.approx(0.5)
     parts = [step[f"sdg/{part}"] for part in ("location", "description", "importance")]
     assert parts == pytest.approx([0.15, 0.25, 0.125])
     assert step[SPREAD] == pytest.approx((8 / 7) ** 0.5)  # four of 1 and four of −1

@@ -25,7 +25,7 @@ from sdg.annotate.protocol import (
 from sdg.annotate.study import FILES, Study, held
 from sdg.errors import SdgError
 from sdg.evaluation.agreement import Agreement, agreement, pair_annotators
-from sdg.io.files import real_path
+from sdg.io.paths import real_path
 from sdg.records import Record
 from sdg.tables import Table
 

@@ -26,7 +26,8 @@ from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.images import image_size, load_image, save_image
 from sdg.io import jsonl
-from sdg.io.files import real_path, writing
+from sdg.io.files import writing
+from sdg.io.paths import real_path
 from sdg.records import text_of
 from sdg.runs.begin import begin, read_settings
 from sdg.runs.inputs import Item

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError, quoted
-from sdg.io.files import real_path
+from sdg.io.paths import real_path
 from sdg.reporting.thumbnails import Source
 from sdg.runs.inputs import Item
 

@@ -163,7 +163,7 @@ def start(
     """
     from sdg.annotate.assignment import default_reviews, default_share
     from sdg.annotate.study import FILES, Settings, begin_study
-    from sdg.io.files import real_path
+    from sdg.io.paths import real_path
     from sdg.runs.inputs import gather
 
     people = _people(annotators)

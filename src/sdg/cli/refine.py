@@ -196,7 +196,7 @@ def refine(
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.outcomes.items()))
     say(f"{summary.pictures:,} images: {counts}. {out / OUTPUT}")
     if html is not None:
-        from sdg.io.files import real_path
+        from sdg.io.paths import real_path
         from sdg.reporting import Report, write_report
         from sdg.reporting.refinement import Refinements, read_refinements
 

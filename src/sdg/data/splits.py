@@ -26,7 +26,8 @@ import numpy as np
 from sdg.data.statistics import NO_GENERATOR
 from sdg.errors import SdgError
 from sdg.io import jsonl
-from sdg.io.files import atomic_writer, real_path
+from sdg.io.files import atomic_writer
+from sdg.io.paths import real_path
 from sdg.records import Path, as_name, text_of
 from sdg.tables import Table
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sdg.errors import SdgError, path_end, shortened
+from sdg.io.paths import real_path
 
 _BUFFER: Final = 1 << 18  # bytes: by Python's 8 KiB, lines of a large file come half as quickly
 
@@ -25,11 +26,6 @@ def cache_folder() -> Path:
     """Where fetched files are kept: `sdg` in XDG_CACHE_HOME, by default in ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (never raises)
     return Path(base) / "sdg"
-
-
-def real_path(path: str | os.PathLike[str]) -> Path:
-    """Where a path leads, links followed as far as they lead anywhere: in a loop of them, never an error."""
-    return Path(os.path.realpath(path))
 
 
 @contextmanager

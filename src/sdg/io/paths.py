@@ -6,14 +6,19 @@ folders of their own; the end of a path still says which image is meant.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from sdg.errors import SdgError, path_end
-from sdg.io.files import real_path
 
 Place = str | PurePath
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Where a path leads, links followed as far as they lead anywhere: in a loop of them, never an error."""
+    return Path(os.path.realpath(path))
 
 
 def leads_inside(place: Place, folder: Place) -> bool:

@@ -23,7 +23,8 @@ from sdg.detectors.base import Detector, StreamingDetector
 from sdg.errors import SdgError
 from sdg.images import Pair, save_image
 from sdg.io import jsonl
-from sdg.io.files import real_path, writing
+from sdg.io.files import writing
+from sdg.io.paths import real_path
 from sdg.refinement.base import Editor
 from sdg.refinement.loop import HeatSource, Outcome, Refinement, refine
 from sdg.refinement.request import EditSettings, Mode

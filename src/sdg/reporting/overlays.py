@@ -9,8 +9,7 @@ from typing import Any
 
 from sdg.errors import SdgError
 from sdg.images import draw_overlay, load_image, save_image
-from sdg.io.files import real_path
-from sdg.io.paths import parts
+from sdg.io.paths import parts, real_path
 from sdg.io.predictions import read_prediction
 from sdg.runs.inputs import Item
 

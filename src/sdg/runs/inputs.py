@@ -11,9 +11,8 @@ from typing import Any, Final
 from sdg.errors import SdgError, path_end
 from sdg.images import StoredImage
 from sdg.io import jsonl, parquet
-from sdg.io.files import real_path
 from sdg.io.parquet_images import stored_images
-from sdg.io.paths import PathIndex, data_path
+from sdg.io.paths import PathIndex, data_path, real_path
 from sdg.runs.journal import Key
 
 _IMAGES: Final = frozenset(

@@ -21,8 +21,8 @@ from sdg.errors import SdgError
 from sdg.images import load_image
 from sdg.io import jsonl
 from sdg.io.document import load_document
-from sdg.io.files import real_path, write_text
-from sdg.io.paths import data_path
+from sdg.io.files import write_text
+from sdg.io.paths import data_path, real_path
 from sdg.records import optional_text, text_of
 from sdg.refinement.batch import OUTPUT
 from sdg.refinement.loop import Outcome

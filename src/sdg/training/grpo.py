@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from accelerate.utils import gather_object
 from trl import GRPOConfig, GRPOTrainer
 
-from sdg.embeddings import Similarity, load_embedder
-from sdg.errors import SdgError, quoted
+from sdg.embeddings import load_embedder
+from sdg.errors import SdgError
 from sdg.models.vlm import Answer
 from sdg.prompting import PromptProfile
-from sdg.response import format_fault
 from sdg.training import engine
-from sdg.training.dataset import Row, unpack_truth
+from sdg.training.dataset import Row
 from sdg.training.evaluate import Outcome, SdgEvalMixin, asked_greedily
-from sdg.training.guards import MALFORMED, SPREAD, GuardCallback
+from sdg.training.guards import GuardCallback
 from sdg.training.recipe import GrpoRecipe
-from sdg.training.reward import composite_rewards
+from sdg.training.reward import reward_function
 from sdg.training.run import RunLog, ended, finish, last_checkpoint, prepared, train
-
-Messages = list[dict[str, Any]]
 
 
 class GrpoTrainer(SdgEvalMixin, GRPOTrainer):
@@ -86,49 +81,6 @@ def grpo(recipe: GrpoRecipe, out: Path, *, resume: bool = False) -> Path:
                 f"Lower the learning rate or start from a better checkpoint; {where}."
             )
         return finish(run, trainer)
-
-
-def reward_function(profile: PromptProfile, similarity: Similarity, group: int) -> Callable[..., list[float]]:
-    """The composite reward as GRPOTrainer calls it; its components go into the log as sdg/….
-
-    sdg/malformed is a share of all completions; sdg/location, sdg/description and sdg/importance, those the
-    profile asks for, are means over the well-formed ones. sdg/spread is the mean over the groups of the
-    reward's sample standard deviation within a group of `group` completions.
-    """
-    gate = profile.answer.gate()
-    first = True
-    asked = {"description": profile.answer.description, "importance": profile.answer.importance}
-    parts = ["location", *(name for name, wanted in asked.items() if wanted)]
-
-    def composite(
-        completions: Sequence[Messages],
-        truth: Sequence[str],
-        log_metric: Callable[[str, float], None],
-        **_: Any,
-    ) -> list[float]:
-        nonlocal first
-        texts = [message[-1]["content"] for message in completions]
-        rewards = composite_rewards(texts, [unpack_truth(text) for text in truth], similarity, **gate)
-        totals = [reward.total for reward in rewards]
-        if first and not any(gather_object([reward.format_valid for reward in rewards])):
-            raise SdgError(
-                "The run stopped before its first step, for every completion of the first batch is malformed "
-                f"({str(format_fault(texts[0], **gate)).rstrip('.')}: {quoted(texts[0])}); nothing would be "
-                "learned: start from a checkpoint whose answers have the format."
-            )
-        first = False
-        # One value a completion: the trainer divides the sum over the processes by the number of values, so
-        # that a process without a well-formed completion takes no part and does not blank the others'.
-        for reward in rewards:
-            log_metric(MALFORMED, float(not reward.format_valid))
-            for part in parts if reward.format_valid else ():
-                log_metric(f"sdg/{part}", getattr(reward, part))
-        # The trainer's reward_std is over the whole batch. A group may lie across processes.
-        groups = np.reshape(gather_object(totals), (-1, group))
-        log_metric(SPREAD, float(groups.std(axis=1, ddof=1).mean()))
-        return totals
-
-    return composite
 
 
 def grpo_arguments(recipe: GrpoRecipe, shared: Mapping[str, Any], profile: PromptProfile) -> GRPOConfig:

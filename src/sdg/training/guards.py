@@ -12,9 +12,8 @@ from typing import Any, Final
 from transformers import TrainerCallback
 
 from sdg.training.recipe import GuardsRecipe
+from sdg.training.reward import MALFORMED_SHARE, SPREAD
 
-MALFORMED: Final = "sdg/malformed"
-SPREAD: Final = "sdg/spread"
 LENGTH: Final = "completions/mean_length"
 
 
@@ -29,7 +28,7 @@ class Guards:
     def look(self, logs: Mapping[str, Any]) -> str | None:
         """Take in one log entry; the reason to stop, in one sentence, or None."""
         for name, fault in (
-            (MALFORMED, self._malformed(logs)),
+            (MALFORMED_SHARE, self._malformed(logs)),
             (SPREAD, self._spread(logs)),
             (LENGTH, self._length(logs)),
         ):
@@ -41,7 +40,7 @@ class Guards:
         return None
 
     def _malformed(self, logs: Mapping[str, Any]) -> str | None:
-        share = logs.get(MALFORMED)
+        share = logs.get(MALFORMED_SHARE)
         if share is None or share <= self.limits.malformed:
             return None
         return f"{share:.0%} of the completions are malformed, above guards.malformed"

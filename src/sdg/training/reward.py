@@ -6,17 +6,19 @@ pass: one matching over all completions and one call of the text similarity over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, DefectType, Diagnosis
 from sdg.embeddings import Similarity
+from sdg.errors import SdgError, quoted
 from sdg.geometry import paired_diou
 from sdg.matching import match_blocks
+from sdg.prompting import PromptProfile
 from sdg.response import format_fault, parse_response
 
 WEIGHT_LOCATION: Final = 0.6
@@ -32,6 +34,10 @@ UNMATCHED: Final = 0.5  # off the sum of DIoU, for each defect without a partner
 COSINE_FLOOR: Final = 0.5  # a similarity up to this earns nothing …
 COSINE_SPAN: Final = 0.4  # … and one this much higher earns all
 IMPORTANCE_SPAN: Final = 50  # a difference this large earns nothing
+
+MALFORMED_SHARE: Final = "sdg/malformed"
+SPREAD: Final = "sdg/spread"
+"""Names in the log, see `reward_function`."""
 
 _TYPES: Final = {kind: number for number, kind in enumerate(DefectType)}
 
@@ -148,6 +154,53 @@ def composite_rewards(
         Reward(all_in_all, where, why, how_much, format_valid=True) if good else malformed
         for (all_in_all, where, why, how_much), good in zip(scores, valid, strict=True)
     ]
+
+
+def reward_function(profile: PromptProfile, similarity: Similarity, group: int) -> Callable[..., list[float]]:
+    """The composite reward as GRPOTrainer calls it; its components go into the log as sdg/….
+
+    sdg/malformed is a share of all completions; sdg/location, sdg/description and sdg/importance, those the
+    profile asks for, are means over the well-formed ones. sdg/spread is the mean over the groups of the
+    reward's sample standard deviation within a group of `group` completions.
+    """
+    from accelerate.utils import gather_object
+
+    from sdg.training.dataset import unpack_truth
+
+    gate = profile.answer.gate()
+    first = True
+    asked = {"description": profile.answer.description, "importance": profile.answer.importance}
+    parts = ["location", *(name for name, wanted in asked.items() if wanted)]
+
+    def composite(
+        completions: Sequence[list[dict[str, Any]]],
+        truth: Sequence[str],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float]:
+        nonlocal first
+        texts = [message[-1]["content"] for message in completions]
+        rewards = composite_rewards(texts, [unpack_truth(text) for text in truth], similarity, **gate)
+        totals = [reward.total for reward in rewards]
+        if first and not any(gather_object([reward.format_valid for reward in rewards])):
+            raise SdgError(
+                "The run stopped before its first step, for every completion of the first batch is malformed "
+                f"({str(format_fault(texts[0], **gate)).rstrip('.')}: {quoted(texts[0])}); nothing would be "
+                "learned: start from a checkpoint whose answers have the format."
+            )
+        first = False
+        # One value a completion: the trainer divides the sum over the processes by the number of values, so
+        # that a process without a well-formed completion takes no part and does not blank the others'.
+        for reward in rewards:
+            log_metric(MALFORMED_SHARE, float(not reward.format_valid))
+            for part in parts if reward.format_valid else ():
+                log_metric(f"sdg/{part}", getattr(reward, part))
+        # The trainer's reward_std is over the whole batch. A group may lie across processes.
+        groups = np.reshape(gather_object(totals), (-1, group))
+        log_metric(SPREAD, float(groups.std(axis=1, ddof=1).mean()))
+        return totals
+
+    return composite
 
 
 def _true_defects(truth: Diagnosis | Sequence[Defect]) -> Sequence[Defect]:
