@@ -89,7 +89,7 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
 
 def command_section(path: str, command: click.Command) -> str:
     """A heading, what the command does, its examples, and a row for each option."""
-    context = click.Context(command, info_name=path)
+    context = click.Context(command, info_name=path, show_default=cli.context_settings["show_default"])
     lines = [f"{'##' if path.count(' ') == 1 else '###'} {path}\n"]
     text, examples = help_parts(command.help or "")
     lines += [text, ""]

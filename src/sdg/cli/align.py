@@ -111,8 +111,8 @@ def merge(recipe: Path, overrides: tuple[str, ...], lora: Path, out: Path) -> No
     help="An aligned adapter or transformer; may be repeated.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for table and pictures.")
-@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Pictures a prompt.")
-@click.option("--bootstrap", type=click.IntRange(100), default=2000, show_default=True, help="Resamples.")
+@click.option("--samples", type=click.IntRange(1), default=1, help="Pictures a prompt.")
+@click.option("--bootstrap", type=click.IntRange(100), default=2000, help="Resamples.")
 @click.option("--resume", is_flag=True, help="Keep what a comparison that was stopped had measured.")
 def compare(
     recipe: Path,

@@ -29,7 +29,6 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--token-env",
             default="LABEL_STUDIO_API_KEY",
-            show_default=True,
             metavar="NAME",
             help="Environment variable that holds the token.",
         ),
@@ -61,7 +60,7 @@ def annotate() -> None:
 
 @annotate.command()
 @_PROJECT
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8080)
 @click.option(
     "--label-studio",
     "executable",

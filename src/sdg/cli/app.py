@@ -41,7 +41,6 @@ def app() -> None:
     "detectors",
     multiple=True,
     default=("testbed",),
-    show_default=True,
     metavar="URI",
     help="As for `sdg diagnose`; may be repeated, to choose from and to compare.",
 )
@@ -61,7 +60,6 @@ def app() -> None:
     "--out",
     type=FOLDER,
     default=Path("corrections"),
-    show_default=True,
     metavar="DIR",
     help="Folder that corrected pictures are saved to, as rows of SDG-30K.",
 )
@@ -133,7 +131,7 @@ def _wait() -> None:
     "--editor", "editors", multiple=True, metavar="URI", help="As for `sdg refine`; may be repeated."
 )
 @click.option("--report", type=FOLDER, metavar="FILE.html", help="A report, for a static Space.")
-@click.option("--title", default="", help="Title of the Space.")
+@click.option("--title", default="", show_default=False, help="Title of the Space.")
 def export_space(
     folder: Path, detector: str | None, editors: tuple[str, ...], report: Path | None, title: str
 ) -> None:

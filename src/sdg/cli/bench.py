@@ -152,8 +152,8 @@ def table3(
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 @click.option("--prompts", metavar="SOURCE", help="In place of prompts.held_out: bench:NAME?path=….")
 @click.option("--lora", "adapters", multiple=True, metavar="NAME=FOLDER", help="An aligned adapter.")
-@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Pictures a prompt.")
-@click.option("--bootstrap", type=click.IntRange(100), default=2000, show_default=True, help="Resamples.")
+@click.option("--samples", type=click.IntRange(1), default=1, help="Pictures a prompt.")
+@click.option("--bootstrap", type=click.IntRange(100), default=2000, help="Resamples.")
 @click.option("--resume", is_flag=True, help="Keep what was measured before.")
 @_OUT
 def table5(

@@ -106,10 +106,9 @@ def stats(path: Path, json_path: Path | None, plot_path: Path | None, **reading:
     multiple=True,
     metavar="NAME=SHARE",
     default=("train=0.96", "test=0.04"),
-    show_default=True,
     help="A split and its share of the images, in any unit; give each.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, another split.")
+@click.option("--seed", type=int, default=0, help="Another seed, another split.")
 def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
     """Divide a JSON Lines file so that no prompt is in two splits, stratified by generator.
 
@@ -232,9 +231,7 @@ def merge(parts: tuple[Path, ...], out: Path, inputs: tuple[Path, ...]) -> None:
 @click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE [AGAIN]")
 @click.option("--embedder", help="Also compare reasons, with this embedder (see sdg evaluate).")
 @click.option("--bootstrap", type=click.IntRange(0), default=0, help="Resamples for 95 % intervals.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the resamples.")
 @JSON
 @click.option("--per-image", type=_WRITABLE, help="Also write the agreement on each image, as JSON Lines.")
 @_with_format

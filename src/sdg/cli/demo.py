@@ -14,28 +14,16 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option(
-    "--out", type=_PATH, default=Path("demo"), show_default=True, metavar="DIR", help="Folder to write to."
-)
-@click.option(
-    "--prompts", type=click.IntRange(1), default=24, show_default=True, help="Held-out prompts to draw."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--out", type=_PATH, default=Path("demo"), metavar="DIR", help="Folder to write to.")
+@click.option("--prompts", type=click.IntRange(1), default=24, help="Held-out prompts to draw.")
+@click.option("--seed", type=click.IntRange(0), default=0)
 @click.option(
     "--detector",
     default="testbed",
-    show_default=True,
     help="As `sdg diagnose --detector`, or python:MODULE.FUNCTION of a picture and its prompt.",
 )
-@click.option("--steps", type=click.IntRange(1), default=2, show_default=True, help="Steps of BoxFlow-GRPO.")
-@click.option(
-    "--refine",
-    "refined",
-    type=click.IntRange(1),
-    default=6,
-    show_default=True,
-    help="Worst pictures to refine.",
-)
+@click.option("--steps", type=click.IntRange(1), default=2, help="Steps of BoxFlow-GRPO.")
+@click.option("--refine", "refined", type=click.IntRange(1), default=6, help="Worst pictures to refine.")
 @click.option(
     "--pipeline", type=_PATH, metavar="FOLDER", help="Generator to use [default: the embedded one]."
 )

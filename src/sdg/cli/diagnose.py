@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 @click.option(
     "--detector",
     default="testbed",
-    show_default=True,
     help="testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE, "
     "python:MODULE.FUNCTION.",
 )

@@ -22,23 +22,14 @@ from sdg.tables import print_tables
 @ALLOW_OUTSIDE
 @click.option("--format", type=click.Choice(FORMATS), help="Format of FILE [default: found from its start].")
 @click.option(
-    "--jobs",
-    default="reasons,think,importance",
-    show_default=True,
-    help="What it is to write, in a list with commas.",
+    "--jobs", default="reasons,think,importance", help="What it is to write, in a list with commas."
 )
 @click.option("--apart", is_flag=True, help="One request for each job instead of one for all.")
-@click.option("--words", default="18-45", show_default=True, help="Words of a reason, from and to.")
+@click.option("--words", default="18-45", help="Words of a reason, from and to.")
 @click.option(
     "--vote", "voters", multiple=True, metavar="URI", help="Another model that scores importance too."
 )
-@click.option(
-    "--tries",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Answers asked for, at most, a picture.",
-)
+@click.option("--tries", type=click.IntRange(1), default=3, help="Answers asked for, at most, a picture.")
 @click.option("--max-requests", type=click.IntRange(0), help="Requests of the whole run, at most.")
 @click.option("--dry-run", is_flag=True, help="Show the first question and what all will cost; send nothing.")
 @click.option("--price", metavar="IN/OUT", help="Price of a million tokens in and out, for --dry-run.")

@@ -29,7 +29,6 @@ _FILE = click.Path(path_type=Path)
     "--matching",
     type=click.Choice(["hungarian", "greedy"]),
     default="hungarian",
-    show_default=True,
     help="hungarian: the paper's; greedy: that of the authors' code.",
 )
 @click.option(
@@ -42,13 +41,10 @@ _FILE = click.Path(path_type=Path)
     "--bootstrap",
     type=click.IntRange(min=0),
     default=1000,
-    show_default=True,
     metavar="N",
     help="Resamples of images for the 95 % intervals; 0 for none.",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resampling."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the resampling.")
 @click.option(
     "--compare",
     "other",

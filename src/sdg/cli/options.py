@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sdg.runs.rehearsal import Rehearsal
 
 FOLDER = click.Path(path_type=Path)
-SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+SEED = click.option("--seed", type=click.IntRange(min=0), default=0)
 ALLOW_OUTSIDE = click.option(
     "--allow-outside",
     is_flag=True,
@@ -26,7 +26,6 @@ BOX_ORDER = click.option(
     "--box-order",
     type=click.Choice(["xyxy", "yxyx"]),
     default="xyxy",
-    show_default=True,
     help="Order of the coordinates in the files that are read (sdg30k and predictions).",
 )
 JSON = click.option(
@@ -41,7 +40,6 @@ MINUTES = click.option(
     "--max-minutes",
     type=click.FloatRange(min=0, min_open=True),
     default=115,
-    show_default=True,
     help="Stop then, with everything saved to go on from.",
 )
 
@@ -64,11 +62,7 @@ def sources_and_prompts(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 GPU = click.option(
-    "--gpu",
-    type=click.Choice(["H100", "H200", "A100", "4090"]),
-    default="H100",
-    show_default=True,
-    help="Of a dry run.",
+    "--gpu", type=click.Choice(["H100", "H200", "A100", "4090"]), default="H100", help="Of a dry run."
 )
 
 
@@ -78,9 +72,7 @@ def dry_run(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--json", "json_path", type=click.Path(path_type=Path), help="Of a dry run; - for stdout."
         ),
-        click.option(
-            "--processes", type=click.IntRange(1), default=8, show_default=True, help="Of a dry run."
-        ),
+        click.option("--processes", type=click.IntRange(1), default=8, help="Of a dry run."),
         GPU,
         click.option(
             "--dry-run",

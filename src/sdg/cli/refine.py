@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 @click.command()
 @sources_and_prompts
 @click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
-@click.option("--detector", default="testbed", show_default=True, help="As for `sdg diagnose`.")
+@click.option("--detector", default="testbed", help="As for `sdg diagnose`.")
 @click.option(
     "--profile", help='Prompt profile (TOML), "release" or "default" [default: the checkpoint\'s own].'
 )
 @click.option(
     "--editor",
     default="testbed",
-    show_default=True,
     help="testbed, testbed:FOLDER or diffusers:FOLDER, each with ?lora=FOLDER, steps, guidance, batch_size "
     "and sampling, openai:BASE_URL#MODEL, or python:MODULE.FUNCTION.",
 )
@@ -38,30 +37,25 @@ if TYPE_CHECKING:
     "--mode",
     type=click.Choice(["sdg", "fixed", "heatmap"]),
     default="sdg",
-    show_default=True,
     help="sdg: edit in and around the boxes; fixed: the whole picture, from the prompt alone; heatmap: where "
     "two heat maps are bright, drawn from the detections or given by --heat.",
 )
 @click.option(
     "--heat", type=FOLDER, metavar="FOLDER", help="Heat maps of the inputs, laid out as for heatmap:FOLDER."
 )
-@click.option(
-    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Edits one upon another."
-)
+@click.option("--rounds", type=click.IntRange(1), default=3, help="Edits one upon another.")
 @click.option(
     "--from-severity",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     metavar="N",
     help="Leave images alone whose importances sum to less.",
 )
-@click.option("--candidates", type=click.IntRange(1), default=1, show_default=True, help="Edits a round.")
+@click.option("--candidates", type=click.IntRange(1), default=1, help="Edits a round.")
 @click.option(
     "--artifact",
     type=(float, float),
     default=(0.3, 0.6),
-    show_default=True,
     metavar="W S",
     help="Strength of an edit at importance 1 and 100, where something is drawn badly.",
 )
@@ -69,25 +63,21 @@ if TYPE_CHECKING:
     "--misalignment",
     type=(float, float),
     default=(0.8, 1.0),
-    show_default=True,
     metavar="W S",
     help="The same where the image contradicts the prompt.",
 )
-@click.option("--feather", type=float, default=0.03, show_default=True, help="Mask's soft edge, of the side.")
+@click.option("--feather", type=float, default=0.03, help="Mask's soft edge, of the side.")
 @click.option(
     "--reach",
     type=(float, float),
     default=(0.4, 1.0),
-    show_default=True,
     metavar="A M",
     help="How far around an artifact and a misalignment the strength falls to nothing, of the side.",
 )
 @click.option(
     "--steps", type=click.IntRange(1), show_default="as its authors sample it", help="Steps of a pipeline."
 )
-@click.option(
-    "--device", default="auto", show_default=True, help="Of a pipeline; auto takes a GPU if there is one."
-)
+@click.option("--device", default="auto", help="Of a pipeline; auto takes a GPU if there is one.")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
@@ -95,7 +85,7 @@ if TYPE_CHECKING:
     show_default="bfloat16, on a CPU float32",
     help="Of a diffusers editor.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0)
 @click.option("--resume", is_flag=True, help="Go on with --out: try again what is missing or failed.")
 @click.option(
     "--dry-run",

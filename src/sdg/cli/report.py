@@ -33,8 +33,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--refinements", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg refine` wrote.")
 @click.option("--alignment", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg align` wrote.")
 @click.option("--bench", type=_PATH, multiple=True, metavar="FILE.json", help="What `sdg bench` wrote.")
-@click.option("--title", default="Structured defects", show_default=True, help="Title of the page.")
-@click.option("--note", default="", metavar="TEXT", help="A sentence under the title.")
+@click.option("--title", default="Structured defects", help="Title of the page.")
+@click.option("--note", default="", show_default=False, metavar="TEXT", help="A sentence under the title.")
 @click.option(
     "--side",
     type=click.IntRange(min=64, max=4096),

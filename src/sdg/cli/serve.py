@@ -22,18 +22,13 @@ def _serving(command: Callable[..., Any]) -> Callable[..., Any]:
             "--queue",
             type=click.IntRange(FEWEST_WAITING),
             default=256,
-            show_default=True,
             help="Pictures that are worked on or wait; more are told to come back (429).",
         ),
         click.option(
             "--token-env", metavar="NAME", help="Environment variable of the token that callers must bring."
         ),
-        click.option(
-            "--port", type=click.IntRange(0, 65535), default=8009, show_default=True, help="0: a free one."
-        ),
-        click.option(
-            "--host", default="127.0.0.1", show_default=True, help="Others than this need --token-env."
-        ),
+        click.option("--port", type=click.IntRange(0, 65535), default=8009, help="0: a free one."),
+        click.option("--host", default="127.0.0.1", help="Others than this need --token-env."),
     ):
         command = option(command)
     return command
@@ -121,8 +116,8 @@ def _serve_detector(
 
 @serve.command()
 @click.argument("uri", metavar="URI")
-@click.option("--port", type=click.IntRange(0, 65535), default=9101, show_default=True, help="0: a free one.")
-@click.option("--device", default="cpu", show_default=True, help="Where its weights are loaded.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9101, help="0: a free one.")
+@click.option("--device", default="cpu", help="Where its weights are loaded.")
 def scorer(uri: str, port: int, device: str) -> None:
     """Answer for the scorer of URI, such as python:MODULE.FUNCTION, on 127.0.0.1 until Ctrl-C.
 

@@ -48,16 +48,9 @@ def study() -> None:
     "--side",
     type=click.IntRange(64, 4096),
     default=1024,
-    show_default=True,
     help="Longer side of each picture in pixels at most.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the draw and of each annotator's order.",
-)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the draw and of each annotator's order.")
 @click.option(
     "--images", type=_PATH, metavar="FOLDER", help="Folder of the inputs, where `sdg refine` kept some."
 )

@@ -18,9 +18,7 @@ _PIPELINE = click.option(
     "--pipeline", type=FOLDER, metavar="FOLDER", help="Generator to use [default: the embedded one]."
 )
 
-_SAMPLING_STEPS = click.option(
-    "--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Sampling steps."
-)
+_SAMPLING_STEPS = click.option("--steps", type=click.IntRange(min=1), default=20, help="Sampling steps.")
 
 
 @click.group()
@@ -36,10 +34,9 @@ def testbed() -> None:
     "--level",
     type=click.Choice(["core", "rich"]),
     default="core",
-    show_default=True,
     help="core: what the embedded models know; rich: also sizes, words, shadows and more objects.",
 )
-@click.option("--size", type=click.IntRange(64, 1024), default=128, show_default=True, help="Pixels a side.")
+@click.option("--size", type=click.IntRange(64, 1024), default=128, help="Pixels a side.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -67,13 +64,7 @@ def generate(count: int, out: Path, workers: int | None, **options: Any) -> None
 @testbed.command()
 @click.argument("prompts", nargs=-1)
 @click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
-@click.option(
-    "--count",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Held-out prompts, if none is given.",
-)
+@click.option("--count", type=click.IntRange(min=1), default=16, help="Held-out prompts, if none is given.")
 @_PIPELINE
 @click.option("--lora", type=FOLDER, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
 @_SAMPLING_STEPS
@@ -150,10 +141,8 @@ def corpus(count: int, out: Path, generated_only: bool, **options: Any) -> None:
 @_PIPELINE
 @click.option("--lora", type=FOLDER, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
 @click.option("--scorer", type=FOLDER, metavar="FOLDER", help="Scorer to use [default: the embedded one].")
-@click.option(
-    "--prompts", type=click.IntRange(min=1), default=500, show_default=True, help="Held-out prompts."
-)
-@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Pictures a prompt.")
+@click.option("--prompts", type=click.IntRange(min=1), default=500, help="Held-out prompts.")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, help="Pictures a prompt.")
 @_SAMPLING_STEPS
 @SEED
 @MINUTES

@@ -24,9 +24,7 @@ def _training(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _steps(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        "--steps", type=click.IntRange(min=1), default=default, show_default=True, help="Optimizer steps."
-    )
+    return click.option("--steps", type=click.IntRange(min=1), default=default, help="Optimizer steps.")
 
 
 @click.command("train-vae")
@@ -48,18 +46,13 @@ def train_vae(out: Path, **options: Any) -> None:
 @click.command("train-generator")
 @click.option("--vae", required=True, type=FOLDER, metavar="FOLDER", help="Autoencoder that train-vae wrote.")
 @_steps(6000)
-@click.option(
-    "--scenes", type=click.IntRange(min=1), default=36_000, show_default=True, help="Scenes to train on."
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1.5e-3, show_default=True
-)
+@click.option("--scenes", type=click.IntRange(min=1), default=36_000, help="Scenes to train on.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1.5e-3)
 @click.option(
     "--decay",
     type=click.FloatRange(min=0, max=1, min_open=True),
     default=0.5,
-    show_default=True,
     help="Share of the steps, at the end, over which the learning rate falls.",
 )
 @click.option(
@@ -100,13 +93,10 @@ def train_generator(vae: Path, start_from: Path | None, out: Path, **options: An
     "--scale",
     type=click.FloatRange(min=1, min_open=True),
     default=1.5,
-    show_default=True,
     help="Guidance whose effect is learned.",
 )
 @_steps(400)
-@click.option(
-    "--scenes", type=click.IntRange(min=1), default=16_000, show_default=True, help="Scenes to train on."
-)
+@click.option("--scenes", type=click.IntRange(min=1), default=16_000, help="Scenes to train on.")
 @_training
 def distil_generator(pipeline: Path, out: Path, **options: Any) -> None:
     """Build classifier-free guidance into a generator's weights; the result is in DIR/pipeline.
@@ -124,9 +114,7 @@ def distil_generator(pipeline: Path, out: Path, **options: Any) -> None:
 
 @click.command("train-scorer")
 @_steps(6000)
-@click.option(
-    "--pairs", type=click.IntRange(min=2), default=64, show_default=True, help="Pairs of scenes a batch."
-)
+@click.option("--pairs", type=click.IntRange(min=2), default=64, help="Pairs of scenes a batch.")
 @_training
 def train_scorer(out: Path, **options: Any) -> None:
     """Train the CLIP-like scorer of pictures and prompts from scratch; the result is in DIR/scorer.
@@ -146,7 +134,6 @@ def train_scorer(out: Path, **options: Any) -> None:
     "--stage",
     type=click.Choice(["see", "speak", "both"]),
     default="both",
-    show_default=True,
     help="see: the vision tower alone; speak: the whole model, from a tower that sees.",
 )
 @click.option(
@@ -155,8 +142,8 @@ def train_scorer(out: Path, **options: Any) -> None:
 @click.option(
     "--seeing", type=FOLDER, metavar="FOLDER", help="Tower for stage speak [default: that of --out]."
 )
-@click.option("--see-steps", type=click.IntRange(min=1), default=2000, show_default=True)
-@click.option("--speak-steps", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option("--see-steps", type=click.IntRange(min=1), default=2000)
+@click.option("--speak-steps", type=click.IntRange(min=1), default=2000)
 @_training
 def pretrain_detector(stage: Stage, vae: Path | None, seeing: Path | None, out: Path, **options: Any) -> None:
     """Make the base model that the embedded detector's SFT starts from: one that can see and ground.

@@ -103,9 +103,8 @@ def grpo(
 )
 @click.option("--base", help="The checkpoint it was trained on, if that is elsewhere by now.")
 @click.option(
-    "--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True,
-    help="Of the weights that are written.",
-)  # fmt: skip
+    "--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16",
+    help="Of the weights that are written.")  # fmt: skip
 def merge(adapter: Path, out: Path, base: str | None, dtype: str, profile: str | None) -> None:
     """Add an adapter into the weights of its base, and write a whole detector.
 
