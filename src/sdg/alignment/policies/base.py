@@ -67,8 +67,12 @@ class FlowPolicy(ABC):
 
     channel_dim: ClassVar[int]
     """Where a location's channels are in this family's latents."""
+    pipeline_name: ClassVar[str]
+    """The family's pipeline in diffusers."""
     unprompted: ClassVar[str] = ""
     """The prompt from which classifier-free guidance leads away."""
+    uniform: ClassVar[bool] = True
+    """Whether the pipeline spaces noise levels evenly, and not its scheduler by itself."""
 
     def __init__(
         self,
@@ -101,19 +105,21 @@ class FlowPolicy(ABC):
 
     # --- what a family defines -------------------------------------------------------------------------
 
-    @staticmethod
-    @abstractmethod
-    def pipeline_class() -> Any:
+    @classmethod
+    def pipeline_class(cls) -> Any:
         """The diffusers pipeline of this family."""
+        import diffusers
 
-    @abstractmethod
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's own noise levels, (steps + 1,), from 1 down to 0."""
+        return getattr(diffusers, cls.pipeline_name)
 
     @property
-    @abstractmethod
     def uses_cfg(self) -> bool:
-        """Whether a step needs the unconditional velocity as well."""
+        """Whether a step needs the unconditional velocity as well: by default where guidance is above 1."""
+        return self.recipe.guidance > 1
+
+    def _mu(self, steps: int, tokens: int) -> float | None:
+        """The shift of the noise levels, where the scheduler's settings do not say it."""
+        return None
 
     @abstractmethod
     def _pixels_a_location(self) -> int: ...
@@ -171,6 +177,16 @@ class FlowPolicy(ABC):
         return unprompted + self.recipe.guidance * (prompted - unprompted)
 
     # --- sampling --------------------------------------------------------------------------------------
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The pipeline's own noise levels, (steps + 1,), from 1 down to 0, with its shift by resolution."""
+        patch = self._pixels_a_patch() // self._pixels_a_location()
+        tokens = (self.grid[0] // patch) * (self.grid[1] // patch)
+        mu = self._mu(steps, tokens)
+        levels = sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=self.uniform, mu=mu)
+        if levels.isnan().any():  # one step cannot begin at noise and at the scheduler's `shift_terminal`
+            raise SdgError("This model's schedule needs at least 2 sampling steps.")
+        return levels
 
     @torch.no_grad()
     def sample(
@@ -360,12 +376,6 @@ class FlowPolicy(ABC):
         known = TIMESTEPS[plain_class(self.transformer).__name__]
         level = torch.as_tensor(sigma, device=x.device, dtype=torch.float64)
         return (known.at_picture * (1 - level) + known.at_noise * level).to(dtype).expand(len(x))
-
-    def _image_sigmas(self, steps: int, tokens: int, uniform: bool = True, mu: float | None = None) -> Tensor:
-        levels = sigma_schedule(self.pipeline.scheduler, steps, tokens, uniform=uniform, mu=mu)
-        if levels.isnan().any():  # one step cannot begin at noise and at the scheduler's `shift_terminal`
-            raise SdgError("This model's schedule needs at least 2 sampling steps.")
-        return levels
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:

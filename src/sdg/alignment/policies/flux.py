@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,21 +16,12 @@ from sdg.alignment.recipe import PolicyRecipe
 class FluxPolicy(TokenPolicy):
     """A FluxPipeline as a policy; the grid is H/16 × W/16 of the picture."""
 
-    @staticmethod
-    def pipeline_class() -> Any:
-        """diffusers.FluxPipeline."""
-        from diffusers import FluxPipeline
-
-        return FluxPipeline
-
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's levels, with its shift by resolution."""
-        return self._image_sigmas(steps, self.grid[0] * self.grid[1])
+    pipeline_name: ClassVar[str] = "FluxPipeline"
 
     @property
     def uses_cfg(self) -> bool:
         """Only for models without a guidance embedding, where guidance is above 1."""
-        return not self.transformer.config.guidance_embeds and self.recipe.guidance > 1
+        return not self.transformer.config.guidance_embeds and super().uses_cfg
 
     @staticmethod
     def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,19 +15,13 @@ from sdg.alignment.recipe import PolicyRecipe
 class Flux2Policy(TokenPolicy):
     """A Flux2Pipeline as a policy; the grid is H/16 × W/16 of the picture."""
 
-    @staticmethod
-    def pipeline_class() -> Any:
-        """diffusers.Flux2Pipeline."""
-        from diffusers import Flux2Pipeline
+    pipeline_name: ClassVar[str] = "Flux2Pipeline"
 
-        return Flux2Pipeline
-
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's levels, with its shift by resolution and number of steps."""
+    def _mu(self, steps: int, tokens: int) -> float:
+        """By resolution and number of steps."""
         from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
-        tokens = self.grid[0] * self.grid[1]
-        return self._image_sigmas(steps, tokens, mu=compute_empirical_mu(tokens, steps))
+        return compute_empirical_mu(tokens, steps)
 
     @property
     def uses_cfg(self) -> bool:
@@ -80,12 +74,7 @@ class Flux2Policy(TokenPolicy):
 class Flux2KleinPolicy(Flux2Policy):
     """A Flux2KleinPipeline as a policy: distilled, or a base model with classifier-free guidance."""
 
-    @staticmethod
-    def pipeline_class() -> Any:
-        """diffusers.Flux2KleinPipeline."""
-        from diffusers import Flux2KleinPipeline
-
-        return Flux2KleinPipeline
+    pipeline_name: ClassVar[str] = "Flux2KleinPipeline"
 
     @property
     def uses_cfg(self) -> bool:

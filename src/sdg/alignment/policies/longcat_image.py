@@ -19,22 +19,13 @@ class LongCatImagePolicy(TokenPolicy):
     Prompts are taken as they are, as the pipeline does with `enable_prompt_rewrite=False`.
     """
 
-    @staticmethod
-    def pipeline_class() -> Any:
+    @classmethod
+    def pipeline_class(cls) -> Any:
         """diffusers.LongCatImagePipeline, with the loader of adapters that it lacks."""
         from diffusers import LongCatImagePipeline
         from diffusers.loaders import SanaLoraLoaderMixin  # for any pipeline whose transformer alone has one
 
         return type("LongCatImagePipeline", (LongCatImagePipeline, SanaLoraLoaderMixin), {})
-
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's levels, with its shift by resolution."""
-        return self._image_sigmas(steps, self.grid[0] * self.grid[1])
-
-    @property
-    def uses_cfg(self) -> bool:
-        """Where guidance is above 1."""
-        return self.recipe.guidance > 1
 
     @staticmethod
     def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:

@@ -14,25 +14,13 @@ from sdg.alignment.recipe import PolicyRecipe
 
 
 class QwenImagePolicy(TokenPolicy):
-    """A QwenImagePipeline as a policy; the grid is H/16 × W/16 of the picture."""
+    """A QwenImagePipeline as a policy; the grid is H/16 × W/16 of the picture.
 
+    Guidance is the pipeline's `true_cfg_scale`.
+    """
+
+    pipeline_name: ClassVar[str] = "QwenImagePipeline"
     unprompted: ClassVar[str] = " "
-
-    @staticmethod
-    def pipeline_class() -> Any:
-        """diffusers.QwenImagePipeline."""
-        from diffusers import QwenImagePipeline
-
-        return QwenImagePipeline
-
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's levels, with its shift by resolution."""
-        return self._image_sigmas(steps, self.grid[0] * self.grid[1])
-
-    @property
-    def uses_cfg(self) -> bool:
-        """Where guidance, the pipeline's `true_cfg_scale`, is above 1."""
-        return self.recipe.guidance > 1
 
     @staticmethod
     def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,21 +21,8 @@ class SanaPolicy(PixelPolicy):
     of the pipeline's scheduler, steps are Euler's: with a DPM-Solver that is its first order.
     """
 
-    @staticmethod
-    def pipeline_class() -> Any:
-        """diffusers.SanaPipeline."""
-        from diffusers import SanaPipeline
-
-        return SanaPipeline
-
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's levels, which its scheduler spaces by itself."""
-        return self._image_sigmas(steps, self.grid[0] * self.grid[1], uniform=False)
-
-    @property
-    def uses_cfg(self) -> bool:
-        """Where guidance is above 1."""
-        return self.recipe.guidance > 1
+    pipeline_name: ClassVar[str] = "SanaPipeline"
+    uniform: ClassVar[bool] = False
 
     @staticmethod
     def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,22 +16,8 @@ from sdg.alignment.recipe import PolicyRecipe
 class Sd3Policy(PixelPolicy):
     """A StableDiffusion3Pipeline as a policy; the grid is H/8 × W/8 of the picture."""
 
-    @staticmethod
-    def pipeline_class() -> Any:
-        """diffusers.StableDiffusion3Pipeline."""
-        from diffusers import StableDiffusion3Pipeline
-
-        return StableDiffusion3Pipeline
-
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's levels, which its scheduler spaces by itself."""
-        patch = self.transformer.config.patch_size
-        return self._image_sigmas(steps, (self.grid[0] // patch) * (self.grid[1] // patch), uniform=False)
-
-    @property
-    def uses_cfg(self) -> bool:
-        """Where guidance is above 1; in roll-out and training alike."""
-        return self.recipe.guidance > 1
+    pipeline_name: ClassVar[str] = "StableDiffusion3Pipeline"
+    uniform: ClassVar[bool] = False
 
     def _pixels_a_patch(self) -> int:
         return self._pixels_a_location() * int(self.transformer.config.patch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,16 +16,7 @@ from sdg.alignment.recipe import PolicyRecipe
 class ZImagePolicy(PixelPolicy):
     """A ZImagePipeline as a policy; the grid is H/8 × W/8 of the picture."""
 
-    @staticmethod
-    def pipeline_class() -> Any:
-        """diffusers.ZImagePipeline."""
-        from diffusers import ZImagePipeline
-
-        return ZImagePipeline
-
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's levels, with its scheduler's shift."""
-        return self._image_sigmas(steps, (self.grid[0] // 2) * (self.grid[1] // 2))
+    pipeline_name: ClassVar[str] = "ZImagePipeline"
 
     @property
     def uses_cfg(self) -> bool:
