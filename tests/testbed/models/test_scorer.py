@@ -7,17 +7,16 @@ from PIL import Image
 
 from sdg.runs.checkpoint import latest_checkpoint
 from sdg.scorers.clip import ClipScorer
-from sdg.testbed.models.generator.pipeline import new_tokenizer
+from sdg.testbed.models.generator.pipeline import new_tokenizer, tokenize
+from sdg.testbed.models.generator.vae import to_tensor
 from sdg.testbed.models.packaged import load_scorer
 from sdg.testbed.models.scorer import (
     alter,
     contrastive_loss,
     new_scorer,
-    normalise,
     retrieval_accuracy,
     sample_pairs,
     save_scorer,
-    tokenize,
     train_scorer,
 )
 from sdg.testbed.world.prompts import parse_prompt, sample_request, split_of
@@ -67,7 +66,7 @@ def test_training_on_one_batch_learns_it():
     torch.manual_seed(0)
     model = new_scorer()
     pictures, prompts = sample_pairs(np.random.default_rng(2), 4)
-    pixels, ids = normalise(torch.from_numpy(pictures)), tokenize(new_tokenizer(start=True), prompts)
+    pixels, ids = to_tensor(pictures), tokenize(new_tokenizer(start=True), prompts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(12):
@@ -87,7 +86,7 @@ def test_a_few_steps_leave_a_scorer_that_the_rewards_can_load(tmp_path):
     model, tokenizer = load_scorer(tmp_path / "scorer")
     with torch.no_grad():
         ours = model(
-            pixel_values=normalise(torch.from_numpy(picture)[None]), input_ids=tokenize(tokenizer, [prompt])
+            pixel_values=to_tensor(picture[None]), input_ids=tokenize(tokenizer, [prompt])
         ).logits_per_image.item()
     scores = ClipScorer(str(tmp_path / "scorer")).score([Image.fromarray(picture)], [prompt])
     assert scores == pytest.approx([ours], abs=1e-3)

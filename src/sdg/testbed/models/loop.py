@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from sdg.runs.checkpoint import (
 from sdg.runs.log import append_log, trim_log
 from sdg.testbed.models.muon import QuickMuon
 
+M = TypeVar("M", bound=nn.Module)
 MANIFEST: Final = "settings.json"
 
 
@@ -153,7 +154,7 @@ def learning_rate_factor(step: int, budget: Budget) -> float:
 
 
 def fit(
-    model: nn.Module,
+    model: M,
     loss_of: LossOf,
     data: Dataset[Any],
     out: Path,
@@ -164,8 +165,8 @@ def fit(
     workers: int = 1,
     shards: int = 1,
     muon: bool = False,
-    on_save: Callable[[nn.Module, int], None] | None = None,
-) -> nn.Module:
+    on_save: Callable[[M, int], None] | None = None,
+) -> M:
     """Train `model` on `loss_of(batch)["loss"]` and return it with its averaged (EMA) weights.
 
     Checkpoints go to out/checkpoints; `resume` goes on from the newest, or begins where there is none.
@@ -258,6 +259,6 @@ def _restored(out: Path, model: nn.Module, average: Ema, optimizers: Sequence[to
     return int(progress["step"])
 
 
-def _averaged(model: nn.Module, average: Ema) -> nn.Module:
+def _averaged(model: M, average: Ema) -> M:
     with average.applied():
         return copy.deepcopy(model).eval()

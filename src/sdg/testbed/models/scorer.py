@@ -14,12 +14,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from sdg.models.device import cpu_autocast
 from sdg.runs.folders import replace_folder
-from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_tokenizer
+from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_tokenizer, tokenize
+from sdg.testbed.models.generator.vae import to_tensor
 from sdg.testbed.models.loop import Budget, SeededBatches, fit
 from sdg.testbed.world.layout import place
 from sdg.testbed.world.prompts import Split, phrase, sample_request, split_of
@@ -139,16 +140,13 @@ def train_scorer(
         return {"pictures": torch.from_numpy(pictures), "ids": tokenize(tokenizer, prompts)}
 
     def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return contrastive_loss(model, normalise(batch["pictures"]), batch["ids"])
+        return contrastive_loss(model, to_tensor(batch["pictures"]), batch["ids"])
 
-    def save(averaged: nn.Module, step: int) -> None:
-        assert isinstance(averaged, CLIPModel)
+    def save(averaged: CLIPModel, step: int) -> None:
         replace_folder(out / "scorer", partial(save_scorer, averaged))
 
-    budget = Budget(
-        steps=steps, learning_rate=1.5e-3, warmup=200, ema=0.998, save_every=500, max_minutes=max_minutes
-    )
-    averaged = fit(
+    budget = Budget(steps, 1.5e-3, ema=0.998, max_minutes=max_minutes)
+    return fit(
         model,
         loss_of,
         SeededBatches(draw, seed, steps),
@@ -159,8 +157,6 @@ def train_scorer(
         muon=True,
         on_save=save,
     )
-    assert isinstance(averaged, CLIPModel)
-    return averaged
 
 
 def save_scorer(model: CLIPModel, folder: Path) -> None:
@@ -170,19 +166,6 @@ def save_scorer(model: CLIPModel, folder: Path) -> None:
     new_image_processor().save_pretrained(folder)
 
 
-def normalise(pictures: Tensor) -> Tensor:
-    """(B, H, W, 3) bytes to (B, 3, H, W) float32 in −1..1."""
-    return pictures.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def tokenize(tokenizer: Any, prompts: list[str]) -> Tensor:
-    """Prompts to ids (N, TEXT_LENGTH)."""
-    ids: Tensor = tokenizer(
-        prompts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
-    ).input_ids
-    return ids
-
-
 @torch.no_grad()
 def retrieval_accuracy(
     model: CLIPModel, tokenizer: Any, *, count: int = 500, seed: int = 1
@@ -190,7 +173,7 @@ def retrieval_accuracy(
     """Held-out accuracy: prompt picked among 2·count, and picked against the one that differs in one fact."""
     rng = np.random.default_rng((seed, 5))
     pictures, prompts = sample_pairs(rng, count, split="test")
-    output = model(pixel_values=normalise(torch.from_numpy(pictures)), input_ids=tokenize(tokenizer, prompts))
+    output = model(pixel_values=to_tensor(pictures), input_ids=tokenize(tokenizer, prompts))
     logits = output.logits_per_image
     rows = torch.arange(len(logits))
     other = (rows + count) % len(logits)

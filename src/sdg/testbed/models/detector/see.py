@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
 from sdg.models.device import cpu_autocast
@@ -23,8 +23,11 @@ from sdg.testbed.models.detector.dense import DenseReader, dense_loss, dense_tar
 from sdg.testbed.models.generator.vae import to_tensor
 from sdg.testbed.models.loop import Budget, SeededBatches, fit
 
+# Of both stages.
+BATCH: Final = 48
+LEARNING_RATE: Final = 2e-3
 SHARDS: Final = 2
-"""Parts of a batch that are worked on at the same time, in both stages."""
+"""Parts of a batch that are worked on at the same time."""
 DECODED: Final = 0.25
 """Share of the pictures that pass through the autoencoder, where there is one."""
 
@@ -61,36 +64,24 @@ def train_vision(
     *,
     steps: int,
     vae: AutoencoderKL | None = None,
-    batch_size: int = 48,
-    learning_rate: float = 2e-3,
     seed: int = 0,
     resume: bool = False,
     max_minutes: float | None = None,
-    workers: int = 1,
 ) -> Qwen3VLForConditionalGeneration:
     """Train the vision tower; returns the model with the averaged tower, also saved to out/seeing."""
     model.set_attn_implementation("eager")  # see `speak`: faster here than the fused one
     reader = DenseReader(model)
 
     def draw(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-        return sample_dense(rng, batch_size // SHARDS, vae)
+        return sample_dense(rng, BATCH // SHARDS, vae)
 
     def loss_of(batch: dict[str, Any]) -> dict[str, Tensor]:
         return dense_loss(reader, {name: torch.as_tensor(value) for name, value in batch.items()})
 
-    def save(averaged: nn.Module, step: int) -> None:
-        assert isinstance(averaged, DenseReader)
+    def save(averaged: DenseReader, step: int) -> None:
         _take_over(model, averaged).save_pretrained(out / "seeing")
 
-    budget = Budget(
-        steps=steps,
-        learning_rate=learning_rate,
-        warmup=200,
-        weight_decay=0.02,
-        ema=0.998,
-        save_every=500,
-        max_minutes=max_minutes,
-    )
+    budget = Budget(steps, LEARNING_RATE, weight_decay=0.02, ema=0.998, max_minutes=max_minutes)
     averaged = fit(
         reader,
         loss_of,
@@ -99,12 +90,10 @@ def train_vision(
         budget,
         seed=seed,
         resume=resume,
-        workers=workers,
         shards=SHARDS,
         muon=True,
         on_save=save,
     )
-    assert isinstance(averaged, DenseReader)
     return _take_over(model, averaged)
 
 

@@ -30,7 +30,7 @@ from sdg.testbed.models.detector.build import MERGE, new_model, new_processor
 from sdg.testbed.models.detector.captions import embedded_profile
 from sdg.testbed.models.detector.dense import CELLS, DenseReader, dense_losses, patchify
 from sdg.testbed.models.detector.rows import IGNORED, JITTER, Lessons, Rows, base_tokenizer, number_tokens
-from sdg.testbed.models.detector.see import SHARDS
+from sdg.testbed.models.detector.see import BATCH, LEARNING_RATE, SHARDS
 from sdg.testbed.models.loop import Budget, fit
 from sdg.training.evaluate import score
 
@@ -117,8 +117,8 @@ def train_language(
     *,
     steps: int,
     vae: AutoencoderKL | None = None,
-    batch_size: int = 48,
-    learning_rate: float = 2e-3,
+    batch_size: int = BATCH,
+    learning_rate: float = LEARNING_RATE,
     seed: int = 0,
     resume: bool = False,
     max_minutes: float | None = None,
@@ -138,8 +138,7 @@ def train_language(
     model.set_attn_implementation("eager")
     truth = held_out(validate, seed)
 
-    def save(averaged: nn.Module, step: int) -> None:
-        assert isinstance(averaged, Speaker)
+    def save(averaged: Speaker, step: int) -> None:
         replace_folder(out / "detector", lambda folder: save_base(averaged.model, tokenizer, folder))
         if truth:
             line = {"step": step, **score_base(averaged.model, new_processor(tokenizer), truth)}
@@ -147,9 +146,8 @@ def train_language(
                 file.write(json.dumps(line) + "\n")
 
     budget = Budget(
-        steps=steps,
-        learning_rate=learning_rate,
-        warmup=200,
+        steps,
+        learning_rate,
         weight_decay=0.02,
         ema=0.998,
         save_every=250,
@@ -170,7 +168,6 @@ def train_language(
         muon=True,
         on_save=save,
     )
-    assert isinstance(averaged, Speaker)
     return averaged.model
 
 

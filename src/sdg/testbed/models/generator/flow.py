@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from sdg.errors import SdgError, first_line
 from sdg.models.device import cpu_autocast, cpu_autocast_dtype
 from sdg.runs.folders import replace_folder
 from sdg.testbed.models.generator.cells import CellHead, cell_loss, cell_targets
-from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline
+from sdg.testbed.models.generator.pipeline import new_pipeline, tokenize
 from sdg.testbed.models.generator.sampling import sample_grid
 from sdg.testbed.models.generator.vae import load_vae, to_tensor
 from sdg.testbed.models.loop import Budget, SeededBatches, fit, require_no_run
@@ -252,13 +252,10 @@ def train_generator(
     if compiled:
         model.compile_blocks()
     budget = Budget(
-        steps=steps,
-        learning_rate=learning_rate,
+        steps,
+        learning_rate,
         warmup=300,
         decay=decay,
-        ema=0.999,
-        save_every=500,
-        report_every=50,
         max_minutes=max_minutes,
     )
     data = SeededBatches(draw, seed, steps)
@@ -292,8 +289,8 @@ def distil_guidance(
     teacher = TextToVelocity(pipeline).requires_grad_(False).eval()
     student = copy.deepcopy(teacher).requires_grad_(True)
     budget = Budget(
-        steps=steps,
-        learning_rate=learning_rate,
+        steps,
+        learning_rate,
         warmup=min(50, steps // 4 + 1),
         decay=0.8,
         ema=0.99,
@@ -328,11 +325,11 @@ class _Encoded:
 def _encoded(pipeline: FluxPipeline, count: int, seed: int, cache: Path) -> _Encoded:
     tokens, prompts, scenes = encode_scenes(pipeline.vae, count, seed, cache)
     tokenizers = pipeline.tokenizer, pipeline.tokenizer_2
-    clip_ids, t5_ids = (_tokenize(tokenizer, prompts) for tokenizer in tokenizers)
+    clip_ids, t5_ids = (tokenize(tokenizer, prompts) for tokenizer in tokenizers)
     side = int(tokens.shape[1] ** 0.5)
     return _Encoded(
         {"tokens": tokens, "clip_ids": clip_ids, "t5_ids": t5_ids, **cell_targets(scenes)},
-        empty=(_tokenize(tokenizers[0], [""])[0], _tokenize(tokenizers[1], [""])[0]),
+        empty=(tokenize(tokenizers[0], [""])[0], tokenize(tokenizers[1], [""])[0]),
         grid=FluxPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32),
     )
 
@@ -368,8 +365,7 @@ def _fit(
 ) -> FluxPipeline:
     """Train, saving the averaged pipeline and a grid of held-out prompts with each checkpoint."""
 
-    def save(averaged: nn.Module, step: int) -> None:
-        assert isinstance(averaged, TextToVelocity)
+    def save(averaged: TextToVelocity, step: int) -> None:
         finished = _with_weights(pipeline, averaged)
         replace_folder(out / "pipeline", finished.save_pretrained)
         sample_grid(finished).save(out / f"grid-{step:06d}.png")
@@ -377,16 +373,7 @@ def _fit(
     averaged = fit(
         model, loss_of, data, out, budget, seed=seed, resume=resume, workers=0, muon=True, on_save=save
     )
-    assert isinstance(averaged, TextToVelocity)
     return _with_weights(pipeline, averaged)
-
-
-def _tokenize(tokenizer: Any, prompts: list[str]) -> Tensor:
-    encoded = tokenizer(
-        prompts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
-    )
-    ids: Tensor = encoded.input_ids
-    return ids
 
 
 def _with_weights(pipeline: FluxPipeline, model: TextToVelocity) -> FluxPipeline:

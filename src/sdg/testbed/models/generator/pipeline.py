@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from sdg.testbed.world.prompts import prompt_vocabulary
@@ -35,6 +35,14 @@ def new_tokenizer(start: bool) -> PreTrainedTokenizerFast:
         eos_token="<end>",
         model_max_length=TEXT_LENGTH,
     )
+
+
+def tokenize(tokenizer: Any, prompts: list[str]) -> Tensor:
+    """Prompts to ids (N, TEXT_LENGTH)."""
+    ids: Tensor = tokenizer(
+        prompts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids
 
 
 def new_pipeline(vae: AutoencoderKL, seed: int = 0) -> FluxPipeline:

@@ -58,9 +58,9 @@ def load_vae(folder: Path) -> AutoencoderKL:
         raise SdgError(f"{folder} cannot be loaded as an AutoencoderKL ({reason}).") from error
 
 
-def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+def to_tensor(pictures: NDArray[np.uint8] | Tensor) -> Tensor:
     """(B, H, W, 3) bytes to (B, 3, H, W) float32 in −1..1."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return torch.as_tensor(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def sample_crops(rng: np.random.Generator, count: int = 32, crop: int = CROP) -> NDArray[np.uint8]:
@@ -137,23 +137,15 @@ def train_vae(
     torch.manual_seed(seed)
     vae = new_vae()
 
-    def save(averaged: torch.nn.Module, step: int) -> None:
-        assert isinstance(averaged, AutoencoderKL)
+    def save(averaged: AutoencoderKL, step: int) -> None:
         calibrate(averaged, seed=seed + 1)
         replace_folder(out / "vae", averaged.save_pretrained)
 
-    budget = Budget(
-        steps=steps,
-        learning_rate=2e-3,
-        weight_decay=0.0,
-        ema=0.998,
-        save_every=500,
-        max_minutes=max_minutes,
-    )
+    budget = Budget(steps, 2e-3, weight_decay=0.0, ema=0.998, max_minutes=max_minutes)
     data = SeededBatches(partial(sample_crops, count=batch_size), seed, steps)
-    averaged = fit(
+    return fit(
         vae,
-        lambda crops: vae_loss(vae, to_tensor(np.asarray(crops))),
+        lambda crops: vae_loss(vae, to_tensor(crops)),
         data,
         out,
         budget,
@@ -162,8 +154,6 @@ def train_vae(
         workers=workers,
         on_save=save,
     )
-    assert isinstance(averaged, AutoencoderKL)
-    return averaged
 
 
 @torch.no_grad()
