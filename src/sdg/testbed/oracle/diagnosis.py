@@ -7,10 +7,9 @@ from PIL import Image
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
 from sdg.testbed.conventions import LEAST_SIDE
-from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.judgement import Contradiction, contradictions
 from sdg.testbed.oracle.perception import SeenArtifact, perceive
-from sdg.testbed.oracle.pixels import SIDE, as_picture
+from sdg.testbed.oracle.pixels import SIDE, Box, as_picture
 from sdg.testbed.oracle.rating import rate_artifact, rate_contradiction
 from sdg.testbed.oracle.reasons import reason_artifact, reason_contradiction
 from sdg.testbed.oracle.traces import trace

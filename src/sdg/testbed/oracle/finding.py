@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from sdg.testbed.oracle.fitting import SOLID, Fit, crispness, fit_patch, grown, opacity_of, window
-from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Pixels, nearest_colour
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Box, Pixels, nearest_colour, tight_box
 from sdg.testbed.world.renderer import signed_distance
 from sdg.testbed.world.scene import Thing
 
@@ -53,7 +53,7 @@ class Found:
     thing: Thing
     mismatch: float
     runner_up: float
-    box: tuple[int, int, int, int]
+    box: Box
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +62,7 @@ class Patch:
 
     colour: int
     mask: Bools
+    box: Box
     area: int
     density: float
     off_colour: bool
@@ -83,7 +84,7 @@ def find_objects(pixels: Pixels, asked: Mapping[str, Collection[str]]) -> list[F
         if patch.density < (_DENSE if fit.mismatch > _POOR else _FAINT):
             continue
         inside = footprint(fit.thing)
-        found.append(Found(fit.thing, fit.mismatch, fit.runner_up, _box_of(patch.mask)))
+        found.append(Found(fit.thing, fit.mismatch, fit.runner_up, patch.box))
         taken |= inside
         second = _second(pixels, patch, inside, shapes)
         if second is not None:
@@ -170,18 +171,12 @@ def _patches(pixels: Pixels) -> list[Patch]:
 
 
 def _patch(pixels: Pixels, colour: int, mask: Bools) -> Patch:
-    area = int(np.count_nonzero(mask))
-    if not area:
-        return Patch(colour, mask, 0, 0.0, True)
-    x0, y0, x1, y1 = _box_of(mask)
-    rows, columns = slice(y0, y1), slice(x0, x1)
+    box = tight_box(mask)
+    if box is None:
+        return Patch(colour, mask, (0, 0, 0, 0), 0, 0.0, True)
+    rows, columns = slice(box[1], box[3]), slice(box[0], box[2])
     inside = mask[rows, columns]
     density = float(np.median(opacity_of(pixels, colour, rows, columns)[inside]))
     typical = np.median(pixels.picture[rows, columns][inside], axis=0, keepdims=True)
-    return Patch(colour, mask, area, density, bool(nearest_colour(typical)[1][0] > _OFF_COLOUR))
-
-
-def _box_of(mask: Bools) -> tuple[int, int, int, int]:
-    """Tight pixel box of a mask that is not empty."""
-    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    off_colour = bool(nearest_colour(typical)[1][0] > _OFF_COLOUR)
+    return Patch(colour, mask, box, int(np.count_nonzero(inside)), density, off_colour)

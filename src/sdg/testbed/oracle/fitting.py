@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from sdg.testbed.oracle.outline import fit_outline, outline_points
-from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels, tight_box
 from sdg.testbed.oracle.templates import GRID, Start, best_starts
 from sdg.testbed.world.renderer import signed_distance
 from sdg.testbed.world.scene import COLOURS, Thing
@@ -83,8 +83,9 @@ def window(
     solid: opacity from which a pixel is the object's. ignore: pixels already explained by another object;
     they speak neither for nor against.
     """
-    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    box = tight_box(mask)
+    assert box is not None, "a patch has pixels"
+    x0, y0, x1, y1 = box
     centre = ((x0 + x1) / 2, (y0 + y1) / 2)
     half = max(x1 - x0, y1 - y0) / 2 * 1.35 + 1.0
     left, right = max(0, int(centre[0] - half)), min(SIDE, int(np.ceil(centre[0] + half)))

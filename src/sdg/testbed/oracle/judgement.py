@@ -13,9 +13,8 @@ from typing import Final
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.perception import Perception, Seen
-from sdg.testbed.oracle.pixels import SIDE
+from sdg.testbed.oracle.pixels import SIDE, Box, united_box
 from sdg.testbed.world.layout import RADII, SIZE_FACTOR
 from sdg.testbed.world.scene import BACKGROUNDS, OPPOSITE, Group, Relation, Request
 
@@ -164,10 +163,4 @@ def _wrong_background(request: Request, view: Perception) -> bool:
 
 
 def _union(seen: Sequence[Seen], indices: Sequence[int]) -> Box:
-    boxes = [seen[i].box for i in indices]
-    return (
-        min(b[0] for b in boxes),
-        min(b[1] for b in boxes),
-        max(b[2] for b in boxes),
-        max(b[3] for b in boxes),
-    )
+    return united_box(*(seen[i].box for i in indices))

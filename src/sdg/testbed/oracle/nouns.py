@@ -6,9 +6,8 @@ from math import atan2, hypot, pi
 from typing import Final
 
 from sdg.testbed.conventions import CENTRE, EDGE
-from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.perception import Seen
-from sdg.testbed.oracle.pixels import SIDE
+from sdg.testbed.oracle.pixels import SIDE, Box
 from sdg.testbed.world.words import RELATION_WORDS
 
 # Clockwise from the right, as angles grow where y points down.

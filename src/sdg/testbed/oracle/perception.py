@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from sdg.testbed.oracle.finding import Found, find_objects, footprint
-from sdg.testbed.oracle.flaws import Box, Flaw, find_flaws
-from sdg.testbed.oracle.pixels import COLOUR_NAMES, Floats, Pixels, look
+from sdg.testbed.oracle.flaws import Flaw, find_flaws
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, Box, Floats, Pixels, look, tight_box, united_box
 from sdg.testbed.oracle.residuals import residual
 from sdg.testbed.oracle.writing import Word, read_word
 from sdg.testbed.world.scene import Request
@@ -123,11 +123,11 @@ def _distinct(artifacts: Sequence[SeenArtifact]) -> list[SeenArtifact]:
             if _share(item.box, other.box) >= _SWALLOWED:
                 break
             if item.subtype == "malformed object" and _share(item.box, other.box) >= _TANGLED:
-                kept[place] = replace(other, box=_union(item.box, other.box))
+                kept[place] = replace(other, box=united_box(item.box, other.box))
                 break
             if item.subtype == "warp" and _share(other.box, item.box) >= _SWALLOWED:
                 # What is bent around a malformed object belongs to it.
-                kept[place] = replace(other, box=_union(item.box, other.box))
+                kept[place] = replace(other, box=united_box(item.box, other.box))
                 break
         else:
             kept.append(item)
@@ -143,11 +143,9 @@ def _asked(request: Request) -> Mapping[str, Sequence[str]]:
 
 def _seen(item: Found, malformed: bool) -> Seen:
     thing = item.thing
-    inside = footprint(thing)
-    if malformed or not inside.any():
+    box = tight_box(footprint(thing))
+    if malformed or box is None:
         return Seen(thing.colour, None, item.box, *_centre(item.box), thing.radius)
-    rows, columns = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]
-    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     return Seen(thing.colour, thing.shape, box, thing.x, thing.y, thing.radius)
 
 
@@ -178,7 +176,3 @@ def _share(box: Box, body: Box) -> float:
 
 def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _union(a: Box, b: Box) -> Box:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])

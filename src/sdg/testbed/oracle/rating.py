@@ -16,10 +16,9 @@ from sdg.testbed.conventions import (
     STRONG_CHANGE,
     STRONG_COLOUR,
 )
-from sdg.testbed.oracle.flaws import Box
 from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.perception import Seen, SeenArtifact
-from sdg.testbed.oracle.pixels import SIDE
+from sdg.testbed.oracle.pixels import SIDE, Box
 from sdg.testbed.world.scene import COLOURS, Request
 
 _PROMINENT: Final = {"missing object": 1.0, "wrong relation": 1.0, "wrong text": 1.0}

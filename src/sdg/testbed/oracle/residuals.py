@@ -14,7 +14,17 @@ from scipy import ndimage
 
 from sdg.testbed.oracle.finding import Found
 from sdg.testbed.oracle.fitting import grown
-from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels, largest_channel
+from sdg.testbed.oracle.pixels import (
+    COLOUR_NAMES,
+    SIDE,
+    Bools,
+    Box,
+    Floats,
+    Pixels,
+    largest_channel,
+    tight_box,
+    united_box,
+)
 from sdg.testbed.oracle.writing import Word
 from sdg.testbed.world.renderer import draw_shadow, signed_distance, thing_layer
 
@@ -66,7 +76,7 @@ class Region:
     """
 
     mask: Bools
-    box: tuple[int, int, int, int]
+    box: Box
     seeds: int
     mass: float
 
@@ -170,8 +180,7 @@ def regions(residue: Residual, noise: float) -> list[Region]:
 
 def united(first: Region, second: Region) -> Region:
     """Both regions as one."""
-    a, b = first.box, second.box
-    box = min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+    box = united_box(first.box, second.box)
     return Region(first.mask | second.mask, box, first.seeds + second.seeds, first.mass + second.mass)
 
 
@@ -181,7 +190,7 @@ def gap(first: Region, second: Region) -> int:
     return max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3], 0)
 
 
-def full_box(pixels: Pixels, residue: Residual, region: Region) -> tuple[int, int, int, int]:
+def full_box(pixels: Pixels, residue: Residual, region: Region) -> Box:
     """Tight box of a region and of what differs right beside it, which the tolerance along outlines hides."""
     x0, y0, x1, y1 = region.box
     rows = slice(max(0, y0 - _MARGIN), min(SIDE, y1 + _MARGIN))
@@ -191,6 +200,7 @@ def full_box(pixels: Pixels, residue: Residual, region: Region) -> tuple[int, in
     )
     mask = region.mask[rows, columns]
     mask = mask | (grown(mask, _MARGIN) & (difference > _VISIBLE + 3 * pixels.noise))
-    down, across = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+    box = tight_box(mask)
+    assert box is not None, "a region has pixels"
     left, top = columns.start, rows.start
-    return left + int(across[0]), top + int(down[0]), left + int(across[-1]) + 1, top + int(down[-1]) + 1
+    return left + box[0], top + box[1], left + box[2], top + box[3]

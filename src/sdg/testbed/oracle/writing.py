@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from sdg.testbed.oracle.finding import Found
-from sdg.testbed.oracle.pixels import SIDE, Floats, Pixels
+from sdg.testbed.oracle.pixels import SIDE, Box, Floats, Pixels, tight_box
 from sdg.testbed.world.prompts import WORDS
 from sdg.testbed.world.renderer import writing_coverage
 from sdg.testbed.world.scene import Writing
@@ -33,7 +33,7 @@ class Word:
     """
 
     text: str
-    box: tuple[int, int, int, int]
+    box: Box
     garbled: float | None = None
 
 
@@ -45,7 +45,7 @@ def read_word(pixels: Pixels, found: Sequence[Found], asked: str | None) -> Word
     if asked is None:
         return None
     ink = _ink(pixels)
-    box = _box(ink > 0.5)
+    box = tight_box(ink > 0.5)
     if box is None or np.count_nonzero(ink > 0.5) < _LEAST_INK:
         return None
     scores = {word: _match(ink, box, word) for word in {*(w.upper() for w in WORDS), asked.upper()}}
@@ -69,13 +69,6 @@ def _ink(pixels: Pixels) -> Floats:
     return out
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 @lru_cache(maxsize=32)
 def _templates(word: str) -> tuple[tuple[Floats, int, int], ...]:
     """Renderings of a word at several heights and fractions of a pixel, each with its ink's width and height.
@@ -86,7 +79,7 @@ def _templates(word: str) -> tuple[tuple[Floats, int, int], ...]:
     for height in _HEIGHTS:
         for fraction in _FRACTIONS:
             ink = writing_coverage(Writing(word, SIDE / 2 + fraction, SIDE / 2, height), SIDE)
-            box = _box(ink > 0.5)
+            box = tight_box(ink > 0.5)
             assert box is not None, "every word has ink"
             x0, y0, x1, y1 = box
             # A margin of two pixels, of which the match may use one.
@@ -94,7 +87,7 @@ def _templates(word: str) -> tuple[tuple[Floats, int, int], ...]:
     return tuple(out)
 
 
-def _match(ink: Floats, box: tuple[int, int, int, int], word: str) -> float:
+def _match(ink: Floats, box: Box, word: str) -> float:
     """Correlation, 0..1, of the ink with the best rendering of a word at its place."""
     x0, y0, x1, y1 = box
     padded = np.pad(ink, 4)[y0 + 1 : y1 + 7, x0 + 1 : x1 + 7]  # the box and three pixels around it
