@@ -1,7 +1,7 @@
-"""Components of the page with HTML of their own: a part of a report, and the editor of boxes.
+"""Components of the page with HTML of their own (a part of a report, the editor of boxes), and its events.
 
-Each lives in a shadow root, so that its styles and those of Gradio's page leave each other alone. What a
-model wrote arrives as text that templates have escaped, or as a value that scripts write as text.
+Each component lives in a shadow root, so that its styles and those of Gradio's page leave each other alone.
+What a model wrote arrives as text that templates have escaped, or as a value that scripts write as text.
 """
 
 from __future__ import annotations
@@ -10,9 +10,18 @@ from typing import Any
 
 import gradio as gr
 
+from sdg.app.working import said
 from sdg.defects import SUBTYPES, TIER_FLOORS
 from sdg.reporting.page import assets, palette, render_part
 
+QUIET: dict[str, Any] = {"api_visibility": "private"}
+"""Options of every event: it is the page's, and no API for others."""
+MODELS: dict[str, Any] = {
+    "concurrency_id": "models",
+    "concurrency_limit": 1,
+    "trigger_mode": "multiple",  # by default a press soon after Cancel is lost
+}
+"""Options of an event that asks a model."""
 _HOST = '<div class="sdg"></div>'
 _BASE = """
 :host { display: block; color: var(--ink); font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -51,6 +60,23 @@ const load = () => {
 watch("value", load);
 load();
 """
+
+
+def progress(status: gr.HTML) -> dict[str, Any]:
+    """Options of an event that takes a while and says so in `status`."""
+    return {"show_progress": "minimal", "show_progress_on": [status], **QUIET}
+
+
+def cancels(button: gr.Button, status: gr.HTML, runs: list[Any]) -> None:
+    """Let a button break these events off, and be off itself then."""
+    button.click(
+        lambda: (said("Cancelled."), gr.Button(interactive=False)),
+        None,
+        [status, button],
+        cancels=runs,
+        queue=False,
+        **QUIET,
+    )
 
 
 def style() -> str:

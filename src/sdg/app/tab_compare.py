@@ -12,8 +12,7 @@ from sdg.app.comparing import Compared, look_twice, read_two
 from sdg.app.held import Held
 from sdg.app.looking import rendered
 from sdg.app.offer import Example, Offer
-from sdg.app.shown import shown_part
-from sdg.app.tab_diagnose import QUIET
+from sdg.app.shown import MODELS, cancels, progress, shown_part
 from sdg.app.working import Work, said
 from sdg.defects import Diagnosis
 
@@ -46,28 +45,18 @@ def build(offer: Offer, held: Held) -> None:
         cancel = gr.Button("Cancel", interactive=False, scale=0, min_width=120)
     shown = shown_part(elem_id="compared")
     outputs = [status, shown, cancel]
-    busy: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [status], **QUIET}
-    runs: list[Any] = [read.click(_files(offer), [one, other, truth], outputs, **busy)]
+    runs: list[Any] = [read.click(_files(offer), [one, other, truth], outputs, **progress(status))]
     if most:
         runs.append(
             go.click(
                 _detectors(offer, held),
                 [first, second, looks, count],
                 outputs,
-                concurrency_id="models",
-                concurrency_limit=1,
-                trigger_mode="multiple",  # by default a press soon after Cancel is lost
-                **busy,
+                **MODELS,
+                **progress(status),
             )
         )
-    cancel.click(
-        lambda: (said("Cancelled."), gr.Button(interactive=False)),
-        None,
-        [status, cancel],
-        cancels=runs,
-        queue=False,
-        **QUIET,
-    )
+    cancels(cancel, status, runs)
 
 
 def _detectors(offer: Offer, held: Held) -> Any:

@@ -9,8 +9,7 @@ import gradio as gr
 from sdg.app.correcting import corrected, save, to_edit
 from sdg.app.looking import Looked, rendered
 from sdg.app.offer import Offer
-from sdg.app.shown import box_editor, shown_part
-from sdg.app.tab_diagnose import QUIET
+from sdg.app.shown import QUIET, box_editor, shown_part
 from sdg.app.working import said
 from sdg.errors import SdgError
 from sdg.reporting import SideBySide, Twice

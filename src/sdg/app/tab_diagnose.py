@@ -12,15 +12,13 @@ import gradio as gr
 from sdg.app.held import Held
 from sdg.app.looking import Looked, page_of, require_picture, words, write_downloads
 from sdg.app.offer import Offer
-from sdg.app.shown import shown_part
+from sdg.app.shown import MODELS, QUIET, cancels, progress, shown_part
 from sdg.app.working import Work, said
 from sdg.errors import SdgError
 from sdg.images import save_image
 
 MOST_LOOKS = 16
 _SHOWN = 48  # examples to click on; further ones are opened by their address
-QUIET: dict[str, Any] = {"api_visibility": "private"}
-"""Options of every event: it is the page's, and no API for others."""
 _IDLE = said("Drop or paste a picture and give its prompt, or take an example.")
 # Gradio's component reads the clipboard at its button alone, and not on Ctrl+V.
 _PASTE = """
@@ -98,21 +96,10 @@ def build(offer: Offer, held: Held) -> gr.State:
         _diagnose(held),
         inputs,
         outputs,
-        concurrency_id="models",
-        concurrency_limit=1,
-        trigger_mode="multiple",  # by default a press soon after Cancel is lost
-        show_progress="minimal",
-        show_progress_on=[status],
-        **QUIET,
+        **MODELS,
+        **progress(status),
     )
-    cancel.click(
-        lambda: (said("Cancelled."), gr.Button(interactive=False)),
-        None,
-        [status, cancel],
-        cancels=[run],
-        queue=False,
-        **QUIET,
-    )
+    cancels(cancel, status, [run])
     return looked
 
 

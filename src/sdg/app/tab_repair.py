@@ -12,8 +12,7 @@ from sdg.app.held import Held
 from sdg.app.looking import Looked, rendered
 from sdg.app.offer import Offer
 from sdg.app.repairing import Repair, repair
-from sdg.app.shown import shown_part
-from sdg.app.tab_diagnose import QUIET
+from sdg.app.shown import MODELS, QUIET, cancels, progress, shown_part
 from sdg.app.working import Work, said
 from sdg.errors import shortened
 from sdg.refinement.loop import Outcome
@@ -53,21 +52,10 @@ def build(offer: Offer, held: Held, looked: gr.State) -> None:
         _repair(held),
         [looked, chosen, editor, strength, rounds, strict],
         [status, shown, cancel],
-        concurrency_id="models",
-        concurrency_limit=1,
-        trigger_mode="multiple",  # by default a press soon after Cancel is lost
-        show_progress="minimal",
-        show_progress_on=[status],
-        **QUIET,
+        **MODELS,
+        **progress(status),
     )
-    cancel.click(
-        lambda: (said("Cancelled."), gr.Button(interactive=False)),
-        None,
-        [status, cancel],
-        cancels=[run],
-        queue=False,
-        **QUIET,
-    )
+    cancels(cancel, status, [run])
 
 
 def _load(looked: Looked | None) -> tuple[Any, ...]:
