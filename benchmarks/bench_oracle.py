@@ -10,6 +10,7 @@ minute on one core; run it with OMP_NUM_THREADS=1 for steady times.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,11 @@ from scipy import ndimage
 from sdg import Diagnosis
 from sdg.testbed.injection import sample
 from sdg.testbed.oracle import diagnose
-from sdg.testbed.oracle.check import check
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.renderer import render
 from sdg.testbed.world.scene import Level
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 Picture = NDArray[np.uint8]
 
@@ -78,6 +80,8 @@ def report_clean(name: str, pictures: list[Picture], prompts: list[str]) -> None
 
 
 def report_injected(count: int, seed: int, level: Level) -> None:
+    from oracle_check import check
+
     result = check(injected(count, seed, level))
     scores = result.evaluation.to_dict()
     print(f"Level {level}, {result.pictures} pictures, {result.milliseconds:.1f} ms a picture")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from sdg.geometry import diou, iou, paired_diou, paired_iou
-from sdg.matching import match, match_blocks, match_greedy
+from sdg.matching import match, match_blocks
 
 
 def best_sum(scores):
@@ -59,7 +59,7 @@ def test_negative_pairs_are_kept():
 def test_the_best_sum_is_not_the_best_first_pair():
     scores = np.array([[0.9, 0.8], [0.7, 0.0]])
     assert [x.tolist() for x in match(scores)] == [[0, 1], [1, 0]]
-    assert [x.tolist() for x in match_greedy(scores, 0.1)] == [[0], [0]]
+    assert [x.tolist() for x in match(scores, greedy_threshold=0.1)] == [[0], [0]]
 
 
 def test_ties_go_to_the_first_assignment():
@@ -88,7 +88,7 @@ def test_greedy_takes_the_best_free_pair_each_time(scores, threshold):
         row, column = max(left, key=lambda pair: left[pair])
         expected.append((row, column))
         left = {(i, j): s for (i, j), s in left.items() if i != row and j != column}
-    rows, columns = match_greedy(scores, threshold)
+    rows, columns = match(scores, greedy_threshold=threshold)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == sorted(expected)
 
 
@@ -107,7 +107,7 @@ def test_blocks_match_as_images_do_one_by_one(kernel, pairwise, threshold):
     for block in range(150):
         a, b = np.flatnonzero(sides[1] == block), np.flatnonzero(sides[3] == block)
         scores = pairwise(sides[0][a], sides[2][b])
-        rows, columns = match(scores) if threshold is None else match_greedy(scores, threshold)
+        rows, columns = match(scores, greedy_threshold=threshold)
         expected |= set(zip(a[rows].tolist(), b[columns].tolist(), strict=True))
     assert pairs == expected
     assert (np.diff(truth) > 0).all()

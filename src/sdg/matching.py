@@ -19,29 +19,27 @@ _CHUNK = 1_000_000  # sums held at a time while matching; bounds the memory
 
 
 def match(
-    scores: ArrayLike, truth_types: ArrayLike | None = None, predicted_types: ArrayLike | None = None
+    scores: ArrayLike,
+    truth_types: ArrayLike | None = None,
+    predicted_types: ArrayLike | None = None,
+    *,
+    greedy_threshold: float | None = None,
 ) -> tuple[Indices, Indices]:
     """Optimal pairs of one image: those of equal type whose scores have the greatest sum (Hungarian).
 
     scores: (N, M), any sign. Each type gives exactly min(N_t, M_t) pairs, whatever the scores; without types,
     min(N, M). Returns the rows (ascending) and their columns, each (K,). Equal sums are decided the same way
     every time; where all scores are equal the first row takes the first column, and so on.
+    greedy_threshold: pair greedily instead, as in the authors' code: the best pair first, none below it; of
+    equal scores the lower row, then the lower column, goes first.
     """
-    return _match(scores, truth_types, predicted_types, None)
-
-
-def match_greedy(
-    scores: ArrayLike,
-    threshold: float,
-    truth_types: ArrayLike | None = None,
-    predicted_types: ArrayLike | None = None,
-) -> tuple[Indices, Indices]:
-    """Greedy pairs of one image, as in the authors' code: the best pair first, none below the threshold.
-
-    scores: (N, M). Of equal scores the lower row, then the lower column, goes first. Returns the rows
-    (ascending) and their columns, each (K,).
-    """
-    return _match(scores, truth_types, predicted_types, threshold)
+    table = _table(scores)
+    rows, columns = [], []
+    for of_row, of_column in _types(table, truth_types, predicted_types):
+        _, row, column = _pairs(table[np.ix_(of_row, of_column)][None], greedy_threshold)
+        rows.append(of_row[row])
+        columns.append(of_column[column])
+    return _sorted_pairs(rows, columns)
 
 
 def match_blocks(
@@ -52,7 +50,7 @@ def match_blocks(
     score: PairScore,
     greedy_threshold: float | None = None,
 ) -> tuple[Indices, Indices]:
-    """Matched pairs of a whole data set: `match` (or `match_greedy`, given a threshold) within every block.
+    """Matched pairs of a whole data set: `match` within every block.
 
     truth_boxes (N, 4) and predicted_boxes (M, 4) are xyxy; truth_block (N,) and predicted_block (M,) are
     integers ≥ 0 naming the block of each box, in any order. score takes two arrays of shape (…, 4) and gives
@@ -78,21 +76,6 @@ def match_blocks(
             truth_index.append(truth[block, row])
             predicted_index.append(predicted[block, column])
     return _sorted_pairs(truth_index, predicted_index)
-
-
-def _match(
-    scores: ArrayLike,
-    truth_types: ArrayLike | None,
-    predicted_types: ArrayLike | None,
-    threshold: float | None,
-) -> tuple[Indices, Indices]:
-    table = _table(scores)
-    rows, columns = [], []
-    for of_row, of_column in _types(table, truth_types, predicted_types):
-        _, row, column = _pairs(table[np.ix_(of_row, of_column)][None], threshold)
-        rows.append(of_row[row])
-        columns.append(of_column[column])
-    return _sorted_pairs(rows, columns)
 
 
 def _pairs(scores: NDArray[np.float64], threshold: float | None) -> tuple[Indices, Indices, Indices]:

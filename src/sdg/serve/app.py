@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -40,7 +39,6 @@ SMALL: Final = 1 << 16
 LONGEST_SIDE: Final = 256
 """Rows or columns of a grid, at most."""
 
-_LOG = logging.getLogger("sdg.serve")
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 

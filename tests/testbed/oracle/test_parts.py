@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle_check import check
 
 import sdg.testbed.oracle
 from sdg.geometry import iou
@@ -20,7 +21,6 @@ from sdg.testbed.conventions import SEMANTIC
 from sdg.testbed.injection import ARTIFACTS, MISALIGNMENTS, sample
 from sdg.testbed.injection import vocabulary as injected_words
 from sdg.testbed.oracle import diagnose, vocabulary
-from sdg.testbed.oracle.check import check
 from sdg.testbed.oracle.diagnosis import to_defect_box
 from sdg.testbed.oracle.finding import find_objects
 from sdg.testbed.oracle.judgement import cast

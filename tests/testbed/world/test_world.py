@@ -60,9 +60,8 @@ def test_a_scene_fulfils_its_request_with_room_between_objects(seed, level):
     ]
     assert request.background in (None, scene.background)
     for i, a in enumerate(scene.things):
-        x0, y0, x1, y1 = a.bounds
-        assert min(x0, y0) > 0
-        assert max(x1, y1) < 128
+        assert min(a.x, a.y) > a.radius
+        assert max(a.x, a.y) + a.radius < 128
         for b in scene.things[:i]:
             assert np.hypot(a.x - b.x, a.y - b.y) > a.radius + b.radius
     if request.relation:

@@ -62,17 +62,6 @@ def load_scorer(folder: Path | str | None = None) -> tuple[CLIPModel, Any]:
         raise SdgError(f"{folder} cannot be loaded as a CLIPModel ({first_line(error)}).") from error
 
 
-def export_half(model: Any, folder: Path) -> int:
-    """Save a pipeline or model in bf16 and return the folder's size in bytes.
-
-    The model itself is converted: use it for nothing else afterwards.
-    """
-    import torch
-
-    model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def _holding(file: str, what: str, folder: Path | str) -> Path:
     """The folder as a path; said here because diffusers would look up a missing one on the hub."""
     folder = Path(folder)

@@ -56,11 +56,6 @@ class Pixels:
     contrast: Floats
     colour: NDArray[np.int8]
 
-    @property
-    def foreground(self) -> Bools:
-        """(128, 128) bool: pixels that are not background."""
-        return self.contrast > foreground_threshold(self.noise)
-
 
 def largest_channel(values: Floats) -> Floats:
     """Largest of the three channels, (…, 3) -> (…); faster than a reduction over so short an axis."""

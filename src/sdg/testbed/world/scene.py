@@ -89,11 +89,6 @@ class Thing:
     angle: float = 0.0
     group: int = -1
 
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """(x0, y0, x1, y1) of the square that holds the object, in scene units."""
-        return (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
-
 
 @dataclass(frozen=True, slots=True)
 class Writing:

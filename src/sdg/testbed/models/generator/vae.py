@@ -164,15 +164,6 @@ def calibrate(vae: AutoencoderKL, *, seed: int, count: int = 64) -> None:
     vae.register_to_config(scaling_factor=1 / float(latents.std()), shift_factor=float(latents.mean()))
 
 
-def reconstruction_error(vae: AutoencoderKL, *, seed: int, count: int = 64) -> dict[str, float]:
-    """Mean absolute error in grey levels (0–255) of whole pictures through the autoencoder and back."""
-    pictures = _scenes(seed, count)
-    with torch.no_grad():
-        decoded = vae.decode(vae.encode(pictures).latent_dist.mean).sample
-    error = (decoded - pictures).abs().mul(127.5)
-    return {"mean": float(error.mean()), "p99": float(error.flatten().quantile(0.99))}
-
-
 def _scenes(seed: int, count: int) -> Tensor:
     rng = np.random.default_rng(seed)
     return to_tensor(np.stack([render(sample_scene(rng)[2]) for _ in range(count)]))
