@@ -13,7 +13,7 @@ from sdg.cli import main
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.errors import SdgError
 from sdg.reporting import Entry, Gallery, Report, read_refinements, read_run, read_scores, write_report
-from sdg.reporting.curves import HEIGHT, WIDTH, curve
+from sdg.reporting.alignment import HEIGHT, WIDTH, curve
 from sdg.reporting.gallery import boxes_of
 from sdg.reporting.thumbnails import Shown, show
 

@@ -20,8 +20,7 @@ from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, Generation, PromptProfile
 from sdg.training.dataset import RowReader, target, truths
-from sdg.training.grpo import grpo, grpo_arguments
-from sdg.training.guards import LENGTH, Guards
+from sdg.training.grpo import LENGTH, Guards, grpo, grpo_arguments
 from sdg.training.model import load_processor
 from sdg.training.recipe import GuardsRecipe, RolloutRecipe
 from sdg.training.reward import MALFORMED_SHARE, SPREAD, Reward, reward_function

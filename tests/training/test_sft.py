@@ -23,12 +23,11 @@ from sdg.prompting import AnswerParts, PromptProfile
 from sdg.recipes import parse_recipe
 from sdg.sections import LoraRecipe
 from sdg.training import evaluate
-from sdg.training.collate import JitterCollator, LengthGroupedSampler
 from sdg.training.dataset import RowReader, Rows, target, truths, unpack_truth
 from sdg.training.model import load_model, load_processor, lora_config, vision_encoder
 from sdg.training.recipe import ModelRecipe, SftRecipe
 from sdg.training.run import last_checkpoint
-from sdg.training.sft import sft
+from sdg.training.sft import JitterCollator, LengthGroupedSampler, sft
 
 
 @pytest.fixture(scope="module")

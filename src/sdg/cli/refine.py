@@ -136,7 +136,7 @@ def refine(
         raise click.UsageError("The maps of --heat show the inputs: they need --mode heatmap and --rounds 1.")
     from sdg.detectors import load_detector
     from sdg.refinement.batch import OUTPUT, Plan, is_output, refine_all, require_writable
-    from sdg.refinement.check import check_editor
+    from sdg.refinement.dry_run import check_editor
     from sdg.refinement.editors import load_editor
     from sdg.refinement.request import EditSettings, Mode
     from sdg.runs.inputs import gather

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdg._version import __version__
-from sdg.demo.part_adapter import Aligned
+from sdg.demo.part_alignment import Aligned
 from sdg.demo.part_pictures import Drawn, Found
 from sdg.demo.part_refinement import Repaired
 from sdg.demo.settings import EMBEDDED, Settings

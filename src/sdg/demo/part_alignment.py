@@ -1,14 +1,29 @@
-"""Part 4: a few steps of BoxFlow-GRPO, by the recipe and the trainer of `sdg align`."""
+"""Parts 4 and 5: a few steps of BoxFlow-GRPO, by the recipe and the trainer of `sdg align`; then what the
+shipped adapter changes: the same prompts, noise and steps, with and without it.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Final
 
-from sdg.demo.part_pictures import Found
+from PIL import Image
+
+from sdg.defects import Diagnosis
+from sdg.demo.part_pictures import Drawn, Found, draw_pictures
 from sdg.demo.settings import Settings, demo_recipe
-from sdg.reporting import AlignmentRun, read_run
+from sdg.demo.stages import LeftOut, watched
+from sdg.images import save_image
+from sdg.io.files import write_text
+from sdg.reporting import AlignmentRun, Refinement, read_run
+from sdg.testbed.models.packaged import ALIGNED
+from sdg.testbed.oracle import diagnose_all
 
-FOLDER = "alignment"
+FOLDER: Final = "alignment"
+NAME: Final = "aligned (shipped)"
 
 
 def align(settings: Settings, folder: Path, found: Found) -> tuple[AlignmentRun, str]:
@@ -26,3 +41,84 @@ def align(settings: Settings, folder: Path, found: Found) -> tuple[AlignmentRun,
         "to tell by the few pictures watched whether the generator is better."
     )
     return run, told
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Base and aligned pictures: the table of `sdg align compare`, and pairs for sliders."""
+
+    comparison: dict[str, Any]
+    pairs: Sequence[Refinement]
+    steps: int  # in which both were drawn
+
+
+def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tuple[Aligned, str]:
+    """Draw with and without the adapter, and measure both; pictures go to folder/aligned and folder/base.
+
+    Both take the few steps that the adapter was trained for. The boxes of the pairs are the oracle's, which
+    took no part in that training. Raises LeftOut where this build ships without an adapter, or with one of
+    another generator.
+    """
+    from sdg.alignment.compare import BASE, tabulate
+    from sdg.alignment.monitors import Measures, measure_pictures
+    from sdg.scorers.weighted import load_reward
+    from sdg.testbed.models.packaged import load_generator
+
+    if not settings.aligned.is_dir():
+        raise LeftOut("This build ships without an aligned adapter, so there is nothing to compare.")
+    if settings.pipeline is not None and settings.aligned == ALIGNED:
+        raise LeftOut("The shipped adapter belongs to the embedded generator, and another one was named.")
+    recipe = demo_recipe(settings)
+    pipeline = load_generator(settings.pipeline, lora=settings.aligned)
+    steps = recipe.monitor.steps
+    pictures: dict[str, list[Image.Image]] = {}
+    for name, generator, what in ((BASE, drawn.pipeline, "without"), (NAME, pipeline, "with")):
+        told = f"drawing {what} the adapter"
+        pictures[name] = draw_pictures(generator, drawn.prompts, settings.seed, told, steps)
+        for file, picture in zip(drawn.names, pictures[name], strict=True):
+            save_image(picture, folder / ("base" if name == BASE else "aligned") / Path(file).name)
+    scorers = {"reward": load_reward(recipe.reward.scorers, "cpu")}
+    rows: dict[str, list[Measures]] = {}
+    seen: dict[str, list[Diagnosis]] = {}
+    for name, of_name in pictures.items():
+        seen[name] = _by_the_oracle(of_name, drawn.prompts)
+        judges = {"detector": found.detector, "oracle": _Known(seen[name])}
+        rows[name] = measure_pictures(of_name, drawn.prompts, scorers, judges)
+    comparison = asdict(tabulate(rows, ["reward"], seed=settings.seed))
+    write_text(folder / "comparison.json", json.dumps(comparison, indent=1) + "\n")
+    pairs = [
+        Refinement(name, prompt, before, changed, *diagnoses)
+        for name, prompt, before, changed, *diagnoses in zip(
+            drawn.names, drawn.prompts, *pictures.values(), seen[BASE], seen[NAME], strict=True
+        )
+    ]
+    counts = [sum(len(diagnosis.defects) for diagnosis in of) for of in seen.values()]
+    told = f"With the shipped adapter the oracle counts {counts[1]} defects in {len(drawn.prompts)} pictures"
+    told += f" of {steps} steps, without it {counts[0]}{_change(comparison)}."
+    return Aligned(comparison, pairs, steps), told
+
+
+def _change(comparison: dict[str, Any]) -> str:
+    """The paired change with its interval, in words; "" where there was nothing to change."""
+    cell = comparison["cells"][NAME]["oracle/defects"]
+    if cell["change"] is None or cell["change_interval"] is None:
+        return ""
+    low, high = (f"{100 * end:+.0f}".replace("-", "−") for end in cell["change_interval"])
+    change = f"{100 * cell['change']:+.0f}".replace("-", "−")
+    return f": {change} %, 95 % interval {low} to {high} %"
+
+
+class _Known:
+    """Diagnoses that are already there, as a detector of exactly these pictures."""
+
+    def __init__(self, diagnoses: Sequence[Diagnosis]) -> None:
+        self._diagnoses = list(diagnoses)
+
+    def diagnose(self, pairs: Sequence[Any]) -> list[Diagnosis]:
+        assert len(pairs) == len(self._diagnoses)
+        return self._diagnoses
+
+
+def _by_the_oracle(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[Diagnosis]:
+    cases = zip(pictures, prompts, strict=True)
+    return list(watched(diagnose_all(cases, workers=1), len(prompts), "measuring"))

@@ -12,8 +12,7 @@ from typing import Final
 
 from sdg._version import __version__
 from sdg.demo.page import Story, write_page
-from sdg.demo.part_adapter import compare
-from sdg.demo.part_alignment import align
+from sdg.demo.part_alignment import align, compare
 from sdg.demo.part_pictures import diagnose, draw
 from sdg.demo.part_refinement import repair
 from sdg.demo.part_scores import score

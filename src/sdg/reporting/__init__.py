@@ -7,13 +7,12 @@ PosixPath('look.html')
 """
 
 from sdg.reporting.alignment import AlignmentRun, read_run
-from sdg.reporting.bench import read_bench
 from sdg.reporting.gallery import Entry, Gallery, entries_of
 from sdg.reporting.page import Report, write_report
 from sdg.reporting.refinement import Refinement, Refinements, read_refinements
 from sdg.reporting.scores import Scores, read_scores
 from sdg.reporting.side_by_side import SideBySide, Twice
-from sdg.reporting.summary import Part, Summary, Tables
+from sdg.reporting.summary import Part, Summary, Tables, read_bench
 
 __all__ = [
     "AlignmentRun",

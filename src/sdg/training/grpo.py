@@ -1,11 +1,16 @@
-"""Reinforcement of a detector with TRL's GRPOTrainer and the composite reward (SDG §4.1, App. D.4)."""
+"""Reinforcement of a detector with TRL's GRPOTrainer and the composite reward (SDG §4.1, App. D.4).
+
+Guards read the log, and stop a run before it learns something worthless.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from sdg.embeddings import load_embedder
@@ -15,10 +20,11 @@ from sdg.prompting import PromptProfile
 from sdg.training import engine
 from sdg.training.dataset import Row
 from sdg.training.evaluate import Outcome, SdgEvalMixin, asked_greedily
-from sdg.training.guards import GuardCallback
-from sdg.training.recipe import GrpoRecipe
-from sdg.training.reward import reward_function
+from sdg.training.recipe import GrpoRecipe, GuardsRecipe
+from sdg.training.reward import MALFORMED_SHARE, SPREAD, reward_function
 from sdg.training.run import RunLog, ended, finish, last_checkpoint, prepared, train
+
+LENGTH: Final = "completions/mean_length"
 
 
 class GrpoTrainer(SdgEvalMixin, GRPOTrainer):
@@ -123,3 +129,75 @@ def grpo_arguments(recipe: GrpoRecipe, shared: Mapping[str, Any], profile: Promp
             f"{recipe.optimizer.accumulate} × processes must be a multiple of rollout.group "
             f"{rollout.group}, so that a batch holds whole groups."
         ) from None
+
+
+@dataclass(slots=True)
+class Guards:
+    """Counts how many log entries in a row are past each limit."""
+
+    limits: GuardsRecipe
+    first_length: float | None = None
+    strikes: dict[str, int] = field(default_factory=dict)
+
+    def look(self, logs: Mapping[str, Any]) -> str | None:
+        """Take in one log entry; the reason to stop, in one sentence, or None."""
+        for name, fault in (
+            (MALFORMED_SHARE, self._malformed(logs)),
+            (SPREAD, self._spread(logs)),
+            (LENGTH, self._length(logs)),
+        ):
+            if logs.get(name) is None:
+                continue
+            self.strikes[name] = self.strikes.get(name, 0) + 1 if fault else 0
+            if fault and self.strikes[name] >= self.limits.patience:
+                return f"{fault}, for {self.strikes[name]} log entries in a row."
+        return None
+
+    def _malformed(self, logs: Mapping[str, Any]) -> str | None:
+        share = logs.get(MALFORMED_SHARE)
+        if share is None or share <= self.limits.malformed:
+            return None
+        return f"{share:.0%} of the completions are malformed, above guards.malformed"
+
+    def _spread(self, logs: Mapping[str, Any]) -> str | None:
+        spread = logs.get(SPREAD)
+        if spread is None or spread >= self.limits.spread:
+            return None
+        return (
+            f"The reward's spread within groups is {spread:.4f}, below guards.spread, so nothing is learned"
+        )
+
+    def _length(self, logs: Mapping[str, Any]) -> str | None:
+        length = logs.get(LENGTH)
+        if length is None:
+            return None
+        if self.first_length is None:
+            self.first_length = max(float(length), 1.0)
+        ratio = max(float(length), 1.0) / self.first_length
+        if max(ratio, 1 / ratio) <= self.limits.length:
+            return None
+        return (
+            f"Completions have {length:.0f} tokens on average where they began with "
+            f"{self.first_length:.0f}, a drift beyond guards.length"
+        )
+
+
+class GuardCallback(TrainerCallback):
+    """Stops training where a guard says so; `reason` then holds its sentence."""
+
+    def __init__(self, limits: GuardsRecipe) -> None:
+        self.limits, self.guards, self.reason = limits, Guards(limits), None
+
+    reason: str | None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A resumed run goes on counting where it was: the earlier entries are in its state.
+        self.guards, self.reason = Guards(self.limits), None
+        for entry in state.log_history:
+            self.guards.look(entry)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> Any:
+        reason = self.guards.look(logs or {})
+        if reason is not None:
+            self.reason, control.should_training_stop = reason, True
+        return control

@@ -13,7 +13,7 @@ from sdg.testbed.injection.artifacts import EFFECTS
 from sdg.testbed.injection.effects import CORE_EFFECTS
 from sdg.testbed.injection.misalignments import CHANGES
 from sdg.testbed.injection.sample import KIND_SHARES, Kind, Sample, SeenObject, sample
-from sdg.testbed.injection.vocabulary import vocabulary
+from sdg.testbed.injection.thinking import vocabulary
 
 ARTIFACTS = {"core": tuple(CORE_EFFECTS), "rich": tuple(EFFECTS)}
 """Artifact subtypes of each level."""

@@ -6,15 +6,23 @@ Terse and always in the same words, without coordinates (SDG §3.3, App. B).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
-from sdg.testbed.injection.artifacts import Artifact
+from sdg.testbed.injection.artifacts import EFFECTS, Artifact
 from sdg.testbed.injection.boxes import Box
-from sdg.testbed.injection.lexicon import short_place
+from sdg.testbed.injection.lexicon import LEXICON, short_place, words_of
 from sdg.testbed.injection.reading import Misalignment
-from sdg.testbed.injection.wording import anchor_of, artifact_side, direction
-from sdg.testbed.world.scene import Request, Scene
-from sdg.testbed.world.words import asked, noun, number
+from sdg.testbed.injection.wording import (
+    ARTIFACT_REASONS,
+    MISALIGNMENT_REASONS,
+    anchor_of,
+    artifact_side,
+    direction,
+)
+from sdg.testbed.world.prompts import WORDS
+from sdg.testbed.world.scene import BACKGROUNDS, COLOURS, SHAPES, Request, Scene
+from sdg.testbed.world.words import asked, noun, number, plural
 
 Found = Misalignment | Artifact
 
@@ -124,3 +132,20 @@ def _spot(scene: Scene, boxes: Sequence[Box], size: int, found: Artifact) -> str
 
 def _place(box: Box, size: int) -> str:
     return short_place((box[0] + box[2]) / (2 * size), (box[1] + box[3]) / (2 * size))
+
+
+_CAPTIONS = (
+    "to the left of right of left above over below under placed sitting one with the word on background",
+    "a an picture image of drawing",
+)
+
+
+def vocabulary() -> tuple[str, ...]:
+    """The words of reasons, think traces and captions of both levels, sorted; capitals make another word."""
+    world = {*COLOURS, *SHAPES, *BACKGROUNDS, *map(plural, SHAPES), *(word.upper() for word in WORDS)}
+    templates = chain.from_iterable((*MISALIGNMENT_REASONS.values(), *ARTIFACT_REASONS.values()))
+    subtypes = words_of(EFFECTS)  # the traces name artifacts by their subtype
+    captions = words_of(_CAPTIONS) | LEXICON | {"many", "too", "few"}  # "one too many"
+    # A caption may begin with any of its words.
+    openings = {word.capitalize() for word in ("a", "an", "on", "one", "two", "three", "four", "five", "six")}
+    return tuple(sorted(world | words_of(templates) | subtypes | words_of(PHRASES) | captions | openings))

@@ -11,8 +11,7 @@ It shares no code with defect injection and no weights with the learned models; 
 and is never an alignment reward. What it cannot see is listed in docs/background/oracle.md.
 """
 
-from sdg.testbed.oracle.diagnosis import diagnose
-from sdg.testbed.oracle.parallel import diagnose_all
+from sdg.testbed.oracle.diagnosis import diagnose, diagnose_all
 from sdg.testbed.oracle.traces import vocabulary
 
 __all__ = ["diagnose", "diagnose_all", "vocabulary"]

@@ -10,8 +10,17 @@ from PIL import Image
 from sdg.response import parse_response
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.build import new_processor
-from sdg.testbed.models.detector.captions import REQUEST, caption, embedded_profile
-from sdg.testbed.models.detector.rows import IGNORED, JITTER, Encoder, Lessons, base_tokenizer, number_tokens
+from sdg.testbed.models.detector.rows import (
+    IGNORED,
+    JITTER,
+    REQUEST,
+    Encoder,
+    Lessons,
+    base_tokenizer,
+    caption,
+    embedded_profile,
+    number_tokens,
+)
 from sdg.testbed.world.prompts import parse_prompt
 from sdg.training.dataset import target
 

@@ -10,8 +10,7 @@ from PIL import Image
 from sdg.detectors import load_detector
 from sdg.errors import SdgError
 from sdg.testbed.models.detector.build import new_model, new_processor
-from sdg.testbed.models.detector.captions import embedded_profile
-from sdg.testbed.models.detector.rows import IGNORED, Lessons, base_tokenizer
+from sdg.testbed.models.detector.rows import IGNORED, Lessons, base_tokenizer, embedded_profile
 from sdg.testbed.models.detector.speak import Speaker, save_base, speech_loss, token_losses, train_language
 
 

@@ -2,6 +2,8 @@
 
 Inputs hold jittered coordinates, labels the exact ones: what the model continues from is then as inexact as
 what it will have written itself, while what it learns is a distribution around the truth (see `speak`).
+Rows are diagnoses, and captions that list everything in a picture with its box in the style of the answer's
+JSON: they teach to find things before the same words and numbers are asked of a diagnosis.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from sdg.defects import BOX_SCALE
+from sdg.defects import BOX_SCALE, DefectType
+from sdg.prompting import Generation, ImageLimits, PromptProfile
 from sdg.testbed.injection import Kind, Sample, sample, vocabulary
+from sdg.testbed.injection.boxes import to_defect_box
 from sdg.testbed.models.detector.build import new_tokenizer
-from sdg.testbed.models.detector.captions import REQUEST, caption, embedded_profile
 from sdg.testbed.models.detector.dense import CELLS, dense_targets
 from sdg.testbed.models.detector.see import DECODED, round_trip
 from sdg.testbed.oracle import vocabulary as oracle_vocabulary
+from sdg.testbed.world.words import noun
 from sdg.training.dataset import target
 from sdg.training.jitter import jitter
 
@@ -33,6 +37,8 @@ LESSON_SHARES: Final[dict[Kind, float]] = {"clean": 0.15, "artifact": 0.25, "mis
 """Shares of pictures: contradictions take longest to learn. SFT brings back how often they occur."""
 TOWER_RESTS: Final = 0.4
 """Share of the steps, the first, in which the tower only looks: what comes back to it is noise at first."""
+REQUEST: Final = "List every object and flaw with its box."
+"""Asks for a caption; the prompts of pictures never read so."""
 
 
 def base_tokenizer() -> PreTrainedTokenizerFast:
@@ -163,3 +169,27 @@ class Lessons(Dataset[Any]):
             for part, filler in ((0, self._pad), (1, IGNORED), (2, -1))
         ]
         return Rows(torch.tensor(group), *columns)
+
+
+def embedded_profile() -> PromptProfile:
+    """How the embedded detector is asked: the bare prompt, for its task is always the same."""
+    return PromptProfile(
+        name="testbed",
+        system="",
+        template="{caption}",
+        image=ImageLimits(max_pixels=128 * 128, longest_side=128),
+        generation=Generation(max_new_tokens=384),
+    )
+
+
+def caption(sample: Sample) -> str:
+    """Objects from left to right, then artifacts, each with box and name, one a line."""
+    size = sample.picture.shape[0]
+    found = [(to_defect_box(o.box, size), noun(o.colour, o.shape)) for o in sample.objects]
+    found.sort(key=lambda item: (item[0][0] + item[0][2], item[0][1] + item[0][3]))
+    flaws = sample.diagnosis.of_type(DefectType.ARTIFACT)
+    found += [(defect.box, defect.subtype or "artifact") for defect in flaws]
+    if not found:
+        return "[]"
+    lines = [f'  {{"box_2d": {list(box)}, "label": "{name}"}}' for box, name in found]
+    return "[\n" + ",\n".join(lines) + "\n]"

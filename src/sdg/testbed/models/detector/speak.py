@@ -27,9 +27,16 @@ from sdg.models.vlm import LoadedModel
 from sdg.runs.folders import replace_folder
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.build import MERGE, new_model, new_processor
-from sdg.testbed.models.detector.captions import embedded_profile
 from sdg.testbed.models.detector.dense import CELLS, DenseReader, dense_losses, patchify
-from sdg.testbed.models.detector.rows import IGNORED, JITTER, Lessons, Rows, base_tokenizer, number_tokens
+from sdg.testbed.models.detector.rows import (
+    IGNORED,
+    JITTER,
+    Lessons,
+    Rows,
+    base_tokenizer,
+    embedded_profile,
+    number_tokens,
+)
 from sdg.testbed.models.detector.see import BATCH, LEARNING_RATE, SHARDS
 from sdg.testbed.models.loop import Budget, fit
 from sdg.training.evaluate import score

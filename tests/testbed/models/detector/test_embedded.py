@@ -9,9 +9,9 @@ from sdg.detectors import load_detector
 from sdg.testbed.injection import sample
 from sdg.testbed.models import packaged as weights
 from sdg.testbed.models.detector.build import new_model
+from sdg.testbed.models.detector.embedded import background_share, ood_reason
 from sdg.testbed.models.detector.rows import base_tokenizer
 from sdg.testbed.models.detector.speak import save_base
-from sdg.testbed.world.ood import background_share, ood_reason
 
 
 def noise(seed=0):
