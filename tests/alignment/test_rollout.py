@@ -32,7 +32,7 @@ from sdg.alignment.rollout import (
     sde_steps,
     share,
 )
-from sdg.detectors.function import FunctionDetector
+from sdg.detectors.base import FunctionDetector
 from sdg.errors import SdgError
 from sdg.scorers import load_scorer
 from sdg.scorers.weighted import ScaledScorer, WeightedSum

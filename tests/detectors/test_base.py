@@ -17,8 +17,8 @@ from PIL import Image
 import sdg
 from sdg import Defect, Diagnosis
 from sdg.detectors import StreamingDetector
+from sdg.detectors.base import FunctionDetector
 from sdg.detectors.consensus import ConsensusDetector
-from sdg.detectors.function import FunctionDetector
 from sdg.detectors.heatmap import HeatmapDetector
 from sdg.detectors.openai import OpenAIDetector
 from sdg.detectors.replay import ReplayDetector

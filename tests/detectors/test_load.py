@@ -13,7 +13,7 @@ from PIL import Image
 import sdg
 from sdg.defects import Defect, Diagnosis
 from sdg.detectors import StreamingDetector, names_server
-from sdg.detectors.function import FunctionDetector
+from sdg.detectors.base import FunctionDetector
 from sdg.errors import SdgError
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from sdg import Defect, Diagnosis, Status
 from sdg.detectors import BatchDiagnoser
 from sdg.errors import SdgError
-from sdg.scorers.batch_scorer import BatchScorer
+from sdg.scorers.weighted import BatchScorer
 
 LOADED: list[str] = []
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sdg.detectors import StreamingDetector
     from sdg.refinement.batch import Plan
     from sdg.refinement.loop import HeatSource
-    from sdg.refinement.stored_heat import StoredHeat
+    from sdg.refinement.sources import StoredHeat
     from sdg.runs.inputs import Item
 
 
@@ -208,7 +208,7 @@ def _heat(mode: str, folder: Path | None, items: Sequence[Item]) -> HeatSource |
     if mode != "heatmap":
         return None
     if folder is not None:
-        from sdg.refinement.stored_heat import StoredHeat
+        from sdg.refinement.sources import StoredHeat
 
         return StoredHeat(folder, items)
     from sdg.alignment.heat import drawn_heat

@@ -1,11 +1,14 @@
-"""Parts 1 and 2: the generator draws held-out prompts, the detector says what is wrong with each picture."""
+"""Parts 1 to 3: the generator draws held-out prompts, the detector says what is wrong with each picture, and
+SDG-Eval holds that against the oracle, which measures every picture by classical vision.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
@@ -14,15 +17,22 @@ from sdg.defects import DefectType, Diagnosis
 from sdg.demo.settings import EMBEDDED, Settings
 from sdg.demo.stages import LeftOut, watched
 from sdg.detectors.base import Detector
+from sdg.embeddings import Embedder, load_embedder
 from sdg.errors import SdgError
+from sdg.evaluation import evaluate
+from sdg.evaluation.result import cell
 from sdg.images import save_image
+from sdg.io.files import write_text
 from sdg.records import Record
+from sdg.testbed.datasets.corpus import MOST_DEFECTS
+from sdg.testbed.oracle import diagnose_all
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
 BATCH: Final = 8
 SAMPLING_STEPS: Final = 20
+RESAMPLES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -112,3 +122,31 @@ def write_records(path: Path, drawn: Drawn, diagnoses: Sequence[Diagnosis]) -> N
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def score(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tuple[dict[str, Any], str]:
+    """The scores as `sdg evaluate --json` writes them, also as folder/scores.json; the truth in truth.jsonl.
+
+    The truth has at most as many defects a picture as the detector was trained to name, the worst ones.
+    """
+    pairs = zip(drawn.pictures, drawn.prompts, strict=True)
+    truth = list(diagnose_all(pairs, workers=1, most=MOST_DEFECTS))
+    write_records(folder / "truth.jsonl", drawn, truth)
+    result = evaluate(truth, found.diagnoses, embedder=_embedder(), bootstrap=RESAMPLES, seed=settings.seed)
+    document = result.to_document()
+    write_text(folder / "scores.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
+    parts = [f"{cell(values['BoxF1@0.1'])} for {kind}s" for kind, values in result.metrics.items()]
+    clean = sum(diagnosis.is_clean for diagnosis in truth)
+    told = (
+        f"BoxF1@0.1 is {' and '.join(parts)}, 1 being best; the oracle calls {clean} of {len(truth)} "
+        "pictures clean."
+    )
+    return document, told
+
+
+def _embedder() -> Embedder:
+    """The packaged sentence embedder, or token overlap where it is not installed; scores name which."""
+    try:
+        return load_embedder("minilm")
+    except SdgError:
+        return load_embedder("token-f1")

@@ -13,9 +13,8 @@ from typing import Final
 from sdg._version import __version__
 from sdg.demo.page import Story, write_page
 from sdg.demo.part_alignment import align, compare
-from sdg.demo.part_pictures import diagnose, draw
+from sdg.demo.part_pictures import diagnose, draw, score
 from sdg.demo.part_refinement import repair
-from sdg.demo.part_scores import score
 from sdg.demo.settings import Settings
 from sdg.demo.stages import Say, Stages, hush_libraries
 from sdg.errors import SdgError

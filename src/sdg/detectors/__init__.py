@@ -219,7 +219,7 @@ def _union(uri: str, options: Mapping[str, object]) -> StreamingDetector:
 
 
 def _python(uri: Uri) -> StreamingDetector:
-    from sdg.detectors.function import FunctionDetector
+    from sdg.detectors.base import FunctionDetector
 
     return _uri.made_by(uri, 2, partial(FunctionDetector, str(uri)), "stream")
 

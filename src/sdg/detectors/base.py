@@ -1,22 +1,27 @@
-"""What every detector has in common: pairs of image and prompt in, a Diagnosis of each out, in order."""
+"""What every detector has in common: pairs of image and prompt in, a Diagnosis of each out, in order.
+
+`python:MODULE.FUNCTION` is the smallest of them: a function of a picture and its prompt.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from sdg.defects import Diagnosis, Status
-from sdg.errors import SdgError, quoted
-from sdg.images import Pair, Source, array_picture
+from sdg.errors import SdgError, first_line, quoted
+from sdg.images import Pair, Source, array_picture, rgb_picture
 from sdg.io.asking import Ask
 from sdg.prompting import PromptProfile
+from sdg.response import render_response
 
 _LOG = logging.getLogger("sdg.detectors")
 
@@ -141,3 +146,38 @@ def path_of(image: Source | None) -> str | None:
 def name_of(image: Source | None, index: int) -> str:
     """What to call an image in a message."""
     return path_of(image) or f"image {index}"
+
+
+class FunctionDetector(StreamingDetector):
+    """Calls a function of (picture, prompt), which returns a Diagnosis, once for each pair.
+
+    name: what the function is called in messages and in manifests. A pair for which it raises SdgError or
+    ValueError has failed. Raises SdgError where it raises anything else, or returns no Diagnosis.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Diagnosis]) -> None:
+        self._name, self._function = name, function
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float]:
+        return {"detector": "python", "function": self._name}
+
+    def stream(
+        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Diagnosis]]:
+        for index in range(len(pairs)) if wanted is None else sorted(wanted):
+            yield index, self._diagnosis(*pairs[index])
+
+    def _diagnosis(self, image: Source, prompt: str) -> Diagnosis:
+        try:
+            found = self._function(rgb_picture(image), prompt)
+        except (SdgError, ValueError) as error:
+            return failed(f"{self._name}: {first_line(error)}")
+        except Exception as error:  # the function is at fault, and not this pair
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise SdgError(f"{self._name} failed ({reason}).") from error
+        if not isinstance(found, Diagnosis):
+            raise SdgError(f"{self._name} returned {type(found).__name__}, not a Diagnosis.")
+        if found.raw or not found.is_informative:
+            return found
+        return replace(found, raw=render_response(found))  # files of predictions hold the text

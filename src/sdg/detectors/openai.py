@@ -22,7 +22,7 @@ from sdg.io.http import Breaker, Refused, Unanswered, is_address
 from sdg.prompting import PromptProfile
 from sdg.prompting.chat import completion_body
 from sdg.response import cut_off, parse_response
-from sdg.response.structural import structural_tag
+from sdg.response.gate import structural_tag
 
 CONCURRENCY: Final = 8
 TIMEOUT: Final = 300.0

@@ -12,7 +12,7 @@ from typing import Final
 from PIL import Image
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
-from sdg.detectors.function import FunctionDetector
+from sdg.detectors.base import FunctionDetector
 from sdg.errors import shortened
 from sdg.models.ocr import Found, Line, TextReader, find_text, plain, quoted_texts, reader, same_drawing
 

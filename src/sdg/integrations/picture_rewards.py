@@ -21,7 +21,7 @@ from sdg.errors import SdgError, quoted
 from sdg.images import rgb_picture
 from sdg.io.http import Refused, TryAgain, is_address
 from sdg.io.picture_client import PictureClient, finite
-from sdg.scorers.batch_scorer import BatchScorer
+from sdg.scorers.weighted import BatchScorer
 from sdg.serve.bounds import MOST_CELLS
 from sdg.serve.reward_rows import Rewarded, reward_rows
 

@@ -28,8 +28,7 @@ from sdg.io.paths import real_path
 from sdg.refinement.base import Editor
 from sdg.refinement.loop import HeatSource, Outcome, Refinement, refine
 from sdg.refinement.request import EditSettings, Mode
-from sdg.refinement.sources import FATAL_ERRORS, Source, read_sources
-from sdg.refinement.stored_heat import StoredHeat
+from sdg.refinement.sources import FATAL_ERRORS, Source, StoredHeat, read_sources
 from sdg.refinement.workers import as_completed
 from sdg.response.strict import write_diagnosis
 from sdg.runs.inputs import Item

@@ -26,8 +26,7 @@ from sdg.refinement.masks import as_picture
 from sdg.refinement.openai_editor import KEY_NAME
 from sdg.refinement.pipelines import KNOWN, class_of, known_class
 from sdg.refinement.request import EditRequest, build_request
-from sdg.refinement.sources import FATAL_ERRORS, Source, read_sources
-from sdg.refinement.stored_heat import StoredHeat
+from sdg.refinement.sources import FATAL_ERRORS, Source, StoredHeat, read_sources
 from sdg.runs.inputs import Item
 from sdg.runs.rehearsal import Rehearsal
 

@@ -1,17 +1,24 @@
-"""The pictures that a run works on, read and diagnosed chunk by chunk, and how many errors end it."""
+"""The pictures that a run works on, read and diagnosed chunk by chunk, and how many errors end it.
+
+Also heat maps of them that a model wrote, which mode `heatmap` takes in place of boxes (SDG §5.2.2).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from PIL import Image
 
-from sdg.defects import Diagnosis, Status
+from sdg.defects import DefectType, Diagnosis, Status
 from sdg.detectors.base import StreamingDetector
+from sdg.detectors.heatmap import Heat, HeatFolder
 from sdg.errors import SdgError
 from sdg.images import load_image
+from sdg.refinement.loop import HeatSource
 from sdg.runs.inputs import Item
 from sdg.runs.journal import Key
 
@@ -74,3 +81,25 @@ def _source(item: Item, picture: Image.Image | None, error: str, diagnosis: Diag
     if picture is not None and diagnosis.status is Status.FAILED:
         error = f"The input could not be diagnosed: {diagnosis.error}"
     return Source(item, picture, diagnosis, error)
+
+
+class StoredHeat:
+    """The maps of a run's pictures, in a folder laid out as for the detector `heatmap:FOLDER`.
+
+    They are of the inputs: an edited picture has none, so a run with them has one round.
+    Raises SdgError where there is no such folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], items: Iterable[Item]) -> None:
+        if not Path(folder).is_dir():
+            raise SdgError(f"{folder} is no folder; name the one with the heat maps.")
+        self._maps = HeatFolder(Path(folder), [os.fspath(item.file) for item in items])
+
+    def of(self, item: Item) -> HeatSource:
+        """The source of an item's maps; it raises SdgError where one is missing or no heat map."""
+
+        def read(picture: Image.Image, prompt: str, found: Diagnosis) -> tuple[Heat, Heat]:
+            maps = self._maps.maps(os.fspath(item.file))
+            return maps[DefectType.ARTIFACT], maps[DefectType.MISALIGNMENT]
+
+        return read

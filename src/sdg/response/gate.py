@@ -1,4 +1,7 @@
-"""The strict gate before a training reward: what an answer must be to earn anything (SDG App. D.1)."""
+"""The strict gate before a training reward: what an answer must be to earn anything (SDG App. D.1).
+
+`structural_tag` says the same as a grammar, to which a server with structured outputs holds a model.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from sdg.defects import BOX_SCALE
 from sdg.response.grammar import LABELS, TAG
 
 _BLOCKS: Final = ("<think>", "</think>", "<answer>", "</answer>")
+MOST_ITEMS: Final = 32
+"""Defects in an answer; without a bound a model may go on until its token limit."""
+MOST_LETTERS: Final = 400
+"""Characters of a description."""
 
 
 def format_fault(
@@ -101,3 +108,45 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER: Final = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_distinct_keys)
+
+
+def structural_tag(
+    *, think: bool = True, description: bool = True, importance: bool = True
+) -> dict[str, Any]:
+    """A structural tag of XGrammar for the answers that a prompt profile asks for.
+
+    With `think` all text is free up to `<answer>`; after the block the response ends. The switches are those
+    of `render_response`. What a grammar cannot say is left to the reader: that x0 < x1 and y0 < y1, and that
+    an answer comes at all where the model never opens the block.
+    """
+    item: dict[str, Any] = {
+        "box_2d": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": 1000},
+            "minItems": 4,
+            "maxItems": 4,
+        },
+        "label": {"type": "string", "enum": list(LABELS)},
+    }
+    if description:
+        item["description"] = {"type": "string", "minLength": 1, "maxLength": MOST_LETTERS}
+    if importance:
+        item["importance"] = {"type": "integer", "minimum": 1, "maximum": 100}
+    schema = {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": item,
+            "required": list(item),
+            "additionalProperties": False,
+        },
+        "maxItems": MOST_ITEMS,
+    }
+    answer = {
+        "type": "tag",
+        "begin": "<answer>\n",
+        "content": {"type": "json_schema", "json_schema": schema},
+        "end": "\n</answer>",
+    }
+    free = {"type": "triggered_tags", "triggers": ["<answer>"], "tags": [answer], "stop_after_first": True}
+    return {"type": "structural_tag", "format": free if think else answer}

@@ -11,7 +11,7 @@ from PIL import Image
 from sdg import Defect, Diagnosis
 from sdg.alignment.heat import drawn_heat
 from sdg.errors import SdgError
-from sdg.refinement.stored_heat import StoredHeat
+from sdg.refinement.sources import StoredHeat
 from sdg.runs.inputs import Item
 
 PICTURE = Image.new("RGB", (32, 16))
