@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import dry_run, end_dry_run, needed_out
+from sdg.cli.options import PATH, end_dry_run, needed_out, recipe, training
 from sdg.cli.terminal import say, show
 
 
@@ -21,10 +21,7 @@ class RecipeGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-_RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
-_SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as optimizer.clip=1e-3."
-)
+_CHANGED = "optimizer.clip=1e-3"  # the example of --set
 
 
 @click.group(cls=RecipeGroup)
@@ -39,11 +36,7 @@ def align() -> None:
 
 
 @align.command("run")
-@_RECIPE
-@_SET
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; a dry run needs none.")
-@click.option("--resume", is_flag=True, help="Go on from the run's newest checkpoint.")
-@dry_run
+@training(_CHANGED)
 def run_(
     recipe: Path,
     overrides: tuple[str, ...],
@@ -77,12 +70,9 @@ def run_(
 
 
 @align.command()
-@_RECIPE
-@_SET
-@click.option(
-    "--lora", type=click.Path(path_type=Path), required=True, help="Folder of the adapter or transformer."
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@recipe(_CHANGED)
+@click.option("--lora", type=PATH, required=True, help="Folder of the adapter or transformer.")
+@click.option("--out", type=PATH, required=True, help="Folder to write.")
 def merge(recipe: Path, overrides: tuple[str, ...], lora: Path, out: Path) -> None:
     """Put what was trained into RECIPE's generator, an adapter or a transformer, and write the pipeline.
 
@@ -101,8 +91,7 @@ def merge(recipe: Path, overrides: tuple[str, ...], lora: Path, out: Path) -> No
 
 
 @align.command()
-@_RECIPE
-@_SET
+@recipe(_CHANGED)
 @click.option(
     "--lora",
     "adapters",
@@ -110,7 +99,7 @@ def merge(recipe: Path, overrides: tuple[str, ...], lora: Path, out: Path) -> No
     metavar="NAME=FOLDER",
     help="An aligned adapter or transformer; may be repeated.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for table and pictures.")
+@click.option("--out", type=PATH, required=True, help="Folder for table and pictures.")
 @click.option("--samples", type=click.IntRange(1), default=1, help="Pictures a prompt.")
 @click.option("--bootstrap", type=click.IntRange(100), default=2000, help="Resamples.")
 @click.option("--resume", is_flag=True, help="Keep what a comparison that was stopped had measured.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import FOLDER, SEED, sources_and_prompts, write_numbers
+from sdg.cli.options import PATH, SEED, sources_and_prompts, together, write_numbers
 from sdg.cli.progress import counted, embedder_of
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -21,27 +21,24 @@ if TYPE_CHECKING:
     from sdg.annotate.study import Study
     from sdg.defects import Diagnosis
 
-_PROJECT = click.option("--project", required=True, type=FOLDER, metavar="DIR", help="Folder of the study.")
+_PROJECT = click.option("--project", required=True, type=PATH, metavar="DIR", help="Folder of the study.")
 
 
-def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option(
-            "--token-env",
-            default="LABEL_STUDIO_API_KEY",
-            metavar="NAME",
-            help="Environment variable that holds the token.",
-        ),
-        click.option(
-            "--url",
-            envvar="LABEL_STUDIO_URL",
-            show_envvar=True,
-            help="A server that is there already [default: that of `sdg annotate serve`].",
-        ),
-        _PROJECT,
-    ):
-        command = option(command)
-    return command
+_server_options = together(
+    _PROJECT,
+    click.option(
+        "--url",
+        envvar="LABEL_STUDIO_URL",
+        show_envvar=True,
+        help="A server that is there already [default: that of `sdg annotate serve`].",
+    ),
+    click.option(
+        "--token-env",
+        default="LABEL_STUDIO_API_KEY",
+        metavar="NAME",
+        help="Environment variable that holds the token.",
+    ),
+)
 
 
 @click.group()
@@ -130,7 +127,7 @@ def serve(project: Path, port: int, executable: str | None) -> None:
 )
 @click.option(
     "--document-root",
-    type=FOLDER,
+    type=PATH,
     help="Folder that the server serves local files from [default: DIR/files].",
 )
 @SEED
@@ -221,7 +218,7 @@ def next_(project: Path, url: str | None, token_env: str) -> None:
 
 
 @annotate.command()
-@click.option("--json", "json_path", type=FOLDER, metavar="FILE", help="Also write it as JSON; - for stdout.")
+@click.option("--json", "json_path", type=PATH, metavar="FILE", help="Also write it as JSON; - for stdout.")
 @_server_options
 def status(project: Path, url: str | None, token_env: str, json_path: Path | None) -> None:
     """Who has done how much, minutes a picture, and how far annotators agree so far.
@@ -257,7 +254,7 @@ def status(project: Path, url: str | None, token_env: str, json_path: Path | Non
 
 @annotate.command()
 @sources_and_prompts
-@click.option("--out", required=True, type=FOLDER, metavar="PAGE.html")
+@click.option("--out", required=True, type=PATH, metavar="PAGE.html")
 def page(
     sources: tuple[Path, ...],
     prompt: str | None,
@@ -283,8 +280,8 @@ def page(
 
 
 @annotate.command()
-@click.argument("entered", type=FOLDER, nargs=-1, required=True, metavar="ANNOTATIONS.json...")
-@click.option("--out", required=True, type=FOLDER, metavar="FILE", help="Rows as SDG-30K's.")
+@click.argument("entered", type=PATH, nargs=-1, required=True, metavar="ANNOTATIONS.json...")
+@click.option("--out", required=True, type=PATH, metavar="FILE", help="Rows as SDG-30K's.")
 def read(entered: tuple[Path, ...], out: Path) -> None:
     """Rows of what was downloaded from pages of `sdg annotate page`, checked as `collect` checks.
 
@@ -310,10 +307,10 @@ def read(entered: tuple[Path, ...], out: Path) -> None:
 
 
 @annotate.command()
-@click.option("--out", required=True, type=FOLDER, metavar="FILE", help="Rows as SDG-30K's, one a picture.")
+@click.option("--out", required=True, type=PATH, metavar="FILE", help="Rows as SDG-30K's, one a picture.")
 @click.option(
     "--opinions",
-    type=FOLDER,
+    type=PATH,
     metavar="FILE",
     help="Also what each of two annotators said before any review, for `sdg data agreement`.",
 )

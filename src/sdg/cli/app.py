@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, FOLDER
+from sdg.cli.options import ALLOW_OUTSIDE, PATH
 from sdg.cli.terminal import say, show
 
 
@@ -35,7 +35,7 @@ def app() -> None:
 
 
 @app.command("open")
-@click.argument("pictures", nargs=-1, type=FOLDER, metavar="[IMAGE|FOLDER|FILE.jsonl]...")
+@click.argument("pictures", nargs=-1, type=PATH, metavar="[IMAGE|FOLDER|FILE.jsonl]...")
 @click.option(
     "--detector",
     "detectors",
@@ -53,12 +53,12 @@ def app() -> None:
     help="As for `sdg refine`; may be repeated.",
 )
 @click.option("--prompt", help="The prompt of every picture that is given by its path.")
-@click.option("--prompts", type=FOLDER, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.')
-@click.option("--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's].")
+@click.option("--prompts", type=PATH, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.')
+@click.option("--images", type=PATH, help="Folder of a JSON Lines file's images [default: the file's].")
 @ALLOW_OUTSIDE
 @click.option(
     "--out",
-    type=FOLDER,
+    type=PATH,
     default=Path("corrections"),
     metavar="DIR",
     help="Folder that corrected pictures are saved to, as rows of SDG-30K.",
@@ -125,12 +125,12 @@ def _wait() -> None:
 
 
 @app.command("export-space")
-@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--detector", metavar="URI", help="As for `sdg diagnose`; a checkpoint's folder is copied.")
 @click.option(
     "--editor", "editors", multiple=True, metavar="URI", help="As for `sdg refine`; may be repeated."
 )
-@click.option("--report", type=FOLDER, metavar="FILE.html", help="A report, for a static Space.")
+@click.option("--report", type=PATH, metavar="FILE.html", help="A report, for a static Space.")
 @click.option("--title", default="", show_default=False, help="Title of the Space.")
 def export_space(
     folder: Path, detector: str | None, editors: tuple[str, ...], report: Path | None, title: str

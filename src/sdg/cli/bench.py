@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE
+from sdg.cli.options import ALLOW_OUTSIDE, PATH
 from sdg.cli.progress import diagnosed, embedder_of
 from sdg.cli.terminal import say, show
 
 if TYPE_CHECKING:
     from sdg.bench.bench_table import BenchTable
 
-_PATH = click.Path(path_type=Path)
-_OUT = click.option("--out", type=_PATH, required=True, metavar="DIR", help="Folder for .json, .md and .tex.")
+_OUT = click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder for .json, .md and .tex.")
 _SCORES = click.option(
     "--scores", multiple=True, metavar="NAME=FILE", help="What `sdg evaluate --json` wrote. May be repeated."
 )
@@ -40,11 +39,11 @@ def bench() -> None:
 
 @bench.command("prompts")
 @click.argument("name", metavar="NAME")
-@click.option("--path", type=_PATH, metavar="PATH", help="Your copy: a file or folder as it was published.")
+@click.option("--path", type=PATH, metavar="PATH", help="Your copy: a file or folder as it was published.")
 @click.option("--split", metavar="NAME", help="Of the files that are fetched [default: the set's first].")
 @click.option("--category", metavar="NAME", help="Only prompts of this category.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The first so many.")
-@click.option("--without", type=_PATH, metavar="FILE", help="Leave out the prompts of this annotation file.")
+@click.option("--without", type=PATH, metavar="FILE", help="Leave out the prompts of this annotation file.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines with caption and category, not plain text.")
 def prompts_(name: str, as_json: bool, **options: Any) -> None:
     """Print the prompts of a published set, one a line.
@@ -67,8 +66,8 @@ def prompts_(name: str, as_json: bool, **options: Any) -> None:
 
 
 @bench.command()
-@click.option("--truth", type=_PATH, metavar="FILE", help="Annotations of the test split.")
-@click.option("--images", type=_PATH, metavar="DIR", help="Its pictures [default: the file's folder].")
+@click.option("--truth", type=PATH, metavar="FILE", help="Annotations of the test split.")
+@click.option("--images", type=PATH, metavar="DIR", help="Its pictures [default: the file's folder].")
 @ALLOW_OUTSIDE
 @click.option("--detector", "detectors", multiple=True, metavar="NAME=URI", help="Diagnosed here, resumably.")
 @click.option("--predictions", multiple=True, metavar="NAME=FILE", help="What a detector has answered.")
@@ -119,7 +118,7 @@ def table2(
 
 
 @bench.command()
-@click.argument("records", nargs=-1, required=True, type=_PATH, metavar="TFRECORD...")
+@click.argument("records", nargs=-1, required=True, type=PATH, metavar="TFRECORD...")
 @click.option("--predictions", multiple=True, metavar="NAME=FILE", help="Answers of a detector on UID.png.")
 @click.option("--heat", multiple=True, metavar="NAME=DIR", help="Heat maps that a model predicted, by uid.")
 @_ALLOW_MISSING
@@ -148,7 +147,7 @@ def table3(
 
 
 @bench.command()
-@click.argument("recipe", type=_PATH)
+@click.argument("recipe", type=PATH)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 @click.option("--prompts", metavar="SOURCE", help="In place of prompts.held_out: bench:NAME?path=….")
 @click.option("--lora", "adapters", multiple=True, metavar="NAME=FOLDER", help="An aligned adapter.")
@@ -211,7 +210,7 @@ def table6(studies: tuple[str, ...], out: Path) -> None:
 @click.option("--ablation", "ablations", multiple=True, metavar="NAME=FILE", help="What was evaluated.")
 @click.option("--seed", "seeds", multiple=True, metavar="NAME=SEED", help="Of its training, where known.")
 @click.option("--list", "list_only", is_flag=True, help="Print the ablations and the settings they are.")
-@click.option("--out", type=_PATH, metavar="DIR", help="Folder for .json, .md and .tex.")
+@click.option("--out", type=PATH, metavar="DIR", help="Folder for .json, .md and .tex.")
 def table7(
     bases: tuple[str, ...],
     ablations: tuple[str, ...],
@@ -243,7 +242,7 @@ def table7(
 
 
 @bench.command()
-@click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @_OUT
 def figure3(files: tuple[Path, ...], out: Path) -> None:
     """Defects a picture, what pictures hold and how much they matter, by generator.

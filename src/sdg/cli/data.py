@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sdg.cli.enrich import enrich
-from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, JSON, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, JSON, PATH, together, write_numbers
 from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
 from sdg.data import formats
@@ -20,19 +19,18 @@ from sdg.records import Fault
 from sdg.response.strict import BoxOrder
 from sdg.tables import print_tables
 
-_READABLE = click.Path(path_type=Path)
-_WRITABLE = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
-def _with_format(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say how input files are to be read."""
-    format = click.option(
+_with_format = together(
+    click.option(
         "--format",
         type=click.Choice(FORMATS),
         help="Format of the files [default: found from the first record].",
-    )
-    return format(BOX_ORDER(command))
+    ),
+    BOX_ORDER,
+)
+"""The options that say how input files are to be read."""
 
 
 @click.group()
@@ -48,7 +46,7 @@ data.add_command(enrich)
 
 
 @data.command()
-@click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE...")
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.option("--images", type=_FOLDER, help="Also read every image, from this folder.")
 @ALLOW_OUTSIDE
 @_with_format
@@ -75,9 +73,9 @@ def validate(paths: tuple[Path, ...], **options: Any) -> None:
 
 
 @data.command()
-@click.argument("path", type=_READABLE, metavar="FILE")
+@click.argument("path", type=PATH, metavar="FILE")
 @JSON
-@click.option("--plot", "plot_path", type=_WRITABLE, help="Also draw the three panels (.png, .svg or .pdf).")
+@click.option("--plot", "plot_path", type=PATH, help="Also draw the three panels (.png, .svg or .pdf).")
 @_with_format
 def stats(path: Path, json_path: Path | None, plot_path: Path | None, **reading: Any) -> None:
     """Defects per image, kinds of images and importance, by generator (the paper's Figure 3).
@@ -98,8 +96,8 @@ def stats(path: Path, json_path: Path | None, plot_path: Path | None, **reading:
 
 
 @data.command()
-@click.argument("path", type=_READABLE, metavar="FILE")
-@click.option("--out", required=True, type=_WRITABLE, help="Folder for the splits, one file each.")
+@click.argument("path", type=PATH, metavar="FILE")
+@click.option("--out", required=True, type=PATH, help="Folder for the splits, one file each.")
 @click.option(
     "--part",
     "parts",
@@ -129,8 +127,8 @@ def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
 
 
 @data.command()
-@click.argument("source", type=_READABLE)
-@click.argument("target", type=_WRITABLE)
+@click.argument("source", type=PATH)
+@click.argument("target", type=PATH)
 @click.option("--to", "to_format", required=True, type=click.Choice(FORMATS), help="Format to write.")
 @click.option(
     "--from",
@@ -151,7 +149,7 @@ def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
     help="For coco and label-studio: size in pixels of images without a file.",
 )
 @click.option("--blind", is_flag=True, help="For label-studio: tasks only, without what is known.")
-@click.option("--restore-images", type=_WRITABLE, help="From hf: put the images back into this folder.")
+@click.option("--restore-images", type=PATH, help="From hf: put the images back into this folder.")
 def convert(
     source: Path,
     target: Path,
@@ -192,12 +190,12 @@ def convert(
 
 
 @data.command()
-@click.argument("parts", nargs=-1, required=True, type=_READABLE, metavar="PART...")
-@click.option("--out", required=True, type=_WRITABLE, help="File to write, JSON Lines or .parquet.")
+@click.argument("parts", nargs=-1, required=True, type=PATH, metavar="PART...")
+@click.option("--out", required=True, type=PATH, help="File to write, JSON Lines or .parquet.")
 @click.option(
     "--inputs",
     multiple=True,
-    type=_READABLE,
+    type=PATH,
     metavar="FILE",
     help="What the run was about, as `sdg diagnose` got it: every image has to have a line. A file, "
     "or a pattern in quotes; may be repeated.",
@@ -228,12 +226,12 @@ def merge(parts: tuple[Path, ...], out: Path, inputs: tuple[Path, ...]) -> None:
 
 
 @data.command()
-@click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE [AGAIN]")
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE [AGAIN]")
 @click.option("--embedder", help="Also compare reasons, with this embedder (see sdg evaluate).")
 @click.option("--bootstrap", type=click.IntRange(0), default=0, help="Resamples for 95 % intervals.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the resamples.")
 @JSON
-@click.option("--per-image", type=_WRITABLE, help="Also write the agreement on each image, as JSON Lines.")
+@click.option("--per-image", type=PATH, help="Also write the agreement on each image, as JSON Lines.")
 @_with_format
 def agreement(
     paths: tuple[Path, ...],
@@ -271,12 +269,10 @@ def agreement(
 
 
 @data.command()
-@click.argument("paths", nargs=-1, required=True, type=_READABLE, metavar="FILE...")
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.option("--images", type=_FOLDER, help="Folder of the pictures, to find those that are alike.")
 @ALLOW_OUTSIDE
-@click.option(
-    "--html", type=_WRITABLE, metavar="FILE", help="Also write a page: findings, pictures, numbers."
-)
+@click.option("--html", type=PATH, metavar="FILE", help="Also write a page: findings, pictures, numbers.")
 @JSON
 @_with_format
 def audit(

@@ -7,16 +7,15 @@ from typing import Any
 
 import click
 
+from sdg.cli.options import PATH, SEED
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.option("--out", type=_PATH, default=Path("demo"), metavar="DIR", help="Folder to write to.")
+@click.option("--out", type=PATH, default=Path("demo"), metavar="DIR", help="Folder to write to.")
 @click.option("--prompts", type=click.IntRange(1), default=24, help="Held-out prompts to draw.")
-@click.option("--seed", type=click.IntRange(0), default=0)
+@SEED
 @click.option(
     "--detector",
     default="testbed",
@@ -24,9 +23,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--steps", type=click.IntRange(1), default=2, help="Steps of BoxFlow-GRPO.")
 @click.option("--refine", "refined", type=click.IntRange(1), default=6, help="Worst pictures to refine.")
-@click.option(
-    "--pipeline", type=_PATH, metavar="FOLDER", help="Generator to use [default: the embedded one]."
-)
+@click.option("--pipeline", type=PATH, metavar="FOLDER", help="Generator to use [default: the embedded one].")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the alignment recipe."
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import FOLDER, sources_and_prompts
+from sdg.cli.options import PATH, sources_and_prompts
 from sdg.cli.progress import blocks_done, diagnosed
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--out",
-    type=FOLDER,
+    type=PATH,
     help="JSON Lines or .parquet file to write, or a folder for it; not needed for a single image.",
 )
 @click.option(
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     help="Diagnose Parquet files on a Ray cluster, or `local`; --jobs is its number of workers.",
 )
 @click.option("--resume", is_flag=True, help="Go on with --out: ask again for what is missing or failed.")
-@click.option("--overlays", type=FOLDER, help="Folder to draw the boxes into, one PNG an image.")
-@click.option("--html", type=FOLDER, metavar="FILE", help="HTML gallery to write: boxes, reasons, filters.")
+@click.option("--overlays", type=PATH, help="Folder to draw the boxes into, one PNG an image.")
+@click.option("--html", type=PATH, metavar="FILE", help="HTML gallery to write: boxes, reasons, filters.")
 def diagnose(
     sources: tuple[Path, ...],
     prompt: str | None,

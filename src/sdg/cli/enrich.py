@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, FOLDER, RESUME, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, PATH, RESUME, write_numbers
 from sdg.cli.progress import counted
 from sdg.cli.terminal import say, show
 from sdg.data.formats import FORMATS, Format
@@ -15,10 +15,10 @@ from sdg.tables import print_tables
 
 
 @click.command()
-@click.argument("path", type=FOLDER, metavar="FILE")
+@click.argument("path", type=PATH, metavar="FILE")
 @click.option("--teacher", required=True, help="A detector's URI, such as openai:BASE_URL#MODEL.")
-@click.option("--out", required=True, type=FOLDER, help="JSON Lines file to write, as SDG-30K's annotations.")
-@click.option("--images", type=FOLDER, help="Folder of the pictures [default: the file's].")
+@click.option("--out", required=True, type=PATH, help="JSON Lines file to write, as SDG-30K's annotations.")
+@click.option("--images", type=PATH, help="Folder of the pictures [default: the file's].")
 @ALLOW_OUTSIDE
 @click.option("--format", type=click.Choice(FORMATS), help="Format of FILE [default: found from its start].")
 @click.option(
@@ -34,8 +34,8 @@ from sdg.tables import print_tables
 @click.option("--dry-run", is_flag=True, help="Show the first question and what all will cost; send nothing.")
 @click.option("--price", metavar="IN/OUT", help="Price of a million tokens in and out, for --dry-run.")
 @click.option("--sample", type=click.IntRange(1), help="Ask about so many pictures only, and show them.")
-@click.option("--html", type=FOLDER, help="Page to show the pictures on [default: OUT.sample.html].")
-@click.option("--json", "json_path", type=FOLDER, help="Also write the counts as JSON; - for stdout.")
+@click.option("--html", type=PATH, help="Page to show the pictures on [default: OUT.sample.html].")
+@click.option("--json", "json_path", type=PATH, help="Also write the counts as JSON; - for stdout.")
 @RESUME
 def enrich(
     path: Path,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, PATH, write_numbers
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 from sdg.evaluation.from_files import evaluate_files, evaluate_quickly, join_files
@@ -17,13 +17,11 @@ from sdg.evaluation.slices import SLICES, SliceBy
 from sdg.response.strict import BoxOrder
 from sdg.tables import print_tables
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command()
-@click.option("--truth", type=_FILE, required=True, metavar="FILE", help="Annotations, in any known format.")
+@click.option("--truth", type=PATH, required=True, metavar="FILE", help="Annotations, in any known format.")
 @click.option(
-    "--predictions", type=_FILE, required=True, metavar="FILE", help="Raw responses, or any known format."
+    "--predictions", type=PATH, required=True, metavar="FILE", help="Raw responses, or any known format."
 )
 @click.option(
     "--matching",
@@ -48,7 +46,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--compare",
     "other",
-    type=_FILE,
+    type=PATH,
     metavar="FILE",
     help="Other predictions: differences, intervals, p-values.",
 )
@@ -62,15 +60,13 @@ _FILE = click.Path(path_type=Path)
 @click.option("--published", is_flag=True, help="Print the paper's Table 2 beside, marked as published.")
 @BOX_ORDER
 @click.option("--allow-missing", is_flag=True, help="Evaluate the images that both files share.")
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="FOLDER", help="Images, for the HTML report."
-)
+@click.option("--images", type=PATH, metavar="FOLDER", help="Images, for the HTML report.")
 @ALLOW_OUTSIDE
-@click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write all numbers; - for stdout.")
+@click.option("--json", "json_path", type=PATH, metavar="FILE", help="Write all numbers; - for stdout.")
 @click.option(
-    "--counts", type=_FILE, metavar="FILE", help="Write the sums behind the metrics; those of shards add up."
+    "--counts", type=PATH, metavar="FILE", help="Write the sums behind the metrics; those of shards add up."
 )
-@click.option("--html", "html_path", type=_FILE, metavar="FILE", help="Write a report with the worst images.")
+@click.option("--html", "html_path", type=PATH, metavar="FILE", help="Write a report with the worst images.")
 def evaluate(
     truth: Path,
     predictions: Path,

@@ -15,7 +15,9 @@ from sdg.errors import SdgError
 if TYPE_CHECKING:
     from sdg.runs.rehearsal import Rehearsal
 
-FOLDER = click.Path(path_type=Path)
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+PATH = click.Path(path_type=Path)
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0)
 ALLOW_OUTSIDE = click.option(
     "--allow-outside",
@@ -31,7 +33,7 @@ BOX_ORDER = click.option(
 JSON = click.option(
     "--json",
     "json_path",
-    type=FOLDER,
+    type=PATH,
     metavar="FILE",
     help="Also write the numbers as JSON; - for stdout, no tables.",
 )
@@ -44,44 +46,56 @@ MINUTES = click.option(
 )
 
 
-def sources_and_prompts(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Images to work on, with their prompts: what `sdg.runs.inputs.gather` takes."""
-    for option in (
-        ALLOW_OUTSIDE,
-        click.option(
-            "--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's]."
-        ),
-        click.option(
-            "--prompts", type=FOLDER, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.'
-        ),
-        click.option("--prompt", help="The prompt of every image that is given by its path."),
-        click.argument("sources", nargs=-1, required=True, type=FOLDER, metavar="IMAGE|FOLDER|FILE.jsonl..."),
-    ):
-        command = option(command)
-    return command
+def together(*options: Decorator) -> Decorator:
+    """Options and arguments as one decorator; help lists them in this order."""
 
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+sources_and_prompts = together(
+    click.argument("sources", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER|FILE.jsonl..."),
+    click.option("--prompt", help="The prompt of every image that is given by its path."),
+    click.option("--prompts", type=PATH, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.'),
+    click.option("--images", type=PATH, help="Folder of a JSON Lines file's images [default: the file's]."),
+    ALLOW_OUTSIDE,
+)
+"""Images to work on, with their prompts: what `sdg.runs.inputs.gather` takes."""
 
 GPU = click.option(
     "--gpu", type=click.Choice(["H100", "H200", "A100", "4090"]), default="H100", help="Of a dry run."
 )
 
 
-def dry_run(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of a dry run, which `end_dry_run` ends."""
-    for option in (
+def recipe(example: str) -> Decorator:
+    """A recipe and what is changed in it."""
+    return together(
+        click.argument("recipe", type=PATH),
         click.option(
-            "--json", "json_path", type=click.Path(path_type=Path), help="Of a dry run; - for stdout."
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help=f"Override a key, as {example}."
         ),
-        click.option("--processes", type=click.IntRange(1), default=8, help="Of a dry run."),
-        GPU,
+    )
+
+
+def training(example: str) -> Decorator:
+    """A recipe, the folder of its run, and a dry run, which `end_dry_run` ends."""
+    return together(
+        recipe(example),
+        click.option("--out", type=PATH, help="Folder of the run; a dry run needs none."),
+        click.option("--resume", is_flag=True, help="Go on from the run's newest checkpoint."),
         click.option(
             "--dry-run",
             is_flag=True,
             help="Train nothing: check all that can be, and estimate memory, disk and hours.",
         ),
-    ):
-        command = option(command)
-    return command
+        GPU,
+        click.option("--processes", type=click.IntRange(1), default=8, help="Of a dry run."),
+        click.option("--json", "json_path", type=PATH, help="Of a dry run; - for stdout."),
+    )
 
 
 def end_dry_run(page: Rehearsal, json_path: Path | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import FOLDER, GPU, end_dry_run, sources_and_prompts
+from sdg.cli.options import GPU, PATH, SEED, end_dry_run, sources_and_prompts
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @sources_and_prompts
-@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write to.")
 @click.option("--detector", default="testbed", help="As for `sdg diagnose`.")
 @click.option(
     "--profile", help='Prompt profile (TOML), "release" or "default" [default: the checkpoint\'s own].'
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "two heat maps are bright, drawn from the detections or given by --heat.",
 )
 @click.option(
-    "--heat", type=FOLDER, metavar="FOLDER", help="Heat maps of the inputs, laid out as for heatmap:FOLDER."
+    "--heat", type=PATH, metavar="FOLDER", help="Heat maps of the inputs, laid out as for heatmap:FOLDER."
 )
 @click.option("--rounds", type=click.IntRange(1), default=3, help="Edits one upon another.")
 @click.option(
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     show_default="bfloat16, on a CPU float32",
     help="Of a diffusers editor.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0)
+@SEED
 @click.option("--resume", is_flag=True, help="Go on with --out: try again what is missing or failed.")
 @click.option(
     "--dry-run",
@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     help="Only write what an editor would be told, to DIR/requests, and check it without its weights.",
 )
 @GPU
-@click.option("--html", type=FOLDER, metavar="FILE", help="Report to write, with before/after sliders.")
+@click.option("--html", type=PATH, metavar="FILE", help="Report to write, with before/after sliders.")
 def refine(
     sources: tuple[Path, ...],
     out: Path,

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE
+from sdg.cli.options import ALLOW_OUTSIDE, PATH
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.command()
 @click.option(
     "--diagnoses",
-    type=_PATH,
+    type=PATH,
     multiple=True,
     metavar="FILE",
     help="Predictions or annotations, in any known format: a gallery. May be repeated, as "
@@ -24,15 +22,15 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--images",
-    type=_PATH,
+    type=PATH,
     metavar="FOLDER",
     help="Folder of their images [default: the file's], and of the inputs of --refinements.",
 )
 @ALLOW_OUTSIDE
-@click.option("--scores", type=_PATH, multiple=True, metavar="FILE", help="What `sdg evaluate --json` wrote.")
-@click.option("--refinements", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg refine` wrote.")
-@click.option("--alignment", type=_PATH, multiple=True, metavar="FOLDER", help="What `sdg align` wrote.")
-@click.option("--bench", type=_PATH, multiple=True, metavar="FILE.json", help="What `sdg bench` wrote.")
+@click.option("--scores", type=PATH, multiple=True, metavar="FILE", help="What `sdg evaluate --json` wrote.")
+@click.option("--refinements", type=PATH, multiple=True, metavar="FOLDER", help="What `sdg refine` wrote.")
+@click.option("--alignment", type=PATH, multiple=True, metavar="FOLDER", help="What `sdg align` wrote.")
+@click.option("--bench", type=PATH, multiple=True, metavar="FILE.json", help="What `sdg bench` wrote.")
 @click.option("--title", default="Structured defects", help="Title of the page.")
 @click.option("--note", default="", show_default=False, metavar="TEXT", help="A sentence under the title.")
 @click.option(
@@ -41,7 +39,7 @@ _PATH = click.Path(path_type=Path)
     metavar="PIXELS",
     help="Longer side of each picture at most [default: 640, or 384 for more than 100 pictures].",
 )
-@click.option("--out", type=_PATH, required=True, metavar="FILE.html", help="HTML file to write.")
+@click.option("--out", type=PATH, required=True, metavar="FILE.html", help="HTML file to write.")
 def report(
     diagnoses: tuple[Path, ...],
     images: Path | None,

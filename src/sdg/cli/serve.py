@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import click
 
+from sdg.cli.options import together
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
 FEWEST_WAITING = 64  # one request's items at most, which must fit an empty queue
 
 
-def _serving(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of a server of detectors."""
-    for option in (
-        click.option(
-            "--queue",
-            type=click.IntRange(FEWEST_WAITING),
-            default=256,
-            help="Pictures that are worked on or wait; more are told to come back (429).",
-        ),
-        click.option(
-            "--token-env", metavar="NAME", help="Environment variable of the token that callers must bring."
-        ),
-        click.option("--port", type=click.IntRange(0, 65535), default=8009, help="0: a free one."),
-        click.option("--host", default="127.0.0.1", help="Others than this need --token-env."),
-    ):
-        command = option(command)
-    return command
+_serving = together(
+    click.option("--host", default="127.0.0.1", help="Others than this need --token-env."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8009, help="0: a free one."),
+    click.option(
+        "--token-env", metavar="NAME", help="Environment variable of the token that callers must bring."
+    ),
+    click.option(
+        "--queue",
+        type=click.IntRange(FEWEST_WAITING),
+        default=256,
+        help="Pictures that are worked on or wait; more are told to come back (429).",
+    ),
+)
+"""Options of a server of detectors."""
 
 
 @click.group(invoke_without_command=True)

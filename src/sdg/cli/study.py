@@ -7,10 +7,8 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, JSON, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, JSON, PATH, write_numbers
 from sdg.cli.terminal import say, show
-
-_PATH = click.Path(path_type=Path)
 
 
 def _named(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, Path]:
@@ -52,10 +50,10 @@ def study() -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the draw and of each annotator's order.")
 @click.option(
-    "--images", type=_PATH, metavar="FOLDER", help="Folder of the inputs, where `sdg refine` kept some."
+    "--images", type=PATH, metavar="FOLDER", help="Folder of the inputs, where `sdg refine` kept some."
 )
 @ALLOW_OUTSIDE
-@click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder to write to.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write to.")
 def make(a: tuple[str, Path], b: tuple[str, Path], out: Path, **options: Any) -> None:
     """Pair the results of two systems and write DIR/study.html, to rate, and DIR/key.json, which names them.
 
@@ -91,8 +89,8 @@ def make(a: tuple[str, Path], b: tuple[str, Path], out: Path, **options: Any) ->
 
 
 @study.command()
-@click.argument("folder", type=_PATH, metavar="DIR")
-@click.argument("ratings", type=_PATH, nargs=-1, required=True, metavar="RATINGS.json...")
+@click.argument("folder", type=PATH, metavar="DIR")
+@click.argument("ratings", type=PATH, nargs=-1, required=True, metavar="RATINGS.json...")
 @JSON
 def count(folder: Path, ratings: tuple[Path, ...], json_path: Path | None) -> None:
     """Count downloaded ratings of the study in DIR: Good, Same and Bad for A, as in the paper's Table 6.

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import FOLDER, JSON, MINUTES, RESUME, SEED, write_numbers
+from sdg.cli.options import JSON, MINUTES, PATH, RESUME, SEED, write_numbers
 from sdg.cli.progress import counted
 from sdg.cli.terminal import say, show
 from sdg.cli.testbed_training import TRAININGS
 from sdg.errors import SdgError
 
 _PIPELINE = click.option(
-    "--pipeline", type=FOLDER, metavar="FOLDER", help="Generator to use [default: the embedded one]."
+    "--pipeline", type=PATH, metavar="FOLDER", help="Generator to use [default: the embedded one]."
 )
 
 _SAMPLING_STEPS = click.option("--steps", type=click.IntRange(min=1), default=20, help="Sampling steps.")
@@ -28,7 +28,7 @@ def testbed() -> None:
 
 @testbed.command()
 @click.option("--count", required=True, type=click.IntRange(min=1), help="Number of pictures.")
-@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="New folder to write to.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="New folder to write to.")
 @SEED
 @click.option(
     "--level",
@@ -63,10 +63,10 @@ def generate(count: int, out: Path, workers: int | None, **options: Any) -> None
 
 @testbed.command()
 @click.argument("prompts", nargs=-1)
-@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder to write to.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write to.")
 @click.option("--count", type=click.IntRange(min=1), default=16, help="Held-out prompts, if none is given.")
 @_PIPELINE
-@click.option("--lora", type=FOLDER, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
+@click.option("--lora", type=PATH, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
 @_SAMPLING_STEPS
 @SEED
 @RESUME
@@ -103,7 +103,7 @@ def sample(
 
 @testbed.command()
 @click.option("--count", required=True, type=click.IntRange(min=1), help="Number of pictures.")
-@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="New folder to write to.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="New folder to write to.")
 @click.option("--generated-only", is_flag=True, help="Leave out the injected half.")
 @_PIPELINE
 @SEED
@@ -134,13 +134,13 @@ def corpus(count: int, out: Path, generated_only: bool, **options: Any) -> None:
 @click.option("--what", required=True, type=click.Choice(["generator", "scorer"]))
 @click.option(
     "--out",
-    type=FOLDER,
+    type=PATH,
     metavar="DIR",
     help="Keep the generator's pictures here; needed to go on after a stop.",
 )
 @_PIPELINE
-@click.option("--lora", type=FOLDER, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
-@click.option("--scorer", type=FOLDER, metavar="FOLDER", help="Scorer to use [default: the embedded one].")
+@click.option("--lora", type=PATH, metavar="FOLDER", help="Adapter that `sdg align` wrote.")
+@click.option("--scorer", type=PATH, metavar="FOLDER", help="Scorer to use [default: the embedded one].")
 @click.option("--prompts", type=click.IntRange(min=1), default=500, help="Held-out prompts.")
 @click.option("--seeds", type=click.IntRange(min=1), default=2, help="Pictures a prompt.")
 @_SAMPLING_STEPS

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sdg.cli.options import FOLDER, MINUTES, RESUME, SEED
+from sdg.cli.options import MINUTES, PATH, RESUME, SEED, Decorator, together
 from sdg.cli.terminal import say
 
 if TYPE_CHECKING:
     from sdg.testbed.models.detector.pretrain import Stage
 
 
-def _training(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options every from-scratch training has."""
-    out = click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder of the run.")
-    for option in (MINUTES, RESUME, SEED, out):
-        command = option(command)
-    return command
+_training = together(
+    click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the run."),
+    SEED,
+    RESUME,
+    MINUTES,
+)
+"""The options every from-scratch training has."""
 
 
-def _steps(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _steps(default: int) -> Decorator:
     return click.option("--steps", type=click.IntRange(min=1), default=default, help="Optimizer steps.")
 
 
@@ -44,7 +44,7 @@ def train_vae(out: Path, **options: Any) -> None:
 
 
 @click.command("train-generator")
-@click.option("--vae", required=True, type=FOLDER, metavar="FOLDER", help="Autoencoder that train-vae wrote.")
+@click.option("--vae", required=True, type=PATH, metavar="FOLDER", help="Autoencoder that train-vae wrote.")
 @_steps(6000)
 @click.option("--scenes", type=click.IntRange(min=1), default=36_000, help="Scenes to train on.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64)
@@ -56,7 +56,7 @@ def train_vae(out: Path, **options: Any) -> None:
     help="Share of the steps, at the end, over which the learning rate falls.",
 )
 @click.option(
-    "--start-from", type=FOLDER, metavar="FOLDER", help="Pipeline to train further [default: from scratch]."
+    "--start-from", type=PATH, metavar="FOLDER", help="Pipeline to train further [default: from scratch]."
 )
 @click.option(
     "--compile",
@@ -87,7 +87,7 @@ def train_generator(vae: Path, start_from: Path | None, out: Path, **options: An
 
 @click.command("distil-generator")
 @click.option(
-    "--pipeline", required=True, type=FOLDER, metavar="FOLDER", help="Pipeline that train-generator wrote."
+    "--pipeline", required=True, type=PATH, metavar="FOLDER", help="Pipeline that train-generator wrote."
 )
 @click.option(
     "--scale",
@@ -137,11 +137,9 @@ def train_scorer(out: Path, **options: Any) -> None:
     help="see: the vision tower alone; speak: the whole model, from a tower that sees.",
 )
 @click.option(
-    "--vae", type=FOLDER, metavar="FOLDER", help="Autoencoder of train-vae; its texture is learned as well."
+    "--vae", type=PATH, metavar="FOLDER", help="Autoencoder of train-vae; its texture is learned as well."
 )
-@click.option(
-    "--seeing", type=FOLDER, metavar="FOLDER", help="Tower for stage speak [default: that of --out]."
-)
+@click.option("--seeing", type=PATH, metavar="FOLDER", help="Tower for stage speak [default: that of --out].")
 @click.option("--see-steps", type=click.IntRange(min=1), default=2000)
 @click.option("--speak-steps", type=click.IntRange(min=1), default=2000)
 @_training

@@ -7,22 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import dry_run, end_dry_run, needed_out
+from sdg.cli.options import PATH, end_dry_run, needed_out, together, training
 from sdg.cli.terminal import say
 
 if TYPE_CHECKING:
     from sdg.training.recipe import Recipe
 
-_RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
-_SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as data.jitter=0."
-)
-_OUT = click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; a dry run needs none.")
-_RESUME = click.option("--resume", is_flag=True, help="Go on from the run's newest checkpoint.")
-
-
-_TOKENS = click.option(
-    "--tokens", type=click.IntRange(1), help="Of an answer, for a dry run [default: 1024]."
+_TRAINING = together(
+    training("data.jitter=0"),
+    click.option("--tokens", type=click.IntRange(1), help="Of an answer, for a dry run [default: 1024]."),
 )
 
 
@@ -38,12 +31,7 @@ def train() -> None:
 
 
 @train.command()
-@_RECIPE
-@_SET
-@_OUT
-@_RESUME
-@dry_run
-@_TOKENS
+@_TRAINING
 def sft(
     recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool, **estimate: Any
 ) -> None:
@@ -68,12 +56,7 @@ def sft(
 
 
 @train.command()
-@_RECIPE
-@_SET
-@_OUT
-@_RESUME
-@dry_run
-@_TOKENS
+@_TRAINING
 def grpo(
     recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool, **estimate: Any
 ) -> None:
@@ -94,17 +77,18 @@ def grpo(
 
 
 @train.command()
-@click.argument("adapter", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the detector to write."
-)
+@click.argument("adapter", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder of the detector to write.")
 @click.option(
     "--profile", help='TOML file, "release" or "default" [default: the adapter\'s, or its base\'s].'
 )
 @click.option("--base", help="The checkpoint it was trained on, if that is elsewhere by now.")
 @click.option(
-    "--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16",
-    help="Of the weights that are written.")  # fmt: skip
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32"]),
+    default="bfloat16",
+    help="Of the weights that are written.",
+)
 def merge(adapter: Path, out: Path, base: str | None, dtype: str, profile: str | None) -> None:
     """Add an adapter into the weights of its base, and write a whole detector.
 
