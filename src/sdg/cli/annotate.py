@@ -134,10 +134,6 @@ def serve(project: Path, port: int, executable: str | None) -> None:
 @_server_options
 def start(
     sources: tuple[Path, ...],
-    prompt: str | None,
-    prompts: Path | None,
-    images: Path | None,
-    allow_outside: bool,
     annotators: str,
     share: float | None,
     reviews: int | None,
@@ -147,6 +143,7 @@ def start(
     project: Path,
     url: str | None,
     token_env: str,
+    **reading: Any,
 ) -> None:
     """Share pictures out among annotators, and give each their first pass on the server.
 
@@ -163,7 +160,7 @@ def start(
     from sdg.runs.inputs import gather
 
     people = _people(annotators)
-    items = gather(sources, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
+    items = gather(sources, **reading)
     server = _connect(project, url, token_env)
     settings = Settings(
         people,
@@ -255,14 +252,7 @@ def status(project: Path, url: str | None, token_env: str, json_path: Path | Non
 @annotate.command()
 @sources_and_prompts
 @click.option("--out", required=True, type=PATH, metavar="PAGE.html")
-def page(
-    sources: tuple[Path, ...],
-    prompt: str | None,
-    prompts: Path | None,
-    images: Path | None,
-    allow_outside: bool,
-    out: Path,
-) -> None:
+def page(sources: tuple[Path, ...], out: Path, **reading: Any) -> None:
     """Write a few pictures into one HTML file on which one person annotates them; it needs no server.
 
     Boxes are drawn by mouse or touch. What is downloaded from the page is read by `sdg annotate read`.
@@ -274,7 +264,7 @@ def page(
     from sdg.annotate.offline import write_offline
     from sdg.runs.inputs import gather
 
-    items = gather(sources, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
+    items = gather(sources, **reading)
     written = write_offline(out, items)
     say(f"{len(items):,} pictures: {written} ({written.stat().st_size / 1e6:.1f} MB)")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -73,12 +74,9 @@ def open_app(
     pictures: tuple[Path, ...],
     detectors: tuple[str, ...],
     editors: tuple[str, ...],
-    prompt: str | None,
-    prompts: Path | None,
-    images: Path | None,
-    allow_outside: bool,
     out: Path,
     port: int | None,
+    **reading: Any,
 ) -> None:
     """Open the app on this machine, until Ctrl-C; no other machine reaches it.
 
@@ -93,9 +91,9 @@ def open_app(
     from sdg.runs.inputs import gather
 
     if pictures:
-        if prompt is None and prompts is None:
-            prompt = ""  # to be given in the page
-        items = gather(pictures, prompt=prompt, prompts=prompts, images=images, allow_outside=allow_outside)
+        if reading["prompt"] is None and reading["prompts"] is None:
+            reading["prompt"] = ""  # to be given in the page
+        items = gather(pictures, **reading)
         examples = examples_of(items, known_truth(pictures))
     else:
         from sdg.testbed.entry import examples as drawn

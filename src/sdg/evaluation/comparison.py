@@ -6,7 +6,7 @@ permutation test: were the two exchangeable, swapping them on any image would ch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,16 +44,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "difference": self.difference,
-            "intervals": self.intervals,
-            "p_values": self.p_values,
-            "images": self.images,
-            "resamples": self.resamples,
-            "seed": self.seed,
-        }
+        return asdict(self)
 
     def plot(self, path: Path | None = None) -> Figure:
         """The differences with their intervals as a figure; see `Evaluation.plot`."""

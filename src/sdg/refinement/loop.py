@@ -144,7 +144,8 @@ def refine(
         tried += attempts
         scored = [attempt for attempt in attempts if attempt.severity is not None]
         if not scored:
-            stopped = _why(attempts)
+            error = next((attempt.error for attempt in attempts if attempt.error), "")
+            stopped = error or "No edit of the round could be diagnosed."
             break
         winner = min(scored, key=lambda attempt: attempt.severity or 0)
         assert winner.picture is not None
@@ -163,9 +164,3 @@ def refine(
     else:
         outcome = Outcome.NO_BETTER if any(a.severity is not None for a in tried) else Outcome.FAILED
     return Refinement(best, known, before, outcome, changed_share(picture, best), tuple(tried), stopped)
-
-
-def _why(attempts: list[Attempt]) -> str:
-    """Why a round came to nothing."""
-    error = next((attempt.error for attempt in attempts if attempt.error), "")
-    return error or "No edit of the round could be diagnosed."

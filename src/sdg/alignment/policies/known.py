@@ -58,12 +58,13 @@ class KnownModel:
 def known_models() -> dict[str, KnownModel]:
     """The published generators by their ids on the hub."""
     folder = files("sdg.alignment.policies") / "configs"
-    found = [
-        KnownModel(**json.loads(file.read_text("utf-8")))
-        for file in sorted(folder.iterdir(), key=lambda file: file.name)
-        if file.name.endswith(".json")
-    ]
-    return {known.model: known for known in found}
+    configs = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name
+    )
+    found: dict[str, KnownModel] = {}
+    for config in (json.loads(file.read_text("utf-8")) for file in configs):
+        found |= {model: KnownModel(model=model, **config) for model in config.pop("models")}
+    return found
 
 
 def configured(family: str, location: str) -> KnownModel:

@@ -10,8 +10,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -85,15 +85,9 @@ def generate_corpus(
         raise ValueError("A corpus needs at least one picture.")
     generator = load_generator(pipeline)
     settings = CorpusSettings(count, seed, fingerprint(pipeline or GENERATOR), injected=injected)
-    began = monotonic()
     with building(out, count, settings.as_json()) as unfinished:
-        for first in unfinished.missing():
-            if max_minutes is not None and monotonic() - began > 60 * max_minutes:
-                return None
-            unfinished.write(first, draw_chunk(generator, settings, unfinished.chunk(first)))
-            if on_progress is not None:
-                on_progress(unfinished.done())
-        return unfinished.finish()
+        draw = partial(draw_chunk, generator, settings)
+        return unfinished.fill(draw, max_minutes=max_minutes, on_progress=on_progress)
 
 
 def draw_chunk(pipeline: FluxPipeline, settings: CorpusSettings, numbers: Iterable[int]) -> Iterator[Drawn]:

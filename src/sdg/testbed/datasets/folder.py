@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, get_args
 
 import numpy as np
@@ -68,6 +69,26 @@ class Unfinished:
         with atomic_writer(self._part(first)) as file:
             file.write(b"".join(lines))
         return len(lines)
+
+    def fill(
+        self,
+        draw: Callable[[range], Iterable[tuple[NDArray[np.uint8], Record]]],
+        *,
+        max_minutes: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> dict[Split, int] | None:
+        """Draw the chunks that are missing and finish; None where max_minutes ended it early.
+
+        on_progress is told how many pictures are done.
+        """
+        began = monotonic()
+        for first in self.missing():
+            if max_minutes is not None and monotonic() - began > 60 * max_minutes:
+                return None
+            self.write(first, draw(self.chunk(first)))
+            if on_progress is not None:
+                on_progress(self.done())
+        return self.finish()
 
     def sorted(self) -> bool:
         """Whether all annotations are in the files of their splits, as where `finish` was killed."""

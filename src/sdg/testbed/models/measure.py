@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from sdg.defects import DefectType
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.records import Record
 from sdg.runs.begin import read_settings, refuse_changes
-from sdg.testbed.datasets.corpus import PictureRequest, draw_generated, fingerprints
+from sdg.testbed.datasets.corpus import Drawn, PictureRequest, draw_generated, fingerprints
 from sdg.testbed.datasets.folder import MANIFEST, building
 
 if TYPE_CHECKING:
@@ -137,22 +137,18 @@ def measure_generator(
         **fingerprints(pipeline, lora),
         "version": __version__,
     }
-    texts, began = held_out_prompts(prompts, seed), monotonic()
+    texts = held_out_prompts(prompts, seed)
+
+    def draw(numbers: range) -> Iterator[Drawn]:
+        wanted = [PictureRequest(number, texts[number % prompts], steps) for number in numbers]
+        return draw_generated(generator, wanted, seed)
+
     if (out / MANIFEST).is_file():
         refuse_changes(out, read_settings(out, out / MANIFEST), settings)
     else:
         with building(out, prompts * seeds, settings) as unfinished:
-            for first in unfinished.missing():
-                if max_minutes is not None and monotonic() - began > 60 * max_minutes:
-                    return None
-                wanted = [
-                    PictureRequest(number, texts[number % prompts], steps)
-                    for number in unfinished.chunk(first)
-                ]
-                unfinished.write(first, draw_generated(generator, wanted, seed))
-                if on_progress is not None:
-                    on_progress(unfinished.done())
-            unfinished.finish()
+            if unfinished.fill(draw, max_minutes=max_minutes, on_progress=on_progress) is None:
+                return None
     rates = defect_rates(read_annotations(out / "test.jsonl"), seed)
     return GeneratorQuality(prompts, prompts * seeds, steps, time_sampling(generator, texts, steps), rates)
 
