@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdg.errors import printable
 
@@ -35,6 +35,10 @@ class Table:
             for row in (zip(line, widths, strict=True) for line in lines)
         ]
         return "\n".join([self.caption, *text] if self.caption else text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, without the notes."""
+        return {"title": self.title, "columns": list(self.columns), "rows": [list(row) for row in self.rows]}
 
     def rich(self) -> RichTable:
         """The same, to print on a terminal."""

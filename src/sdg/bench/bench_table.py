@@ -49,15 +49,7 @@ class BenchTable:
             "title": self.title,
             "notes": list(self.notes),
             "settings": dict(self.settings),
-            "tables": [
-                {
-                    "title": table.title,
-                    "columns": list(table.columns),
-                    "rows": [list(row) for row in table.rows],
-                    "published": sorted(table.notes),
-                }
-                for table in self.tables
-            ],
+            "tables": [{**table.to_dict(), "published": sorted(table.notes)} for table in self.tables],
             "numbers": dict(self.numbers),
         }
 

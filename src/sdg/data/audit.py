@@ -63,14 +63,7 @@ class Audit:
             "duplicates": [[{"filepath": p, "split": s} for p, s in group] for group in self.duplicates],
             "pictures_read": self.read,
             "unreadable": [{"filepath": path, "reason": reason} for path, reason in self.unreadable],
-            "tables": [
-                {
-                    "title": table.title,
-                    "columns": list(table.columns),
-                    "rows": [list(row) for row in table.rows],
-                }
-                for table in self.tables
-            ],
+            "tables": [table.to_dict() for table in self.tables],
         }
 
 

@@ -90,13 +90,11 @@ def leaks(records: Sequence[tuple[str, Record]]) -> list[Finding]:
 
 def unlike_figure_3(counted: Statistics) -> list[Finding]:
     """Numbers far from those of SDG-30K."""
-    findings = []
+    said = []
     for kind, share in counted.overall.shares().items():
         theirs = FIGURE_3_KINDS[kind]
         if share is not None and abs(share - theirs) > FAR:
-            findings.append(
-                Finding("figure 3", f"{share:.1%} of the images are {kind}; SDG-30K has {theirs:.1%}.")
-            )
+            said.append(f"{share:.1%} of the images are {kind}; SDG-30K has {theirs:.1%}.")
     low, high = FIGURE_3_DEFECTS
     for name, group in counted.generators.items():
         if group.images < ENOUGH:
@@ -104,25 +102,18 @@ def unlike_figure_3(counted: Statistics) -> list[Finding]:
         means = [group.defects_per_image(kind) or 0.0 for kind in ("artifact", "misalignment")]
         for kind, mean in zip(("artifacts", "misalignments"), means, strict=True):
             if not low <= mean <= high:
-                findings.append(
-                    Finding(
-                        "figure 3", f"{name} has {mean:.2f} {kind} an image; SDG-30K has {low} to {high}."
-                    )
-                )
+                said.append(f"{name} has {mean:.2f} {kind} an image; SDG-30K has {low} to {high}.")
         if means[0] < means[1]:
-            findings.append(
-                Finding(
-                    "figure 3", f"{name} has more misalignments than artifacts; no generator of SDG-30K does."
-                )
-            )
-    return findings
+            said.append(f"{name} has more misalignments than artifacts; no generator of SDG-30K does.")
+    return [Finding("figure 3", text) for text in said]
 
 
 def odd_boxes(known: Sequence[Record], defects: Sequence[tuple[Record, Defect]]) -> list[Finding]:
     """Boxes that say nothing of where, and defects marked twice."""
     findings = []
-    for text, inside in (("that hold the whole picture", _area_above), ("below 20 × 20", _area_below)):
-        paths = tuple(record.filepath for record, defect in defects if inside(defect))
+    shares = [(record.filepath, area_share(defect)) for record, defect in defects]
+    for text, low, high in (("that hold the whole picture", WHOLE, np.inf), ("below 20 × 20", 0.0, TINY)):
+        paths = tuple(path for path, share in shares if low <= share < high)
         if paths:
             findings.append(Finding("boxes", f"Boxes {text}: {len(paths):,}.", _first(paths)))
     twice = tuple(record.filepath for record in known if _marked_twice(record))
@@ -230,14 +221,6 @@ def area_share(defect: Defect) -> float:
     """Share of the picture's area that a box covers."""
     x0, y0, x1, y1 = defect.box
     return (x1 - x0) * (y1 - y0) / BOX_SCALE**2
-
-
-def _area_above(defect: Defect) -> bool:
-    return area_share(defect) >= WHOLE
-
-
-def _area_below(defect: Defect) -> bool:
-    return area_share(defect) < TINY
 
 
 def _first(paths: Sequence[str]) -> tuple[str, ...]:

@@ -18,21 +18,21 @@ from sdg.records import Fault, Path, Record
 from sdg.response.strict import BoxOrder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Summary:
     """What a file holds: usable records with their defects, parts (lines, images, tasks) with a fault.
 
     statuses: how many diagnoses came to be in which way. images: how many image files were read.
     """
 
-    records: int
-    clean: int
-    unannotated: int
-    defects: int
-    statuses: Counter[str]
-    images: int
-    faulty_parts: int
-    faults: int
+    records: int = 0
+    clean: int = 0
+    unannotated: int = 0
+    defects: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    images: int = 0
+    faulty_parts: int = 0
+    faults: int = 0
 
     def __str__(self) -> str:
         parts = [
@@ -79,51 +79,44 @@ def validate(
             for record in records:
                 check.add(place, record)
                 on_record(record)
-    return check.summary()
+    return check.found
 
 
 @dataclass(slots=True)
 class _Check:
-    """The running counts of one validation."""
+    """One validation while it goes on: what was found so far, and what has been seen."""
 
     path: str
     on_fault: Callable[[Fault], None]
     images: pathlib.Path | None
     allow_outside: bool
-    records: int = 0
-    clean: int = 0
-    unannotated: int = 0
-    defects: int = 0
-    read: int = 0
-    faulty_parts: int = 0
-    faults: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
+    found: Summary = field(default_factory=Summary)
     seen: set[int] = field(default_factory=set)
 
-    def report(self, place: str, *found: str) -> None:
-        self.faulty_parts += 1
-        self.faults += len(found)
-        for reason in found:
+    def report(self, place: str, *reasons: str) -> None:
+        self.found.faulty_parts += 1
+        self.found.faults += len(reasons)
+        for reason in reasons:
             self.on_fault(Fault(self.path, place, reason))
 
     def add(self, place: str, record: Record) -> None:
-        self.records += 1
+        self.found.records += 1
         if record.diagnosis is None:
-            self.unannotated += 1
+            self.found.unannotated += 1
         else:
-            self.clean += record.diagnosis.is_clean
-            self.defects += len(record.diagnosis.defects)
-            self.statuses[record.diagnosis.status.value] += 1
-        found = []
+            self.found.clean += record.diagnosis.is_clean
+            self.found.defects += len(record.diagnosis.defects)
+            self.found.statuses[record.diagnosis.status.value] += 1
+        faults = []
         by_whom = hash((record.filepath, record.annotator))
         if by_whom in self.seen:
             by = "" if record.annotator is None else f" by {record.annotator}"
-            found.append(f"{record.filepath} is listed a second time{by}.")
+            faults.append(f"{record.filepath} is listed a second time{by}.")
         self.seen.add(by_whom)
         if self.images is not None and (fault := self._image_fault(record)):
-            found.append(fault)
-        if found:
-            self.report(place, *found)
+            faults.append(fault)
+        if faults:
+            self.report(place, *faults)
 
     def _image_fault(self, record: Record) -> str | None:
         image = hash(("image", record.filepath))  # read once, however many annotators it has
@@ -135,17 +128,5 @@ class _Check:
             load_image(data_path(record.filepath, self.images, allow_outside=self.allow_outside))
         except SdgError as error:
             return str(error)
-        self.read += 1
+        self.found.images += 1
         return None
-
-    def summary(self) -> Summary:
-        return Summary(
-            self.records,
-            self.clean,
-            self.unannotated,
-            self.defects,
-            self.statuses,
-            self.read,
-            self.faulty_parts,
-            self.faults,
-        )
