@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from sdg.annotate.protocol import (
 from sdg.annotate.study import FILES, Study, held
 from sdg.errors import SdgError
 from sdg.evaluation.agreement import Agreement, agreement, pair_annotators
+from sdg.evaluation.result import cell
 from sdg.io.paths import real_path
 from sdg.records import Record
 from sdg.tables import Table
@@ -51,13 +52,11 @@ def look(study: Study, server: Server) -> State:
     return _look(study, server, _projects(study, server))
 
 
-def advance(
-    study: Study, server: Server, on_tasks: Callable[[int], object] | None = None
-) -> tuple[State, list[Added]]:
+def advance(study: Study, server: Server) -> tuple[State, list[Added]]:
     """Add every task that what was entered so far calls for; the state before, and what was added.
 
     That is the next pass, review or adjudication of each picture, and what goes back to whoever entered it,
-    with the reason. on_tasks: is told how many are added, after each project.
+    with the reason.
     Raises SdgError where the server refuses, or shows no pictures; what was added before stays.
     """
     with held(study):
@@ -77,8 +76,6 @@ def advance(
                 server.require_picture(tasks[0]["data"]["image"])
             server.add_tasks(number, tasks)
             added.append(Added(*project, len(needs), sum(need.attempt > 1 for need in needs)))
-            if on_tasks is not None:
-                on_tasks(sum(one.tasks for one in added))
     return state, added
 
 
@@ -143,12 +140,8 @@ def agreement_table(found: Agreement) -> Table:
     """BoxF1 of the second annotator against the first, by type."""
     scores = found.forward.to_dict()
     names = ("BoxF1@0.1", "BoxF1@0.5", "ImpAcc@0.1")
-    lines = tuple((kind, *(_score(scores[kind][name]) for name in names)) for kind in scores)
+    lines = tuple((kind, *(cell(scores[kind][name]) for name in names)) for kind in scores)
     return Table(f"Agreement on {len(found.pairs):,} pictures so far", ("type", *names), lines)
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _history(chain: Chain) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sdg.errors import SdgError, quoted, reasons
 from sdg.io.document import load_document
 from sdg.records import Fault, Record, as_name, text_of
 from sdg.reporting.page import write_page
-from sdg.reporting.thumbnails import Shown, show
+from sdg.reporting.thumbnails import TO_JUDGE, show_or_refuse
 from sdg.runs.inputs import Item
 from sdg.runs.journal import require_once
 
@@ -26,7 +26,6 @@ MOST: Final = 200
 """Pictures of a page at most: they all lie inside of the one file."""
 SIDE: Final = 1024
 """Longer side of each picture in pixels at most."""
-_QUALITY: Final = 92  # nobody must take the marks of compression for defects
 
 
 def write_offline(path: str | os.PathLike[str], items: Sequence[Item]) -> Path:
@@ -47,7 +46,7 @@ def write_offline(path: str | os.PathLike[str], items: Sequence[Item]) -> Path:
         total=len(items),
         tiers=[(tier.value, floor) for tier, floor in TIER_FLOORS.items()],
         subtypes=[(kind.value, names) for kind, names in SUBTYPES.items()],
-        pictures=((item, _shown(item)) for item in items),
+        pictures=((item, show_or_refuse(item.file, SIDE, TO_JUDGE)) for item in items),
     )
 
 
@@ -92,10 +91,3 @@ def _record(task: object) -> Record:
     if isinstance(seconds, int | float) and 0 <= seconds < 1e6:
         history["minutes"] = round(seconds / 60, 2)
     return Record(filepath, prompt, diagnosis, annotator=annotator, metadata={"annotation": [history]})
-
-
-def _shown(item: Item) -> Shown:
-    shown = show(item.file if isinstance(item.file, Path) else Path(item.file), SIDE, _QUALITY)
-    if shown.problem:
-        raise SdgError(shown.problem)
-    return shown

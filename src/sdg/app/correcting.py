@@ -16,7 +16,7 @@ from sdg.images import load_image
 from sdg.io import jsonl
 from sdg.io.files import atomic_writer, read_bytes
 from sdg.records import Record
-from sdg.reporting.thumbnails import show
+from sdg.reporting.thumbnails import show_or_refuse
 
 ROWS: Final = "annotations.jsonl"
 _MOST: Final = 200  # boxes of a picture
@@ -27,9 +27,7 @@ _SAVING: Final = threading.Lock()
 
 def to_edit(looked: Looked) -> dict[str, Any]:
     """A picture and its defects for the editor of boxes; raises SdgError where it cannot be read."""
-    shown = show(looked.picture, SIDE)
-    if shown.problem:
-        raise SdgError(shown.problem)
+    shown = show_or_refuse(looked.picture, SIDE)
     boxes = [
         {
             "box": list(defect.box),

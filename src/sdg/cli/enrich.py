@@ -71,11 +71,10 @@ def enrich(
       sdg data enrich short.jsonl --teacher openai:URL#MODEL --out train.jsonl --resume
     """
     from sdg.data.formats import read_records
-    from sdg.teacher.cost import estimate, read_price
     from sdg.teacher.enrich import LEFT, UNANSWERED, choose_sample, left_of
     from sdg.teacher.enrich import enrich as run
     from sdg.teacher.plan import Plan, prepare
-    from sdg.teacher.sample import write_page
+    from sdg.teacher.preview import estimate, read_price, write_page
 
     asked = tuple(part.strip() for part in jobs.split(",") if part.strip())
     plan = Plan(teacher, asked, apart, _range(words), voters, tries, max_requests)  # type: ignore[arg-type]

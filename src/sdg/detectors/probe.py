@@ -44,9 +44,9 @@ def key_of(uri: str) -> str:
     return os.environ.get(split_options(uri)[1].get("key", "OPENAI_API_KEY"), "")
 
 
-def probe_detector(uri: str, picture: Image.Image, prompt: str, profile: str | None = None) -> Answered:
+def probe_detector(uri: str, picture: Image.Image, prompt: str) -> Answered:
     """Load a served detector, and ask it once; raises SdgError where a run would get nothing from it."""
-    detector = load_detector(uri, attempts=1, profile=profile)
+    detector = load_detector(uri, attempts=1)
     base_url, _, model = split_options(uri)[0].partition(":")[2].partition("#")
     tokens = require_served(base_url, key_of(uri), model)
     if tokens is not None:

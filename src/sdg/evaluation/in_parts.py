@@ -25,9 +25,8 @@ from sdg.data.formats import Format, guess_format, line_reader
 from sdg.defects import Status
 from sdg.errors import SdgError
 from sdg.evaluation.columns import TYPES, Gathering
-from sdg.evaluation.cuts import cuts
+from sdg.evaluation.lines import cuts, plain_annotation, plain_prediction
 from sdg.evaluation.metrics import Count
-from sdg.evaluation.plain_lines import plain_annotation, plain_prediction
 from sdg.evaluation.resampling import bootstrap_sums
 from sdg.evaluation.result import Scores
 from sdg.evaluation.scoring import Matching, count_table, pair

@@ -22,6 +22,8 @@ Source = Path | StoredImage | Image.Image
 _FEW: Final = 100
 _AHEAD: Final = 8  # pictures prepared before they are written; more would only fill memory
 _QUALITY: Final = 80
+TO_JUDGE: Final = 92
+"""Quality for pictures that people judge: nobody must take the marks of compression for defects."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -49,12 +51,17 @@ def default_side(pictures: int) -> int:
 
 def show(source: Source | None, side: int, quality: int = _QUALITY) -> Shown:
     """The picture scaled down to `side` pixels, packed by `quality`; where it cannot be read, the reason."""
-    if source is None:
-        return Shown(problem="No picture was given.")
     try:
-        image = source.convert("RGB") if isinstance(source, Image.Image) else load_image(source)
+        return show_or_refuse(source, side, quality)
     except SdgError as error:
         return Shown(problem=str(error))
+
+
+def show_or_refuse(source: Source | None, side: int, quality: int = _QUALITY) -> Shown:
+    """`show`, which raises SdgError where the picture cannot be read."""
+    if source is None:
+        raise SdgError("No picture was given.")
+    image = source.convert("RGB") if isinstance(source, Image.Image) else load_image(source)
     if max(image.size) > side:
         image.thumbnail((side, side), reducing_gap=3.0)
     return Shown(data_uri(image, quality), image.width, image.height)

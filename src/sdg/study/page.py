@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sdg.errors import SdgError
 from sdg.reporting.page import write_page
-from sdg.reporting.thumbnails import Shown, Source, prepared, show
+from sdg.reporting.thumbnails import TO_JUDGE, Shown, Source, prepared, show_or_refuse
 
 SIDE: Final = 1024
 """Longer side of each picture in pixels at most: what the paper's editor makes."""
-_QUALITY: Final = 92  # a rater must not take the marks of compression for defects
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def write_study(
     pictures = [
         picture for question in ordered for picture in sorted(question.pictures, key=lambda one: one[0])
     ]
-    shown = prepared(lambda picture: (picture[0], _shown(picture[1], side)), pictures)
+    shown = prepared(lambda picture: (picture[0], show_or_refuse(picture[1], side, TO_JUDGE)), pictures)
     return write_page(
         path,
         "study.html",
@@ -71,10 +69,3 @@ def _pairs(
         yield question, (next(shown), next(shown))
         if on_pair is not None:
             on_pair(done)
-
-
-def _shown(source: Source, side: int) -> Shown:
-    shown = show(source, side, _QUALITY)
-    if shown.problem:
-        raise SdgError(shown.problem)
-    return shown

@@ -1,8 +1,8 @@
 import pytest
 
 from sdg.errors import SdgError
-from sdg.teacher.cost import Estimate, estimate, read_price
 from sdg.teacher.plan import Plan
+from sdg.teacher.preview import Estimate, estimate, read_price
 
 TEACHER = "openai:http://127.0.0.1:9/v1#m"
 
