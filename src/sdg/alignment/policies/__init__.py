@@ -1,4 +1,4 @@
-"""Generators that alignment trains, one file a family of models, through diffusers' own pipelines."""
+"""Generators that alignment trains, one class a family of models, through diffusers' own pipelines."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from sdg.alignment.policies.base import FlowPolicy, Rollout, Transitions
-from sdg.alignment.policies.flux import FluxPolicy
-from sdg.alignment.policies.flux2 import Flux2KleinPolicy, Flux2Policy
-from sdg.alignment.policies.longcat_image import LongCatImagePolicy
-from sdg.alignment.policies.qwen_image import QwenImagePolicy
-from sdg.alignment.policies.sana import SanaPolicy
-from sdg.alignment.policies.sd3 import Sd3Policy
+from sdg.alignment.policies.pixels import SanaPolicy, Sd3Policy, ZImagePolicy
 from sdg.alignment.policies.text_cache import TextCache, TextFeatures
+from sdg.alignment.policies.tokens import (
+    Flux2KleinPolicy,
+    Flux2Policy,
+    FluxPolicy,
+    LongCatImagePolicy,
+    QwenImagePolicy,
+)
 from sdg.alignment.policies.trained import (
     holds_transformer,
     load_transformer,
     prepare_training,
     require_trained,
 )
-from sdg.alignment.policies.z_image import ZImagePolicy
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.io.files import writing
