@@ -40,6 +40,12 @@ class TokenPolicy(FlowPolicy):
     def _location_log_prob(self, log_prob: Tensor) -> Tensor:
         return to_grid(log_prob, self.grid)
 
+    def _fed_guidance(self, x: Tensor) -> Tensor | None:
+        """Guidance (B,) for a model that takes it as an input; None for any other."""
+        if not self.transformer.config.guidance_embeds:
+            return None
+        return torch.full((len(x),), self.recipe.guidance, device=x.device, dtype=torch.float32)
+
 
 class FluxPolicy(TokenPolicy):
     """FLUX.1, a FluxPipeline: guidance is fed to the model; the grid is H/16 × W/16 of the picture."""
@@ -65,14 +71,11 @@ class FluxPolicy(TokenPolicy):
         return {"tokens": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        guidance = None
-        if self.transformer.config.guidance_embeds:
-            guidance = torch.full((len(x),), self.recipe.guidance, device=x.device, dtype=torch.float32)
         image_ids = self.pipeline._prepare_latent_image_ids(1, *self.grid, x.device, x.dtype)
         velocity: Tensor = transformer(
             hidden_states=x,
             timestep=self._timestep(x, sigma, x.dtype),
-            guidance=guidance,
+            guidance=self._fed_guidance(x),
             pooled_projections=text["pooled"],
             encoder_hidden_states=text["tokens"],
             txt_ids=torch.zeros(text["tokens"].shape[1], 3, device=x.device, dtype=x.dtype),
@@ -119,13 +122,10 @@ class Flux2Policy(TokenPolicy):
         return {"tokens": tokens}
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        guidance = None
-        if self.transformer.config.guidance_embeds:
-            guidance = torch.full((len(x),), self.recipe.guidance, device=x.device, dtype=torch.float32)
         velocity: Tensor = transformer(
             hidden_states=x,
             timestep=self._timestep(x, sigma, x.dtype),
-            guidance=guidance,
+            guidance=self._fed_guidance(x),
             encoder_hidden_states=text["tokens"],
             txt_ids=self.pipeline._prepare_text_ids(text["tokens"][:1]).to(x.device),
             img_ids=self.pipeline._prepare_latent_ids(x.new_empty(1, 1, *self.grid)).to(x.device),

@@ -11,9 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from sdg.testbed.oracle.outline import fit_outline, outline_points
+from sdg.testbed.oracle.outline import GRID, Start, best_starts, fit_outline, outline_points
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels, tight_box
-from sdg.testbed.oracle.templates import GRID, Start, best_starts
 from sdg.testbed.world.renderer import signed_distance
 from sdg.testbed.world.scene import COLOURS, Thing
 
