@@ -35,11 +35,8 @@ _SERVERS: Final = {
 
 def group_timeout(recipe: AlignRecipe) -> timedelta:
     """What the process group's time-out has to be: the longest wait for all servers, one after the other."""
-    uris = [scorer.uri for scorer in (*recipe.reward.scorers, *recipe.monitor.scorers)]
-    uris += [judge.uri for judge in recipe.monitor.judges]
-    if recipe.needs_detector and recipe.reward.detector:
-        uris.append(recipe.reward.detector)
-    return MARGIN + timedelta(seconds=sum(_longest_wait(uri, recipe) for uri in uris))
+    uris = (*recipe.scorer_uris, *recipe.detector_uris)
+    return MARGIN + timedelta(seconds=sum(_longest_wait(uri, recipe) for _, uri in uris))
 
 
 def _longest_wait(uri: str, recipe: AlignRecipe) -> float:

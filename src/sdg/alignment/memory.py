@@ -133,10 +133,7 @@ def of_pictures(recipe: AlignRecipe, taken: Passes) -> dict[str, float]:
 
 def in_memory(recipe: AlignRecipe) -> dict[str, float]:
     """Scorers and detectors that have weights on each GPU: part -> bytes."""
-    scorers = [scorer.uri for scorer in (*recipe.reward.scorers, *recipe.monitor.scorers)]
-    judges = [judge.uri for judge in recipe.monitor.judges]
-    if recipe.needs_detector and recipe.reward.detector:
-        judges.append(recipe.reward.detector)
+    scorers, judges = recipe.scorer_uris, recipe.detector_uris
     # One that is named twice is loaded twice.
     found = {
         "scorers, fp32": sum(_bytes(clip_model(place)) for place in _places(scorers, "clip")),
@@ -148,8 +145,8 @@ def in_memory(recipe: AlignRecipe) -> dict[str, float]:
     return {name: size for name, size in found.items() if size}
 
 
-def _places(uris: list[str], scheme: str) -> list[str]:
-    parted = [split_options(uri)[0].partition(":") for uri in uris]
+def _places(uris: list[tuple[str, str]], scheme: str) -> list[str]:
+    parted = [split_options(uri)[0].partition(":") for _, uri in uris]
     return [place for known, _, place in parted if known == scheme]
 
 

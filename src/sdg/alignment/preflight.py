@@ -7,10 +7,12 @@ picture, where the recipe names some.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -36,6 +38,8 @@ from sdg.io.uri import model_location, split_options
 from sdg.models.lora import require_lora
 from sdg.runs.rehearsal import CUDA, GB, GPUS, Rehearsal
 from sdg.scorers import load_scorer
+
+T = TypeVar("T")
 
 
 def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None = None) -> Rehearsal:
@@ -145,29 +149,24 @@ def _divides(recipe: AlignRecipe, batch: int, processes: int) -> bool:
 def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
     """One picture to every server, at the size that is drawn."""
     picture = gradient(recipe.policy.width, recipe.policy.height)
-    detectors = {f"monitor.judges, {judge.name}": judge.uri for judge in recipe.monitor.judges}
-    if recipe.needs_detector:
-        detectors["reward.detector"] = recipe.reward.detector or ""
-    for what, uri in detectors.items():
-        if is_served(uri):
-            page.check(
-                what,
-                lambda uri=uri: probe_detector(uri, picture, prompt),  # type: ignore[misc]
-                lambda found: f"answers about a picture in {found.seconds:.1f} s",
-            )
-        else:
-            page.say(what, "not loaded or asked here")
-    scorers = {f"reward.scorers, {one.name}": one.uri for one in recipe.reward.scorers}
-    scorers |= {f"monitor.scorers, {one.name}": one.uri for one in recipe.monitor.scorers}
-    for what, uri in scorers.items():
-        if is_served(uri):
-            page.check(
-                what,
-                lambda uri=uri: _score(uri, picture, prompt),  # type: ignore[misc]
-                lambda seconds: f"scores a picture in {seconds:.1f} s",
-            )
-        else:
-            page.say(what, "not loaded or asked here")
+
+    def ask(uris: Sequence[tuple[str, str]], asked: Callable[[str], T], said: Callable[[T], str]) -> None:
+        for what, uri in uris:
+            if is_served(uri):
+                page.check(what, partial(asked, uri), said)
+            else:
+                page.say(what, "not loaded or asked here")
+
+    ask(
+        recipe.detector_uris,
+        lambda uri: probe_detector(uri, picture, prompt),
+        lambda found: f"answers about a picture in {found.seconds:.1f} s",
+    )
+    ask(
+        recipe.scorer_uris,
+        lambda uri: _score(uri, picture, prompt),
+        lambda seconds: f"scores a picture in {seconds:.1f} s",
+    )
 
 
 def _score(uri: str, picture: Any, prompt: str) -> float:

@@ -325,6 +325,20 @@ class AlignRecipe:
         return self.method not in ("flow-grpo", "nft")
 
     @property
+    def scorer_uris(self) -> list[tuple[str, str]]:
+        """Key and URI of every scorer, the reward's and the monitor's."""
+        parts = (("reward", self.reward.scorers), ("monitor", self.monitor.scorers))
+        return [(f"{part}.scorers, {one.name}", one.uri) for part, scorers in parts for one in scorers]
+
+    @property
+    def detector_uris(self) -> list[tuple[str, str]]:
+        """Key and URI of every detector: the monitor's judges, and the reward's where the method needs it."""
+        found = [(f"monitor.judges, {judge.name}", judge.uri) for judge in self.monitor.judges]
+        if self.needs_detector and self.reward.detector:
+            found.append(("reward.detector", self.reward.detector))
+        return found
+
+    @property
     def forward(self) -> bool:
         """Whether training is on the forward process: pictures by the plain ODE, no likelihoods."""
         return self.method in ("boxflow-nft", "nft")
