@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import torch
 
+from sdg.alignment.accelerator import group_timeout, start_accelerator
 from sdg.alignment.few_step import check_levels
 from sdg.alignment.figures import draw_figure
 from sdg.alignment.forward import ForwardLearner
-from sdg.alignment.group_timeout import group_timeout
 from sdg.alignment.monitors import BY_PROMPT, Monitor, hacking, is_best
 from sdg.alignment.policies import load_policy
 from sdg.alignment.policies.trained import save_trained
@@ -41,9 +41,8 @@ from sdg.models.sharding import process_mesh
 from sdg.recipes import to_document
 from sdg.runs.begin import begin_together
 from sdg.runs.checkpoint import FOLDER as CHECKPOINTS
-from sdg.runs.checkpoint import save_checkpoint
+from sdg.runs.checkpoint import resume_point, save_checkpoint
 from sdg.runs.log import RunLog
-from sdg.runs.resume import resume_point, start_accelerator
 from sdg.scorers.weighted import load_reward
 
 MANIFEST: Final = "manifest.json"

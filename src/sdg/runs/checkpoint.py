@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,13 @@ from sdg.runs.folders import remove_folder, replace_folder, tidy
 
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
 FOLDER: Final = "checkpoints"
+
+
+class Checkpoint(NamedTuple):
+    """What a run goes on from: its tensors, and JSON of where it was."""
+
+    tensors: dict[str, Tensor]
+    progress: dict[str, Any]
 
 
 def save_checkpoint(
@@ -71,6 +78,23 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return load_file(folder / TENSORS), json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise SdgError(f"{folder} is damaged ({error}); remove it to resume from the one before.") from error
+
+
+def resume_point(out: Path, epochs: int) -> Checkpoint | None:
+    """The newest checkpoint of a run that is gone on with; None where it has none yet.
+
+    Raises SdgError where it is damaged, or of more epochs than the run is to have.
+    """
+    folder = latest_checkpoint(out)
+    if folder is None:
+        return None
+    tensors, progress = load_checkpoint(folder)
+    if progress["epoch"] > epochs:
+        raise SdgError(
+            f"{out} holds {progress['epoch']} epochs already and the recipe has {epochs}; "
+            "raise optimizer.steps, or name another folder."
+        )
+    return Checkpoint(tensors, progress)
 
 
 def _checkpoints(out: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from math import hypot
 from typing import Final
 
 from sdg.testbed.conventions import CENTRE, EDGE
-from sdg.testbed.world.words import NUMBER_WORDS, RELATION_WORDS
+from sdg.testbed.world.prompts import NUMBER_WORDS, RELATION_WORDS
 
 _PLACES: Final = (
     ("at the top left", "at the top", "at the top right"),

@@ -20,9 +20,8 @@ from sdg.testbed.injection.wording import (
     artifact_side,
     direction,
 )
-from sdg.testbed.world.prompts import WORDS
+from sdg.testbed.world.prompts import WORDS, asked, noun, number, plural
 from sdg.testbed.world.scene import BACKGROUNDS, COLOURS, SHAPES, Request, Scene
-from sdg.testbed.world.words import asked, noun, number, plural
 
 Found = Misalignment | Artifact
 

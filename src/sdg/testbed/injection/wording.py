@@ -13,8 +13,8 @@ from sdg.testbed.injection.artifacts import Artifact
 from sdg.testbed.injection.boxes import Box
 from sdg.testbed.injection.lexicon import place, side
 from sdg.testbed.injection.reading import Misalignment
+from sdg.testbed.world.prompts import RELATION_WORDS, counted, listed, noun, number, plural, with_article
 from sdg.testbed.world.scene import CANVAS, OPPOSITE, Request, Scene
-from sdg.testbed.world.words import RELATION_WORDS, counted, listed, noun, number, plural, with_article
 
 MISALIGNMENT_REASONS: Final[dict[str, tuple[str, ...]]] = {
     "missing object": (

@@ -8,7 +8,7 @@ from typing import Final
 from sdg.testbed.conventions import CENTRE, EDGE
 from sdg.testbed.oracle.perception import Seen
 from sdg.testbed.oracle.pixels import SIDE, Box
-from sdg.testbed.world.words import RELATION_WORDS
+from sdg.testbed.world.prompts import RELATION_WORDS
 
 # Clockwise from the right, as angles grow where y points down.
 _SIDES: Final = (

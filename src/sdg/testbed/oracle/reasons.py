@@ -12,8 +12,8 @@ from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.nouns import direction, noun_of, place_of, side_of
 from sdg.testbed.oracle.perception import Perception, SeenArtifact
 from sdg.testbed.oracle.pixels import Box
+from sdg.testbed.world.prompts import RELATION_WORDS, counted, noun, number, with_article
 from sdg.testbed.world.scene import OPPOSITE, Request
-from sdg.testbed.world.words import RELATION_WORDS, counted, noun, number, with_article
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
     "missing object": (

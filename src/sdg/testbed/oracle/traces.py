@@ -12,8 +12,8 @@ from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.nouns import direction, noun_of, place_of, side_of
 from sdg.testbed.oracle.perception import Perception, SeenArtifact
 from sdg.testbed.oracle.reasons import REASONS, anchor_of
+from sdg.testbed.world.prompts import asked, noun, number, plural
 from sdg.testbed.world.scene import Request
-from sdg.testbed.world.words import asked, noun, number, plural
 
 PHRASES: Final = (
     "Step 1: The caption asks for Step 2: Seen from left to right: nothing the word object objects malformed",

@@ -1,4 +1,4 @@
-"""The prompt grammar both ways: sample a Request, say it in English, and read English back.
+"""The prompt grammar both ways: sample a Request, say it in English, and read English back; and plain words.
 
 `parse_prompt(phrase(request, rng)) == request` for every request the grammar makes.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, Literal
 from zlib import crc32
 
@@ -26,6 +27,13 @@ from sdg.testbed.world.scene import (
 Split = Literal["train", "validation", "test"]
 
 NUMBERS: Final = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+RELATION_WORDS: Final[dict[Relation, str]] = {
+    "left": "left of",
+    "right": "right of",
+    "above": "above",
+    "below": "below",
+}
+NUMBER_WORDS: Final = {number: word for word, number in NUMBERS.items()} | {7: "seven", 8: "eight"}
 WORDS: Final = ("sun", "tea", "yes", "hello", "jazz", "open", "moon", "cake")
 """Words that level `rich` writes into pictures."""
 
@@ -36,7 +44,6 @@ _RELATION_PHRASES: Final[dict[Relation, tuple[str, ...]]] = {
     "below": ("below", "under"),
 }
 _PHRASE_RELATION: Final = {p: r for r, phrases in _RELATION_PHRASES.items() for p in phrases}
-_COUNT_WORDS: Final = {count: word for word, count in NUMBERS.items()}
 _PLURALS: Final = {"cross": "crosses"} | {shape: shape + "s" for shape in SHAPES if shape != "cross"}
 
 # Content of a core prompt -> share. Counts and relations are what small generators get wrong.
@@ -97,24 +104,20 @@ def phrase(request: Request, rng: np.random.Generator) -> str:
     if request.background is None:
         text = opening + what
     else:
-        article = _article(request.background)
+        background = f"{with_article(request.background)} background"
         if opening == "" and rng.random() < 0.4:
-            text = f"on {article} {request.background} background, {what}"
+            text = f"on {background}, {what}"
         else:
-            text = f"{opening}{what} on {article} {request.background} background"
+            text = f"{opening}{what} on {background}"
     return text[0].upper() + text[1:]
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
 
 
 def _noun_phrase(group: Group, rng: np.random.Generator) -> str:
     adjectives = f"{group.size} {group.colour}" if group.size else group.colour
     if group.count > 1:
-        return f"{_COUNT_WORDS[group.count]} {adjectives} {_PLURALS[group.shape]}"
-    article = _article(adjectives) if rng.random() < 0.9 else "one"
-    return f"{article} {adjectives} {group.shape}"
+        return f"{number(group.count)} {adjectives} {plural(group.shape)}"
+    words = f"{adjectives} {group.shape}"
+    return with_article(words) if rng.random() < 0.9 else f"one {words}"
 
 
 _SINGULAR = {plural: shape for shape, plural in _PLURALS.items()} | {shape: shape for shape in SHAPES}
@@ -155,3 +158,50 @@ def prompt_vocabulary() -> list[str]:
     )
     words += function_words.split(" ")
     return list(dict.fromkeys([*words, ",", '"']))
+
+
+def number(count: int) -> str:
+    """3 -> "three"; "many" beyond eight."""
+    return NUMBER_WORDS.get(count, "many")
+
+
+def plural(shape: str) -> str:
+    """ "cross" -> "crosses"."""
+    return shape + ("es" if shape.endswith("s") else "s")
+
+
+def noun(colour: str, shape: str, count: int = 1) -> str:
+    """ "red ring", or "red rings" for another count than one."""
+    return f"{colour} {shape if count == 1 else plural(shape)}"
+
+
+def with_article(words: str) -> str:
+    """ "orange ring" -> "an orange ring"."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def counted(group: Group) -> str:
+    """ "three small blue stars", "an orange ring"."""
+    words = noun(group.colour, group.shape, group.count)
+    if group.size:
+        words = f"{group.size} {words}"
+    return with_article(words) if group.count == 1 else f"{number(group.count)} {words}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + f" and {items[-1]}"
+
+
+def asked(request: Request) -> str:
+    """Everything a request asks for."""
+    groups = [counted(group) for group in request.groups]
+    if request.relation is not None:
+        words = f"{groups[0]} {RELATION_WORDS[request.relation]} {groups[1]}"
+    else:
+        words = listed(groups)
+    if request.word is not None:
+        words += f" with the word {request.word.upper()}"
+    if request.background is not None:
+        words += f" on {with_article(request.background)} background"
+    return words

@@ -15,7 +15,7 @@ from toy import RECIPES, small
 
 from sdg import Diagnosis, render_response
 from sdg.alignment import trainer
-from sdg.alignment.group_timeout import MARGIN, group_timeout
+from sdg.alignment.accelerator import MARGIN, group_timeout
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
 from sdg.cli import main
 from sdg.recipes import load_recipe
@@ -60,7 +60,7 @@ def test_a_judge_too_slow_for_one_process_ends_the_run_in_a_sentence(
 ) -> None:
     """The other process has its scores at once, and waits; with a shorter time-out it would not."""
     if derived:
-        monkeypatch.setattr("sdg.alignment.group_timeout.MARGIN", timedelta(seconds=30))
+        monkeypatch.setattr("sdg.alignment.accelerator.MARGIN", timedelta(seconds=30))
     else:
         monkeypatch.setattr(trainer, "group_timeout", lambda recipe: timedelta(seconds=3))
     found = completion(render_response(Diagnosis()))

@@ -1,4 +1,4 @@
-"""How long the processes of a run wait for one that waits for its servers.
+"""How the processes of a run start, and how long they wait for one that waits for its servers.
 
 A collective operation that takes longer than the process group's time-out ends the run with a traceback. So
 it is set above what the slowest picture may take, after which the run says itself what it lacks.
@@ -6,14 +6,20 @@ it is set above what the slowest picture may take, after which the run says itse
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from math import ceil
+from pathlib import Path
 from typing import Any, Final
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
 from sdg.alignment.recipe import AlignRecipe
 from sdg.detectors import openai
+from sdg.errors import SdgError
 from sdg.io.http import longest_wait
 from sdg.io.uri import count, seconds, split_options
 from sdg.scorers import unified_reward
@@ -31,6 +37,36 @@ _SERVERS: Final = {
     ),
 }
 """Scheme -> its defaults, and the option that limits requests at a time."""
+
+
+def start_accelerator(
+    trackers: Sequence[str], out: Path, timeout: timedelta, *, some_idle: bool = False
+) -> Accelerator:
+    """Accelerate for plain data parallelism, with these trackers; raises SdgError for any other setup.
+
+    timeout: of the process group, how long one process may keep the others waiting. some_idle: whether a pass
+    may leave some of what is trained without a gradient.
+    """
+    for tracker in trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise SdgError(f"run.trackers names {tracker}, which is not installed; pip install {tracker}.")
+    # The policy applies autocast itself, in roll-out and training alike, so Accelerate must not.
+    accelerator = Accelerator(
+        mixed_precision="no",
+        log_with=list(trackers) or None,
+        project_dir=str(out),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=timeout),
+            DistributedDataParallelKwargs(find_unused_parameters=some_idle),
+        ],
+    )
+    plain = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if accelerator.distributed_type not in plain:
+        raise SdgError(
+            "Alignment does without Accelerate's DeepSpeed and FSDP; start it with torchrun or with an "
+            "accelerate configuration that has neither. run.sharding: fsdp shares weights among processes."
+        )
+    return accelerator
 
 
 def group_timeout(recipe: AlignRecipe) -> timedelta:
