@@ -9,12 +9,23 @@ from functools import cache
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.models.meta import pipeline_parts
+
+_AUTOENCODER: Final = {
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+"""What every published `AutoencoderKL` of 16 channels has in common; a configuration says what it has of its own."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,8 @@ def known_models() -> dict[str, KnownModel]:
     )
     found: dict[str, KnownModel] = {}
     for config in (json.loads(file.read_text("utf-8")) for file in configs):
+        if config["vae"]["_class_name"] == "AutoencoderKL":
+            config["vae"] = _AUTOENCODER | config["vae"]
         found |= {model: KnownModel(model=model, **config) for model in config.pop("models")}
     return found
 
