@@ -103,8 +103,9 @@ def audit(
         *inflated_importance(defects),
         *_unreadable(unreadable),
     )
+    listed = tuple((finding.kind, finding.text) for finding in findings)
     tables = (
-        _found_table(findings),
+        Table("Findings", ("about", "what"), listed or (("–", "Nothing stands out."),)),
         *_figure_3_tables(counted),
         _box_table(defects),
         by_annotator,
@@ -151,11 +152,6 @@ def _unreadable(unreadable: Sequence[tuple[str, str]]) -> list[Finding]:
         return []
     text = f"Pictures that cannot be read: {len(unreadable):,}; the first: {unreadable[0][1]}"
     return [Finding("pictures", text, tuple(path for path, _ in unreadable[:MOST_SHOWN]))]
-
-
-def _found_table(findings: Sequence[Finding]) -> Table:
-    rows = tuple((finding.kind, finding.text) for finding in findings)
-    return Table("Findings", ("about", "what"), rows or (("–", "Nothing stands out."),))
 
 
 def _figure_3_tables(counted: Statistics) -> tuple[Table, ...]:

@@ -22,7 +22,6 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from sdg._version import __version__
-from sdg.defects import Diagnosis
 from sdg.serve import bounds, chat, guard
 from sdg.serve.bounds import Refusal
 from sdg.serve.counters import CONTENT_TYPE, Measures
@@ -77,7 +76,12 @@ class Service:
     async def diagnose(self, document: dict[str, Any]) -> dict[str, Any]:
         """`/v1/diagnose`."""
         diagnoses, _ = await self._models.ask(bounds.read_items(document), rewards=False)
-        return {"items": [_found(diagnosis) for diagnosis in diagnoses]}
+        return {
+            "items": [
+                {"status": one.status.value, "defects": one.known_defects(), "error": why_unknown(one)}
+                for one in diagnoses
+            ]
+        }
 
     async def reward(self, document: dict[str, Any]) -> dict[str, Any]:
         """`/v1/reward`."""
@@ -198,11 +202,6 @@ class Service:
 _CLOSE: Final = {"Connection": "close"}  # what follows of the request is not read
 _WHO: Final = {"WWW-Authenticate": "Bearer", **_CLOSE}
 _PAGE_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-
-
-def _found(diagnosis: Diagnosis) -> dict[str, Any]:
-    defects = diagnosis.known_defects()
-    return {"status": diagnosis.status.value, "defects": defects, "error": why_unknown(diagnosis)}
 
 
 def _grid(value: object, count: int) -> tuple[int, int] | None:

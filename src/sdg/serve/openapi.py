@@ -129,7 +129,9 @@ def describe(version: str, *, closed: bool) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for path, (summary, request, answer) in _POSTS.items():
         responses = {"200": {"description": "Answered.", **_content(answer)}}
-        errors = {status: {"description": text} for status, text in _ERRORS.items() if _may(path, status)}
+        errors = {status: {"description": text} for status, text in _ERRORS.items()}
+        if path != "/v1/chat/completions":
+            del errors["422"]
         body = {"required": True, **_content(request)}
         paths[path] = {"post": {"summary": summary, "requestBody": body, "responses": responses | errors}}
     for path, summary in _GETS.items():
@@ -141,10 +143,6 @@ def describe(version: str, *, closed: bool) -> dict[str, Any]:
             for method in methods.values():
                 method["security"] = [] if path in _OPEN else [{"token": []}]
     return document
-
-
-def _may(path: str, status: str) -> bool:
-    return status != "422" or path == "/v1/chat/completions"
 
 
 def _content(schema: dict[str, Any]) -> dict[str, Any]:

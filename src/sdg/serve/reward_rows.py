@@ -31,18 +31,17 @@ def reward_rows(
     for place, (diagnosis, defects) in enumerate(zip(diagnoses, sets, strict=True)):
         severity = None if defects is None else severity_of(defects)
         scalar = rewards[place] if rewards else Rewarded(None if severity is None else -severity)
-        known = maps is not None and defects is not None
         rows.append(
             {
                 "reward": scalar.reward,
                 "defects": None if defects is None else len(defects),
                 "severity": severity,
-                "maps": {
+                "maps": None
+                if maps is None or defects is None
+                else {
                     kind: weights[place].tolist()
                     for kind, weights in zip(("artifact", "misalignment"), maps, strict=True)
-                }
-                if known and maps is not None
-                else None,
+                },
                 "error": why_unknown(diagnosis) or scalar.error or None,
             }
         )

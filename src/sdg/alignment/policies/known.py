@@ -25,7 +25,7 @@ _AUTOENCODER: Final = {
     "use_quant_conv": False,
     "use_post_quant_conv": False,
 }
-"""What every published `AutoencoderKL` of 16 channels has in common; a configuration says what it has of its own."""
+"""What the published `AutoencoderKL`s have in common; a file of `configs` says the rest."""
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,13 @@ def write(
         image_list, annotation_list = ListWriter(file), ListWriter(waiting)
         file.write(b'{"info": {"description": "Structured defects of generated images"},\n"images": [')
         for record in records:
-            wide, high = pixels = pixel_size(record, images, size, allow_outside) or _refuse_unknown_size(
-                record
-            )
-            image_list.add(_image(record, image_list.count + 1, wide, high))
+            pixels = pixel_size(record, images, size, allow_outside)
+            if pixels is None:
+                raise SdgError(
+                    f"The size of {record.filepath} in pixels is not known; "
+                    "give the folder of the images (--images), or the size (--size)."
+                )
+            image_list.add(_image(record, image_list.count + 1, *pixels))
             for defect in record.diagnosis.defects if record.diagnosis else ():
                 annotation_list.add(_annotation(defect, annotation_list.count + 1, image_list.count, pixels))
         file.write(b'],\n"annotations": [')
@@ -109,13 +112,6 @@ def write(
         shutil.copyfileobj(waiting, file)
         file.write(b'],\n"categories": ' + json.dumps(_CATEGORIES).encode() + b"}\n")
     return image_list.count
-
-
-def _refuse_unknown_size(record: Record) -> tuple[int, int]:
-    raise SdgError(
-        f"The size of {record.filepath} in pixels is not known; "
-        "give the folder of the images (--images), or the size (--size)."
-    )
 
 
 def _image(record: Record, image_id: int, width: int, height: int) -> dict[str, Any]:
