@@ -56,8 +56,7 @@ def flow_grpo_loss(
     map is constant. As published it has one ratio an image, from the mean log-probability over locations,
     whose gradient is the same where ρ = 1, at the first step after a roll-out.
     """
-    _check_one_an_image(log_prob, advantages)
-    constant = _like_map(advantages, log_prob)
+    constant = _constant_map(advantages, log_prob)
     return boxflow_loss(log_prob, old_log_prob, constant, clip, valid, denominator=denominator)
 
 
@@ -77,12 +76,11 @@ def denseflow_loss(
     mask (ImageDoctor, arXiv 2510.01010); the mean is over all locations, masked or not. The rest as in
     `boxflow_loss`.
     """
-    _check_one_an_image(log_prob, advantages)
+    constant = _constant_map(advantages, log_prob)
     if heat.shape != log_prob.shape:
         raise ValueError(
             f"Heat maps {tuple(heat.shape)} and log-probabilities {tuple(log_prob.shape)} differ in shape."
         )
-    constant = _like_map(advantages, log_prob)
     log_prob, old_log_prob, constant, heat = _valid_rows(valid, log_prob, old_log_prob, constant, heat)
     if not ((heat >= 0) & (heat <= 1)).all():
         raise ValueError("Heat lies between 0 and 1.")
@@ -229,11 +227,8 @@ def _valid_rows(valid: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor[valid] for tensor in tensors)
 
 
-def _check_one_an_image(log_prob: Tensor, advantages: Tensor) -> None:
+def _constant_map(advantages: Tensor, log_prob: Tensor) -> Tensor:
+    """One advantage an image, (B,), at all locations of its row; raises ValueError for another shape."""
     if advantages.shape != (len(log_prob),):
         raise ValueError(f"{len(log_prob)} images need as many advantages, not {tuple(advantages.shape)}.")
-
-
-def _like_map(advantages: Tensor, log_prob: Tensor) -> Tensor:
-    """(B,) advantages, constant over the locations of each row."""
     return advantages.view(-1, *[1] * (log_prob.ndim - 1)).expand_as(log_prob)
