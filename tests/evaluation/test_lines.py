@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sdg.data.formats import line_reader
 from sdg.defects import Status
-from sdg.evaluation import cuts as module
+from sdg.evaluation import lines as module
 from sdg.evaluation.columns import Columns, Gathering, columns
 from sdg.evaluation.lines import cuts, plain_annotation, plain_prediction
 from sdg.records import Record

@@ -49,16 +49,16 @@ def default_side(pictures: int) -> int:
     return 640 if pictures <= _FEW else 384
 
 
-def show(source: Source | None, side: int, quality: int = _QUALITY) -> Shown:
-    """The picture scaled down to `side` pixels, packed by `quality`; where it cannot be read, the reason."""
+def show(source: Source | None, side: int) -> Shown:
+    """The picture scaled down to `side` pixels; where it cannot be read, the reason."""
     try:
-        return show_or_refuse(source, side, quality)
+        return show_or_refuse(source, side)
     except SdgError as error:
         return Shown(problem=str(error))
 
 
 def show_or_refuse(source: Source | None, side: int, quality: int = _QUALITY) -> Shown:
-    """`show`, which raises SdgError where the picture cannot be read."""
+    """The picture scaled down to `side` pixels, packed by `quality`; SdgError where it cannot be read."""
     if source is None:
         raise SdgError("No picture was given.")
     image = source.convert("RGB") if isinstance(source, Image.Image) else load_image(source)
