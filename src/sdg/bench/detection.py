@@ -11,7 +11,8 @@ from sdg.errors import SdgError, quoted
 from sdg.evaluation.columns import TYPES
 from sdg.evaluation.metrics import PAPER_METRICS
 from sdg.evaluation.published import PUBLISHED, PublishedRow
-from sdg.evaluation.result import cell, interval_cell
+from sdg.evaluation.result import interval_cell, signed_cell
+from sdg.evaluation.tables import paper_row
 from sdg.tables import Table
 
 Document = Mapping[str, Any]
@@ -20,6 +21,7 @@ Document = Mapping[str, Any]
 SAME: Final = ("embedder", "matching", "seed", "bootstrap", "truth")
 """Settings of an evaluation that all rows of a table share."""
 _PAPERS: Final = "Qwen3-Embedding-0.6B"  # the only embedder whose DescCos compares with the published
+_MARKS: Final = {None: "", True: " ✓", False: " ✗"}
 
 OVERRIDES: Final = {
     "no-step-1": ("sft", "profile.answer.steps=[2, 3]"),
@@ -83,20 +85,21 @@ def table7(
     tables, numbers = [], {name: _numbers(one) for name, one in {**bases, **ablations}.items()}
     agreement: dict[str, Any] = {}
     for kind in map(str, TYPES):
-        rows = [_row(name, one["metrics"][kind]) for name, one in bases.items()]
+        rows = [paper_row(name, one["metrics"][kind]) for name, one in bases.items()]
         notes = []
         for name, one in ablations.items():
             stage = OVERRIDES[name][0]
-            rows.append(_row(name, one["metrics"][kind]))
+            rows.append(paper_row(name, one["metrics"][kind]))
             ours = _differences(one["metrics"][kind], bases[stage]["metrics"][kind])
             papers = _differences(TABLE7[name].metrics[kind], published[stage].metrics[kind])
             if not _comparable(settings):
                 papers["DescCos@0.1"] = None
             agrees = {metric: _agrees(ours[metric], papers[metric]) for metric in PAPER_METRICS}
             agreement.setdefault(name, {})[kind] = {"ours": ours, "published": papers, "agrees": agrees}
-            rows.append((f"  minus {stage}", *(_signed(ours[m]) + _mark(agrees[m]) for m in PAPER_METRICS)))
+            marked = (signed_cell(ours[m]) + _MARKS[agrees[m]] for m in PAPER_METRICS)
+            rows.append((f"  minus {stage}", *marked))
             notes.append(len(rows))
-            rows.append(("  in the paper", *(_signed(papers[m]) for m in PAPER_METRICS)))
+            rows.append(("  in the paper", *(signed_cell(papers[m]) for m in PAPER_METRICS)))
         tables.append(Table(kind, (kind, *PAPER_METRICS), tuple(rows), frozenset(notes)))
     known = [value for by in agreement.values() for one in by.values() for value in one["agrees"].values()]
     same, of = sum(value is True for value in known), sum(value is not None for value in known)
@@ -132,7 +135,7 @@ def _rows(
 ) -> tuple[tuple[tuple[str, ...], ...], frozenset[int]]:
     rows: list[tuple[str, ...]] = []
     for name, one in documents.items():
-        rows.append(_row(name, one["metrics"][kind]))
+        rows.append(paper_row(name, one["metrics"][kind]))
         if bounds := (one.get("intervals") or {}).get(kind):
             rows.append(("  95 % interval", *(interval_cell(bounds.get(m)) for m in PAPER_METRICS)))
     first = len(rows)
@@ -140,12 +143,8 @@ def _rows(
         values = dict(row.metrics[kind])
         if not _comparable(settings):
             values["DescCos@0.1"] = None
-        rows.append(_row(f"{row.model} (published)", values))
+        rows.append(paper_row(f"{row.model} (published)", values))
     return tuple(rows), frozenset(range(first, len(rows)))
-
-
-def _row(name: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
-    return (name, *(cell(values.get(metric)) for metric in PAPER_METRICS))
 
 
 def _numbers(one: Document) -> dict[str, Any]:
@@ -184,11 +183,3 @@ def _differences(
 
 def _agrees(ours: float | None, papers: float | None) -> bool | None:
     return None if not ours or not papers else (ours > 0) == (papers > 0)
-
-
-def _mark(agrees: bool | None) -> str:
-    return "" if agrees is None else " ✓" if agrees else " ✗"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")

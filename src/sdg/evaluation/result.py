@@ -160,6 +160,11 @@ def cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def signed_cell(value: float | None) -> str:
+    """A difference to three decimals with its sign, "–" where it is undefined."""
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
 def interval_cell(bounds: tuple[float, float] | None) -> str:
     """An interval to three decimals, "–" where it is undefined."""
     return "–" if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from sdg.evaluation.columns import TYPES
 from sdg.evaluation.comparison import Comparison
 from sdg.evaluation.metrics import METRICS, PAPER_METRICS
 from sdg.evaluation.published import PublishedRow
-from sdg.evaluation.result import Scores, cell, interval_cell
+from sdg.evaluation.result import Scores, cell, interval_cell, signed_cell
 from sdg.evaluation.slices import Slice
 from sdg.tables import Table
 
@@ -24,12 +23,12 @@ def evaluation_tables(
 ) -> Iterator[Table]:
     """The paper's Table 2, one table a type: these predictions, their intervals, published rows."""
     for kind in map(str, TYPES):
-        rows = [_row(name, evaluation.metrics[kind], PAPER_METRICS)]
+        rows = [paper_row(name, evaluation.metrics[kind])]
         if evaluation.intervals is not None:
             bounds = evaluation.intervals[kind]
             rows.append(("95 % interval", *(interval_cell(bounds[metric]) for metric in PAPER_METRICS)))
         notes = range(1, len(rows) + len(published))
-        rows += [_row(f"{row.model} (published)", row.metrics[kind], PAPER_METRICS) for row in published]
+        rows += [paper_row(f"{row.model} (published)", row.metrics[kind]) for row in published]
         yield Table(kind, (kind, *PAPER_METRICS), tuple(rows), frozenset(notes))
 
 
@@ -42,7 +41,7 @@ def comparison_tables(comparison: Comparison, first: str, second: str) -> Iterat
                 name,
                 cell(comparison.first[kind][name]),
                 cell(comparison.second[kind][name]),
-                _signed(comparison.difference[kind][name]),
+                signed_cell(comparison.difference[kind][name]),
                 _signed_interval(comparison.intervals[kind][name]),
                 p_cell(comparison.p_values[kind][name]),
             )
@@ -64,7 +63,7 @@ def slice_tables(parts: Sequence[Slice]) -> Iterator[Table]:
                 part.value,
                 f"{part.images:,}",
                 f"{part.defects[kind]:,}",
-                *_row("", part.metrics[kind], names)[1:],
+                *(cell(part.metrics[kind][metric]) for metric in names),
             )
             for part in parts
             if by == "generator" or part.defects[kind]
@@ -78,13 +77,10 @@ def p_cell(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _row(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
-    return (name, *(cell(metrics[metric]) for metric in names))
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+def paper_row(name: str, values: Mapping[str, float | None]) -> tuple[str, ...]:
+    """A row of the paper's metrics, "–" where one is undefined or not there."""
+    return (name, *(cell(values.get(metric)) for metric in PAPER_METRICS))
 
 
 def _signed_interval(bounds: tuple[float, float] | None) -> str:
-    return "–" if bounds is None else f"{_signed(bounds[0])} to {_signed(bounds[1])}"
+    return "–" if bounds is None else f"{signed_cell(bounds[0])} to {signed_cell(bounds[1])}"
