@@ -32,11 +32,6 @@ class Stages:
         self.total, self.say = total, say
         self.parts: list[Part] = []
 
-    @property
-    def failed(self) -> list[Part]:
-        """The parts that failed."""
-        return [part for part in self.parts if part.state == "failed"]
-
     def run(self, name: str, work: Callable[..., tuple[T, str]], *needs: Any) -> T | None:
         """Call work(*needs), which returns its value and one sentence on it; None where it did not succeed.
 

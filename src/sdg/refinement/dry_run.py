@@ -20,11 +20,11 @@ from sdg.io.files import write_text
 from sdg.models.lora import require_lora
 from sdg.models.meta import pipeline_parts
 from sdg.refinement.batch import REQUESTS, Plan, digest_of
-from sdg.refinement.editors import PIPELINE_OPTIONS, editor_uri
+from sdg.refinement.editors import DIFFUSERS_OPTIONS, editor_uri
 from sdg.refinement.loop import HeatSource, severity
 from sdg.refinement.masks import as_picture
 from sdg.refinement.openai_editor import KEY_NAME
-from sdg.refinement.pipelines import KNOWN, class_of, known_class
+from sdg.refinement.pipelines import KNOWN, class_of
 from sdg.refinement.request import EditRequest, build_request
 from sdg.refinement.sources import FATAL_ERRORS, Source, StoredHeat, read_sources
 from sdg.runs.inputs import Item
@@ -121,10 +121,9 @@ def check_editor(uri: str, *, gpu: str, processes: int = 1, dtype: str = "auto")
 
 
 def _check_pipeline(page: Rehearsal, parsed: uris.Uri, dtype: str) -> None:
-    known = PIPELINE_OPTIONS | {"class": known_class}
     options = page.check(
         "options",
-        lambda: uris.read_options(parsed, known, "editor"),
+        lambda: uris.read_options(parsed, DIFFUSERS_OPTIONS, "editor"),
         lambda found: ", ".join(found) or "none",
     )
     name = page.check(

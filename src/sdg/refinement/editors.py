@@ -12,7 +12,7 @@ from sdg.io import uri as uris
 from sdg.models.device import choose_device
 from sdg.refinement.base import Editor, EditResult
 from sdg.refinement.diffusers_editor import DiffusersEditor
-from sdg.refinement.pipelines import known_class, load_pipeline
+from sdg.refinement.pipelines import KNOWN, load_pipeline
 from sdg.refinement.request import EditRequest
 
 PIPELINE_OPTIONS: Final = {
@@ -23,6 +23,7 @@ PIPELINE_OPTIONS: Final = {
     "batch_size": uris.count,
 }
 """Options of every editor that runs a pipeline here, and what reads them."""
+DIFFUSERS_OPTIONS: Final = PIPELINE_OPTIONS | {"class": uris.one_of(*KNOWN)}
 _FORMS: Final = {
     "testbed": "testbed, testbed:FOLDER",
     "diffusers": "diffusers:FOLDER",
@@ -56,7 +57,7 @@ def load_editor(
         return _api(parsed)
     if parsed.scheme == uris.PYTHON:
         return uris.made_by(parsed, 1, FunctionEditor, "edit", device=device, dtype=dtype, steps=steps)
-    values = uris.read_options(parsed, PIPELINE_OPTIONS | {"class": known_class}, "editor")
+    values = uris.read_options(parsed, DIFFUSERS_OPTIONS, "editor")
     pipeline = load_pipeline(parsed.place, choose_device(device), dtype, values.get("class", ""))
     if "lora" in values:
         from sdg.models.lora import load_lora

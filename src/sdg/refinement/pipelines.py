@@ -114,13 +114,6 @@ def load_pipeline(folder: str, device: str, dtype: str, name: str = "") -> Any:
         ) from None
 
 
-def known_class(name: str) -> str:
-    """The name of an editing pipeline's class, of a URI; raises ValueError for any other."""
-    if name not in KNOWN:
-        raise ValueError(f"one of {', '.join(KNOWN)}")
-    return name
-
-
 def class_of(folder: str) -> str:
     """The editing class for a folder, by the class that its index names."""
     index = Path(folder) / "model_index.json"
