@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -33,34 +33,27 @@ def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def diagnosed(total: int) -> Iterator[Callable[[Mapping[str, Any], int], None]]:
     """A bar with the number of failures, or a line every tenth of the way; told each row and what is left."""
-    failed = 0
-    with _bar(*_COLUMNS[:2], TextColumn("{task.fields[failed]}"), _COLUMNS[2]) as bar:
-        task = bar.add_task("", total=total, failed="")
+    with _failing(total, "images", "failed") as advance:
+        yield lambda row, left: advance(total - left, total, row["status"] == "failed")
 
-        def advance(row: Mapping[str, Any], left: int) -> None:
-            nonlocal failed
-            failed += row["status"] == "failed"
-            done = total - left
-            bar.update(task, completed=done, failed=f"{failed:,} failed" if failed else "")
-            if bar.disable and done * 10 // total > (done - 1) * 10 // total:
-                say(f"{done:,} of {total:,} images, {failed:,} failed")
 
-        yield advance
+def blocks_done() -> AbstractContextManager[Callable[[int, int, int], None]]:
+    """The same for blocks of images; told how many of how many are done, and the failures in the last."""
+    return _failing(None, "blocks", "images failed")
 
 
 @contextmanager
-def blocks_done() -> Iterator[Callable[[int, int, int], None]]:
-    """The same for blocks of images; told how many of how many are done, and the failures in the last."""
+def _failing(expected: int | None, what: str, lost_ones: str) -> Iterator[Callable[[int, int, int], None]]:
     failed = 0
     with _bar(*_COLUMNS[:2], TextColumn("{task.fields[failed]}"), _COLUMNS[2]) as bar:
-        task = bar.add_task("", total=None, failed="")
+        task = bar.add_task("", total=expected, failed="")
 
         def advance(done: int, total: int, lost: int) -> None:
             nonlocal failed
             failed += lost
             bar.update(task, completed=done, total=total, failed=f"{failed:,} failed" if failed else "")
             if bar.disable and done * 10 // total > (done - 1) * 10 // total:
-                say(f"{done:,} of {total:,} blocks, {failed:,} images failed")
+                say(f"{done:,} of {total:,} {what}, {failed:,} {lost_ones}")
 
         yield advance
 

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.testbed.world.renderer import Floats, background_picture, signed_distance, thing_layer, unit
+from sdg.testbed.world.renderer import Floats, background_picture, grid, signed_distance, thing_layer, unit
 from sdg.testbed.world.scene import CANVAS, COLOURS, Scene, Thing
 
 
@@ -64,7 +64,7 @@ def smear(rng: np.random.Generator, canvas: Canvas, target: int) -> Proposal | N
     # The streak runs from 0.4 lengths before the point to one length behind it.
     ahead, reach_x = 0.3 * length, 0.7 * length * abs(dx) + half_width * abs(dy) + 1
     reach_y = 0.7 * length * abs(dy) + half_width * abs(dx) + 1
-    rows, columns, x, y = grid(canvas, px + ahead * dx, py + ahead * dy, reach_x, reach_y)
+    rows, columns, x, y = grid(canvas.size, px + ahead * dx, py + ahead * dy, reach_x, reach_y)
     along, across = x * np.float32(dx) + y * np.float32(dy) + np.float32(ahead), y * dx - x * dy
     # Lanes about 1.5 px wide end at different lengths, as bristles or melted pixels would.
     lane = ((across + half_width) / (1.5 * canvas.scale)).astype(np.intp).clip(0, 31)
@@ -89,7 +89,7 @@ def missing_chunk(rng: np.random.Generator, canvas: Canvas, target: int) -> Prop
     px, py, outward = outline_point(rng, canvas, target)
     radius = thing.radius * canvas.scale * float(rng.uniform(0.4, 0.68))
     px, py = px - 0.35 * radius * cos(outward), py - 0.35 * radius * sin(outward)
-    rows, columns, x, y = grid(canvas, px, py, 1.5 * radius, 1.5 * radius)
+    rows, columns, x, y = grid(canvas.size, px, py, 1.5 * radius, 1.5 * radius)
     window = _blob(rng, x, y, radius, feather=1.5, wobble=0.22)[..., None]
     layer_rows, layer_columns, _, coverage = thing_layer(thing, canvas.size)
     full = np.zeros((canvas.size, canvas.size, 1), np.float32)
@@ -110,7 +110,7 @@ def noise_texture(rng: np.random.Generator, canvas: Canvas, target: int) -> Prop
         px, py, outward = outline_point(rng, canvas, target)
         inwards = radius * float(rng.uniform(-0.1, 0.6))
         px, py = px - inwards * cos(outward), py - inwards * sin(outward)
-    rows, columns, x, y = grid(canvas, px, py, 1.45 * radius, 1.45 * radius)
+    rows, columns, x, y = grid(canvas.size, px, py, 1.45 * radius, 1.45 * radius)
     height, width = y.size, x.size
     cell = max(1, round(float(rng.uniform(1.4, 2.6)) * canvas.scale))
     coarse = (-(-height // cell), -(-width // cell))
@@ -142,7 +142,7 @@ def warp(rng: np.random.Generator, canvas: Canvas, target: int) -> Proposal | No
     thing = canvas.scene.things[target]
     px, py, outward = outline_point(rng, canvas, target)
     radius = thing.radius * canvas.scale * float(rng.uniform(0.85, 1.2))
-    rows, columns, x, y = grid(canvas, px, py, radius, radius)
+    rows, columns, x, y = grid(canvas.size, px, py, radius, radius)
     fade = unit(1 - (x * x + y * y) / np.float32(radius * radius))
     if thing.shape != "circle" and rng.random() < 0.4:
         turn = np.float32(rng.choice([-1, 1]) * rng.uniform(0.9, 1.5)) * fade * fade
@@ -191,7 +191,7 @@ def colour_bleeding(rng: np.random.Generator, canvas: Canvas, target: int) -> Pr
     outwards = rng.random() < 0.5
     factor = rng.uniform(0.65, 1.0) if outwards else rng.uniform(0.6, 0.85)
     radius = thing.radius * canvas.scale * float(factor)
-    rows, columns, x, y = grid(canvas, px, py, 1.45 * radius, 1.45 * radius)
+    rows, columns, x, y = grid(canvas.size, px, py, 1.45 * radius, 1.45 * radius)
     window = _blob(rng, x, y, 0.8 * radius, feather=0.7 * radius)
     owner = canvas.owner[rows, columns]
     if outwards:
@@ -219,17 +219,6 @@ def outline_point(rng: np.random.Generator, canvas: Canvas, target: int) -> tupl
     rows = ys.astype(np.intp).clip(0, canvas.size - 1)
     first = int((canvas.owner[rows, columns] == target).argmax())
     return float(xs[first]), float(ys[first]), angle
-
-
-def grid(
-    canvas: Canvas, px: float, py: float, reach_x: float, reach_y: float
-) -> tuple[slice, slice, Floats, Floats]:
-    """Rows and columns around (px, py), and their centres relative to it: x (1, w), y (h, 1), in pixels."""
-    x0, x1 = max(0, int(px - reach_x)), min(canvas.size, int(px + reach_x) + 1)
-    y0, y1 = max(0, int(py - reach_y)), min(canvas.size, int(py + reach_y) + 1)
-    x = (np.arange(x0, x1, dtype=np.float32) + np.float32(0.5 - px))[None, :]
-    y = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5 - py))[:, None]
-    return slice(y0, y1), slice(x0, x1), x, y
 
 
 def _blob(

@@ -128,14 +128,21 @@ def patch(thing: Thing, size: int, pad: float = 2.0) -> tuple[slice, slice, Floa
     """
     scale = size / CANVAS
     reach = thing.radius * scale * (1.42 if thing.angle else 1.02) + pad
-    cx, cy = thing.x * scale, thing.y * scale
-    x0, x1 = max(0, int(cx - reach)), min(size, int(cx + reach) + 1)
-    y0, y1 = max(0, int(cy - reach)), min(size, int(cy + reach) + 1)
-    x = (np.arange(x0, x1, dtype=np.float32) + np.float32(0.5 - cx))[None, :]
-    y = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5 - cy))[:, None]
+    rows, columns, x, y = grid(size, thing.x * scale, thing.y * scale, reach, reach)
     if thing.angle:
         cos, sin = np.float32(np.cos(np.radians(thing.angle))), np.float32(np.sin(np.radians(thing.angle)))
         x, y = cos * x + sin * y, cos * y - sin * x
+    return rows, columns, x, y
+
+
+def grid(
+    size: int, px: float, py: float, reach_x: float, reach_y: float
+) -> tuple[slice, slice, Floats, Floats]:
+    """Rows and columns around (px, py), and their centres relative to it: x (1, w), y (h, 1), in pixels."""
+    x0, x1 = max(0, int(px - reach_x)), min(size, int(px + reach_x) + 1)
+    y0, y1 = max(0, int(py - reach_y)), min(size, int(py + reach_y) + 1)
+    x = (np.arange(x0, x1, dtype=np.float32) + np.float32(0.5 - px))[None, :]
+    y = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5 - py))[:, None]
     return slice(y0, y1), slice(x0, x1), x, y
 
 
