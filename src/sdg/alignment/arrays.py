@@ -82,16 +82,20 @@ def group_deviations(
     x − mean leaves rounding noise that a division by a tiny eps would turn into a reward.
     """
     deviation, std = np.zeros(values.shape), np.zeros(values.shape)
-    for group in np.unique(groups[valid]):
-        members = groups == group
-        rows = np.flatnonzero(members & valid)
-        if len(rows) < 2:
-            continue
-        own = values[rows].astype(np.float64)
-        own -= own[0].copy()
-        own -= own.mean(0)
-        deviation[rows] = own
-        std[members] = np.sqrt((own * own).sum(0) / (len(rows) - 1))
+    rows = np.flatnonzero(valid)
+    rows = rows[np.argsort(groups[rows], kind="stable")]  # each group's valid rows side by side
+    ids, first, count = np.unique(groups[rows], return_index=True, return_counts=True)
+    for size in np.unique(count[count > 1]):  # all groups of a size at once
+        alike = np.flatnonzero(count == size)
+        members = rows[first[alike][:, None] + np.arange(size)]
+        own = values[members].astype(np.float64)  # (groups, size, …)
+        own -= own[:, :1].copy()
+        own -= own.mean(1, keepdims=True)
+        deviation[members] = own
+        own *= own
+        spread = np.sqrt(own.sum(1) / (size - 1))
+        everyone = np.isin(groups, ids[alike])  # invalid rows of these groups, too
+        std[everyone] = spread[np.searchsorted(ids[alike], groups[everyone])]
     return deviation, std
 
 
