@@ -110,18 +110,18 @@ def _assign_by_subsets(scores: NDArray[np.float64]) -> Indices:
     Row by row, for every subset of columns: the best sum in which the rows so far fill just that subset.
     """
     count, n, m = scores.shape
-    subsets = np.arange(1 << m)
+    by_pair = np.ascontiguousarray(scores.transpose(1, 2, 0))
     best = np.full((1 << m, count), -np.inf)
     best[0] = 0
     choice = np.full((n, 1 << m, count), -1, np.int8)  # column the row took to reach the subset, −1 for none
     for row in range(n):
         previous = best.copy()
         for column in reversed(range(m)):  # with ">" below, equal sums pair what stands first
-            ends = subsets[subsets & (1 << column) > 0]
-            total = previous[ends ^ (1 << column)] + scores[:, row, column]
-            better = total > best[ends]
-            best[ends] = np.where(better, total, best[ends])
-            choice[row, ends] = np.where(better, column, choice[row, ends])
+            halves = -1, 2, 1 << column, count  # subsets without and with the column, side by side
+            total = previous.reshape(halves)[:, 0] + by_pair[row, column]
+            ends = best.reshape(halves)[:, 1]
+            np.copyto(choice[row].reshape(halves)[:, 1], column, where=total > ends)
+            np.maximum(ends, total, out=ends)
     rows = np.zeros((count, m), np.intp)
     each, subset = np.arange(count), np.full(count, (1 << m) - 1)
     for row in reversed(range(n)):
