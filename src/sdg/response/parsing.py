@@ -15,6 +15,7 @@ from sdg.response.loose_json import Container, containers
 from sdg.response.strict import think_content
 
 _KEYS: Final = g.ALIASES.keys()
+_BETWEEN: Final = "</think>\n<answer>"
 _TAGS: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 _FENCE: Final = re.compile(r"```[ \t]*(?:json|python|text)?", re.IGNORECASE)
 # Possessive blanks: without, a text of many blanks would take quadratic time.
@@ -55,7 +56,34 @@ def plain_response(text: str, *, require_think: bool = True) -> tuple[str, Any] 
     None for any other response. Cheap, however long the think block. `parse_response` finds such a response
     `ok` where the value is a list of exact items, and then its defects are those.
     """
-    whole = text.strip()
+    parts = _blocks(text) or _tagged_blocks(text.strip(), require_think)
+    if parts is None:
+        return None
+    block, answer = parts
+    try:
+        return block, orjson.loads(answer)  # an integer it cannot hold becomes a float: not exact either
+    except ValueError:
+        try:
+            return block, g.load_json(answer)
+        except ValueError:
+            return None
+
+
+def _blocks(text: str) -> tuple[str, str] | None:
+    """What stands in the two blocks of a response as it is most often written; None for any other.
+
+    With no angle brackets but those of its tags, which are quick to find.
+    """
+    end = text.find("<", len("<think>"))
+    start = end + len(_BETWEEN)
+    close = text.find("<", start)
+    if text[:7] == "<think>" and text[end:start] == _BETWEEN and text[close:] == "</answer>":
+        return text[7:end], text[start:close]
+    return None
+
+
+def _tagged_blocks(whole: str, require_think: bool) -> tuple[str, str] | None:
+    """What stands in the two blocks; angle brackets in them are fine, tags are not."""
     block, start = "", 0
     if whole.startswith("<think>"):
         start = whole.find("</think>")
@@ -71,15 +99,7 @@ def plain_response(text: str, *, require_think: bool = True) -> tuple[str, Any] 
     if not (answer.startswith("<answer>") and answer.endswith("</answer>")):
         return None
     answer = answer[8:-9]
-    if "<" in answer and g.TAG.search(answer):
-        return None
-    try:
-        return block, orjson.loads(answer)  # an integer it cannot hold becomes a float: not exact either
-    except ValueError:
-        try:
-            return block, g.load_json(answer)
-        except ValueError:
-            return None
+    return None if "<" in answer and g.TAG.search(answer) else (block, answer)
 
 
 def _read_well_formed(text: str, require_think: bool) -> Diagnosis | None:
