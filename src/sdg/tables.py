@@ -64,3 +64,9 @@ def print_tables(tables: Iterable[Table]) -> None:
         console.width = 200
     for table in tables:
         console.print(table.rich())
+
+
+def load_printer() -> None:
+    """Load what `print_tables` needs, while there is time."""
+    import rich.console
+    import rich.table  # noqa: F401

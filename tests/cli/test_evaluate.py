@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from sdg.cli import main
+from sdg.cli.evaluate import evaluate
+from sdg.data import line_pairs
 from sdg.evaluation import Counts
+from sdg.evaluation.slices import SLICES
 
 
 def item(box=(10, 20, 300, 400), label="artifact", description="A fused hand.", importance=40):
@@ -315,3 +321,28 @@ def test_the_report_holds_pictures_and_escaped_texts(run, files, tmp_path):
     shutil.rmtree(images)
     assert run(*args[:4], "--html", str(report))[0] == 0
     assert "data:image" not in report.read_text(encoding="utf-8")
+
+
+def test_slices_are_those_there_are():
+    (choice,) = [option.type for option in evaluate.params if option.name == "by"]
+    assert tuple(choice.choices) == SLICES
+
+
+def test_large_files_are_scored_by_all_cores_with_the_same_output(run, files, monkeypatch):
+    rows = [f"{number}.png" for number in range(50)]
+    truth = files("truth.jsonl", *(annotation(path, item()) for path in rows))
+    found = files("found.jsonl", *(prediction(path, item(importance=60)) for path in rows))
+    alone = run("--truth", truth, "--predictions", found, "--json", "-")
+    monkeypatch.setattr(line_pairs, "SMALLEST", 0)
+    monkeypatch.setattr(line_pairs, "can_fork", lambda: True)
+    monkeypatch.setattr(line_pairs, "cores", lambda: 2)
+    monkeypatch.setattr("sdg.evaluation.from_files.evaluate_files", None)  # is not called
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    assert run("--truth", truth, "--predictions", found, "--json", "-") == alone
+    assert alone[0] == 0
+
+
+def test_other_processes_read_before_numpy_is_loaded():
+    code = "import sdg.cli.evaluate, sys; assert not {'numpy', 'rich', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

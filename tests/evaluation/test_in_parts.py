@@ -6,16 +6,17 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from sdg.data import line_pairs
+from sdg.data.line_pairs import begin_reading
 from sdg.errors import SdgError
-from sdg.evaluation import in_parts
-from sdg.evaluation.from_files import evaluate_files, evaluate_quickly, join_files
-from sdg.io import jsonl
+from sdg.evaluation import in_parts, resampling
+from sdg.evaluation.from_files import FileEvaluation, evaluate_files, evaluate_quickly, join_files
+from sdg.evaluation.scoring import Matching
 
 ITEM = {"label": "artifact", "description": "Six fingers.", "importance": 40}
 
@@ -50,20 +51,25 @@ def write(folder: Path, true: list[dict], found: list[dict]) -> tuple[Path, Path
 
 @pytest.fixture(autouse=True)
 def small_files_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_parts, "SMALLEST", 0)
-    monkeypatch.setattr(in_parts.threading, "active_count", lambda: 1)  # of tests that ran here before
+    monkeypatch.setattr(line_pairs, "SMALLEST", 0)
+    monkeypatch.setattr(line_pairs, "_SHARES", 2)
+    monkeypatch.setattr(line_pairs, "can_fork", lambda: True)  # whatever tests that ran here before began
+
+
+def quickly(truth: Path, found: Path, processes: int = 2, **options: Any) -> FileEvaluation | None:
+    reading = begin_reading(truth, found, processes=processes)
+    return None if reading is None else evaluate_quickly(reading, **options)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 5])
 @pytest.mark.parametrize("matching", ["hungarian", "greedy"])
 def test_parts_give_what_one_process_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, matching: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, matching: Matching
 ) -> None:
-    monkeypatch.setattr(in_parts, "_cores", lambda: processes)
+    monkeypatch.setattr(resampling, "_CHUNK", 43 * 6)  # nine chunks of resamples
     paths = write(tmp_path, *lines(43))
-    options = {"matching": matching, "bootstrap": 50, "seed": 3}
-    quick = evaluate_quickly(*paths, **options)  # type: ignore[arg-type]
-    whole = evaluate_files(join_files(*paths), **options)  # type: ignore[arg-type]
+    quick = quickly(*paths, processes, matching=matching, bootstrap=50, seed=3)
+    whole = evaluate_files(join_files(*paths), matching=matching, bootstrap=50, seed=3)
     assert quick is not None
     assert quick.to_document() == whole.to_document()
     assert quick.result.counts.to_dict() == whole.result.counts.to_dict()
@@ -72,14 +78,21 @@ def test_parts_give_what_one_process_gives(
     assert [str(one) for one in quick.tables()] == [str(one) for one in whole.tables()]
 
 
-def test_whatever_is_out_of_the_ordinary_is_left_to_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(in_parts, "_cores", lambda: 2)
+@pytest.mark.parametrize("change", [{"response": None, "error": "no"}, {"response": "I cannot."}])
+def test_there_may_be_nothing_to_score(tmp_path: Path, change: dict[str, Any]) -> None:
+    true, found = lines(9)
+    paths = write(tmp_path, true, [row | change for row in found])
+    quick = quickly(*paths, bootstrap=20)
+    whole = evaluate_files(join_files(*paths), bootstrap=20)
+    assert quick is not None
+    assert quick.to_document() == whole.to_document()
+
+
+def test_whatever_is_out_of_the_ordinary_is_left_to_one_process(tmp_path: Path) -> None:
     true, found = lines(20)
 
     def quick(true: list[dict], found: list[dict]) -> object:
-        return evaluate_quickly(*write(tmp_path, true, found), bootstrap=0)
+        return quickly(*write(tmp_path, true, found), bootstrap=0)
 
     assert quick(true, found) is not None
     assert quick(true, found[::-1]) is None
@@ -90,37 +103,22 @@ def test_whatever_is_out_of_the_ordinary_is_left_to_one_process(
     assert quick([*true[:19], true[19] | {"ann_translated_bboxes": [{"box_2d": [1]}]}], found) is None
     with pytest.raises(SdgError, match=r"truth.jsonl, line 20: "):
         join_files(tmp_path / "truth.jsonl", tmp_path / "found.jsonl")
-    assert evaluate_quickly(tmp_path / "nowhere.jsonl", tmp_path / "found.jsonl") is None
-    monkeypatch.setattr(in_parts, "SMALLEST", 1 << 30)
-    assert quick(true, found) is None
 
 
-def test_a_process_that_comes_to_grief_has_no_result() -> None:
-    def work(number: int) -> int:
-        if number == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return 60 // (number - 2)
+def test_a_process_that_was_killed_leaves_it_to_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, own = write(tmp_path, *lines(20)), os.getpid()
 
-    assert in_parts._forked(work, [0, 1, 2, 3]) == [-30, None, None, 60]
+    def dies(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            if os.getpid() != own:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)  # until the other has taken a task
+            return function(*arguments)
 
+        return call
 
-@given(
-    st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b"")), max_size=20), st.integers(1, 6)
-)
-def test_spans_are_whole_lines_shared_evenly(tmp_path_factory: pytest.TempPathFactory, rows, parts) -> None:
-    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
-    content = b"".join(row + b"\n" for row in rows)
-    path.write_bytes(content)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonl, "_BLOCK", 7)
-        count, spans = jsonl.spans(path, parts)
-    assert count == len(rows)
-    pieces = [content[span.start : span.stop] for span in spans]
-    assert b"".join(pieces) == content
-    numbers = [piece.count(b"\n") for piece in pieces]
-    assert max(numbers) - min(numbers) <= 1
-    assert all(piece.endswith(b"\n") for piece in pieces if piece)
-    for span, piece in zip(spans, pieces, strict=True):
-        kept = [line + b"\n" for line in piece.split(b"\n")[:-1] if line and not line.isspace()]
-        if kept and not piece.startswith(b"\xef"):
-            assert [line for _, line in jsonl.read_lines(path, span)] == kept
+    for module, name in ((line_pairs, "_add_plain"), (in_parts, "pair"), (in_parts, "bootstrap_sums")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, dies(getattr(module, name)))
+            assert quickly(*paths, bootstrap=9) is None, name
+    assert quickly(*paths, bootstrap=9) is not None

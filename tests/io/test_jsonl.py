@@ -172,3 +172,25 @@ def test_records_are_refused_in_the_same_words(tmp_path, line):
             list(reader(path, lambda value: Record(value.get("filepath"), "")))
         words.append(str(caught.value))
     assert words[0] == words[1]
+
+
+@given(
+    st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b"")), max_size=20), st.integers(1, 6)
+)
+def test_spans_are_whole_lines_shared_evenly(tmp_path_factory: pytest.TempPathFactory, rows, parts) -> None:
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    content = b"".join(row + b"\n" for row in rows)
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "_BLOCK", 7)
+        count, spans = jsonl.spans(path, parts)
+    assert count == len(rows)
+    pieces = [content[span.start : span.stop] for span in spans]
+    assert b"".join(pieces) == content
+    numbers = [piece.count(b"\n") for piece in pieces]
+    assert max(numbers) - min(numbers) <= 1
+    assert all(piece.endswith(b"\n") for piece in pieces if piece)
+    for span, piece in zip(spans, pieces, strict=True):
+        kept = [line + b"\n" for line in piece.split(b"\n")[:-1] if line and not line.isspace()]
+        if kept and not piece.startswith(b"\xef"):
+            assert [line for _, line in jsonl.read_lines(path, span)] == kept

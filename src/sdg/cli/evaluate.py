@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, PATH, write_numbers
 from sdg.cli.terminal import say, show
+from sdg.data.line_pairs import begin_reading
 from sdg.errors import SdgError
-from sdg.evaluation.from_files import evaluate_files, evaluate_quickly, join_files
-from sdg.evaluation.result import describe_settings, describe_status
-from sdg.evaluation.scoring import Matching
-from sdg.evaluation.slices import SLICES, SliceBy
 from sdg.response.strict import BoxOrder
-from sdg.tables import print_tables
+from sdg.tables import load_printer, print_tables
+
+if TYPE_CHECKING:
+    from sdg.evaluation.scoring import Matching
+    from sdg.evaluation.slices import SliceBy
 
 
 @click.command()
@@ -53,7 +56,7 @@ from sdg.tables import print_tables
 @click.option(
     "--slice",
     "by",
-    type=click.Choice(SLICES),
+    type=click.Choice(["generator", "tier", "size", "subtype"]),
     multiple=True,
     help="Also within parts of the data; may be repeated.",
 )
@@ -97,9 +100,19 @@ def evaluate(
     if images is not None and not images.is_dir():
         raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
     options: dict[str, Any] = {"matching": matching, "bootstrap": bootstrap, "seed": seed}
+    plain = embedder is None and other is None and not by and html_path is None
+    reading = begin_reading(truth, predictions, box_order=box_order) if plain else None
+    if reading is not None:
+        # A thread of BLAS, which has nothing to do here, would wait in a loop on the core of another process.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Loaded while other processes read, which need none of it.
+    from sdg.evaluation.from_files import evaluate_files, evaluate_quickly, join_files
+    from sdg.evaluation.result import describe_settings, describe_status
+
     found = None
-    if embedder is None and other is None and not by and html_path is None:
-        found = evaluate_quickly(truth, predictions, box_order=box_order, published=published, **options)
+    if reading is not None:
+        load_printer()
+        found = evaluate_quickly(reading, published=published, **options)
     if found is None:
         from sdg.cli.progress import embedder_of
 
@@ -130,3 +143,5 @@ def evaluate(
         print_tables(tables)
         show(describe_status(found.result.status))
         show(describe_settings(found.result.settings))
+    if reading is not None:
+        gc.freeze()  # spares the interpreter's end a look at every object

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdg._version import __version__
 from sdg.data.formats import guess_format, read_records
+from sdg.data.line_pairs import Reading
 from sdg.defects import Diagnosis, Status
 from sdg.errors import SdgError
 from sdg.evaluation.comparison import Comparison, compare
@@ -106,21 +107,19 @@ def join_files(
 
 
 def evaluate_quickly(
-    truth: Path,
-    predictions: Path,
+    reading: Reading,
     *,
-    box_order: BoxOrder = "xyxy",
     matching: Matching = "hungarian",
     bootstrap: int = 1000,
     seed: int = 0,
     published: bool = False,
 ) -> FileEvaluation | None:
     """As `join_files` and `evaluate_files` for the numbers alone, on all cores; None where only they can."""
-    options: dict[str, Any] = {"box_order": box_order, "matching": matching}
-    scores = evaluate_in_parts(truth, predictions, bootstrap=bootstrap, seed=seed, **options)
+    scores = evaluate_in_parts(reading, matching=matching, bootstrap=bootstrap, seed=seed)
     if scores is None:
         return None
-    files = JoinedFiles(truth, predictions, Joined((), (), (), (), ()), box_order, False)
+    nothing = Joined((), (), (), (), ())
+    files = JoinedFiles(reading.truth, reading.predictions, nothing, reading.box_order, False)
     return FileEvaluation(files, scores, None, None, {}, published)
 
 

@@ -5,11 +5,14 @@ Images are the independent units (defects of one image are not), so whole rows o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+Drawn = tuple[range, NDArray[np.int32]]
+"""Some of the resamples, and the images drawn for each, (len, D)."""
 
 CONFIDENCE: Final = 0.95
 _CHUNK = 1_000_000  # weights held at a time: 8 MB
@@ -17,27 +20,43 @@ _ONE_THREAD = 1 << 18  # multiplications below which BLAS begins no threads
 
 
 def bootstrap_sums(
-    table: NDArray[np.float64], resamples: int, seed: int, rows: range | None = None
+    table: NDArray[np.float64],
+    resamples: int,
+    seed: int,
+    drawn: Iterable[Drawn] | None = None,
+    out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Column sums of tables of as many images drawn with replacement: (D, K) -> (resamples, K).
 
-    rows: which of the resamples are wanted, by default all of them.
+    drawn: those to sum, by default all of `draws`. out: zeros that take the sums.
     """
     images = len(table)
-    rows = range(resamples) if rows is None else rows
-    rng = np.random.default_rng(seed)
-    sums = np.zeros((len(rows), table.shape[1]))
+    sums = np.zeros((resamples, table.shape[1])) if out is None else out
     summed = table.any(0)
-    multiply = _Product(table[:, summed], min(len(rows), _step(images)))
-    for start, stop in _chunks(rows.stop, images):
-        drawn = rng.integers(0, images, (stop - start, images), np.int32)  # drawn even where it is not wanted
-        first = max(start, rows.start)
-        for at, indices in enumerate(drawn[first - start :]):
+    multiply = _Product(table[:, summed], min(resamples, _step(images)))
+    for part, chosen in draws(resamples, images, np.random.default_rng(seed)) if drawn is None else drawn:
+        for row, indices in enumerate(chosen):
             # One at a time, as their counts fit into a core's own cache.
-            multiply.weights[at, :images] = np.bincount(indices.astype(np.intp), minlength=images)
-        if first < stop:
-            sums[first - rows.start : stop - rows.start, summed] = multiply(stop - first)
+            multiply.weights[row, :images] = np.bincount(indices.astype(np.intp), minlength=images)
+        sums[part.start : part.stop, summed] = multiply(len(part))
     return sums
+
+
+def draws(resamples: int, images: int, rng: np.random.Generator) -> Iterator[Drawn]:
+    """Some resamples at a time, and the images drawn for them."""
+    for part in chunks(resamples, images):
+        yield part, draw(rng, part, images)
+
+
+def draw(rng: np.random.Generator, part: range, images: int) -> NDArray[np.int32]:
+    """The images of some resamples, (len(part), images)."""
+    return rng.integers(0, images, (len(part), images), np.int32)
+
+
+def chunks(resamples: int, images: int) -> list[range]:
+    """Which resamples are drawn together."""
+    step = _step(images)
+    return [range(start, min(start + step, resamples)) for start in range(0, resamples, step)]
 
 
 class _Product:
@@ -69,9 +88,9 @@ def swapped_sums(
     rng = np.random.default_rng(seed)
     middle, half = (first + second).sum(0) / 2, (first - second) / 2
     shift = np.zeros((permutations, first.shape[1]))
-    for start, stop in _chunks(permutations, images):
-        signs = rng.integers(0, 2, (stop - start, images), np.int8) * 2.0 - 1.0
-        shift[start:stop] = signs @ half
+    for part in chunks(permutations, images):
+        signs = rng.integers(0, 2, (len(part), images), np.int8) * 2.0 - 1.0
+        shift[part.start : part.stop] = signs @ half
     return middle + shift, middle - shift
 
 
@@ -86,12 +105,6 @@ def interval(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     elif defined.any():
         bounds[:, defined] = np.nanquantile(samples[:, defined], (low, high), axis=0)
     return bounds[0], bounds[1]
-
-
-def _chunks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    step = _step(columns)
-    for start in range(0, rows, step):
-        yield start, min(start + step, rows)
 
 
 def _step(columns: int) -> int:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdg.data import lines as module
 from sdg.data.formats import line_reader
+from sdg.data.gathering import Gathering
+from sdg.data.lines import cuts, plain_annotation, plain_prediction
 from sdg.defects import Status
-from sdg.evaluation import lines as module
-from sdg.evaluation.columns import Columns, Gathering, columns
-from sdg.evaluation.lines import cuts, plain_annotation, plain_prediction
+from sdg.evaluation.columns import Columns, columns, unpacked
 from sdg.records import Record
 
 
@@ -141,12 +142,12 @@ def held(
     found, gathered = read(text), Gathering()
     if found is None or not gathered.add_plain(found[1]):
         assert len(gathered) == 0
-        assert len(gathered.columns().boxes) == 0
+        assert len(unpacked([gathered.packed()]).boxes) == 0
         return False
     record = exact(text)
     assert record.diagnosis is not None
     assert (record.filepath, record.diagnosis.status, record.diagnosis.repairs) == (found[0], Status.OK, ())
-    same(gathered.columns(), columns([record.diagnosis.defects]))
+    same(unpacked([gathered.packed()]), columns([record.diagnosis.defects]))
     return True
 
 
@@ -186,17 +187,3 @@ def test_what_the_release_and_our_runs_write_is_plain(others: dict[str, object])
 def test_what_is_no_line_is_not_plain(text: bytes) -> None:
     assert plain_annotation(text) is None
     assert plain_prediction(text) is None
-
-
-def test_an_image_taken_back_leaves_nothing() -> None:
-    gathered = Gathering()
-    plain = {"box_2d": [1, 2, 3, 4], "label": "artifact"}
-    assert gathered.add_plain([plain, plain])
-    before = gathered.columns()
-    assert gathered.add_plain([plain])
-    assert not gathered.add_plain([plain, plain | {"label": "both"}])
-    gathered.drop()
-    same(gathered.columns(), before)
-    gathered.drop()
-    assert len(gathered) == 0
-    assert len(gathered.columns().boxes) == 0

@@ -21,7 +21,8 @@ from sdg.records import ESCAPE, NAMES, STORED, Path
 from sdg.response.parsing import plain_response
 
 WINDOW: Final = 1 << 22
-"""Bytes before and after the same share of the other file in which a path is looked for."""
+"""Bytes before and after the same share of the other file in which a path is looked for, at most."""
+_NEAR: Final = 1 << 18  # where it most often is
 
 
 def cuts(one: Path, other: Path, parts: int) -> list[tuple[range, range]] | None:
@@ -56,16 +57,22 @@ def _same_image(file: BinaryIO, other: BinaryIO, near: int, other_near: int) -> 
     start, path = file.tell(), _path(file.readline())
     if path is None:
         return None
-    first = max(0, other_near - WINDOW)
+    places = (_begin(other, path, other_near, min(window, WINDOW)) for window in (_NEAR, WINDOW))
+    return next(((start, place) for place in places if place is not None), None)
+
+
+def _begin(other: BinaryIO, path: str, other_near: int, window: int) -> int | None:
+    """Where the line of an image begins, looked for around a place."""
+    first = max(0, other_near - window)
     other.seek(first)
-    block = other.read(other_near + WINDOW - first)
+    block = other.read(other_near + window - first)
     for written in {orjson.dumps(path), json.dumps(path).encode()}:  # as it is, and escaped
         at = block.find(written)
         while at >= 0:
             begin = block.rfind(b"\n", 0, at) + 1
             end = block.find(b"\n", at)
             if (begin or not first) and _path(block[begin : end if end >= 0 else None]) == path:
-                return start, first + begin
+                return first + begin
             at = block.find(written, at + 1)
     return None
 
@@ -120,11 +127,10 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 def _is_plain(value: Mapping[str, Any], known: Set[str]) -> bool:
     """Whether all else in a line is metadata that no reader takes for something else, or refuses."""
+    if value.keys() <= known:
+        return True
     others = value.keys() - known
-    return not others or (
-        not others & _TELLING
-        and all(
-            (kind := type(value[key])) in _NAMING or (kind not in (dict, list) and key not in NAMES)
-            for key in others
-        )
+    return not others & _TELLING and all(
+        (kind := type(value[key])) in _NAMING or (kind not in (dict, list) and key not in NAMES)
+        for key in others
     )
