@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,14 +32,12 @@ def write(file: Path, text: str) -> Path:
 def test_drawbench_as_its_sheet_is_saved(tmp_path: Path) -> None:
     file = write(
         tmp_path / "drawbench.csv",
-        'Prompts,Category\nA red car.,Colors\n"Two cats, and ""a dog"".",Counting\n',
+        'Prompts,Category\nA red car.,Colors \n"Two cats, and ""a dog"".",Counting\n',
     )
     assert read_prompt_set("drawbench", file) == [
         Prompt("A red car.", "Colors"),
         Prompt('Two cats, and "a dog".', "Counting"),
     ]
-    with pytest.raises(SdgError, match=r"DrawBench is not fetched; save its sheet .* as CSV"):
-        read_prompt_set("drawbench")
 
 
 def test_partiprompts_keep_their_own_quotation_marks(tmp_path: Path) -> None:
@@ -123,7 +122,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(sets, "HOST", f"http://127.0.0.1:{server.server_port}")
+    for name in ("HOST", "ARCHIVES"):
+        monkeypatch.setattr(sets, name, f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield tmp_path
     server.shutdown()
@@ -149,6 +149,38 @@ def test_a_pinned_set_is_fetched_once_checked_and_kept(host: Path, monkeypatch: 
         read_prompts("bench:geneval")
     with pytest.raises(SdgError, match="has the splits all, not 'test'"):
         read_prompt_set("geneval", split="test")
+
+
+def test_a_folder_is_fetched_as_an_archive_whose_texts_are_checked(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = host / "org/repo/tar.gz/c0ffee"
+    archive.parent.mkdir(parents=True)
+
+    def publish(text: str, mtime: int) -> None:
+        with tarfile.open(archive, "w:gz") as out:
+            for number in (10, 9):
+                file = write(host / f"{number}.txt", f"{text}\n{number}\n")
+                member = out.gettarinfo(file, f"repo-c0ffee/list/{number}.txt")
+                member.mtime = mtime
+                with file.open("rb") as content:
+                    out.addfile(member, content)
+
+    digest = hashlib.sha256(b'{"text": "cup 9"}\n{"text": "cup 10"}\n').hexdigest()
+    source = Source("org/repo", "c0ffee", {"all": (("list/", digest),)})
+    monkeypatch.setitem(sets.SETS, "dpg-bench", replace(sets.SETS["dpg-bench"], source=source))
+    publish("bowl", 0)
+    with pytest.raises(SdgError, match=r"tar.gz/c0ffee holds other bytes than were published; name a copy"):
+        read_prompts("bench:dpg-bench")
+    archive.write_bytes(b"<html>")
+    with pytest.raises(SdgError, match="holds other bytes"):
+        read_prompts("bench:dpg-bench")
+    publish("cup", 7)  # packed at another time
+    assert read_prompts("bench:dpg-bench") == ["cup 9", "cup 10"]
+    archive.unlink()
+    assert read_prompts("bench:dpg-bench") == ["cup 9", "cup 10"]  # from the cache
+    (kept,) = (host / "cache").rglob("*.jsonl")
+    assert kept.name == "list.jsonl"
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1)))

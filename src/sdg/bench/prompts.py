@@ -1,7 +1,7 @@
 """Published sets of prompts, each in its own layout: DrawBench, PartiPrompts, GenEval and others.
 
-`bench:NAME?path=…` stands wherever a recipe wants prompts. What is published at an address with a revision
-is fetched from there once, held against its SHA-256 and kept; all else is read from a path.
+`bench:NAME` stands wherever a recipe wants prompts. A set is fetched once at a pinned revision, held against
+its SHA-256 and kept; `path=…` names a copy instead.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from sdg.bench.archive import number_order, one_line, texts_as_lines
 from sdg.data.formats import read_records
 from sdg.errors import SdgError, first_line, path_end, quoted, shortened
 from sdg.io import jsonl
@@ -22,6 +24,7 @@ from sdg.io.download import pinned_file
 from sdg.io.files import cache_folder, is_folder, read_text
 
 HOST: Final = "https://raw.githubusercontent.com"
+ARCHIVES: Final = "https://codeload.github.com"
 LARGEST: Final = 64 * 2**20
 """Bytes of the largest file that is read; the published ones have at most 3 MB."""
 _LONGEST: Final = 600  # seconds that a file may take
@@ -41,20 +44,23 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files of a GitHub repository at one commit: split -> (path, SHA-256), in order."""
+    """Files of a GitHub repository at one commit: split -> (path, SHA-256), in order.
+
+    A path that ends in "/" is a folder of text files; its SHA-256 is that of `texts_as_lines`.
+    """
 
     repository: str
     commit: str
     splits: Mapping[str, tuple[tuple[str, str], ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSet:
     """A published set: what it is called, its columns, and where it comes from.
 
     text, category: names that a column or key may have, the published one first. folder: what each text
     file of a folder is: a "prompt", or a "category" of prompts, one a line. repeats: whether the published
-    layout has a prompt in several rows. get: where a user gets it, if there is no source.
+    layout has a prompt in several rows.
     """
 
     title: str
@@ -62,8 +68,7 @@ class PromptSet:
     category: tuple[str, ...] = ()
     folder: str = ""
     repeats: bool = False
-    source: Source | None = None
-    get: str = ""
+    source: Source
 
 
 def _compbench(split: str, *digests: str) -> tuple[tuple[str, str], ...]:
@@ -86,15 +91,27 @@ _COMPBENCH: Final = (
 
 SETS: Final = {
     "drawbench": PromptSet(
-        "DrawBench",
-        ("Prompts", "Prompt", "prompt"),
-        ("Category", "category"),
-        get="save its sheet (imagen.research.google, columns Prompts and Category) as CSV",
+        title="DrawBench",
+        text=("Prompts", "Prompt", "prompt"),
+        category=("Category", "category"),
+        # The authors' sheet (imagen.research.google) may change, so this is a copy of it in a repository.
+        source=Source(
+            "mwomick/VaReSynth",
+            "f90470975e07e8477a7fcb99e949051859466880",
+            {
+                "all": (
+                    (
+                        "data/DrawBench.csv",
+                        "5f50241927354d1879b5b0b27cd3c83e8e6816a19fcc9c559053e8d09781c392",
+                    ),
+                )
+            },
+        ),
     ),
     "partiprompts": PromptSet(
-        "PartiPrompts",
-        ("Prompt", "prompt"),
-        ("Category", "category"),
+        title="PartiPrompts",
+        text=("Prompt", "prompt"),
+        category=("Category", "category"),
         source=Source(
             "google-research/parti",
             "5a657978134374ce28973948331b319adef164bd",
@@ -109,9 +126,9 @@ SETS: Final = {
         ),
     ),
     "geneval": PromptSet(
-        "GenEval",
-        ("prompt",),
-        ("tag",),
+        title="GenEval",
+        text=("prompt",),
+        category=("tag",),
         source=Source(
             "djghosh13/geneval",
             "af4902f24d3ca90ebbb446dd9891a59e0f82725f",
@@ -126,9 +143,9 @@ SETS: Final = {
         ),
     ),
     "t2i-compbench": PromptSet(
-        "T2I-CompBench",
-        ("prompt",),
-        ("category",),
+        title="T2I-CompBench",
+        text=("prompt",),
+        category=("category",),
         folder="category",
         source=Source(
             "Karine-Huang/T2I-CompBench",
@@ -160,16 +177,27 @@ SETS: Final = {
         ),
     ),
     "dpg-bench": PromptSet(
-        "DPG-Bench",
-        ("text", "prompt"),
-        ("category_broad", "category"),
+        title="DPG-Bench",
+        text=("text", "prompt"),
+        category=("category_broad", "category"),
         folder="prompt",
         repeats=True,
-        get="take dpg_bench/prompts or dpg_bench.csv of github.com/TencentQQGYLab/ELLA",
+        source=Source(
+            "TencentQQGYLab/ELLA",
+            "3c228f1dc6c4d3cad0a47493816151a419f14db3",
+            {
+                "all": (
+                    (
+                        "dpg_bench/prompts/",
+                        "4ef0c5ebfe4be7f00781923802b10290e3ae1193cf7bd005e553d913af93e98c",
+                    ),
+                )
+            },
+        ),
     ),
     "pick-a-pic": PromptSet(
-        "Pick-a-Pic",
-        ("caption", "prompt"),
+        title="Pick-a-Pic",
+        text=("caption", "prompt"),
         repeats=True,
         source=Source(
             "yifan123/flow_grpo",
@@ -272,22 +300,18 @@ def _read(file: Path, one: PromptSet, category: str) -> Iterator[Prompt]:
         category = _category_of(file)
     for text, own in reader(file, one):
         if text := " ".join(text.splitlines()).strip():
-            yield Prompt(text, own or category)
+            yield Prompt(text, own.strip() or category)
 
 
 def _read_folder(folder: Path, one: PromptSet) -> Iterator[Prompt]:
-    files = sorted(folder.glob("*.txt"), key=_in_number_order) if one.folder else []
+    files = sorted(folder.glob("*.txt"), key=lambda file: number_order(file.stem)) if one.folder else []
     if not files:
         raise SdgError(f"{path_end(str(folder))} is a folder without text files; name a file of {one.title}.")
     for file in files:
         if one.folder == "prompt":
-            yield Prompt(" ".join(read_text(file, LARGEST).split()))
+            yield Prompt(one_line(read_text(file, LARGEST)))
         else:
             yield from _read(file, one, _category_of(file))
-
-
-def _in_number_order(file: Path) -> tuple[int, str]:
-    return (int(file.stem) if file.stem.isdecimal() and len(file.stem) < 10 else 0, file.stem)
 
 
 def _category_of(file: Path) -> str:
@@ -353,24 +377,26 @@ _READERS: Final[Mapping[str, Callable[[Path, PromptSet], Rows]]] = {
 def _fetched(name: str, one: PromptSet, split: str | None) -> list[tuple[Path, str]]:
     """The pinned files of a split, each with its category, fetched where they are not kept yet."""
     source = one.source
-    if source is None:
-        raise SdgError(f"{one.title} is not fetched; {one.get}, and add path=… (--path).")
     files = source.splits.get(split or next(iter(source.splits)))
     if files is None:
         raise SdgError(f"{one.title} has the splits {', '.join(source.splits)}, not {quoted(split)}.")
     folder = cache_folder() / "prompts" / name / source.commit[:12]
     return [
-        (
-            _kept(folder / Path(path).name, f"{HOST}/{source.repository}/{source.commit}/{quote(path)}", sha),
-            _category_of(Path(path)) if one.folder == "category" else "",
-        )
+        (_kept(folder, source, path, sha), _category_of(Path(path)) if one.folder == "category" else "")
         for path, sha in files
     ]
 
 
-def _kept(file: Path, url: str, sha256: str) -> Path:
+def _kept(folder: Path, source: Source, path: str, sha256: str) -> Path:
     """A file of the cache with these bytes, fetched if need be; raises SdgError."""
+
+    def is_it(content: bytes) -> bool:
+        return hashlib.sha256(content).hexdigest() == sha256
+
     otherwise = "name a copy you trust by path=… (--path)"
-    return pinned_file(
-        url, file, lambda content: hashlib.sha256(content).hexdigest() == sha256, otherwise, LARGEST, _LONGEST
-    )
+    if path.endswith("/"):
+        url, file = f"{ARCHIVES}/{source.repository}/tar.gz/{source.commit}", f"{Path(path).name}.jsonl"
+        made_of = partial(texts_as_lines, folder=path)
+        return pinned_file(url, folder / file, is_it, otherwise, LARGEST, _LONGEST, made_of)
+    url = f"{HOST}/{source.repository}/{source.commit}/{quote(path)}"
+    return pinned_file(url, folder / Path(path).name, is_it, otherwise, LARGEST, _LONGEST)

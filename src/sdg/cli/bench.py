@@ -171,7 +171,7 @@ def table5(
     \b
     Example:
       sdg bench table5 recipes/align/boxflow-flux1-dev.yaml --lora BoxFlow-GRPO=runs/boxflow/best \\
-          --prompts "bench:drawbench?path=drawbench.csv" --out table5
+          --prompts bench:drawbench --out table5
     """
     from sdg.alignment.recipe import AlignRecipe
     from sdg.recipes import load_recipe

@@ -38,11 +38,18 @@ def download(url: str, at_most: int, seconds: float = 30) -> bytes:
 
 
 def pinned_file(
-    url: str, file: Path, is_it: Callable[[bytes], bool], otherwise: str, at_most: int, seconds: float = 30
+    url: str,
+    file: Path,
+    is_it: Callable[[bytes], bool],
+    otherwise: str,
+    at_most: int,
+    seconds: float = 30,
+    content_of: Callable[[bytes], bytes] = bytes,
 ) -> Path:
     """A file of the cache, fetched where it is not there or is another than the published one.
 
     is_it: whether bytes are that file's. otherwise: what a user can do instead, for the end of a sentence.
+    content_of: makes the file's bytes of those that were fetched, and raises ValueError where it cannot.
     Raises SdgError, with that end, as `download` does and for other bytes; nothing is kept then.
     """
     if file.is_file() and is_it(read_bytes(file, at_most)):
@@ -51,7 +58,12 @@ def pinned_file(
         content = download(url, at_most, seconds)
     except SdgError as error:
         raise SdgError(f"{str(error).rstrip('.')}; {otherwise}.") from None
-    if not is_it(content):
+    try:
+        content = content_of(content)
+        known = is_it(content)
+    except ValueError:
+        known = False
+    if not known:
         raise SdgError(f"{url} holds other bytes than were published; {otherwise}.")
     with atomic_writer(file) as out:
         out.write(content)
