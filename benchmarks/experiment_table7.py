@@ -23,7 +23,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -162,8 +162,11 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on, for the folder to be gone on with or refused."""
         given = self.options
+        weights = sorted(given.base.glob("*.safetensors"))
+        if not weights:
+            raise SdgError(f"{given.base} has no weights; give the checkpoint that every SFT starts from.")
         files = [given.corpus / f"{split}.jsonl" for split in ("train", "validation")]
-        files += [folder / "test.jsonl" for folder in self.tests]
+        files += [*(folder / "test.jsonl" for folder in self.tests), *weights]
         try:
             digests = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
         except OSError as error:
@@ -171,6 +174,9 @@ class Experiment:
         return {
             "base": str(given.base),
             "files": digests,
+            "recipes": {
+                stage: hashlib.sha256(file.read_bytes()).hexdigest() for stage, file in RECIPES.items()
+            },
             "steps": {"sft": given.steps, "grpo": given.grpo_steps},
             "overrides": {"sft": given.sft, "grpo": given.grpo},
         }
@@ -178,18 +184,18 @@ class Experiment:
     def overrides(self, training: Training, seed: int) -> list[str]:
         """All overrides of a training's recipe."""
         steps = self.options.steps if training.stage == "sft" else self.options.grpo_steps
-        every = max(1, steps // MEASUREMENTS)
         start = self.options.base
         if training.start is not None:
             start = self.runs / run_name(training.start, seed) / "final"
-        chosen = [*self.shared, f"model.checkpoint={start}", f"seed={seed}", f"evaluation.every={every}"]
+        chosen = [*self.shared, f"model.checkpoint={start}", f"seed={seed}"]
         chosen += [*getattr(self.options, training.stage), *training.overrides]
         if training.name == GROUNDED:
             plain = self.recipe([*chosen, f"optimizer.max_steps={steps}"])
             chosen.append(f"data.train={self.grounded_train}")
             own = self.recipe([*chosen, f"optimizer.max_steps={steps}"])
             steps = max(1, round(steps * target_tokens(plain) / target_tokens(own)))
-        return [*chosen, f"optimizer.max_steps={steps}"]
+        every = max(1, steps // MEASUREMENTS)  # of its own steps, so that the last ones are measured, too
+        return [*chosen, f"optimizer.max_steps={steps}", f"evaluation.every={every}"]
 
     def recipe(self, overrides: Sequence[str]) -> SftRecipe:
         return load_recipe(SftRecipe, RECIPES["sft"], overrides)
@@ -217,7 +223,10 @@ class Experiment:
         return self.runs / "answers" / f"{run_name(name, seed)}-{place}.jsonl"
 
     def train_all(self) -> None:
-        """Every training, --jobs at a time; the first failure is raised once the others have ended."""
+        """Every training, --jobs at a time; the first failure is raised once the others have ended.
+
+        After Ctrl-C none is begun any more.
+        """
         write_grounded(self.options.corpus / "train.jsonl", self.grounded_train)
         for later in (False, True):
             with ThreadPoolExecutor(self.options.jobs) as pool:
@@ -227,6 +236,11 @@ class Experiment:
                     for training in TRAININGS
                     if (training.start is not None) == later
                 ]
+                try:
+                    wait(work)
+                except KeyboardInterrupt:
+                    pool.shutdown(cancel_futures=True)
+                    raise
             for future in work:
                 future.result()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,6 +78,57 @@ def test_the_grounded_trace_learns_as_many_tokens_in_fewer_steps(
     tokens = [recipe.optimizer.max_steps * experiment.target_tokens(recipe) for recipe in (plain, grounded)]
     assert grounded.optimizer.max_steps < 1000
     assert tokens[1] == pytest.approx(tokens[0], rel=1e-3)
+    for recipe in (plain, grounded):  # each is measured as often, and at its end
+        assert recipe.optimizer.max_steps - experiment.MEASUREMENTS * recipe.evaluation.every in range(4)
+
+
+def test_what_the_numbers_depend_on_is_held_by_its_content(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, base = tmp_path / "corpus", tmp_path / "base"
+    shutil.copytree(toy, corpus, ignore=shutil.ignore_patterns("checkpoint"))
+    shutil.copy(toy / "validation.jsonl", corpus / "test.jsonl")
+    base.mkdir()
+    words = ["experiment_table7.py", "--corpus", str(corpus), "--base", str(base), "--runs", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    whole = experiment.Experiment(experiment.parse())
+    with pytest.raises(SdgError, match=r"base has no weights; give the checkpoint"):
+        whole.identity()
+    (base / "model.safetensors").write_bytes(b"one")
+    first = whole.identity()
+    assert whole.identity() == first
+    (base / "model.safetensors").write_bytes(b"other")
+    assert whole.identity() != first
+    (corpus / "test.jsonl").unlink()
+    with pytest.raises(SdgError, match=r"test.jsonl cannot be read"):
+        whole.identity()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_ctrl_c_no_training_is_begun(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    words = ["--corpus", toy, "--base", toy / "checkpoint", "--runs", tmp_path, "--jobs", jobs]
+    monkeypatch.setattr(sys, "argv", ["experiment_table7.py", *map(str, words)])
+    whole = experiment.Experiment(experiment.parse())
+    begun: list[str] = []
+
+    def train(training: object, seed: int) -> None:
+        begun.append(f"{training} {seed}")
+        if len(begun) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+        else:
+            time.sleep(0.05)
+
+    monkeypatch.setattr(whole, "train", train)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            whole.train_all()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert 3 <= len(begun) < 2 * sum(training.start is None for training in experiment.TRAININGS)
 
 
 def test_a_mean_over_seeds_is_undefined_where_one_of_them_is_and_counts_add_up() -> None:
