@@ -31,9 +31,10 @@ fuzz: $(STAMP)   ## read spoiled responses, completions, recipes and command lin
 kill-test: $(STAMP) ## kill every long command ten times at random moments, and resume it
 	SDG_KILLS=$${SDG_KILLS:-10} $(BIN)/python -m pytest -s -m kill
 
-ray-test: $(STAMP) ## diagnose on a local Ray cluster, whose workers are killed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray,parquet]"
+ray-test: $(STAMP) ## diagnose on a local Ray cluster, whose workers are killed; in Ray Data and Daft
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray,parquet]" pandas daft
 	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -m "not ray" tests/detectors/test_pipelines.py
 
 engine-test: $(STAMP) ## serve, diagnose and roll out by a real vLLM on the CPU, in .venv-vllm (4 GB)
 	SDG_ENGINE=$${SDG_ENGINE:-.venv-vllm}; $(BIN)/python tests/engine/prepare_vllm.py $$SDG_ENGINE && \

@@ -14,6 +14,7 @@ from PIL import Image
 from sdg import Defect, Diagnosis, Status
 from sdg.detectors import BatchDiagnoser
 from sdg.errors import SdgError
+from sdg.io import batch_function
 from sdg.scorers.weighted import BatchScorer
 
 LOADED: list[str] = []
@@ -96,6 +97,28 @@ def test_copies_in_other_processes_load_for_themselves() -> None:
     assert again._loaded is None
     assert again({"image": [], "prompt": []})["defects"] == []
     assert again({"image": [content(5)], "prompt": ["a"]})["defects"][0][0]["importance"] == 5
+
+
+def test_copies_in_one_process_share_what_the_first_of_them_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    load = BatchDiagnoser._load
+
+    def counted(self: BatchDiagnoser) -> Any:
+        loads.append(self.uri)
+        return load(self)
+
+    monkeypatch.setattr(BatchDiagnoser, "_load", counted)
+    functions = [BatchDiagnoser(f"python:{__name__}.bright") for _ in range(6)]
+    batch = {"image": [content(1)], "prompt": ["a"]}
+    for function in functions:
+        for _ in range(3):  # as Ray does for each task
+            pickle.loads(pickle.dumps(function))(batch)
+    assert len(loads) == len(functions)
+    assert len(batch_function._LOADED_BY_COPIES) <= 4  # a process that lives long holds no more
+    functions[0](batch)
+    functions[0](batch)
+    pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(functions[5]))))(batch)
+    assert len(loads) == len(functions) + 1
 
 
 def test_a_hugging_face_dataset_keeps_its_types_whatever_its_first_rows_are(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -20,18 +21,23 @@ T = TypeVar("T")
 R = TypeVar("R")
 Batch = dict[str, list[Any]]
 
+_LOADED_BY_COPIES: Final[dict[str, Any]] = {}
+_MOST_KEPT: Final = 4  # such as a detector and a few scorers, of one pipeline
+
 
 class BatchFunction(ABC, Generic[T, R]):
     """Columns in, the same columns and new ones out; what runs is loaded on the first call, once a process.
 
     A batch has `image` and `prompt`, of one length. An image is the content of a file, a path, a PIL
     picture, an array of pixels, or `{"bytes": …, "path": …}` as Hugging Face datasets have it. A row that
-    cannot be read costs itself alone. Pickling leaves out what was loaded.
+    cannot be read costs itself alone. Pickling leaves out what was loaded; the copies in one process share
+    what the first of them loads, as Ray makes a copy for each of its tasks.
     """
 
     def __init__(self, uri: str, **options: object) -> None:
         self.uri, self.options = uri, options
         self._loaded: T | None = None
+        self._token, self._is_copy = uuid4().hex, False
 
     def __call__(self, batch: Mapping[str, Iterable[Any]]) -> Batch:
         """The batch's columns as lists, with those of the results.
@@ -46,8 +52,7 @@ class BatchFunction(ABC, Generic[T, R]):
         columns = {name: list(values) for name, values in batch.items()}
         if len(columns["image"]) != len(columns["prompt"]):
             raise SdgError("The columns `image` and `prompt` of a batch have one length.")
-        if self._loaded is None:
-            self._loaded = self._load()
+        loaded = self._what_runs()
         asked: dict[int, tuple[Image.Image, str]] = {}
         results: dict[int, R] = {}
         for row, (image, prompt) in enumerate(zip(columns["image"], columns["prompt"], strict=True)):
@@ -58,7 +63,7 @@ class BatchFunction(ABC, Generic[T, R]):
             except SdgError as error:
                 results[row] = self._unread(str(error))
         if asked:
-            results |= zip(asked, self._run(self._loaded, list(asked.values())), strict=True)
+            results |= zip(asked, self._run(loaded, list(asked.values())), strict=True)
         rows = [self._row(results[row]) for row in range(len(columns["image"]))]
         return columns | {name: [row[name] for row in rows] for name in self._columns()}
 
@@ -73,7 +78,18 @@ class BatchFunction(ABC, Generic[T, R]):
         return Features({**given, **self._features()})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": None}
+        return {**self.__dict__, "_loaded": None, "_is_copy": True}
+
+    def _what_runs(self) -> T:
+        if self._loaded is None and self._is_copy:
+            self._loaded = _LOADED_BY_COPIES.get(self._token)
+        if self._loaded is None:
+            self._loaded = self._load()
+            if self._is_copy:
+                while len(_LOADED_BY_COPIES) >= _MOST_KEPT:
+                    del _LOADED_BY_COPIES[next(iter(_LOADED_BY_COPIES))]
+                _LOADED_BY_COPIES[self._token] = self._loaded
+        return self._loaded
 
     @abstractmethod
     def _load(self) -> T:
