@@ -71,6 +71,14 @@ def test_other_files_are_left_to_one_process(tmp_path: Path, monkeypatch: pytest
             assert begin_reading(truth, predictions) is None, name
 
 
+def test_where_no_process_can_be_begun_one_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("os.pipe", refuse)
+    assert begin_reading(*files(tmp_path), processes=2) is None
+
+
 def test_a_fault_in_a_line_ends_the_reading(tmp_path: Path) -> None:
     truth, predictions = files(tmp_path)
     lines = predictions.read_text().splitlines(keepends=True)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,23 @@ def test_each_task_is_given_once_and_in_order(processes: int, tasks: int) -> Non
     assert len(found) == processes
     assert all(part is not None and part == sorted(part) for part in found)
     assert sorted(task for part in found if part is not None for task in part) == list(range(tasks))
+
+
+def test_with_no_more_processes_to_have_fewer_do_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork, before = os.fork, set(Path("/proc/self/fd").iterdir())
+    made: list[int] = []
+
+    def scarce() -> int:
+        if made:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        made.append(1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", scarce)
+    found = Crew(list, 5, 4).results()
+    assert len(found) == 2
+    assert sorted(task for part in found for task in part or []) == list(range(5))
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_there_are_only_so_many_tasks() -> None:

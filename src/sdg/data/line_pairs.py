@@ -128,11 +128,11 @@ def begin_reading(
     try:
         format = _format(truth, predictions)
         places = None if format is None else cuts(truth, predictions, processes * _SHARES)
+        if format is None or places is None:
+            return None
+        return Reading(truth, predictions, box_order, processes, format, places)
     except (SdgError, OSError):
         return None
-    if format is None or places is None:
-        return None
-    return Reading(truth, predictions, box_order, processes, format, places)
 
 
 def _format(*files: pathlib.Path) -> Format | None:

@@ -41,8 +41,11 @@ def evaluate_in_parts(
     paths = [path for part in parts for path in part.paths]
     if len(set(paths)) < len(paths):
         return None
-    table = _scored(parts, matching, reading.processes)
-    drawn = None if table is None else _resampled(table, bootstrap, seed, reading.processes)
+    try:
+        table = _scored(parts, matching, reading.processes)
+        drawn = None if table is None else _resampled(table, bootstrap, seed, reading.processes)
+    except OSError:  # no memory to share, no pipe
+        return None
     if table is None or drawn is None:
         return None
     return scores_of(table, _status(parts, len(table)), matching, None, bootstrap, seed, drawn)

@@ -62,7 +62,8 @@ class Crew(Generic[T]):
     """Processes that begin with the tasks at once; this process joins them when it asks for the results.
 
     work: is given the tasks it takes, one by one and in ascending order, and makes one result of them all.
-    tasks: 0 to tasks − 1, each given once; up to MOST_TASKS. processes: with this one.
+    tasks: 0 to tasks − 1, each given once; up to MOST_TASKS. processes: with this one; fewer where the system
+    has no more to give. Raises OSError where it has no pipe for the tasks.
     """
 
     def __init__(self, work: Callable[[Iterator[int]], T], tasks: int, processes: int) -> None:
@@ -74,12 +75,10 @@ class Crew(Generic[T]):
         os.close(writer)
         self._running: list[tuple[int, int]] = []
         for _ in range(processes - 1):
-            reader, writer = os.pipe()
-            process = os.fork()
-            if not process:
-                self._answer(writer)
-            os.close(writer)
-            self._running.append((process, reader))
+            try:
+                self._begin()
+            except OSError:
+                break
 
     def results(self) -> list[T | None]:
         """What each process made of its tasks, this one first; None where one came to grief.
@@ -94,6 +93,19 @@ class Crew(Generic[T]):
                 found.append(_result(*task))
             os.close(self._queue)
         return found
+
+    def _begin(self) -> None:
+        reader, writer = os.pipe()
+        try:
+            process = os.fork()
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            raise
+        if not process:
+            self._answer(writer)
+        os.close(writer)
+        self._running.append((process, reader))
 
     def _taken(self) -> Iterator[int]:
         while number := os.read(self._queue, _WIDTH):
