@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Three processes for two cores: a third of the time a test waits for a server or another process.
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-fast fuzz kill-test ray-test engine-test gpu-set annotate-test lint format types check bench browser reference docs clean
 help:            ## list the targets
@@ -20,10 +22,10 @@ demo: $(STAMP)   ## run the whole story on the embedded world and write demo/rep
 	$(BIN)/sdg demo --out demo
 
 test: $(STAMP)   ## run every test, the slow ones included
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(SPREAD)
 
 test-fast: $(STAMP) ## run the tests that take a moment
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
 
 fuzz: $(STAMP)   ## read spoiled responses, completions, recipes and command lines by the hundred thousand
 	SDG_FUZZ=$${SDG_FUZZ:-10} $(BIN)/python -m pytest -s $$(find tests -name 'test_*fuzz.py')

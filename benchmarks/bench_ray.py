@@ -2,11 +2,15 @@
 
     python benchmarks/bench_ray.py 20000 80000
     python benchmarks/bench_ray.py 100000 1000000
+    python benchmarks/bench_ray.py --detector testbed 2000
 
 The detector is a stub that looks at one pixel, so that what is measured is everything else. Memory is the
 largest resident size of the driver and of any worker, seen a few times a second. Then the manifest is held
 against the inputs, the parts against the rows, each of which is there once and in its place, and SDG-Eval's
 counts of the parts, added up, against those of the whole.
+
+With --detector: pictures a second of `sdg diagnose` by two processes, --jobs 2, and by two actors, --ray
+local, as whole commands, and whether both have found the same.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import threading
@@ -142,9 +147,52 @@ def measure(rows: int) -> tuple[float, float, float]:
     return rows / took, watch.driver, watch.worker
 
 
+def drawn(folder: Path, count: int) -> list[Path]:
+    """Parquet files of embedded pictures with injected defects."""
+    from sdg.testbed.injection.sample import sample
+
+    rng = np.random.default_rng(0)
+    files = []
+    for first in range(0, count, 500):
+        columns: dict[str, list[object]] = {"filepath": [], "prompt": [], "image": []}
+        for number in range(first, min(first + 500, count)):
+            one, stream = sample(rng, split="test"), io.BytesIO()
+            Image.fromarray(one.picture).save(stream, "PNG")
+            columns["filepath"].append(f"{number}.png")
+            columns["prompt"].append(one.prompt)
+            columns["image"].append(stream.getvalue())
+        files.append(folder / f"{first:06d}.parquet")
+        pq.write_table(pa.table(columns), files[-1], row_group_size=100)
+    return files
+
+
+def against_jobs(detector: str, count: int) -> None:
+    """Print both rates, their ratio, and how many answers are equal."""
+    ways = {"--jobs 2": ["--out", "jobs.parquet"], "--ray local": ["--ray", "local", "--out", "ray"]}
+    took, found = {}, {}
+    with tempfile.TemporaryDirectory() as place:
+        files = drawn(Path(place), count)
+        for name, how in ways.items():
+            command = [sys.executable, "-m", "sdg", "diagnose", *map(str, files), "--detector", detector]
+            began = time.monotonic()
+            subprocess.run([*command, "--jobs", "2", *how], cwd=place, check=True, stdout=subprocess.DEVNULL)
+            took[name] = time.monotonic() - began
+            parts = sorted(Path(place, how[-1]).glob("part-*.parquet")) or [Path(place, how[-1])]
+            records = [record for part in parts for record in read_records(part)]
+            found[name] = {record.filepath: record.diagnosis for record in records}
+            print(f"{name:<12} {count} pictures in {took[name]:.0f} s: {count / took[name]:.2f} a second")
+    one, other = found.values()
+    equal = sum(other.get(path) == diagnosis for path, diagnosis in one.items())
+    ratio = took["--jobs 2"] / took["--ray local"]
+    print(f"Ray has {ratio:.2f} × the rate of --jobs; {equal} of {len(one)} answers are equal")
+
+
 def main() -> None:
     if find_spec("ray") is None:
         print("Ray is not installed: pip install 'structured-defect-grounding[ray,parquet]'")
+        return
+    if sys.argv[1:2] == ["--detector"]:
+        against_jobs(sys.argv[2], int(sys.argv[3]))
         return
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     counts = [int(one) for one in sys.argv[1:]] or [20_000, 80_000]

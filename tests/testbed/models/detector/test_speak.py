@@ -95,6 +95,7 @@ def test_the_loss_reaches_tower_language_model_and_heads(model, tokenizer, batch
     model.zero_grad(set_to_none=True)
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss_and_leave_a_detectors_folder(tmp_path, tokenizer):
     seeing = tmp_path / "seeing"
     new_model(tokenizer, 0).save_pretrained(seeing)
