@@ -21,8 +21,10 @@ from sdg.io.parquet import row_count
 from sdg.runs.begin import begin
 from sdg.runs.inputs import Item, gather
 
-BLOCK: Final = 1000
-"""Rows of a block: what a worker holds at a time."""
+SMALLEST: Final = 100
+LARGEST: Final = 1000
+"""Rows of a block, which a worker holds at a time."""
+_BLOCKS: Final = 64  # so that workers are busy about equally long
 MANIFEST: Final = "run.json"
 _RETRIES: Final = 3  # of a block whose worker died
 _LOCAL: Final = "local"
@@ -58,7 +60,7 @@ def run_on_ray(
     images: Path | None = None,
     allow_outside: bool = False,
     options: Mapping[str, object] | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
     on_block: Callable[[Done, int, int], None] | None = None,
 ) -> Done:
     """Diagnose every row of Parquet files; writes `out`/part-K-of-N.parquet, one a block, and `out`/run.json.
@@ -66,15 +68,18 @@ def run_on_ray(
     address: of a cluster, or "local" for one on this machine. workers: processes that each load the detector,
     by default one a GPU of the cluster, else one for every two cores. prompt, images, allow_outside: as for
     `gather`, whose paths have to be the same on every machine, as has `out`. on_block: is told of each block,
-    and how many of how many are done. Memory of a worker is a block, and the paths and prompts of a file.
+    and how many of how many are done. block: rows of one, by default a 64th of all, from SMALLEST to LARGEST.
+    Memory of a worker is a block, and the paths and prompts of a file.
     Raises SdgError as `sdg.detectors.bulk.run` does, and where a block's worker died several times.
     """
-    blocks = _blocks(sources, block)
+    rows = _rows(sources)
+    block = block or min(LARGEST, max(SMALLEST, sum(rows.values()) // _BLOCKS))
+    blocks = _blocks(rows, block)
     _ray()  # before there is a folder
     options = {name: value for name, value in (options or {}).items() if value is not None}
     settings = {
         "detector": {"uri": uri, **{name: str(value) for name, value in options.items()}},
-        "inputs": {str(source): row_count(source) for source in sources},
+        "inputs": {str(source): count for source, count in rows.items()},
         "block": block,
     }
     reading = {"prompt": prompt, "images": images, "allow_outside": allow_outside}
@@ -116,13 +121,17 @@ class _Worker:
         return os.getpid()
 
 
-def _blocks(sources: Sequence[Path], size: int) -> list[Block]:
+def _rows(sources: Sequence[Path]) -> dict[Path, int]:
     if others := [source for source in sources if not is_parquet(source)]:
         raise SdgError(f"{others[0]} is no Parquet file; a run on Ray takes those alone.")
-    counts = [max(1, math.ceil(row_count(source) / size)) for source in sources]
+    return {source: row_count(source) for source in sources}
+
+
+def _blocks(rows: Mapping[Path, int], size: int) -> list[Block]:
+    counts = [max(1, math.ceil(count / size)) for count in rows.values()]
     total = sum(counts)
     made: list[Block] = []
-    for source, count in zip(sources, counts, strict=True):
+    for source, count in zip(rows, counts, strict=True):
         for number in range(1, count + 1):
             made.append(Block(source.absolute(), Shard(number, count), Shard(len(made) + 1, total)))
     return made
