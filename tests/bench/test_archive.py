@@ -73,6 +73,7 @@ def test_they_are_the_prompts_of_the_folder_itself(
         packed({"a/1.txt": b"\xff"}),
         gzip.compress(bytes(3000)),
     ],
+    ids=["nothing", "page", "no-tar", "cut", "no-utf-8", "too-large"],
 )
 def test_what_is_no_such_archive_is_refused(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST", 2999 if len(content) < 100 else 1 << 20)
