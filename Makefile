@@ -6,9 +6,9 @@ STAMP  := $(VENV)/.installed
 # Three processes for two cores: a third of the time a test waits for a server or another process.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test test-fast fuzz kill-test ray-test engine-test gpu-set annotate-test lint format types check bench browser reference docs clean
+.PHONY: help install demo test test-fast fuzz kill-test ray-test deepspeed-test engine-test gpu-set annotate-test lint format types check bench browser reference docs clean
 help:            ## list the targets
-	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +37,10 @@ ray-test: $(STAMP) ## diagnose on a local Ray cluster, whose workers are killed;
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray,parquet]" pandas daft
 	$(BIN)/python -m pytest -m ray
 	$(BIN)/python -m pytest -m "not ray" tests/detectors/test_pipelines.py
+
+deepspeed-test: $(STAMP) ## train by DeepSpeed ZeRO-2, two processes on the CPU
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[deepspeed]"
+	$(BIN)/python -m pytest tests/training/test_deepspeed.py
 
 engine-test: $(STAMP) ## serve, diagnose and roll out by a real vLLM on the CPU, in .venv-vllm (4 GB)
 	SDG_ENGINE=$${SDG_ENGINE:-.venv-vllm}; $(BIN)/python tests/engine/prepare_vllm.py $$SDG_ENGINE && \
