@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,10 +114,6 @@ class _Worker:
         except SdgError as error:
             return str(error)
         return Done(summary.images, summary.diagnosed, len(summary.failed))
-
-    def process(self) -> int:
-        """The worker's own process."""
-        return os.getpid()
 
 
 def _rows(sources: Sequence[Path]) -> dict[Path, int]:
