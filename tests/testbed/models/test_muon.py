@@ -47,8 +47,8 @@ def test_it_steps_as_torchs_muon_does_up_to_rounding():
         assert (extra == 1).all()
         return [p.detach() for p in model.parameters()]
 
-    settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9, "adjust_lr_fn": "match_rms_adamw"}
+    settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}
     ours = trained(lambda weights: QuickMuon(weights, **settings))
-    torchs = trained(lambda weights: torch.optim.Muon(weights, **settings))
+    torchs = trained(lambda weights: torch.optim.Muon(weights, adjust_lr_fn="match_rms_adamw", **settings))
     for mine, other in zip(ours, torchs, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=0.01)

@@ -134,7 +134,6 @@ def make_optimizers(model: nn.Module, budget: Budget, muon: bool) -> list[torch.
         lr=budget.learning_rate,
         weight_decay=budget.weight_decay,
         momentum=0.95,
-        adjust_lr_fn="match_rms_adamw",
     )
     return [first, _adamw(others, budget)]
 

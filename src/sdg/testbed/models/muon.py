@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -16,10 +17,13 @@ from sdg.models.device import cpu_autocast_dtype
 
 
 class QuickMuon(torch.optim.Muon):
-    """torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`, its settings and its state; step is another.
+    """torch.optim.Muon with Nesterov's momentum and `adjust_lr_fn="match_rms_adamw"`; its step is another.
 
     Only on the CPU; parameters without a gradient are left as they are.
     """
+
+    def __init__(self, params: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float) -> None:
+        super().__init__(params, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -46,7 +50,7 @@ class QuickMuon(torch.optim.Muon):
 
 
 def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """(N, R, C) matrices U·S·Vᵀ to about U·Vᵀ by Newton–Schulz iterations, in float32 (Muon, Jordan 2024)."""
+    """(N, R, C) matrices U·S·Vᵀ to about U·Vᵀ, float32, by Newton–Schulz iterations (Muon, Jordan 2024)."""
     a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
