@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
-from sdg.models.meta import clip_model, measured
+from sdg.models.meta import clip_model, fused_attention, measured
 
 MIB = 2**20
 
@@ -41,6 +44,25 @@ def test_flop_are_those_of_a_product_and_its_gradients():
         weight.grad = None
 
     assert measured(compute).flop == 3 * 2 * 16 * 64 * 32
+
+
+def test_flop_of_layers_and_their_gradients_are_those_that_torch_counts() -> None:
+    with torch.device("meta"):
+        pictures = torch.empty(2, 3, 32, 32)
+        convolutions = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, bias=False), nn.SiLU(), nn.ConvTranspose2d(16, 16, 2, groups=2)
+        )
+        attention = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+
+    def compute() -> None:
+        tokens = convolutions(pictures).flatten(2).transpose(1, 2)
+        checkpoint(attention, tokens, use_reentrant=False).sum().backward()
+        with torch.no_grad():
+            attention(tokens)
+
+    with fused_attention(), FlopCounterMode(display=False) as counter:
+        compute()
+    assert measured(compute).flop == counter.get_total_flops() > 1e7
 
 
 def test_attention_is_one_kernel_whatever_the_process_is_set_to() -> None:

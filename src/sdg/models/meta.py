@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from sdg.errors import SdgError, first_line, loading_errors
 
@@ -43,16 +43,14 @@ class Taken:
 
 
 def measured(compute: Callable[[], object]) -> Taken:
-    """Run a computation on meta tensors, twice; what kernels use beside their outputs is left out.
+    """Run a computation on meta tensors; what kernels use beside their outputs is left out.
 
     Attention is taken to be fused, as it is on GPUs: on its own torch would choose on the meta device what
     keeps a row and a column for each token, in a type that switches of this process decide.
     """
-    with fused_attention(), Peak() as peak:
+    with fused_attention(), _Meter() as meter:
         compute()
-    with fused_attention(), FlopCounterMode(display=False) as counter:  # which keeps tensors alive
-        compute()
-    return Taken(peak.most, int(counter.get_total_flops()))
+    return Taken(meter.most, meter.flop)
 
 
 def vision_language_model(checkpoint: str, dtype: torch.dtype, revision: str | None = None) -> Any:
@@ -171,16 +169,21 @@ def _fused(
     return attended
 
 
-class Peak(TorchDispatchMode):
-    """The most bytes of tensors made inside that were alive at once."""
+class _Meter(TorchDispatchMode):
+    """The most bytes of tensors made inside that were alive at once, and the FLOP of all operations.
+
+    FLOP are by torch's formulas; its FlopCounterMode itself keeps tensors alive.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._bytes = self.most = 0
+        self._bytes = self.most = self.flop = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(function._overloadpacket)) is not None:
+            self.flop += formula(*args, **(kwargs or {}), out_val=out)
         given = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
         for leaf in tree_leaves(out):
             if not isinstance(leaf, torch.Tensor) or (key := _storage(leaf)) in given:
