@@ -83,6 +83,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def short_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every family's toy takes a few text tokens."""
+    import toy_families
+
+    toy_families.shorten_text(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def second_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that has the core's dependencies and no torch."""

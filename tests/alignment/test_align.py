@@ -100,6 +100,7 @@ def test_mirrored_samples_need_groups_of_even_size() -> None:
 REAL = sorted(path.name for path in RECIPES.glob("boxflow-[!nt]*.yaml"))  # neither NFT nor the testbed
 
 
+@pytest.mark.usefixtures("short_text")
 @pytest.mark.parametrize(
     "recipe",
     [

@@ -195,6 +195,7 @@ def test_a_schedule_that_needs_two_steps_says_so(checkpoints: Path) -> None:
         policy(checkpoints, "qwen-image").sample(PROMPTS, SEEDS, steps=1)
 
 
+@pytest.mark.usefixtures("short_text")
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", "float32"), ("bf16", "float32"), ("bf16", "bfloat16")]
 )

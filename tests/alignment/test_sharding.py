@@ -182,6 +182,7 @@ def test_each_process_holds_half_of_the_weights_and_draws_what_it_is_trained_on(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_text")
 @pytest.mark.parametrize("lora", [LORA, "null"])
 def test_of_every_family_shared_weights_have_the_gradients_of_whole_ones(
     checkpoints: Path, tmp_path: Path, lora: str

@@ -90,6 +90,7 @@ def test_weights_are_trained_in_float32_and_kept_in_the_type_of_the_recipe(
     assert all(state[f"ema.{name}"].dtype == torch.float32 for name in kept)
 
 
+@pytest.mark.usefixtures("short_text")
 @pytest.mark.parametrize("family", ["sd3", *(pytest.param(f, marks=pytest.mark.slow) for f in (
     "flux2", "flux2-klein", "longcat-image", "qwen-image", "sana", "z-image"))])  # fmt: skip
 def test_of_every_family_all_weights_but_those_of_idle_layers_get_a_gradient(

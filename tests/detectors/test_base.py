@@ -22,7 +22,7 @@ from sdg.detectors.consensus import ConsensusDetector
 from sdg.detectors.heatmap import HeatmapDetector
 from sdg.detectors.openai import OpenAIDetector
 from sdg.detectors.replay import ReplayDetector
-from sdg.prompting import PromptProfile
+from sdg.prompting import Generation, PromptProfile
 
 GREY = np.full((40, 30, 3), 77, np.uint8)
 
@@ -88,7 +88,8 @@ def detector(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Streami
                 yield HeatmapDetector(tmp_path)
             case "hf":
                 folder = request.getfixturevalue("untaught")
-                yield sdg.load_detector(f"hf:{folder}?device=cpu&batch_size=4", profile="default")
+                profile = PromptProfile(generation=Generation(max_new_tokens=8))
+                yield sdg.load_detector(f"hf:{folder}?device=cpu&batch_size=4", profile=profile)
 
 
 def test_a_pair_that_cannot_be_asked_costs_itself_alone(

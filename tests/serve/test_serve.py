@@ -390,7 +390,7 @@ def test_the_embedded_detector_is_the_same_through_our_own_door() -> None:
     from sdg.testbed.models.packaged import DETECTOR, packaged
 
     rng = np.random.default_rng(7)
-    drawn = [sample(rng) for _ in range(6)]
+    drawn = [sample(rng) for _ in range(3)]
     pairs = [(Image.fromarray(one.picture), one.prompt) for one in drawn]
     embedded = load_detector("testbed?batch_size=1")
     direct = embedded.diagnose(pairs)

@@ -17,7 +17,7 @@ from sdg.teacher.plan import Plan, prepare
 from sdg.testbed.datasets.injected import generate
 
 ROOT = Path(__file__).parents[2]
-STEPS = 50
+STEPS = 30
 WORDS = (8, 45)  # the small world's reasons are shorter than people's
 
 
@@ -86,7 +86,7 @@ def test_a_detector_learns_from_what_the_teacher_wrote(shapes: Path, enriched: P
     document["model"]["checkpoint"] = str(packaged(DETECTOR))
     document["data"] |= {"train": str(enriched), "images": str(shapes), "workers": 0}
     document["data"] |= {"validation": str(shapes / "validation.jsonl"), "validation_limit": 2}
-    document["optimizer"] |= {"max_steps": STEPS, "batch_size": 8}
+    document["optimizer"] |= {"max_steps": STEPS, "batch_size": 4}
     document["evaluation"] |= {"every": STEPS, "batch_size": 2}
     document["run"] |= {"log_every": 5}
     out = shapes.parent / "sft"

@@ -1,5 +1,6 @@
 """The language stage: the real model's logits, its losses by brute force, a few steps of training."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 
 from sdg.detectors import load_detector
 from sdg.errors import SdgError
+from sdg.prompting import Generation
+from sdg.testbed.models.detector import speak
 from sdg.testbed.models.detector.build import new_model, new_processor
 from sdg.testbed.models.detector.rows import IGNORED, Lessons, base_tokenizer, embedded_profile
 from sdg.testbed.models.detector.speak import Speaker, save_base, speech_loss, token_losses, train_language
@@ -96,10 +99,12 @@ def test_the_loss_reaches_tower_language_model_and_heads(model, tokenizer, batch
 
 
 @pytest.mark.slow
-def test_a_few_steps_lower_the_loss_and_leave_a_detectors_folder(tmp_path, tokenizer):
+def test_a_few_steps_lower_the_loss_and_leave_a_detectors_folder(tmp_path, tokenizer, monkeypatch):
     seeing = tmp_path / "seeing"
     new_model(tokenizer, 0).save_pretrained(seeing)
-    settings = {"batch_size": 4, "learning_rate": 2e-3, "workers": 0, "validate": 2}
+    short = dataclasses.replace(embedded_profile(), generation=Generation(max_new_tokens=16))
+    monkeypatch.setattr(speak, "embedded_profile", lambda: short)
+    settings = {"batch_size": 2, "learning_rate": 2e-3, "workers": 0, "validate": 2}
     train_language(seeing, tmp_path / "run", steps=30, **settings)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [25, 30]

@@ -44,6 +44,13 @@ def pipeline():
     return made
 
 
+@pytest.fixture
+def few_pictures(monkeypatch):
+    """No more scenes are encoded than a test asks for, and the grid has one colour."""
+    monkeypatch.setattr(flow, "CHUNK", 2)
+    monkeypatch.setattr(flow, "sample_grid", lambda pipeline: Image.new("RGB", (8, 8)))
+
+
 def test_noise_levels_are_logit_normal_and_spread_over_the_batch():
     torch.manual_seed(0)
     clean = torch.randn(64, 4, 8)
@@ -170,8 +177,8 @@ def test_more_scenes_begin_with_the_ones_that_are_encoded(tmp_path, monkeypatch)
     assert torch.equal(once[:3], few)
 
 
-def test_a_few_steps_of_training_are_saved_as_a_pipeline_and_can_be_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr(flow, "sample_grid", lambda pipeline: Image.new("RGB", (8, 8)))
+@pytest.mark.usefixtures("few_pictures")
+def test_a_few_steps_of_training_are_saved_as_a_pipeline_and_can_be_resumed(tmp_path):
     calibrated_vae().save_pretrained(tmp_path / "vae")
     run = tmp_path / "run"
     train_generator(tmp_path / "vae", run, steps=2, batch_size=4, scenes=6)
@@ -185,8 +192,8 @@ def test_a_few_steps_of_training_are_saved_as_a_pipeline_and_can_be_resumed(tmp_
         assert torch.equal(value, loaded.transformer.state_dict()[name]), name
 
 
-def test_training_further_keeps_what_is_learned_and_wakes_what_no_gradient_reaches(tmp_path, monkeypatch):
-    monkeypatch.setattr(flow, "sample_grid", lambda pipeline: Image.new("RGB", (8, 8)))
+@pytest.mark.usefixtures("few_pictures")
+def test_training_further_keeps_what_is_learned_and_wakes_what_no_gradient_reaches(tmp_path):
     calibrated_vae().save_pretrained(tmp_path / "vae")
     known = new_pipeline(calibrated_vae(), seed=1)
     embedders = known.transformer.time_text_embed
@@ -263,6 +270,7 @@ def test_the_student_of_guidance_is_right_when_it_gives_the_guided_velocity():
     assert float(same["loss"]) == pytest.approx(float(same["shift"]), rel=1e-4)
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_distillation_starts_from_the_pipeline_and_leaves_it_alone(tmp_path, pipeline):
     before = {name: value.clone() for name, value in pipeline.transformer.state_dict().items()}
     settings = {"scale": 2.0, "batch_size": 2, "scenes": 8}
