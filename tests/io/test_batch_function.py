@@ -72,6 +72,18 @@ def test_every_kind_of_image_is_read_and_other_columns_stay(tmp_path: Path) -> N
     assert all("artifact" in response for response in found["response"])
 
 
+def test_a_table_of_pyarrow_is_a_batch(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    given = [{"bytes": content(5), "path": "a.png"}, {"bytes": content(0), "path": None}, None]
+    table = pyarrow.table({"image": given, "prompt": ["a", "b", "c"], "id": [7, 8, 9]})
+    for batch in (table, *table.to_batches()):
+        found = BatchDiagnoser(f"python:{__name__}.bright")(batch)
+        assert [defects if not defects else len(defects) for defects in found["defects"]] == [1, [], None]
+        assert found["id"] == [7, 8, 9]
+    with pytest.raises(SdgError, match=r"this one has .?prompt.?"):
+        BatchDiagnoser(f"python:{__name__}.bright")(table.select(["prompt"]))
+
+
 def test_rows_of_an_array_of_pixels_are_pictures() -> None:
     pixels = np.stack([np.full((3, 4, 3), level, np.uint8) for level in (0, 9)])
     found = BatchDiagnoser(f"python:{__name__}.bright")({"image": pixels, "prompt": np.array(["a", "b"])})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
@@ -28,10 +28,11 @@ _MOST_KEPT: Final = 4  # such as a detector and a few scorers, of one pipeline
 class BatchFunction(ABC, Generic[T, R]):
     """Columns in, the same columns and new ones out; what runs is loaded on the first call, once a process.
 
-    A batch has `image` and `prompt`, of one length. An image is the content of a file, a path, a PIL
-    picture, an array of pixels, or `{"bytes": …, "path": …}` as Hugging Face datasets have it. A row that
-    cannot be read costs itself alone. Pickling leaves out what was loaded; the copies in one process share
-    what the first of them loads, as Ray makes a copy for each of its tasks.
+    A batch, a mapping, a pandas frame or a pyarrow table, has `image` and `prompt`, of one length. An image
+    is the content of a file, a path, a PIL picture, an array of pixels, or `{"bytes": …, "path": …}` as
+    Hugging Face datasets have it. A row that cannot be read costs itself alone. Pickling leaves out what was
+    loaded; the copies in one process share what the first of them loads, as Ray makes a copy for each of its
+    tasks.
     """
 
     def __init__(self, uri: str, **options: object) -> None:
@@ -39,12 +40,14 @@ class BatchFunction(ABC, Generic[T, R]):
         self._loaded: T | None = None
         self._token, self._is_copy = uuid4().hex, False
 
-    def __call__(self, batch: Mapping[str, Iterable[Any]]) -> Batch:
+    def __call__(self, batch: Any) -> Batch:
         """The batch's columns as lists, with those of the results.
 
         Raises SdgError where one of the two columns is missing or shorter than the other, and for what
         concerns every row, such as weights that do not load.
         """
+        if hasattr(batch, "to_pydict"):  # of pyarrow
+            batch = batch.to_pydict()
         for name in ("image", "prompt"):
             if name not in batch:
                 known = ", ".join(quoted(column) for column in batch) or "none"
