@@ -30,6 +30,7 @@ MIN_SIDE: Final = 768
 _CASING = "white"  # lies under the coloured lines, so that they show on any picture
 _PAPER, _INK, _FAINT = "white", "#1F2933", "#6B7280"
 _MAX_REASON_LINES = 8
+_MEASURED = 256  # letters of a line that are measured at first
 _MAX_LABELS = 100
 _COVERS_LABEL = 1000.0  # cost of a place on another label, above every other reason together
 
@@ -329,17 +330,13 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     lines: list[str] = []
     line = ""
     for word in text.split():
-        if line and font.getlength(f"{line} {word}") > width:
+        longer = f"{line} {word}" if line else word
+        if line and _fitting(longer, font, width) < len(longer):
             lines.append(line)
             line = word
         else:
-            line = f"{line} {word}" if line else word
-        while len(lines) < _MAX_REASON_LINES and len(line) > 1 and font.getlength(line) > width:
-            # The first prefix that is too long; a letter more makes none shorter.
-            too_long = (
-                bisect_right(range(1, len(line)), float(width), key=lambda n: font.getlength(line[:n])) + 1
-            )
-            cut = max(1, too_long - 1)
+            line = longer
+        while len(lines) < _MAX_REASON_LINES and (cut := max(1, _fitting(line, font, width))) < len(line):
             lines.append(line[:cut])
             line = line[cut:]
         if len(lines) >= _MAX_REASON_LINES:
@@ -348,3 +345,16 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
                 kept[-1] = kept[-1][:-1]
             return [*kept[:-1], kept[-1] + "…"]
     return [*lines, line] if line else lines
+
+
+def _fitting(line: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+    """How many letters of a line fit; a letter more makes none shorter.
+
+    Of endless text only the beginning is measured.
+    """
+    most = min(len(line), _MEASURED)
+    while font.getlength(line[:most]) <= width:
+        if most == len(line):
+            return most
+        most = min(2 * most, len(line))
+    return bisect_right(range(1, most), float(width), key=lambda n: font.getlength(line[:n]))
