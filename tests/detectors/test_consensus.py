@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from sdg.detectors.base import failed
 from sdg.detectors.bulk import run
 from sdg.detectors.consensus import ConsensusDetector, merged
 from sdg.errors import SdgError
+from sdg.prompting import Generation
 from sdg.response import parse_response
 from sdg.runs.inputs import Item
+from sdg.testbed.models.detector.rows import embedded_profile
 
 CLEAN = Diagnosis(reasoning="nothing")
 PICTURE = Image.new("RGB", (32, 32))
@@ -171,9 +174,10 @@ def test_the_embedded_detector_looks_several_times_differently() -> None:
     picture = Image.new("RGB", (128, 128), "white")
     ImageDraw.Draw(picture).rectangle((20, 60, 60, 100), fill="red")
     pairs = [(picture, "a red circle and a blue square on a white background")] * 2
-    several = load_detector("testbed?looks=3&temperature=2&agree=1")
+    short = dataclasses.replace(embedded_profile(), generation=Generation(max_new_tokens=48))
+    several = load_detector("testbed?looks=3&temperature=2&agree=1", profile=short)
     assert several.diagnose(pairs) == several.diagnose(pairs)
-    single = list(load_detector("testbed?temperature=2").stream(pairs * 3))
+    single = list(load_detector("testbed?temperature=2", profile=short).stream(pairs * 3))
     assert len({outcome.raw for _, outcome in single}) > 1
     assert several.identity["looks"] == 3
     greedy = load_detector("testbed").identity

@@ -201,7 +201,9 @@ def _imported(uri: Uri) -> Callable[..., Any]:
         ) from error
     if not callable(function):
         raise SdgError(f"{quoted(str(uri))} names {type(function).__name__}, not a function.")
-    arguments = {k: int(v) if _WHOLE.fullmatch(v) else v for k, v in uri.options.items()}
+    arguments = {
+        k: int(v) if isinstance(v, str) and _WHOLE.fullmatch(v) else v for k, v in uri.options.items()
+    }
     return partial(function, **arguments) if arguments else function
 
 
