@@ -6,6 +6,7 @@ from PIL import Image
 
 from sdg.defects import Status
 from sdg.detectors import load_detector
+from sdg.prompting import PROFILE_FILE
 from sdg.testbed.injection import sample
 from sdg.testbed.models import packaged as weights
 from sdg.testbed.models.detector.build import new_model
@@ -43,6 +44,8 @@ def test_the_embedded_detector_fails_on_another_world_and_answers_the_rest(tmp_p
     tokenizer = base_tokenizer()
     folder = tmp_path / "detector"
     save_base(new_model(tokenizer), tokenizer, folder)
+    profile = folder / PROFILE_FILE
+    profile.write_text(profile.read_text().replace("max_new_tokens = 384", "max_new_tokens = 24"))
     monkeypatch.setattr(weights, "DETECTOR", folder)
     one = sample(np.random.default_rng(4), kind="clean")
     known = (Image.fromarray(one.picture), one.prompt)
