@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from unittest.mock import create_autospec
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from sdg.cli import cli, main
 from sdg.data.formats.sdg30k import read_annotations
+from sdg.testbed.models.loop import Run
 
 
 def test_generate_writes_a_data_set_and_says_where(tmp_path):
@@ -123,11 +125,11 @@ def test_measure_prints_a_table_and_writes_json(tmp_path, monkeypatch):
 
 def test_training_passes_its_options_on_and_says_where_the_result_is(tmp_path, monkeypatch):
     asked = {}
-    monkeypatch.setattr("sdg.testbed.models.generator.vae.train_vae", lambda out, **rest: asked.update(rest))
+    monkeypatch.setattr("sdg.testbed.models.generator.vae.train_vae", lambda run: asked.update(asdict(run)))
     arguments = ["--out", str(tmp_path), "--steps", "7", "--seed", "2", "--resume", "--max-minutes", "3"]
     result = CliRunner().invoke(cli, ["testbed", "train-vae", *arguments])
     assert result.exit_code == 0
-    assert asked == {"steps": 7, "seed": 2, "resume": True, "max_minutes": 3}
+    assert asked == {"out": tmp_path, "steps": 7, "seed": 2, "resume": True, "max_minutes": 3}
     assert str(tmp_path / "vae") in result.stderr
 
 
@@ -152,4 +154,5 @@ def test_a_training_gets_the_options_that_it_takes(
         cli, ["testbed", *command, "--out", str(tmp_path), "--seed", "7", "--resume"]
     )
     assert invoked.exit_code == 0, invoked.output
-    assert training.call_args.kwargs.items() >= {"seed": 7, "resume": True}.items()
+    asked = next((vars(each) for each in training.call_args.args if isinstance(each, Run)), None)
+    assert (asked or training.call_args.kwargs).items() >= {"seed": 7, "resume": True}.items()

@@ -12,6 +12,7 @@ from sdg.cli.terminal import say
 
 if TYPE_CHECKING:
     from sdg.testbed.models.detector.pretrain import Stage
+    from sdg.testbed.models.loop import Run
 
 
 _training = together(
@@ -21,6 +22,13 @@ _training = together(
     MINUTES,
 )
 """The options every from-scratch training has."""
+
+
+def _run(out: Path, options: dict[str, Any]) -> Run:
+    """What a training is asked for, taken out of its command's options."""
+    from sdg.testbed.models.loop import Run
+
+    return Run(out, *(options.pop(name) for name in ("steps", "seed", "resume", "max_minutes")))
 
 
 def _steps(default: int) -> Decorator:
@@ -39,7 +47,7 @@ def train_vae(out: Path, **options: Any) -> None:
     """
     from sdg.testbed.models.generator.vae import train_vae as train
 
-    train(out, **options)
+    train(_run(out, options), **options)
     say(f"The autoencoder is in {out / 'vae'}, the log in {out / 'log.jsonl'}.")
 
 
@@ -81,7 +89,7 @@ def train_generator(vae: Path, start_from: Path | None, out: Path, **options: An
     from sdg.testbed.models.packaged import load_generator
 
     known = None if start_from is None else load_generator(start_from)
-    train(vae, out, start_from=known, **options)
+    train(vae, _run(out, options), start_from=known, **options)
     say(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.")
 
 
@@ -108,7 +116,7 @@ def distil_generator(pipeline: Path, out: Path, **options: Any) -> None:
     from sdg.testbed.models.generator.flow import distil_guidance
     from sdg.testbed.models.packaged import load_generator
 
-    distil_guidance(load_generator(pipeline), out, **options)
+    distil_guidance(load_generator(pipeline), _run(out, options), **options)
     say(f"The generator is in {out / 'pipeline'}, the log in {out / 'log.jsonl'}.")
 
 
@@ -125,7 +133,7 @@ def train_scorer(out: Path, **options: Any) -> None:
     """
     from sdg.testbed.models.scorer import train_scorer as train
 
-    train(out, **options)
+    train(_run(out, options), **options)
     say(f"The scorer is in {out / 'scorer'}, the log in {out / 'log.jsonl'}.")
 
 

@@ -17,7 +17,8 @@ from torch import nn
 from sdg.errors import SdgError
 from sdg.runs.checkpoint import latest_checkpoint
 from sdg.testbed.models.loop import (
-    Budget,
+    Hyperparameters,
+    Run,
     SeededBatches,
     add_gradients,
     fit,
@@ -57,11 +58,9 @@ def train(
         noisy = batch + 0.01 * torch.randn_like(batch)
         return {"loss": (model(noisy)[:, 0] - batch.sum(1)).square().mean()}
 
-    budget = Budget(steps, rate, warmup=2, save_every=4, report_every=2)
-    data = SeededBatches(draw, seed, steps)
-    return fit(
-        model, loss_of, data, out, budget, seed=seed, resume=resume, workers=0, muon=muon, on_save=on_save
-    )
+    settings = Hyperparameters(rate, warmup=2, save_every=4, report_every=2, muon=muon)
+    run = Run(out, steps, seed, resume)
+    return fit(model, loss_of, SeededBatches(draw, seed), run, settings, workers=0, on_save=on_save)
 
 
 def assert_same(first: nn.Module, second: nn.Module, atol: float = 1e-6) -> None:
@@ -130,9 +129,9 @@ def test_a_run_of_two_shards_resumes_with_the_batches_it_has_not_seen(tmp_path):
                 raise KeyboardInterrupt
             return {"loss": (model(batch)[:, 0] - batch.sum(1)).square().mean()}
 
-        budget = Budget(8, 0.02, warmup=2, save_every=4, report_every=2)
-        data = SeededBatches(draw, 3, 2 * 8)
-        trained = fit(model, loss_of, data, out, budget, seed=3, resume=resume, workers=0, shards=2)
+        settings = Hyperparameters(0.02, warmup=2, save_every=4, report_every=2, shards=2)
+        asked = Run(out, 8, seed=3, resume=resume)
+        trained = fit(model, loss_of, SeededBatches(draw, 3), asked, settings, workers=0)
         return trained, seen
 
     whole, seen = run(tmp_path / "whole")
@@ -229,11 +228,9 @@ def test_resuming_another_model_is_refused(tmp_path):
         fit(
             model,
             lambda batch: {"loss": model.weight.sum()},
-            SeededBatches(draw, 3, 20),
-            tmp_path,
-            Budget(20, 0.1),
-            seed=3,
-            resume=True,
+            SeededBatches(draw, 3),
+            Run(tmp_path, 20, seed=3, resume=True),
+            Hyperparameters(0.1),
             workers=0,
         )
 
@@ -244,16 +241,12 @@ def test_a_run_that_is_out_of_time_saves_and_goes_on(tmp_path):
     def run(out, minutes, resume=False):
         torch.manual_seed(1)
         model.reset_parameters()
-        budget = Budget(5, 0.02, save_every=100, max_minutes=minutes)
-        data = SeededBatches(draw, 0, 5)
         return fit(
             model,
             lambda batch: {"loss": model(torch.as_tensor(batch)).square().mean()},
-            data,
-            out,
-            budget,
-            seed=0,
-            resume=resume,
+            SeededBatches(draw, 0),
+            Run(out, 5, resume=resume, max_minutes=minutes),
+            Hyperparameters(0.02, save_every=100),
             workers=0,
         )
 
@@ -269,10 +262,9 @@ def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path):
         fit(
             model,
             lambda batch: {"loss": model.weight.sum() * float("nan")},
-            SeededBatches(draw, 0, 4),
-            tmp_path,
-            Budget(4, 0.1, report_every=2),
-            seed=0,
+            SeededBatches(draw, 0),
+            Run(tmp_path, 4),
+            Hyperparameters(0.1, report_every=2),
             workers=0,
         )
 
@@ -284,8 +276,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_the_learning_rate_rises_stands_and_falls():
-    budget = Budget(100, 1.0, warmup=10, decay=0.5, final_fraction=0.1)
-    factors = [learning_rate_factor(step, budget) for step in range(101)]
+    settings = Hyperparameters(1.0, warmup=10, decay=0.5, final_fraction=0.1)
+    factors = [learning_rate_factor(step, 100, settings) for step in range(101)]
     assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert set(factors[10:51]) == {1.0}
     assert np.all(np.diff(factors[50:]) < 0)
@@ -313,7 +305,7 @@ def test_muon_gets_the_inner_matrices_and_nothing_is_lost():
 
 
 def test_batches_depend_on_seed_and_number_alone():
-    first, second = SeededBatches(draw, 7, 3), SeededBatches(draw, 7, 99)
+    first, second = SeededBatches(draw, 7), SeededBatches(draw, 7)
     np.testing.assert_array_equal(first[2], second[2])
     assert not np.array_equal(first[1], first[2])
-    assert not np.array_equal(first[1], SeededBatches(draw, 8, 3)[1])
+    assert not np.array_equal(first[1], SeededBatches(draw, 8)[1])

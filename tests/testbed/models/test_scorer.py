@@ -9,6 +9,7 @@ from sdg.runs.checkpoint import latest_checkpoint
 from sdg.scorers.clip import ClipScorer
 from sdg.testbed.models.generator.pipeline import new_tokenizer, tokenize
 from sdg.testbed.models.generator.vae import to_tensor
+from sdg.testbed.models.loop import Run
 from sdg.testbed.models.packaged import load_scorer
 from sdg.testbed.models.scorer import (
     alter,
@@ -79,7 +80,7 @@ def test_training_on_one_batch_learns_it():
 
 
 def test_a_few_steps_leave_a_scorer_that_the_rewards_can_load(tmp_path):
-    train_scorer(tmp_path, steps=2, pairs=4)
+    train_scorer(Run(tmp_path, 2), pairs=4)
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "000002"
     picture = render(Scene((Thing("ring", "red", 64, 64, 25),), "white"))
     prompt = "A red ring"

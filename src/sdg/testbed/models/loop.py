@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -41,10 +41,24 @@ MANIFEST: Final = "settings.json"
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long to train and how often to save and to report; steps are optimizer steps."""
+class Run:
+    """A training as its user asks for it: in which folder, how long, from which seed."""
 
-    steps: int
+    out: Path
+    steps: int  # of the optimizer
+    seed: int = 0
+    resume: bool = False  # go on from the newest checkpoint, or begin where there is none
+    max_minutes: float | None = None  # stop early and save; `resume` goes on
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """How a model is trained, and how often it is saved and reported.
+
+    shards: batches that make up a step, 1 or 2, worked on at the same time. muon: for the inner weight
+    matrices, in place of AdamW.
+    """
+
     learning_rate: float
     warmup: int = 200
     decay: float = 0.5  # share of the steps over which the learning rate falls; before, it stands still
@@ -54,17 +68,15 @@ class Budget:
     ema: float = 0.999
     save_every: int = 500
     report_every: int = 50
-    max_minutes: float | None = None  # stop early and save; `resume` goes on
+    shards: int = 1
+    muon: bool = False
 
 
 class SeededBatches(Dataset[Any]):
     """Batch i = make(np.random.default_rng((seed, i))); for a DataLoader with batch_size=None."""
 
-    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int, steps: int) -> None:
-        self.make, self.seed, self.steps = make, seed, steps
-
-    def __len__(self) -> int:
-        return self.steps
+    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int) -> None:
+        self.make, self.seed = make, seed
 
     def __getitem__(self, index: int) -> Any:
         return self.make(np.random.default_rng((self.seed, index)))
@@ -123,102 +135,90 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return matrices, others
 
 
-def make_optimizers(model: nn.Module, budget: Budget, muon: bool) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, settings: Hyperparameters) -> list[torch.optim.Optimizer]:
     """AdamW, or Muon on the inner weight matrices with AdamW on the rest."""
-    if not muon:
-        weights = [p for p in model.parameters() if p.requires_grad]
-        return [_adamw(weights, budget)]
+    shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+
+    def adamw(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, betas=(0.9, 0.98), **shared)
+
+    if not settings.muon:
+        return [adamw([p for p in model.parameters() if p.requires_grad])]
     matrices, others = split_parameters(model)
-    first = QuickMuon(
-        matrices,
-        lr=budget.learning_rate,
-        weight_decay=budget.weight_decay,
-        momentum=0.95,
-    )
-    return [first, _adamw(others, budget)]
+    return [QuickMuon(matrices, momentum=0.95, **shared), adamw(others)]
 
 
-def _adamw(parameters: Iterable[nn.Parameter], budget: Budget) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        parameters, lr=budget.learning_rate, betas=(0.9, 0.98), weight_decay=budget.weight_decay
-    )
-
-
-def learning_rate_factor(step: int, budget: Budget) -> float:
+def learning_rate_factor(step: int, steps: int, settings: Hyperparameters) -> float:
     """Linear warm-up, a plateau, then a line down to `final_fraction` over the last `decay` of the steps."""
-    if step < budget.warmup:
-        return (step + 1) / budget.warmup
-    left = (budget.steps - step) / max(1.0, budget.decay * budget.steps)
-    return budget.final_fraction + (1 - budget.final_fraction) * min(1.0, max(0.0, left))
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    left = (steps - step) / max(1.0, settings.decay * steps)
+    return settings.final_fraction + (1 - settings.final_fraction) * min(1.0, max(0.0, left))
 
 
 def fit(
     model: M,
     loss_of: LossOf,
     data: Dataset[Any],
-    out: Path,
-    budget: Budget,
+    run: Run,
+    settings: Hyperparameters,
     *,
-    seed: int,
-    resume: bool = False,
     workers: int = 1,
-    shards: int = 1,
-    muon: bool = False,
     on_save: Callable[[M, int], None] | None = None,
 ) -> M:
     """Train `model` on `loss_of(batch)["loss"]` and return it with its averaged (EMA) weights.
 
-    Checkpoints go to out/checkpoints; `resume` goes on from the newest, or begins where there is none.
-    The log is out/log.jsonl, one line a report. `on_save` is called with the averaged model at each
-    checkpoint. shards: batches of `data` that make up a step, 1 or 2, worked on at the same time; with 2,
-    `loss_of` must draw no random numbers. Raises SdgError where a checkpoint is in the way or was made with
-    another seed, or the loss stops being a number.
+    data: batches, the i-th made from the run's seed and i alone. Checkpoints go to run.out/checkpoints, the
+    log is run.out/log.jsonl, one line a report. `on_save` is called with the averaged model at each
+    checkpoint. With 2 shards `loss_of` must draw no random numbers. Raises SdgError where a checkpoint is in
+    the way or was made with another seed, or the loss stops being a number.
     """
-    optimizers = make_optimizers(model, budget, muon)
-    average = Ema(dict(model.named_parameters()), budget.ema)
+    out, shards = run.out, settings.shards
+    optimizers = make_optimizers(model, settings)
+    average = Ema(dict(model.named_parameters()), settings.ema)
     console = Console(stderr=True)
     shared = ThreadPoolExecutor(shards, initializer=_one_thread) if shards > 1 else nullcontext()
-    settings, work = {"seed": seed}, [out / FOLDER]
-    with begin(out, out / MANIFEST, settings, resume=resume, work=work), shared as pool:
+    work = [out / FOLDER]
+    with begin(out, out / MANIFEST, {"seed": run.seed}, resume=run.resume, work=work), shared as pool:
         start = _restored(out, model, average, optimizers)
         trim_log(out, lambda line: line["step"] <= start)
-        if start >= budget.steps and on_save is not None:
+        if start >= run.steps and on_save is not None:
             on_save(_averaged(model, average), start)  # the run may have died between checkpoint and this
         began, seen, reported = time.monotonic(), start, time.monotonic()
         totals: dict[str, float] = {}
         step = start
-        drawn = batches(data, start * shards, budget.steps * shards, workers)
+        drawn = batches(data, start * shards, run.steps * shards, workers)
         for together in zip(*[drawn] * shards, strict=True):
-            factor = learning_rate_factor(step, budget)
+            factor = learning_rate_factor(step, run.steps, settings)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = budget.learning_rate * factor
-            torch.manual_seed(hash((seed, step)) % 2**63)  # noise inside the step, the same after a resume
+                    group["lr"] = settings.learning_rate * factor
+            torch.manual_seed(
+                hash((run.seed, step)) % 2**63
+            )  # noise inside the step, the same after a resume
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             parts = add_gradients(loss_of, together, pool)
-            nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             for optimizer in optimizers:
                 optimizer.step()
             step += 1
             average.update(step)
             for name, part in parts.items():
                 totals[name] = totals.get(name, 0.0) + part
-            if step % budget.report_every == 0 or step == budget.steps:
+            if step % settings.report_every == 0 or step == run.steps:
                 count, now = step - seen, time.monotonic()
                 line = {name: round(total / count, 5) for name, total in totals.items()}
                 if not math.isfinite(line["loss"]):
                     raise SdgError(f"The loss is no longer a number at step {step}; lower the learning rate.")
                 line |= {"step": step, "seconds_per_step": round((now - reported) / count, 3)}
                 append_log(out, line)
-                left = (now - began) / (step - start) * (budget.steps - step) / 60
-                console.print(f"step {step}/{budget.steps}  {line}  {left:.0f} min left", highlight=False)
+                left = (now - began) / (step - start) * (run.steps - step) / 60
+                console.print(f"step {step}/{run.steps}  {line}  {left:.0f} min left", highlight=False)
                 seen, reported, totals = step, now, {}
             minutes = (time.monotonic() - began) / 60
-            out_of_time = (
-                budget.max_minutes is not None and minutes > budget.max_minutes and step < budget.steps
-            )
-            if step % budget.save_every == 0 or step == budget.steps or out_of_time:
+            out_of_time = run.max_minutes is not None and minutes > run.max_minutes and step < run.steps
+            if step % settings.save_every == 0 or step == run.steps or out_of_time:
                 save_checkpoint(out, step, _state(model, average, optimizers), {"step": step})
                 if on_save is not None:
                     on_save(_averaged(model, average), step)
@@ -228,9 +228,9 @@ def fit(
     return _averaged(model, average)
 
 
-def require_no_run(out: Path, resume: bool) -> None:
+def require_no_run(run: Run) -> None:
     """Raise SdgError where `fit` would refuse, as a run is in the way: before minutes are spent."""
-    require_free(out, out / MANIFEST, resume, [out / FOLDER])
+    require_free(run.out, run.out / MANIFEST, run.resume, [run.out / FOLDER])
 
 
 def _state(model: nn.Module, average: Ema, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:

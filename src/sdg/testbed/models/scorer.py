@@ -21,7 +21,7 @@ from sdg.models.device import cpu_autocast
 from sdg.runs.folders import replace_folder
 from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_tokenizer, tokenize
 from sdg.testbed.models.generator.vae import to_tensor
-from sdg.testbed.models.loop import Budget, SeededBatches, fit
+from sdg.testbed.models.loop import Hyperparameters, Run, SeededBatches, fit
 from sdg.testbed.world.layout import place
 from sdg.testbed.world.prompts import Split, phrase, sample_request, split_of
 from sdg.testbed.world.renderer import render
@@ -122,17 +122,9 @@ def contrastive_loss(model: CLIPModel, pixels: Tensor, ids: Tensor) -> dict[str,
     return {"loss": loss, "right": (logits.argmax(1) == target).float().mean()}
 
 
-def train_scorer(
-    out: Path,
-    *,
-    steps: int,
-    pairs: int = 64,
-    seed: int = 0,
-    resume: bool = False,
-    max_minutes: float | None = None,
-) -> CLIPModel:
-    """Train and save the scorer with its processor to out/scorer. Raises SdgError as `fit` does."""
-    torch.manual_seed(seed)
+def train_scorer(run: Run, *, pairs: int = 64) -> CLIPModel:
+    """Train and save the scorer with its processor to run.out/scorer. Raises SdgError as `fit` does."""
+    torch.manual_seed(run.seed)
     model, tokenizer = new_scorer(), new_tokenizer(start=True)
 
     def draw(rng: np.random.Generator) -> dict[str, Tensor]:
@@ -143,20 +135,10 @@ def train_scorer(
         return contrastive_loss(model, to_tensor(batch["pictures"]), batch["ids"])
 
     def save(averaged: CLIPModel, step: int) -> None:
-        replace_folder(out / "scorer", partial(save_scorer, averaged))
+        replace_folder(run.out / "scorer", partial(save_scorer, averaged))
 
-    budget = Budget(steps, 1.5e-3, ema=0.998, max_minutes=max_minutes)
-    return fit(
-        model,
-        loss_of,
-        SeededBatches(draw, seed, steps),
-        out,
-        budget,
-        seed=seed,
-        resume=resume,
-        muon=True,
-        on_save=save,
-    )
+    settings = Hyperparameters(1.5e-3, ema=0.998, muon=True)
+    return fit(model, loss_of, SeededBatches(draw, run.seed), run, settings, on_save=save)
 
 
 def save_scorer(model: CLIPModel, folder: Path) -> None:

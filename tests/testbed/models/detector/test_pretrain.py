@@ -14,12 +14,12 @@ def calls(monkeypatch):
     """What was trained: ("see", out, minutes) and ("speak", tower, minutes); each takes half an hour."""
     made, clock = [], [0.0]
 
-    def see(model, out, *, max_minutes, **_):
-        made.append(("see", out, max_minutes))
+    def see(model, run, **_):
+        made.append(("see", run.out, run.max_minutes))
         clock[0] += 30 * 60
 
-    def speak(tower, out, *, max_minutes, **_):
-        made.append(("speak", tower, max_minutes))
+    def speak(tower, run, **_):
+        made.append(("speak", tower, run.max_minutes))
 
     monkeypatch.setattr(module, "train_vision", see)
     monkeypatch.setattr(module, "train_language", speak)

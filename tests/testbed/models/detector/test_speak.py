@@ -15,6 +15,7 @@ from sdg.testbed.models.detector import speak
 from sdg.testbed.models.detector.build import new_model, new_processor
 from sdg.testbed.models.detector.rows import IGNORED, Lessons, base_tokenizer, embedded_profile
 from sdg.testbed.models.detector.speak import Speaker, save_base, speech_loss, token_losses, train_language
+from sdg.testbed.models.loop import Run
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_a_few_steps_lower_the_loss_and_leave_a_detectors_folder(tmp_path, token
     short = dataclasses.replace(embedded_profile(), generation=Generation(max_new_tokens=16))
     monkeypatch.setattr(speak, "embedded_profile", lambda: short)
     settings = {"batch_size": 2, "learning_rate": 2e-3, "workers": 0, "validate": 2}
-    train_language(seeing, tmp_path / "run", steps=30, **settings)
+    train_language(seeing, Run(tmp_path / "run", 30), **settings)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [25, 30]
     assert lines[-1]["words"] < lines[0]["words"]
@@ -125,4 +126,4 @@ def test_a_saved_base_model_answers_as_the_one_in_memory(tmp_path, model, tokeni
 
 def test_a_folder_without_a_tower_is_said(tmp_path):
     with pytest.raises(SdgError, match="learned to see"):
-        train_language(tmp_path / "nothing", tmp_path / "run", steps=1)
+        train_language(tmp_path / "nothing", Run(tmp_path / "run", 1))

@@ -24,6 +24,7 @@ from sdg.testbed.models.generator.flow import (
 from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline, new_tokenizer
 from sdg.testbed.models.generator.sampling import held_out_prompts, sample_grid, sample_pictures
 from sdg.testbed.models.generator.vae import new_vae
+from sdg.testbed.models.loop import Run
 from sdg.testbed.models.packaged import load_generator
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.prompts import parse_prompt, split_of
@@ -181,10 +182,10 @@ def test_more_scenes_begin_with_the_ones_that_are_encoded(tmp_path, monkeypatch)
 def test_a_few_steps_of_training_are_saved_as_a_pipeline_and_can_be_resumed(tmp_path):
     calibrated_vae().save_pretrained(tmp_path / "vae")
     run = tmp_path / "run"
-    train_generator(tmp_path / "vae", run, steps=2, batch_size=4, scenes=6)
+    train_generator(tmp_path / "vae", Run(run, 2), batch_size=4, scenes=6)
     with pytest.raises(SdgError, match="go on with --resume"):
-        train_generator(tmp_path / "vae", run, steps=3, batch_size=4, scenes=6)
-    trained = train_generator(tmp_path / "vae", run, steps=3, batch_size=4, scenes=6, resume=True)
+        train_generator(tmp_path / "vae", Run(run, 3), batch_size=4, scenes=6)
+    trained = train_generator(tmp_path / "vae", Run(run, 3, resume=True), batch_size=4, scenes=6)
     assert latest_checkpoint(run) == run / "checkpoints" / "000003"
     assert {path.name for path in run.glob("grid-*")} == {"grid-000002.png", "grid-000003.png"}
     loaded = load_generator(run / "pipeline")
@@ -199,8 +200,8 @@ def test_training_further_keeps_what_is_learned_and_wakes_what_no_gradient_reach
     embedders = known.transformer.time_text_embed
     for parameter in embedders.parameters():
         torch.nn.init.zeros_(parameter)
-    settings = {"steps": 1, "batch_size": 2, "scenes": 2, "learning_rate": 1e-4}
-    further = train_generator(tmp_path / "vae", tmp_path / "run", start_from=known, **settings)
+    settings = {"batch_size": 2, "scenes": 2, "learning_rate": 1e-4}
+    further = train_generator(tmp_path / "vae", Run(tmp_path / "run", 1), start_from=known, **settings)
     before, after = known.transformer.state_dict(), further.transformer.state_dict()
     assert all(after[name].any() for name in after if "time_text_embed" in name and "weight" in name)
     drift = max(float((after[n] - before[n]).abs().max()) for n in before if "time_text_embed" not in n)
@@ -209,12 +210,12 @@ def test_training_further_keeps_what_is_learned_and_wakes_what_no_gradient_reach
     wider = new_pipeline(calibrated_vae())
     wider.transformer = FluxTransformer2DModel(num_layers=1, num_single_layers=1, num_attention_heads=2)
     with pytest.raises(SdgError, match="transformer to start from is of another shape"):
-        train_generator(tmp_path / "vae", tmp_path / "other", start_from=wider, **settings)
+        train_generator(tmp_path / "vae", Run(tmp_path / "other", 1), start_from=wider, **settings)
 
 
 def test_training_without_an_autoencoder_is_a_sentence(tmp_path):
     with pytest.raises(SdgError, match="no autoencoder"):
-        train_generator(tmp_path, tmp_path / "run", steps=1)
+        train_generator(tmp_path, Run(tmp_path / "run", 1))
     assert not (tmp_path / "run").exists()
 
 
@@ -274,7 +275,7 @@ def test_the_student_of_guidance_is_right_when_it_gives_the_guided_velocity():
 def test_distillation_starts_from_the_pipeline_and_leaves_it_alone(tmp_path, pipeline):
     before = {name: value.clone() for name, value in pipeline.transformer.state_dict().items()}
     settings = {"scale": 2.0, "batch_size": 2, "scenes": 8}
-    distil_guidance(pipeline, tmp_path / "run", steps=2, **settings)
+    distil_guidance(pipeline, Run(tmp_path / "run", 2), **settings)
     assert all(torch.equal(before[name], value) for name, value in pipeline.transformer.state_dict().items())
     made = load_generator(tmp_path / "run" / "pipeline")
     changed = [

@@ -18,6 +18,7 @@ from sdg.testbed.models.generator.vae import (
     train_vae,
     vae_loss,
 )
+from sdg.testbed.models.loop import Run
 
 
 def test_a_picture_becomes_sixteen_by_sixteen_latents_and_a_picture_again():
@@ -74,14 +75,14 @@ def test_a_few_steps_lower_the_loss_and_leave_a_calibrated_autoencoder(tmp_path,
     monkeypatch.setattr(vae_module, "_scenes", lambda seed, count: scenes(seed, 2))  # the default takes long
     torch.manual_seed(0)
     fresh = reconstruction_error(new_vae())
-    train_vae(tmp_path, steps=4, batch_size=2, workers=0)
+    train_vae(Run(tmp_path, 4), batch_size=2, workers=0)
     vae = load_vae(tmp_path / "vae")
     assert vae.config.scaling_factor > 0
     assert vae.config.scaling_factor != 0.18215  # diffusers' default
     assert reconstruction_error(vae) < fresh
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 4
-    train_vae(tmp_path, steps=5, batch_size=2, workers=0, resume=True)
+    train_vae(Run(tmp_path, 5, resume=True), batch_size=2, workers=0)
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "000005"
 
 

@@ -13,6 +13,7 @@ from sdg.testbed.models.detector.build import new_model
 from sdg.testbed.models.detector.rows import base_tokenizer
 from sdg.testbed.models.detector.see import train_vision
 from sdg.testbed.models.detector.speak import train_language
+from sdg.testbed.models.loop import Run
 
 Stage = Literal["see", "speak", "both"]
 
@@ -38,15 +39,11 @@ def pretrain(
     tower = seeing or out / "see" / "seeing"
     if stage == "see" or (stage == "both" and seeing is None):
         model = new_model(base_tokenizer(), seed)
-        train_vision(
-            model, out / "see", steps=see_steps, vae=vae, seed=seed, resume=resume, max_minutes=max_minutes
-        )
+        train_vision(model, Run(out / "see", see_steps, seed, resume, max_minutes), vae=vae)
     if stage == "see":
         return tower
     left = max_minutes - (time.monotonic() - began) / 60
     if left <= 0:
         raise SdgError("Time is up before the model could learn to speak; go on with --resume.")
-    train_language(
-        tower, out / "speak", steps=speak_steps, vae=vae, seed=seed, resume=resume, max_minutes=left
-    )
+    train_language(tower, Run(out / "speak", speak_steps, seed, resume, left), vae=vae)
     return out / "speak" / "detector"

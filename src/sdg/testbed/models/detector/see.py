@@ -7,7 +7,6 @@ texture the detector meets later; the language model waits until there is someth
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,13 +20,11 @@ from sdg.models.device import cpu_autocast
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.dense import DenseReader, dense_loss, dense_targets
 from sdg.testbed.models.generator.vae import to_tensor
-from sdg.testbed.models.loop import Budget, SeededBatches, fit
+from sdg.testbed.models.loop import Hyperparameters, Run, SeededBatches, fit
 
 # Of both stages.
 BATCH: Final = 48
-LEARNING_RATE: Final = 2e-3
-SHARDS: Final = 2
-"""Parts of a batch that are worked on at the same time."""
+BOTH_STAGES: Final = Hyperparameters(2e-3, weight_decay=0.02, ema=0.998, shards=2, muon=True)
 DECODED: Final = 0.25
 """Share of the pictures that pass through the autoencoder, where there is one."""
 
@@ -59,41 +56,22 @@ def round_trip(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> NDArray[np.ui
 
 
 def train_vision(
-    model: Qwen3VLForConditionalGeneration,
-    out: Path,
-    *,
-    steps: int,
-    vae: AutoencoderKL | None = None,
-    seed: int = 0,
-    resume: bool = False,
-    max_minutes: float | None = None,
+    model: Qwen3VLForConditionalGeneration, run: Run, *, vae: AutoencoderKL | None = None
 ) -> Qwen3VLForConditionalGeneration:
-    """Train the vision tower; returns the model with the averaged tower, also saved to out/seeing."""
+    """Train the vision tower; returns the model with the averaged tower, also saved to run.out/seeing."""
     model.set_attn_implementation("eager")  # see `speak`: faster here than the fused one
     reader = DenseReader(model)
 
     def draw(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-        return sample_dense(rng, BATCH // SHARDS, vae)
+        return sample_dense(rng, BATCH // BOTH_STAGES.shards, vae)
 
     def loss_of(batch: dict[str, Any]) -> dict[str, Tensor]:
         return dense_loss(reader, {name: torch.as_tensor(value) for name, value in batch.items()})
 
     def save(averaged: DenseReader, step: int) -> None:
-        _take_over(model, averaged).save_pretrained(out / "seeing")
+        _take_over(model, averaged).save_pretrained(run.out / "seeing")
 
-    budget = Budget(steps, LEARNING_RATE, weight_decay=0.02, ema=0.998, max_minutes=max_minutes)
-    averaged = fit(
-        reader,
-        loss_of,
-        SeededBatches(draw, seed, steps * SHARDS),
-        out,
-        budget,
-        seed=seed,
-        resume=resume,
-        shards=SHARDS,
-        muon=True,
-        on_save=save,
-    )
+    averaged = fit(reader, loss_of, SeededBatches(draw, run.seed), run, BOTH_STAGES, on_save=save)
     return _take_over(model, averaged)
 
 

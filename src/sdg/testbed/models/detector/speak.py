@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,8 +39,8 @@ from sdg.testbed.models.detector.rows import (
     embedded_profile,
     number_tokens,
 )
-from sdg.testbed.models.detector.see import BATCH, LEARNING_RATE, SHARDS
-from sdg.testbed.models.loop import Budget, fit
+from sdg.testbed.models.detector.see import BATCH, BOTH_STAGES
+from sdg.testbed.models.loop import Run, fit
 from sdg.training.evaluate import score
 
 Case = tuple[Image.Image, str, Diagnosis]
@@ -120,61 +122,39 @@ def token_losses(speaker: Speaker, logits: Tensor, rows: Rows) -> Tensor:
 
 def train_language(
     seeing: Path,
-    out: Path,
+    run: Run,
     *,
-    steps: int,
     vae: AutoencoderKL | None = None,
     batch_size: int = BATCH,
-    learning_rate: float = LEARNING_RATE,
-    seed: int = 0,
-    resume: bool = False,
-    max_minutes: float | None = None,
+    learning_rate: float = BOTH_STAGES.learning_rate,
     workers: int = 1,
     validate: int = 128,
 ) -> Qwen3VLForConditionalGeneration:
-    """Train the whole model from the tower in `seeing` (of `train_vision`) and save it to out/detector.
+    """Train the whole model from the tower in `seeing` (of `train_vision`) and save it to run.out/detector.
 
-    out/detector is a detector's folder: weights, processor, profile. At each checkpoint SDG-Eval of
-    `validate` injected pictures of the validation split goes to out/validation.jsonl.
+    That is a detector's folder: weights, processor, profile. At each checkpoint SDG-Eval of `validate`
+    injected pictures of the validation split goes to run.out/validation.jsonl.
     Raises SdgError where `seeing` holds no model, and as `fit`.
     """
     tokenizer = base_tokenizer()
-    model = new_model(tokenizer, seed)
+    model = new_model(tokenizer, run.seed)
     model.model.visual.load_state_dict(_tower(seeing))
     # Of short sequences in bf16, plain products are twice as fast as the fused attention of CPUs.
     model.set_attn_implementation("eager")
-    truth = held_out(validate, seed)
+    truth = held_out(validate, run.seed)
 
     def save(averaged: Speaker, step: int) -> None:
-        replace_folder(out / "detector", lambda folder: save_base(averaged.model, tokenizer, folder))
+        replace_folder(run.out / "detector", lambda folder: save_base(averaged.model, tokenizer, folder))
         if truth:
             line = {"step": step, **score_base(averaged.model, new_processor(tokenizer), truth)}
-            with (out / "validation.jsonl").open("a", encoding="utf-8") as file:
+            with (run.out / "validation.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-    budget = Budget(
-        steps,
-        learning_rate,
-        weight_decay=0.02,
-        ema=0.998,
-        save_every=250,
-        report_every=25,
-        max_minutes=max_minutes,
-    )
+    settings = replace(BOTH_STAGES, learning_rate=learning_rate, save_every=250, report_every=25)
+    shards = settings.shards
+    data = Lessons(tokenizer, vae, batch_size // shards, run.steps * shards, run.seed)
     speaker = Speaker(model, tokenizer)
-    averaged = fit(
-        speaker,
-        lambda batch: speech_loss(speaker, batch),
-        Lessons(tokenizer, vae, batch_size // SHARDS, steps * SHARDS, seed),
-        out,
-        budget,
-        seed=seed,
-        resume=resume,
-        workers=workers,
-        shards=SHARDS,
-        muon=True,
-        on_save=save,
-    )
+    averaged = fit(speaker, partial(speech_loss, speaker), data, run, settings, workers=workers, on_save=save)
     return averaged.model
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ from sdg.testbed.models.generator.cells import CellHead, cell_loss, cell_targets
 from sdg.testbed.models.generator.pipeline import new_pipeline, tokenize
 from sdg.testbed.models.generator.sampling import sample_grid
 from sdg.testbed.models.generator.vae import load_vae, to_tensor
-from sdg.testbed.models.loop import Budget, SeededBatches, fit, require_no_run
+from sdg.testbed.models.loop import Hyperparameters, LossOf, Run, SeededBatches, fit, require_no_run
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.renderer import render
 from sdg.testbed.world.scene import Scene
@@ -216,30 +217,26 @@ def _noised(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def train_generator(
     vae_folder: Path,
-    out: Path,
+    run: Run,
     *,
-    steps: int,
     batch_size: int = 64,
     scenes: int = 48_000,
-    seed: int = 0,
-    resume: bool = False,
-    max_minutes: float | None = None,
     learning_rate: float = 1.5e-3,
     decay: float = 0.5,
     start_from: FluxPipeline | None = None,
     compiled: bool = False,
 ) -> FluxPipeline:
-    """Train and save the pipeline to out/pipeline, with a grid of held-out prompts beside each checkpoint.
+    """Train and save the pipeline to run.out/pipeline, with a grid of held-out prompts a checkpoint.
 
-    vae_folder: what `train_vae` wrote to out/vae. decay: share of the steps, at the end, over which the
+    vae_folder: what `train_vae` wrote to its out/vae. decay: share of the steps, at the end, over which the
     learning rate falls; a resumed run may change it, and the steps. start_from: pipeline of the same shape
     whose transformer and text encoders are trained further. compiled: compile the transformer's blocks first,
     which takes a minute and a C++ compiler. Raises SdgError where there is no autoencoder, and as `fit`.
     """
     vae = load_vae(vae_folder)
-    require_no_run(out, resume)  # a run in the way is said before scenes are encoded for minutes
-    pipeline = new_pipeline(vae, seed) if start_from is None else _trainable(start_from, vae, seed)
-    known = _encoded(pipeline, scenes, seed, out / "latents.safetensors")
+    require_no_run(run)  # a run in the way is said before scenes are encoded for minutes
+    pipeline = new_pipeline(vae, run.seed) if start_from is None else _trainable(start_from, vae, run.seed)
+    known = _encoded(pipeline, scenes, run)
 
     def draw(rng: np.random.Generator) -> dict[str, Tensor]:
         batch = known.draw(rng, batch_size)
@@ -251,59 +248,42 @@ def train_generator(
     model = TextToVelocity(pipeline, cells=True)
     if compiled:
         model.compile_blocks()
-    budget = Budget(
-        steps,
-        learning_rate,
-        warmup=300,
-        decay=decay,
-        max_minutes=max_minutes,
-    )
-    data = SeededBatches(draw, seed, steps)
-
-    def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return velocity_loss(model, batch, known.grid)
-
-    return _fit(pipeline, model, loss_of, data, out, budget, seed, resume)
+    settings = Hyperparameters(learning_rate, warmup=300, decay=decay, muon=True)
+    return _fit(pipeline, model, partial(velocity_loss, model, grid=known.grid), draw, run, settings)
 
 
 def distil_guidance(
     pipeline: FluxPipeline,
-    out: Path,
+    run: Run,
     *,
     scale: float,
-    steps: int,
     batch_size: int = 64,
     scenes: int = 16_000,
-    seed: int = 0,
-    resume: bool = False,
-    max_minutes: float | None = None,
     learning_rate: float = 3e-4,
 ) -> FluxPipeline:
     """Teach a trained pipeline to do without guidance what it does with guidance of `scale`.
 
     So is FLUX.1-dev made: pictures follow the prompt better, and a step takes one pass. The result is saved
-    to out/pipeline; the given pipeline stays as it is. Raises SdgError as `fit`.
+    to run.out/pipeline; the given pipeline stays as it is. Raises SdgError as `fit`.
     """
-    require_no_run(out, resume)
-    known = _encoded(pipeline, scenes, seed, out / "latents.safetensors")
+    require_no_run(run)
+    known = _encoded(pipeline, scenes, run)
     teacher = TextToVelocity(pipeline).requires_grad_(False).eval()
     student = copy.deepcopy(teacher).requires_grad_(True)
-    budget = Budget(
-        steps,
+    settings = Hyperparameters(
         learning_rate,
-        warmup=min(50, steps // 4 + 1),
+        warmup=min(50, run.steps // 4 + 1),
         decay=0.8,
         ema=0.99,
         save_every=100,
         report_every=20,
-        max_minutes=max_minutes,
+        muon=True,
     )
-    data = SeededBatches(lambda rng: known.draw(rng, batch_size), seed, steps)
 
     def loss_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return guided_loss(student, teacher, batch, known.empty, known.grid, scale)
 
-    return _fit(pipeline, student, loss_of, data, out, budget, seed, resume)
+    return _fit(pipeline, student, loss_of, partial(known.draw, count=batch_size), run, settings)
 
 
 @dataclass(frozen=True)
@@ -322,8 +302,9 @@ class _Encoded:
         return {name: values[rows] for name, values in self.scenes.items()}
 
 
-def _encoded(pipeline: FluxPipeline, count: int, seed: int, cache: Path) -> _Encoded:
-    tokens, prompts, scenes = encode_scenes(pipeline.vae, count, seed, cache)
+def _encoded(pipeline: FluxPipeline, count: int, run: Run) -> _Encoded:
+    cache = run.out / "latents.safetensors"
+    tokens, prompts, scenes = encode_scenes(pipeline.vae, count, run.seed, cache)
     tokenizers = pipeline.tokenizer, pipeline.tokenizer_2
     clip_ids, t5_ids = (tokenize(tokenizer, prompts) for tokenizer in tokenizers)
     side = int(tokens.shape[1] ** 0.5)
@@ -356,23 +337,20 @@ def _trainable(pipeline: FluxPipeline, vae: AutoencoderKL, seed: int) -> FluxPip
 def _fit(
     pipeline: FluxPipeline,
     model: TextToVelocity,
-    loss_of: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-    data: SeededBatches,
-    out: Path,
-    budget: Budget,
-    seed: int,
-    resume: bool,
+    loss_of: LossOf,
+    draw: Callable[[np.random.Generator], dict[str, Tensor]],
+    run: Run,
+    settings: Hyperparameters,
 ) -> FluxPipeline:
     """Train, saving the averaged pipeline and a grid of held-out prompts with each checkpoint."""
 
     def save(averaged: TextToVelocity, step: int) -> None:
         finished = _with_weights(pipeline, averaged)
-        replace_folder(out / "pipeline", finished.save_pretrained)
-        sample_grid(finished).save(out / f"grid-{step:06d}.png")
+        replace_folder(run.out / "pipeline", finished.save_pretrained)
+        sample_grid(finished).save(run.out / f"grid-{step:06d}.png")
 
-    averaged = fit(
-        model, loss_of, data, out, budget, seed=seed, resume=resume, workers=0, muon=True, on_save=save
-    )
+    data = SeededBatches(draw, run.seed)
+    averaged = fit(model, loss_of, data, run, settings, workers=0, on_save=save)
     return _with_weights(pipeline, averaged)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from sdg.errors import SdgError, first_line, loading_errors
 from sdg.models.device import cpu_autocast
 from sdg.runs.folders import replace_folder
-from sdg.testbed.models.loop import Budget, SeededBatches, fit
+from sdg.testbed.models.loop import Hyperparameters, Run, SeededBatches, fit
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.renderer import draw_thing, render, render_float
 from sdg.testbed.world.scene import CANVAS, COLOURS, SHAPES, Thing
@@ -120,40 +120,24 @@ def vae_loss(vae: AutoencoderKL, pictures: Tensor) -> dict[str, Tensor]:
     }
 
 
-def train_vae(
-    out: Path,
-    *,
-    steps: int,
-    batch_size: int = 32,
-    seed: int = 0,
-    resume: bool = False,
-    max_minutes: float | None = None,
-    workers: int = 1,
-) -> AutoencoderKL:
-    """Train the autoencoder and save it, with its measured scale and shift, to out/vae.
+def train_vae(run: Run, *, batch_size: int = 32, workers: int = 1) -> AutoencoderKL:
+    """Train the autoencoder and save it, with its measured scale and shift, to run.out/vae.
 
     Raises SdgError as `fit` does.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(run.seed)
     vae = new_vae()
 
-    def save(averaged: AutoencoderKL, step: int) -> None:
-        calibrate(averaged, seed=seed + 1)
-        replace_folder(out / "vae", averaged.save_pretrained)
+    def loss_of(crops: NDArray[np.uint8]) -> dict[str, Tensor]:
+        return vae_loss(vae, to_tensor(crops))
 
-    budget = Budget(steps, 2e-3, weight_decay=0.0, ema=0.998, max_minutes=max_minutes)
-    data = SeededBatches(partial(sample_crops, count=batch_size), seed, steps)
-    return fit(
-        vae,
-        lambda crops: vae_loss(vae, to_tensor(crops)),
-        data,
-        out,
-        budget,
-        seed=seed,
-        resume=resume,
-        workers=workers,
-        on_save=save,
-    )
+    def save(averaged: AutoencoderKL, step: int) -> None:
+        calibrate(averaged, seed=run.seed + 1)
+        replace_folder(run.out / "vae", averaged.save_pretrained)
+
+    data = SeededBatches(partial(sample_crops, count=batch_size), run.seed)
+    settings = Hyperparameters(2e-3, weight_decay=0.0, ema=0.998)
+    return fit(vae, loss_of, data, run, settings, workers=workers, on_save=save)
 
 
 @torch.no_grad()
