@@ -21,6 +21,7 @@ from sdg.reporting import (
 )
 from sdg.response.strict import write_defects
 from sdg.testbed.injection import sample
+from sdg.testbed.world.renderer import render
 
 HOSTILE = (
     """<script>window.stolen = 1</script> "quoted" 'single' <img src=x onerror="window.stolen = 1"> & </li>"""
@@ -60,7 +61,7 @@ def sections(folder: Path) -> tuple[Scores, Refinements, object, Gallery]:
     for number in range(6):
         drawn = sample(rng, kind="artifact")
         save_image(Image.fromarray(drawn.picture), folder / f"{number}-before.png")
-        save_image(Image.fromarray(drawn.twin), folder / f"{number}-after.png")
+        save_image(Image.fromarray(render(drawn.scene)), folder / f"{number}-after.png")
         defects = drawn.diagnosis.defects
         lines.append(
             {

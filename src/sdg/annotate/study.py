@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,7 +90,7 @@ def begin_study(
         seed=settings.seed,
     )
     digest = hashlib.sha256(json.dumps([item.key for item in items]).encode()).hexdigest()
-    kept = {"study": _as_dict(settings), "pictures": {"count": len(items), "sha256": digest}}
+    kept = {"study": asdict(settings), "pictures": {"count": len(items), "sha256": digest}}
     work = (folder / PICTURES, folder / FILES)
     with begin(folder, folder / MANIFEST, kept, resume=True, work=work, notes={"id": secrets.token_hex(4)}):
         if not (folder / PICTURES).exists():
@@ -119,12 +119,8 @@ def read_study(folder: Path) -> Study:
 def held(study: Study) -> Iterator[None]:
     """Keep other processes from moving the same study on."""
     manifest = study.folder / MANIFEST
-    with begin(study.folder, manifest, {"study": _as_dict(study.settings)}, resume=True):
+    with begin(study.folder, manifest, {"study": asdict(study.settings)}, resume=True):
         yield
-
-
-def _as_dict(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in Settings.__slots__} | {"people": list(settings.people)}
 
 
 def _written(

@@ -20,22 +20,15 @@ from sdg.records import Path
 
 THRESHOLDS: Final = (0.10, 0.33)
 """A type is present where its map's maximum exceeds the threshold (SDG Table 3)."""
-SCORES: Final = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
 _MAPS: Final = {DefectType.ARTIFACT: "artifact_map", DefectType.MISALIGNMENT: "misalignment_map"}
 
 
 @dataclass(frozen=True)
 class RichExample:
-    """One annotated picture.
-
-    maximum: highest heat of each type's map, from 0 to 1. scores: higher is better. misaligned: for each
-    token of the prompt, whether it is marked as not shown; None where the file does not say.
-    """
+    """One annotated picture; maximum: highest heat of each type's map, from 0 to 1."""
 
     uid: str
     maximum: Mapping[DefectType, float]
-    scores: Mapping[str, float]
-    misaligned: tuple[bool, ...] | None
 
     def has(self, kind: DefectType, threshold: float) -> bool:
         """Whether the picture has a defect of a type, by the people's heat."""
@@ -73,13 +66,8 @@ def heat(feature: Feature) -> NDArray[Any]:
 
 
 def _example(features: Mapping[str, Feature]) -> RichExample:
-    label = features.get("prompt_misalignment_label")
-    return RichExample(
-        uid=PurePosixPath(_text(features, "filename")).stem,
-        maximum={kind: float(heat(_part(features, name)).max()) for kind, name in _MAPS.items()},
-        scores={name: _number(features[name]) for name in SCORES if name in features},
-        misaligned=None if label is None else _marks(label),
-    )
+    maximum = {kind: float(heat(_part(features, name)).max()) for kind, name in _MAPS.items()}
+    return RichExample(PurePosixPath(_text(features, "filename")).stem, maximum)
 
 
 def _part(features: Mapping[str, Feature], name: str) -> Feature:
@@ -97,20 +85,3 @@ def _text(features: Mapping[str, Feature], name: str) -> str:
     ):
         raise ValueError(f"{name!r} is one text")
     return text
-
-
-def _number(feature: Feature) -> float:
-    if not isinstance(feature, np.ndarray) or feature.size != 1 or not np.isfinite(feature).all():
-        raise ValueError("a score is one number")
-    return float(feature[0])
-
-
-def _marks(feature: Feature) -> tuple[bool, ...]:
-    """0 or 1 a token, as integers or as a text of them."""
-    if isinstance(feature, np.ndarray):
-        marks = [str(int(value)) for value in feature]
-    else:
-        marks = b" ".join(feature).decode("utf-8", "replace").replace(",", " ").split()
-    if not set(marks) <= {"0", "1"}:
-        raise ValueError("'prompt_misalignment_label' is 0 or 1 for each token")
-    return tuple(mark == "1" for mark in marks)

@@ -7,7 +7,6 @@ OUT/pictures/           the picture that was kept, where that is not the input
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import threading
@@ -65,18 +64,12 @@ class Plan:
     heat: str = ""
     from_severity: int = 1
 
-    def as_json(self) -> dict[str, Any]:
-        """JSON values, equal to what is read back from a file: a pair is a list there."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
-
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run came to: pictures in all, those worked on now, how often each outcome, those that failed."""
+    """What a run came to: pictures in all, how often each outcome, those that failed."""
 
     pictures: int
-    worked_on: int
     outcomes: dict[str, int]
     failed: tuple[Row, ...]
 
@@ -117,7 +110,7 @@ def refine_all(
         if on_result is not None:
             on_result(row, left)
 
-    settings = {"detector": dict(detector.identity), "plan": plan.as_json()}
+    settings = {"detector": dict(detector.identity), "plan": asdict(plan)}
 
     @contextmanager
     def begun() -> Iterator[dict[Key, Row]]:
@@ -155,7 +148,7 @@ def refine_all(
             partial_of(output).unlink()
             outcomes = Counter(row["status"] for row in ordered)
             failed = tuple(row for row in ordered if _failed(row))
-            summary = Summary(len(items), len(missing) + len(again), dict(outcomes), failed)
+            summary = Summary(len(items), dict(outcomes), failed)
         return processes.from_main(summary if processes.is_main else None)
 
 

@@ -39,14 +39,13 @@ class Enriched:
     """What a run came to, over all of its beginnings.
 
     statuses: pictures accepted, left for a person, unanswered and open. faults: why answers were refused, by
-    kind. requests: sent so far; sent: by this call. exhausted: whether `max_requests` ended it.
+    kind. requests: sent so far. exhausted: whether `max_requests` ended it.
     """
 
     images: int
     statuses: Counter[str]
     faults: Counter[str]
     requests: int
-    sent: int
     exhausted: bool
     votes: Votes
     rows: Mapping[Key, Row] = field(repr=False)
@@ -118,7 +117,7 @@ def enrich(
             run = _Run(plan, rows, append, is_english, before)
             for stage in plan.stages:
                 run.stage(stage, chosen)
-        result = _summary(run, before)
+        result = _summary(run)
         if result.complete:
             _finish(out, given, rows)
     return result
@@ -316,14 +315,13 @@ def _left(one: Given, row: Row) -> dict[str, Any]:
     return to_annotation(replace(one.record, metadata=metadata))
 
 
-def _summary(run: _Run, before: int) -> Enriched:
+def _summary(run: _Run) -> Enriched:
     rows = run.rows
     return Enriched(
         images=len(rows),
         statuses=Counter(row["status"] for row in rows.values()),
         faults=Counter(fault["kind"] for row in rows.values() for fault in row["faults"]),
         requests=run.requests,
-        sent=run.requests - before,
         exhausted=run.exhausted,
         votes=count_votes(row["annotation"] for row in rows.values() if row["status"] == ACCEPTED),
         rows=rows,

@@ -50,8 +50,8 @@ def test_every_subtype_is_common(drawn):
 def test_the_picture_is_its_twin_but_for_the_mask_and_the_twin_is_the_scene(drawn):
     for item in drawn[:150]:
         assert item.picture.dtype == np.uint8
-        np.testing.assert_array_equal((item.picture != item.twin).any(axis=-1), item.artifact_mask)
-        np.testing.assert_array_equal(item.twin, render(item.scene))
+        changed = (item.picture != render(item.scene)).any(axis=-1)
+        np.testing.assert_array_equal(changed, item.artifact_mask)
         covered = np.zeros((128, 128), bool)
         for defect in item.diagnosis.of_type("artifact"):
             x0, y0, x1, y1 = (np.array(defect.box) * 128 / 1000).round().astype(int)

@@ -48,10 +48,6 @@ class CorpusSettings:
     injected: bool = True  # every second picture
     version: str = __version__
 
-    def as_json(self) -> dict[str, object]:
-        """JSON values."""
-        return {**asdict(self), "variants": list(self.variants)}
-
 
 @dataclass(frozen=True, slots=True)
 class PictureRequest:
@@ -85,7 +81,7 @@ def generate_corpus(
         raise ValueError("A corpus needs at least one picture.")
     generator = load_generator(pipeline)
     settings = CorpusSettings(count, seed, fingerprint(pipeline or GENERATOR), injected=injected)
-    with building(out, count, settings.as_json()) as unfinished:
+    with building(out, count, asdict(settings)) as unfinished:
         draw = partial(draw_chunk, generator, settings)
         return unfinished.fill(draw, max_minutes=max_minutes, on_progress=on_progress)
 

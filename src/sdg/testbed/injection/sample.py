@@ -68,16 +68,15 @@ class SeenObject:
 class Sample:
     """A picture with a known diagnosis, for a picture of `size` pixels a side.
 
-    picture, twin: (size, size, 3) uint8, with and without the artifacts; they differ where `artifact_mask`
-    (size, size) is True and nowhere else. scene: as drawn, misalignments included. object_map: (size, size)
-    int8, index into `objects` of the object that owns each pixel (undamaged), −1 for background.
+    picture: (size, size, 3) uint8; its artifacts changed it where `artifact_mask` (size, size) is True and
+    nowhere else. scene: as drawn, misalignments included. object_map: (size, size) int8, index into `objects`
+    of the object that owns each pixel (undamaged), −1 for background.
     """
 
     request: Request
     prompt: str
     scene: Scene
     picture: NDArray[np.uint8]
-    twin: NDArray[np.uint8]
     diagnosis: Diagnosis
     objects: tuple[SeenObject, ...]
     object_map: NDArray[np.int8]
@@ -118,18 +117,18 @@ def _draw(
         if changed is None:
             return None
         scene, contradictions = changed
-    twin, owner = render(scene, size), object_map(scene, size)
-    picture, mask = twin, np.zeros((size, size), bool)
+    picture, owner = render(scene, size), object_map(scene, size)
+    mask = np.zeros((size, size), bool)
     flaws: tuple[Artifact, ...] = ()
     if damaged:
-        result = damage(rng, twin, scene, owner, damaged, level)
+        result = damage(rng, picture, scene, owner, damaged, level)
         if result is None:
             return None
         picture, flaws, mask = result.picture, result.artifacts, result.mask
     boxes = [thing_box(thing, size) for thing in scene.things]
     diagnosis = _diagnose(rng, request, scene, boxes, size, contradictions, flaws)
     objects = tuple(SeenObject(t.shape, t.colour, b) for t, b in zip(scene.things, boxes, strict=True))
-    return Sample(request, prompt, scene, picture, twin, diagnosis, objects, owner, mask)
+    return Sample(request, prompt, scene, picture, diagnosis, objects, owner, mask)
 
 
 def _misalign(

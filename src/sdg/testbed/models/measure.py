@@ -56,10 +56,6 @@ class GeneratorQuality:
     seconds: float | None
     rates: tuple[Rate, ...]
 
-    def rate(self, name: str) -> Rate | None:
-        """The rate of this name; None where it was never seen."""
-        return next((rate for rate in self.rates if rate.name == name), None)
-
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
