@@ -19,7 +19,7 @@ from toy import HEIGHT, RECIPES, TEXT, WIDTH, small
 
 from sdg.alignment.policies import FAMILIES, FlowPolicy, load_policy
 from sdg.alignment.recipe import AlignRecipe, FewStepRecipe
-from sdg.alignment.rollout import even_share, gather_rows
+from sdg.alignment.rollout import gather_rows
 from sdg.alignment.trainer import align
 from sdg.errors import SdgError
 from sdg.models.lora import WEIGHTS, lora_parameters
@@ -27,6 +27,7 @@ from sdg.models.sharding import process_mesh
 from sdg.recipes import load_recipe
 from sdg.runs.checkpoint import latest_checkpoint, load_checkpoint
 from sdg.runs.log import read_log
+from sdg.runs.processes import even_share
 
 LORA = "{r: 4, alpha: 8}"
 FLUX = RECIPES / "boxflow-flux1-dev.yaml"

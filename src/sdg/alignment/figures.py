@@ -10,11 +10,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sdg.alignment.rollout import Purpose, Sampler, even_share, gather_rows, group_rows, sde_steps
+from sdg.alignment.rollout import Purpose, Sampler, gather_rows, group_rows, sde_steps
 from sdg.alignment.update import Signal, training_signal
 from sdg.defects import Diagnosis
 from sdg.images import draw_overlay, save_image
 from sdg.runs.panels import Panel
+from sdg.runs.processes import even_share
 
 TILE = 256
 _STRIP = 22

@@ -16,10 +16,11 @@ from PIL import Image
 from sdg.alignment.evidence import quality_fell, rose
 from sdg.alignment.policies import FlowPolicy
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
-from sdg.alignment.rollout import Purpose, even_share, gather_rows, noise_seed
+from sdg.alignment.rollout import Purpose, gather_rows, noise_seed
 from sdg.defects import Diagnosis
 from sdg.detectors import load_detector
 from sdg.detectors.base import Detector
+from sdg.runs.processes import even_share
 from sdg.scorers import Scorer
 from sdg.scorers.weighted import load_scaled
 

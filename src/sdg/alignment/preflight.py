@@ -31,11 +31,12 @@ from sdg.alignment.policies.known import KnownModel, configured
 from sdg.alignment.policies.real_size import policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import read_prompt_sets, require_processes, run_prompts, share
-from sdg.detectors.probe import LETTERS, gradient, is_served, key_of, probe_detector
+from sdg.detectors.probe import gradient, is_served, key_of, probe_detector
 from sdg.errors import SdgError
 from sdg.io.chat import require_served
 from sdg.io.uri import model_location, split_options
 from sdg.models.lora import require_lora
+from sdg.models.vlm import LETTERS
 from sdg.runs.rehearsal import CUDA, GB, GPUS, Rehearsal
 from sdg.scorers import load_scorer
 

@@ -161,14 +161,6 @@ def share(recipe: AlignRecipe, rank: int, processes: int) -> list[StepRows]:
     return parts
 
 
-def even_share(count: int, rank: int, processes: int) -> list[int]:
-    """One process's part of so many pictures: as many on each, so that some are drawn twice.
-
-    Where weights are sharded, no process draws while another does not.
-    """
-    return [index % count for index in range(rank, -(-count // processes) * processes, processes)]
-
-
 def require_processes(recipe: AlignRecipe, processes: int) -> None:
     """Raise SdgError where weights are to be shared among processes, and there is one."""
     if recipe.run.sharding is not None and processes < 2:

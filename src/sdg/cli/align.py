@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sdg.cli.options import PATH, end_dry_run, needed_out, recipe, training
+from sdg.cli.options import PATH, comparing, end_dry_run, needed_out, recipe, training
 from sdg.cli.terminal import say, show
 
 
@@ -92,25 +93,10 @@ def merge(recipe: Path, overrides: tuple[str, ...], lora: Path, out: Path) -> No
 
 @align.command()
 @recipe(_CHANGED)
-@click.option(
-    "--lora",
-    "adapters",
-    multiple=True,
-    metavar="NAME=FOLDER",
-    help="An aligned adapter or transformer; may be repeated.",
-)
 @click.option("--out", type=PATH, required=True, help="Folder for table and pictures.")
-@click.option("--samples", type=click.IntRange(1), default=1, help="Pictures a prompt.")
-@click.option("--bootstrap", type=click.IntRange(100), default=2000, help="Resamples.")
-@click.option("--resume", is_flag=True, help="Keep what a comparison that was stopped had measured.")
+@comparing
 def compare(
-    recipe: Path,
-    overrides: tuple[str, ...],
-    adapters: tuple[str, ...],
-    out: Path,
-    samples: int,
-    bootstrap: int,
-    resume: bool,
+    recipe: Path, overrides: tuple[str, ...], out: Path, adapters: tuple[str, ...], **options: Any
 ) -> None:
     """Base and aligned generators on RECIPE's held-out prompts, with the same noise.
 
@@ -126,15 +112,7 @@ def compare(
     from sdg.runs.processes import shared
 
     with shared() as processes:
-        result = compare_generators(
-            settings,
-            parse_adapters(adapters),
-            out,
-            samples=samples,
-            bootstrap=bootstrap,
-            resume=resume,
-            processes=processes,
-        )
+        result = compare_generators(settings, parse_adapters(adapters), out, processes=processes, **options)
     if processes.is_main:
         show(result.table())
         say(f"Table, measures and pictures are in {out}.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, PATH
+from sdg.cli.options import PATH, prompts_of
 from sdg.cli.terminal import say, show
 
 
@@ -53,10 +53,7 @@ def app() -> None:
     metavar="URI",
     help="As for `sdg refine`; may be repeated.",
 )
-@click.option("--prompt", help="The prompt of every picture that is given by its path.")
-@click.option("--prompts", type=PATH, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.')
-@click.option("--images", type=PATH, help="Folder of a JSON Lines file's images [default: the file's].")
-@ALLOW_OUTSIDE
+@prompts_of
 @click.option(
     "--out",
     type=PATH,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, PATH
+from sdg.cli.options import ALLOW_OUTSIDE, PATH, comparing, recipe
 from sdg.cli.progress import diagnosed, embedder_of
 from sdg.cli.terminal import say, show
 
@@ -147,13 +147,9 @@ def table3(
 
 
 @bench.command()
-@click.argument("recipe", type=PATH)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
+@recipe("monitor.steps=50")
 @click.option("--prompts", metavar="SOURCE", help="In place of prompts.held_out: bench:NAME?path=….")
-@click.option("--lora", "adapters", multiple=True, metavar="NAME=FOLDER", help="An aligned adapter.")
-@click.option("--samples", type=click.IntRange(1), default=1, help="Pictures a prompt.")
-@click.option("--bootstrap", type=click.IntRange(100), default=2000, help="Resamples.")
-@click.option("--resume", is_flag=True, help="Keep what was measured before.")
+@comparing
 @_OUT
 def table5(
     recipe: Path,

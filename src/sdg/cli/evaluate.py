@@ -17,7 +17,6 @@ from sdg.response.strict import BoxOrder
 from sdg.tables import load_printer, print_tables
 
 if TYPE_CHECKING:
-    from sdg.evaluation.scoring import Matching
     from sdg.evaluation.slices import SliceBy
 
 
@@ -73,10 +72,7 @@ if TYPE_CHECKING:
 def evaluate(
     truth: Path,
     predictions: Path,
-    matching: Matching,
     embedder: str | None,
-    bootstrap: int,
-    seed: int,
     other: Path | None,
     by: tuple[SliceBy, ...],
     published: bool,
@@ -87,6 +83,7 @@ def evaluate(
     json_path: Path | None,
     counts: Path | None,
     html_path: Path | None,
+    **options: Any,
 ) -> None:
     """Score predicted defects against the truth with SDG-Eval.
 
@@ -99,7 +96,6 @@ def evaluate(
     """
     if images is not None and not images.is_dir():
         raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
-    options: dict[str, Any] = {"matching": matching, "bootstrap": bootstrap, "seed": seed}
     plain = embedder is None and other is None and not by and html_path is None
     reading = begin_reading(truth, predictions, box_order=box_order) if plain else None
     if reading is not None:

@@ -57,12 +57,17 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-sources_and_prompts = together(
-    click.argument("sources", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER|FILE.jsonl..."),
+prompts_of = together(
     click.option("--prompt", help="The prompt of every image that is given by its path."),
     click.option("--prompts", type=PATH, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.'),
     click.option("--images", type=PATH, help="Folder of a JSON Lines file's images [default: the file's]."),
     ALLOW_OUTSIDE,
+)
+"""Where the prompts of given images are, and the images of a given file."""
+
+sources_and_prompts = together(
+    click.argument("sources", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER|FILE.jsonl..."),
+    prompts_of,
 )
 """Images to work on, with their prompts: what `sdg.runs.inputs.gather` takes."""
 
@@ -79,6 +84,21 @@ def recipe(example: str) -> Decorator:
             "--set", "overrides", multiple=True, metavar="KEY=VALUE", help=f"Override a key, as {example}."
         ),
     )
+
+
+comparing = together(
+    click.option(
+        "--lora",
+        "adapters",
+        multiple=True,
+        metavar="NAME=FOLDER",
+        help="An aligned adapter or transformer; may be repeated.",
+    ),
+    click.option("--samples", type=click.IntRange(1), default=1, help="Pictures a prompt."),
+    click.option("--bootstrap", type=click.IntRange(100), default=2000, help="Resamples."),
+    click.option("--resume", is_flag=True, help="Keep what a comparison that was stopped had measured."),
+)
+"""Aligned generators, and how they are compared with their base: what `compare_generators` takes."""
 
 
 def training(example: str) -> Decorator:

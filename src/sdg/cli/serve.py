@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -41,10 +42,7 @@ def serve(
     context: click.Context,
     uri: str | None,
     scorers: tuple[str, ...],
-    host: str,
-    port: int,
-    token_env: str | None,
-    queue: int,
+    **serving: Any,
 ) -> None:
     """Serve a detector and rewards over HTTP, for trainers and pipelines of your own.
 
@@ -65,13 +63,13 @@ def serve(
         return
     if uri is None:
         raise click.UsageError("Name a --detector, or one of the commands: detector, scorer.")
-    _serve_detector(uri, scorers, host, port, token_env, queue)
+    _serve_detector(uri, scorers, **serving)
 
 
 @serve.command()
 @click.argument("uri", metavar="URI")
 @_serving
-def detector(uri: str, host: str, port: int, token_env: str | None, queue: int) -> None:
+def detector(uri: str, **serving: Any) -> None:
     """Serve the detector of URI; short for `sdg serve --detector URI`.
 
     Whatever speaks openai: can use it, such as openai:http://127.0.0.1:8009/v1#testbed.
@@ -80,7 +78,7 @@ def detector(uri: str, host: str, port: int, token_env: str | None, queue: int) 
     Example:
       sdg serve detector "testbed?looks=8"
     """
-    _serve_detector(uri, (), host, port, token_env, queue)
+    _serve_detector(uri, (), **serving)
 
 
 def _serve_detector(
@@ -101,9 +99,8 @@ def _serve_detector(
 
         measures = Measures()
         models = Models(load_detector(uri), [load_scorer(one) for one in scorers], queue, measures)
-        local = is_local(f"[{host}]" if ":" in host else host)
-        server = server_of(Service(models, measures, uri, token, local=local))
         shown = f"[{host}]" if ":" in host else host
+        server = server_of(Service(models, measures, uri, token, local=is_local(shown)))
         say(f"Serving {uri} at http://{shown}:{place.getsockname()[1]}; /docs says how to ask.")
         with suppress(KeyboardInterrupt):  # which uvicorn raises again once it has stopped
             server.run(sockets=[place])

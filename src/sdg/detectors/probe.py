@@ -14,11 +14,10 @@ from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError, quoted
 from sdg.io.chat import require_served
 from sdg.io.uri import split_options
+from sdg.models.vlm import LETTERS
 
 PIXELS: Final = 28
 """Side of the part of a picture that is a token, at least, in today's vision-language models."""
-LETTERS: Final = 4
-"""Letters of a token of English, about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,40 +265,25 @@ def count(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> float:
-    """A time of more than 0 seconds."""
-    if not 0 < (value := _number(text)) < math.inf:
-        raise ValueError("a number of seconds above 0")
-    return value
+def _number(what: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """What reads a number of which something holds; what: it in words."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise ValueError(what)
+        return value
+
+    return read
 
 
-def share(text: str) -> float:
-    """A number from 0 up to, not including, 1."""
-    if not 0 <= (value := _number(text)) < 1:
-        raise ValueError("a number from 0 to below 1")
-    return value
-
-
-def positive_share(text: str) -> float:
-    """A number above 0, up to 1."""
-    if not 0 < (value := _number(text)) <= 1:
-        raise ValueError("a number above 0, at most 1")
-    return value
-
-
-def temperature(text: str) -> float:
-    """A number of at least 0."""
-    if not 0 <= (value := _number(text)) < math.inf:
-        raise ValueError("a number of at least 0")
-    return value
-
-
-def _number(text: str) -> float:
-    """What a text says, NaN where that is no number."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+seconds: Final = _number("a number of seconds above 0", lambda value: 0 < value < math.inf)
+share: Final = _number("a number from 0 to below 1", lambda value: 0 <= value < 1)
+positive_share: Final = _number("a number above 0, at most 1", lambda value: 0 < value <= 1)
+temperature: Final = _number("a number of at least 0", lambda value: 0 <= value < math.inf)
 
 
 def text(value: str) -> str:

@@ -16,7 +16,8 @@ from sdg.images import Pair, Source, image_size, rgb_picture
 from sdg.prompting import PromptProfile
 
 _PIXELS_A_TOKEN: Final = 32 * 32  # of Qwen3-VL; only orders images by length, so near enough for others
-_LETTERS_A_TOKEN: Final = 4
+LETTERS: Final = 4
+"""Letters of a token of English, about."""
 _TAG: Final = re.compile(r"<[^<>\s]+>")
 
 
@@ -89,7 +90,7 @@ class LoadedModel:
         except SdgError:
             return 0
         width, height = self._profile.image.fit(*size)
-        return width * height // _PIXELS_A_TOKEN + len(str(prompt)) // _LETTERS_A_TOKEN
+        return width * height // _PIXELS_A_TOKEN + len(str(prompt)) // LETTERS
 
     def _run(
         self, pairs: Sequence[Pair], batch: Sequence[int], wanted: Collection[int]

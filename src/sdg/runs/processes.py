@@ -66,6 +66,14 @@ class Processes:
             yield value  # type: ignore[misc]  # None only beside a refusal
 
 
+def even_share(count: int, rank: int, processes: int) -> list[int]:
+    """One process's part of so many pieces of work: as many on each, so that some are done twice.
+
+    Where all work together on each piece, as with sharded weights, none works while another does not.
+    """
+    return [index % count for index in range(rank, -(-count // processes) * processes, processes)]
+
+
 ALONE: Final = Processes()
 
 

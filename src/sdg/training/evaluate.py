@@ -22,6 +22,7 @@ from sdg.evaluation import PAPER_METRICS, evaluate
 from sdg.models.vlm import Answer, LoadedModel
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, format_fault, parse_response
+from sdg.runs.processes import even_share
 from sdg.training.dataset import Row, truths
 from sdg.training.reward import composite_rewards
 
@@ -201,11 +202,8 @@ class SdgEvalMixin:
         accelerator, todo = trainer.accelerator, self.validation
         trainer.model.eval()
         # As many on each process, some of them twice: a server of all is asked by all together.
-        count, processes = len(todo.rows), accelerator.num_processes
-        mine = [
-            index % count
-            for index in range(accelerator.process_index, -(-count // processes) * processes, processes)
-        ]
+        count = len(todo.rows)
+        mine = even_share(count, accelerator.process_index, accelerator.num_processes)
         found = self.answers([todo.rows[index] for index in mine])
         numbered = dict(gather_object(list(zip(mine, found, strict=True))))
         answers = [numbered[index] for index in range(count)]

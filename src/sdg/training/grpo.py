@@ -141,36 +141,32 @@ class Guards:
 
     def look(self, logs: Mapping[str, Any]) -> str | None:
         """Take in one log entry; the reason to stop, in one sentence, or None."""
-        for name, fault in (
-            (MALFORMED_SHARE, self._malformed(logs)),
-            (SPREAD, self._spread(logs)),
-            (LENGTH, self._length(logs)),
+        for name, fault_of in (
+            (MALFORMED_SHARE, self._malformed),
+            (SPREAD, self._spread),
+            (LENGTH, self._length),
         ):
             if logs.get(name) is None:
                 continue
+            fault = fault_of(logs[name])
             self.strikes[name] = self.strikes.get(name, 0) + 1 if fault else 0
             if fault and self.strikes[name] >= self.limits.patience:
                 return f"{fault}, for {self.strikes[name]} log entries in a row."
         return None
 
-    def _malformed(self, logs: Mapping[str, Any]) -> str | None:
-        share = logs.get(MALFORMED_SHARE)
-        if share is None or share <= self.limits.malformed:
+    def _malformed(self, share: float) -> str | None:
+        if share <= self.limits.malformed:
             return None
         return f"{share:.0%} of the completions are malformed, above guards.malformed"
 
-    def _spread(self, logs: Mapping[str, Any]) -> str | None:
-        spread = logs.get(SPREAD)
-        if spread is None or spread >= self.limits.spread:
+    def _spread(self, spread: float) -> str | None:
+        if spread >= self.limits.spread:
             return None
         return (
             f"The reward's spread within groups is {spread:.4f}, below guards.spread, so nothing is learned"
         )
 
-    def _length(self, logs: Mapping[str, Any]) -> str | None:
-        length = logs.get(LENGTH)
-        if length is None:
-            return None
+    def _length(self, length: float) -> str | None:
         if self.first_length is None:
             self.first_length = max(float(length), 1.0)
         ratio = max(float(length), 1.0) / self.first_length

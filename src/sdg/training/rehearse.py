@@ -16,6 +16,7 @@ from sdg.data.formats import read_records
 from sdg.errors import SdgError
 from sdg.io.files import read_text
 from sdg.models.meta import Taken, measured, vision_language_model
+from sdg.models.vlm import LETTERS
 from sdg.prompting import PromptProfile
 from sdg.runs.rehearsal import GB, GPUS, Rehearsal
 from sdg.training.disk import checkpoint_bytes, checkpoint_weights
@@ -26,8 +27,6 @@ ANSWER: Final = 1024
 """Tokens of an answer with its reasoning, as SDG-30K's have at most, about."""
 CAPTION: Final = 300
 """Letters of a caption."""
-LETTERS: Final = 4
-"""Letters of a token of English, about."""
 
 
 def rehearse(
