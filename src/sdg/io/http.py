@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from sdg.errors import SdgError, shortened
+from sdg.errors import SdgError, installed, shortened
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -146,12 +146,8 @@ class HttpClient:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Self]:
         """A copy of this client with connections of its own, which belong to the running event loop."""
-        try:
+        with installed("Asking a server needs httpx2", "api"):
             import httpx2
-        except ImportError:
-            raise SdgError(
-                "Asking a server needs httpx2: pip install 'structured-defect-grounding[api]'."
-            ) from None
         connections = httpx2.AsyncClient(
             headers={"Accept-Encoding": "identity"}
             | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),

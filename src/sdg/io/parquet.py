@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.errors import SdgError, first_line, path_end
+from sdg.errors import SdgError, first_line, installed, path_end
 from sdg.io.files import atomic_writer
 
 if TYPE_CHECKING:
@@ -135,10 +135,6 @@ def _whole(value: Any) -> Any:
 
 
 def _pyarrow() -> Any:
-    try:
+    with installed("Parquet files need pyarrow", "parquet"):
         import pyarrow
-    except ImportError:
-        raise SdgError(
-            "Parquet files need pyarrow: pip install 'structured-defect-grounding[parquet]'."
-        ) from None
     return pyarrow

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sdg.defects import DefectType
-from sdg.errors import SdgError
+from sdg.errors import SdgError, installed
 from sdg.io.files import atomic_writer
 
 if TYPE_CHECKING:
@@ -21,10 +21,8 @@ FORMATS: Final = (".png", ".svg", ".pdf")
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches; raises SdgError where matplotlib is missing."""
-    try:
+    with installed("Plots need matplotlib", "plot"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise SdgError("Plots need matplotlib: pip install 'structured-defect-grounding[plot]'.") from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, installed
 
 if TYPE_CHECKING:
     import torch
@@ -16,12 +16,8 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 def choose_device(name: str) -> str:
     """The device of a name; "auto" takes cuda, else mps, else cpu. Raises SdgError if there is none."""
-    try:
+    with installed("Running a checkpoint needs torch", "models"):
         import torch
-    except ImportError:
-        raise SdgError(
-            "Running a checkpoint needs torch: pip install 'structured-defect-grounding[models]'."
-        ) from None
     if name == "auto":
         if torch.cuda.is_available():
             return "cuda"

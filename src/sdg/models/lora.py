@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, loading
 from sdg.models.sharding import whole
 from sdg.sections import LoraRecipe
 
@@ -175,12 +175,10 @@ def start_from(transformer: Any, pipeline_class: Any, folder: str) -> None:
     from peft.utils import set_peft_model_state_dict
 
     file = require_lora(folder)
-    try:
+    with loading(f"{file} cannot be read as an adapter"):
         state, metadata = pipeline_class.lora_state_dict(
             Path(folder), weight_name=file.name, return_lora_metadata=True
         )
-    except loading_errors() as error:
-        raise SdgError(f"{file} cannot be read as an adapter ({first_line(error)}).") from error
     stored = {name.removeprefix("transformer."): value for name, value in state.items()}
     known = {
         name.replace(".default.", "."): tuple(parameter.shape)
@@ -203,13 +201,11 @@ def load_lora(pipeline: Any, folder: Path | str, named: str) -> float:
     holds none, or one of another model.
     """
     require_lora(folder)  # diffusers would look it up on the hub
-    try:
+    with loading(f"{folder} does not fit {named}"):
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
         above = acts_above(folder)
         limit_adapter(pipeline.transformer, above)
         return above
-    except loading_errors() as error:
-        raise SdgError(f"{folder} does not fit {named} ({first_line(error)}).") from error
 
 
 def acts_above(folder: Path | str) -> float:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, first_line, loading
 
 KNOWN: Final[Mapping[str, str]] = {
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3-vl-4b.json",
@@ -81,7 +81,8 @@ def pipeline_parts(location: str) -> dict[str, int]:
     import transformers
 
     libraries = {"diffusers": diffusers, "transformers": transformers}
-    try:
+    failure = f"The configurations of {location} are not to be had"
+    with loading(failure, "give a pipeline's folder with its json files"):
         index = diffusers.DiffusionPipeline.load_config(location)
         named = {part: entry for part, entry in index.items() if isinstance(entry, list | tuple) and entry[1]}
         kinds = {part: getattr(libraries.get(entry[0]), entry[1], None) for part, entry in named.items()}
@@ -90,11 +91,6 @@ def pipeline_parts(location: str) -> dict[str, int]:
             for part, kind in kinds.items()
             if isinstance(kind, type) and issubclass(kind, torch.nn.Module)
         }
-    except loading_errors() as error:
-        raise SdgError(
-            f"The configurations of {location} are not to be had ({first_line(error)}); "
-            "give a pipeline's folder with its json files."
-        ) from error
 
 
 def _parameters(kind: Any, location: str, part: str) -> int:
@@ -122,13 +118,9 @@ def _model(
         values = json.loads(files("sdg.models").joinpath("configs", known[checkpoint]).read_text("utf-8"))
         config = AutoConfig.for_model(**values)
     else:
-        try:
+        failure = f"The configuration of {checkpoint} is neither known nor to be had"
+        with loading(failure, "give a folder with its config.json"):
             config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
-        except loading_errors() as error:
-            raise SdgError(
-                f"The configuration of {checkpoint} is neither known nor to be had ({first_line(error)}); "
-                "give a folder with its config.json."
-            ) from error
     try:
         with torch.device("meta"):
             return auto.from_config(config, trust_remote_code=False).to(dtype)

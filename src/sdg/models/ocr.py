@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from sdg.errors import SdgError
+from sdg.errors import installed
 
 LONGEST: Final = 200
 """Characters of a quoted text that is looked for; a longer one is no text on a picture."""
@@ -63,12 +63,8 @@ class TextReader:
     """
 
     def __init__(self) -> None:
-        try:
+        with installed("Reading text needs rapidocr", "ocr"):
             import rapidocr
-        except ImportError:
-            raise SdgError(
-                "Reading text needs rapidocr: pip install 'structured-defect-grounding[ocr]'."
-            ) from None
         threads = os.environ.get("OMP_NUM_THREADS", "")
         each = int(threads) if threads.isdecimal() and 0 < len(threads) < 4 else -1
         self.version = f"rapidocr {version('rapidocr')}"

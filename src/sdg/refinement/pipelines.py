@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.errors import SdgError, first_line, loading_errors, quoted, shortened
+from sdg.errors import SdgError, loading, quoted, shortened
 from sdg.io.files import read_text
 
 STEPS: Final = 28
@@ -101,10 +101,8 @@ def load_pipeline(folder: str, device: str, dtype: str, name: str = "") -> Any:
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     settings = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-    try:
+    with loading(f"{folder} cannot be loaded as a {name}"):
         pipeline = getattr(diffusers, name).from_pretrained(folder, **settings)
-    except loading_errors() as error:
-        raise SdgError(f"{folder} cannot be loaded as a {name} ({first_line(error)}).") from error
     try:
         return pipeline.to(device)
     except torch.OutOfMemoryError:

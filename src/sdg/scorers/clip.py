@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import loading
 
 
 class ClipScorer:
@@ -21,13 +21,10 @@ class ClipScorer:
         """model: a folder or hub id; processor: where tokenizer and image processor are, if elsewhere."""
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-        try:
+        with loading(f"clip:{model} cannot be loaded as a CLIPModel"):
             self.model = CLIPModel.from_pretrained(model, use_safetensors=True).to(device).eval()
             self.tokenizer = AutoTokenizer.from_pretrained(processor or model)
             self.image_processor = AutoImageProcessor.from_pretrained(processor or model)
-        except loading_errors() as error:
-            reason = first_line(error)
-            raise SdgError(f"clip:{model} cannot be loaded as a CLIPModel ({reason}).") from error
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:

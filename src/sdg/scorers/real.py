@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, loading
 
 QUESTION: Final = "Is this picture real or fake? Answer with one word only: real or fake."
 _WORDS: Final = (("real", "Real", "REAL"), ("fake", "Fake", "FAKE"))
@@ -30,14 +30,9 @@ class RealScorer:
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        try:
+        with loading(f"p-real:{model} cannot be loaded as an image-text-to-text model"):
             self.processor: Any = AutoProcessor.from_pretrained(model)
             loaded: Any = AutoModelForImageTextToText.from_pretrained(model, use_safetensors=True)
-        except loading_errors() as error:
-            reason = first_line(error)
-            raise SdgError(
-                f"p-real:{model} cannot be loaded as an image-text-to-text model ({reason})."
-            ) from error
         self.model: Any = loaded.to(device).eval()
         self.real, self.fake = (word_tokens(self.processor.tokenizer, variants) for variants in _WORDS)
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]

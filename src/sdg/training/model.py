@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedModel
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, loading
 from sdg.io.files import read_text, writing
 from sdg.io.uri import require_place
 from sdg.models.lora import matching_layers
@@ -45,10 +45,8 @@ def load_processor(recipe: ModelRecipe) -> Any:
     require_place(
         recipe.checkpoint, " to start from; train what it comes from first, or set model.checkpoint."
     )
-    try:
+    with loading(f"{recipe.checkpoint} cannot be loaded to be trained"):
         processor = AutoProcessor.from_pretrained(recipe.checkpoint, revision=recipe.revision)
-    except loading_errors() as error:
-        raise _unloadable(recipe, error) from error
     processor.tokenizer.padding_side = "left"
     tags = ("<think>", "</think>", "<answer>", "</answer>")
     if lost := [tag for tag in special_tokens(processor.tokenizer) if tag in tags]:
@@ -69,7 +67,7 @@ def load_model(recipe: ModelRecipe) -> PreTrainedModel:
             f"{recipe.checkpoint} holds an adapter and no whole weights; merge it first: sdg train merge "
             f"{recipe.checkpoint} --out DIR."
         )
-    try:
+    with loading(f"{recipe.checkpoint} cannot be loaded to be trained"):
         model = AutoModelForImageTextToText.from_pretrained(
             recipe.checkpoint,
             revision=recipe.revision,
@@ -77,8 +75,6 @@ def load_model(recipe: ModelRecipe) -> PreTrainedModel:
             attn_implementation=recipe.attention,
             use_safetensors=True,
         )
-    except loading_errors() as error:
-        raise _unloadable(recipe, error) from error
     assert isinstance(model, PreTrainedModel)
     if rope_not_interleaved(model.config):  # what is saved is for vLLM, too
         model.config.text_config.rope_parameters["mrope_interleaved"] = True
@@ -116,10 +112,8 @@ def merge_adapter(
     )
     recipe = ModelRecipe(start, dtype=dtype, freeze_vision=False)  # type: ignore[arg-type]
     model = load_model(recipe)
-    try:
+    with loading(f"{folder} does not fit {start}"):
         merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    except loading_errors() as error:
-        raise SdgError(f"{folder} does not fit {start} ({first_line(error)}).") from error
     own = (folder / "preprocessor_config.json").is_file() or (folder / "processor_config.json").is_file()
     processor = load_processor(replace(recipe, checkpoint=str(folder)) if own else recipe)
 
@@ -163,8 +157,3 @@ def lora_config(recipe: ModelRecipe, model: PreTrainedModel) -> LoraConfig | Non
     return LoraConfig(
         r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules=sorted(chosen), lora_dropout=0.0
     )
-
-
-def _unloadable(recipe: ModelRecipe, error: Exception) -> SdgError:
-    reason = first_line(error)
-    return SdgError(f"{recipe.checkpoint} cannot be loaded to be trained: {reason}")

@@ -27,7 +27,7 @@ from sdg.alignment.policies.trained import (
     require_trained,
 )
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, first_line, loading
 from sdg.io.files import writing
 from sdg.io.uri import model_location
 from sdg.models.device import Precision, autocast_precision
@@ -78,14 +78,9 @@ def load_pipeline(
     dtype = getattr(torch, recipe.dtype)
     if trained is not None and holds_transformer(require_trained(trained)):
         given |= {"transformer": load_transformer(trained, dtype)}
-    try:
+    failure = f"{location} cannot be loaded as a {pipeline_class.__name__}"
+    with loading(failure, "check policy.model and policy.family"):
         pipeline = pipeline_class.from_pretrained(location, dtype=dtype, use_safetensors=True, **given)
-    except loading_errors() as error:
-        reason = first_line(error)
-        raise SdgError(
-            f"{location} cannot be loaded as a {pipeline_class.__name__} ({reason}); "
-            "check policy.model and policy.family."
-        ) from error
     pipeline.set_progress_bar_config(disable=True)
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):

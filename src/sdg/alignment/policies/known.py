@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, loading
 from sdg.models.meta import pipeline_parts
 
 _AUTOENCODER: Final = {
@@ -93,17 +93,13 @@ def configured(family: str, location: str) -> KnownModel:
     import diffusers
 
     parts = pipeline_parts(location)
-    try:
+    failure = f"{location} is no pipeline with a transformer, a vae and a scheduler"
+    with loading(failure, "check policy.model and policy.family"):
         index = diffusers.DiffusionPipeline.load_config(location)
         transformer, vae = (
             diffusers.AutoModel.load_config(location, subfolder=part) for part in ("transformer", "vae")
         )
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler.load_config(location, subfolder="scheduler")
-    except loading_errors() as error:
-        raise SdgError(
-            f"{location} is no pipeline with a transformer, a vae and a scheduler ({first_line(error)}); "
-            "check policy.model and policy.family."
-        ) from error
     encoders = sum(count for part, count in parts.items() if part.startswith("text_encoder"))
     plain = {name: value for name, value in index.items() if isinstance(value, bool)}
     return KnownModel(family, location, transformer, vae, encoders, plain, scheduler)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, loading
 from sdg.io.files import writing
 from sdg.models.lora import WEIGHTS, add_lora, save_lora
 from sdg.models.sharding import plain_class, whole
@@ -81,10 +81,8 @@ def load_transformer(folder: Path, dtype: torch.dtype) -> Any:
     """The transformer that `save_trained` wrote, on the CPU; raises SdgError where it cannot be read."""
     import diffusers
 
-    try:
+    with loading(f"{folder} cannot be loaded as a transformer"):
         return diffusers.AutoModel.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
-    except loading_errors() as error:
-        raise SdgError(f"{folder} cannot be loaded as a transformer ({first_line(error)}).") from error
 
 
 def trained_digest(folder: Path) -> str:

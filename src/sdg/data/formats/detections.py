@@ -12,7 +12,7 @@ import numpy as np
 
 from sdg.data.formats.boxes import from_scale, to_scale
 from sdg.defects import Defect, DefectType, Diagnosis
-from sdg.errors import SdgError, quoted
+from sdg.errors import installed, quoted
 from sdg.records import as_integer, diagnosis_extras, with_extras
 from sdg.response.strict import LABELS
 
@@ -28,12 +28,8 @@ def to_detections(diagnosis: Diagnosis, size: tuple[int, int]) -> supervision.De
 
     xyxy: (K, 4) float32. Raises SdgError where supervision is not installed.
     """
-    try:
+    with installed("supervision is not installed", "data"):
         from supervision import Detections
-    except ImportError:
-        raise SdgError(
-            "supervision is not installed: pip install 'structured-defect-grounding[data]'."
-        ) from None
     defects = diagnosis.defects
     boxes = np.array([to_scale(defect.box, size) for defect in defects], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]

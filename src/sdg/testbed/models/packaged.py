@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, loading
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -37,10 +37,8 @@ def load_generator(
     from diffusers import FluxPipeline
 
     folder = _holding("model_index.json", "pipeline", packaged(GENERATOR) if folder is None else folder)
-    try:
+    with loading(f"{folder} cannot be loaded as a FluxPipeline"):
         pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    except loading_errors() as error:
-        raise SdgError(f"{folder} cannot be loaded as a FluxPipeline ({first_line(error)}).") from error
     if lora is not None:
         from sdg.models.lora import load_lora
 
@@ -55,11 +53,9 @@ def load_scorer(folder: Path | str | None = None) -> tuple[CLIPModel, Any]:
     from transformers import AutoTokenizer, CLIPModel
 
     folder = _holding("config.json", "scorer", packaged(SCORER) if folder is None else folder)
-    try:
+    with loading(f"{folder} cannot be loaded as a CLIPModel"):
         model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
         return model, AutoTokenizer.from_pretrained(folder)
-    except loading_errors() as error:
-        raise SdgError(f"{folder} cannot be loaded as a CLIPModel ({first_line(error)}).") from error
 
 
 def _holding(file: str, what: str, folder: Path | str) -> Path:

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdg.errors import SdgError, first_line, loading_errors
+from sdg.errors import SdgError, loading
 from sdg.models.device import cpu_autocast
 from sdg.runs.folders import replace_folder
 from sdg.testbed.models.loop import Hyperparameters, Run, SeededBatches, fit
@@ -51,11 +51,8 @@ def load_vae(folder: Path) -> AutoencoderKL:
     """A trained autoencoder; raises SdgError where the folder holds none."""
     if not (folder / "config.json").is_file():
         raise SdgError(f"{folder} holds no autoencoder; train one with `sdg testbed train-vae`.")
-    try:
+    with loading(f"{folder} cannot be loaded as an AutoencoderKL"):
         return AutoencoderKL.from_pretrained(folder, use_safetensors=True)
-    except loading_errors() as error:
-        reason = first_line(error)
-        raise SdgError(f"{folder} cannot be loaded as an AutoencoderKL ({reason}).") from error
 
 
 def to_tensor(pictures: NDArray[np.uint8] | Tensor) -> Tensor:
