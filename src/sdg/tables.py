@@ -40,6 +40,11 @@ class Table:
         """JSON values, without the notes."""
         return {"title": self.title, "columns": list(self.columns), "rows": [list(row) for row in self.rows]}
 
+    def markdown(self) -> str:
+        """Columns and rows in Markdown, without the title."""
+        head, *rows = ("| " + " | ".join(map(in_markdown, row)) + " |" for row in (self.columns, *self.rows))
+        return "\n".join([head, "|---" * len(self.columns) + "|", *rows])
+
     def rich(self) -> RichTable:
         """The same, to print on a terminal."""
         from rich import box
@@ -53,6 +58,11 @@ class Table:
         for at, row in enumerate(self.rows):
             table.add_row(*(Text(printable(cell)) for cell in row), style="dim" if at in self.notes else None)
         return table
+
+
+def in_markdown(text: str) -> str:
+    """A text as it shows itself in Markdown, in one line."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def print_tables(tables: Iterable[Table]) -> None:

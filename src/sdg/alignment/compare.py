@@ -35,6 +35,7 @@ from sdg.io.uri import read_prompts
 from sdg.recipes import to_document
 from sdg.runs.processes import ALONE, Processes
 from sdg.scorers.weighted import load_reward, load_scaled
+from sdg.tables import Table
 
 BASE = "base"
 GRID_ROWS = 8
@@ -68,11 +69,11 @@ class Comparison:
     def table(self) -> str:
         """The comparison as a Markdown table: mean [interval] (change)."""
         measures = list(self.cells[BASE])
-        lines = ["| generator | " + " | ".join(measures) + " | Avg |", "|---" * (len(measures) + 2) + "|"]
+        rows = []
         for name, row in self.cells.items():
             average = _percent(self.averages[name], self.average_intervals[name]) if name != BASE else "–"
-            lines.append(f"| {name} | " + " | ".join(_cell(row[m]) for m in measures) + f" | {average} |")
-        return "\n".join(lines)
+            rows.append((name, *(_cell(row[m]) for m in measures), average))
+        return Table("generator", ("generator", *measures, "Avg"), tuple(rows)).markdown()
 
 
 def parse_adapters(texts: Sequence[str]) -> dict[str, Path]:

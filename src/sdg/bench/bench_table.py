@@ -11,7 +11,7 @@ from typing import Any
 from sdg._version import __version__
 from sdg.errors import SdgError, shortened
 from sdg.io.files import write_text
-from sdg.tables import Table
+from sdg.tables import Table, in_markdown
 
 _TEX = str.maketrans(
     {
@@ -57,11 +57,8 @@ class BenchTable:
         """The title, a table a part and the notes."""
         parts = [f"# {self.title}"]
         for table in self.tables:
-            rows = [table.columns, *table.rows]
-            lines = ["| " + " | ".join(_markdown(cell) for cell in row) + " |" for row in rows]
-            lines.insert(1, "|---" * len(table.columns) + "|")
-            parts += [f"**{_markdown(table.title)}**", "\n".join(lines)]
-        return "\n\n".join([*parts, *map(_markdown, self.notes)]) + "\n"
+            parts += [f"**{in_markdown(table.title)}**", table.markdown()]
+        return "\n\n".join([*parts, *map(in_markdown, self.notes)]) + "\n"
 
     def latex(self) -> str:
         """A `tabular` a part, for booktabs; published rows are in italics."""
@@ -114,10 +111,6 @@ def require_same(settings: Mapping[str, Mapping[str, Any]], keys: Sequence[str])
                     "numbers of both do not belong into one table."
                 )
     return {key: one.get(key) for key in keys}
-
-
-def _markdown(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _latex(text: str) -> str:

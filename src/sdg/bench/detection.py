@@ -51,7 +51,7 @@ def table2(documents: Mapping[str, Document]) -> BenchTable:
         tables,
         {"rows": {name: _numbers(one) for name, one in documents.items()}},
         settings,
-        _notes(documents, settings),
+        list(_notes(documents, settings)),
     )
 
 
@@ -151,11 +151,7 @@ def _numbers(one: Document) -> dict[str, Any]:
     return {key: one.get(key) for key in ("metrics", "intervals", "status")}
 
 
-def _notes(documents: Mapping[str, Document], settings: Mapping[str, Any]) -> list[str]:
-    return list(_said(documents, settings))
-
-
-def _said(documents: Mapping[str, Document], settings: Mapping[str, Any]) -> Iterator[str]:
+def _notes(documents: Mapping[str, Document], settings: Mapping[str, Any]) -> Iterator[str]:
     for name, one in documents.items():
         status = one.get("status") or {}
         if "evaluated" in status:

@@ -25,6 +25,9 @@ from sdg.response import render_response
 
 _LOG = logging.getLogger("sdg.detectors")
 
+Stream = Iterator[tuple[int, Diagnosis]]
+"""Indices of pairs and their diagnoses, in whatever order they come."""
+
 
 class Detector(Protocol):
     """Anything that diagnoses pairs of image and prompt."""
@@ -56,9 +59,7 @@ class StreamingDetector(ABC):
         """Every setting that answers depend on, for a bulk run to refuse to continue with others."""
 
     @abstractmethod
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         """Index and diagnosis of each wanted pair (of all by default), in whatever order they come.
 
         `pairs` is the whole run also when few of them are wanted, so that batches are what they would be
@@ -162,9 +163,7 @@ class FunctionDetector(StreamingDetector):
     def identity(self) -> Mapping[str, str | int | float]:
         return {"detector": "python", "function": self._name}
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         for index in range(len(pairs)) if wanted is None else sorted(wanted):
             yield index, self._diagnosis(*pairs[index])
 

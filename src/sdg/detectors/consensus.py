@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -19,7 +19,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Diagnosis, Status
-from sdg.detectors.base import StreamingDetector, failed
+from sdg.detectors.base import Stream, StreamingDetector, failed
 from sdg.geometry import iou
 from sdg.images import Pair
 from sdg.io.asking import Ask
@@ -58,9 +58,7 @@ class ConsensusDetector(StreamingDetector):
     def profile(self) -> PromptProfile | None:
         return self._detector.profile
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         looks = self._looks
         asked = [pair for pair in pairs for _ in range(looks)]
         each = None if wanted is None else {looks * one + look for one in wanted for look in range(looks)}

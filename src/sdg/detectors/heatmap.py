@@ -7,7 +7,7 @@ the map's maximum says (SDG §5.2, Table 3: thresholds 0.10 and 0.33).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
-from sdg.detectors.base import StreamingDetector, failed, path_of
+from sdg.detectors.base import Stream, StreamingDetector, failed, path_of
 from sdg.errors import SdgError
 from sdg.images import MAX_PIXELS, Pair, image_size
 from sdg.io.paths import claimed_twice, parts
@@ -84,9 +84,7 @@ class HeatmapDetector(StreamingDetector):
             "min_area": self._min_area,
         }
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         paths = [path_of(image) for image, _ in pairs]
         folder = HeatFolder(self._folder, [path for path in paths if path is not None])
         for index in range(len(pairs)) if wanted is None else sorted(wanted):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sdg.defects import Diagnosis
-from sdg.detectors.base import StreamingDetector, failed
+from sdg.detectors.base import Stream, StreamingDetector, failed
 from sdg.errors import installed, loading
 from sdg.images import Pair
 from sdg.models.device import choose_device
@@ -75,9 +75,7 @@ class TransformersDetector(StreamingDetector):
         """Why a pair is not put to the model, in one sentence; "" where it is, as here always."""
         return ""
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         for index, answer in self._loaded.answers(pairs, wanted):
             yield index, self._diagnosis(answer)
 

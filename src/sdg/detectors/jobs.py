@@ -11,13 +11,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
-from sdg.defects import Diagnosis
-from sdg.detectors.base import StreamingDetector
+from sdg.detectors.base import Stream, StreamingDetector
 from sdg.errors import SdgError, first_line
 from sdg.images import Pair
 
@@ -59,9 +58,7 @@ class JobsDetector(StreamingDetector):
     def identity(self) -> Mapping[str, str | int | float]:
         return self._identity
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         busy: dict[Any, Any] = {ours: process for process, ours in self._workers}
         task = list(pairs), None if wanted is None else frozenset(wanted)
         for process, connection in self._workers:

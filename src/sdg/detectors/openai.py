@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from sdg.defects import Diagnosis
-from sdg.detectors.base import StreamingDetector, failed
+from sdg.detectors.base import Stream, StreamingDetector, failed
 from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source
 from sdg.io.asking import Ask
@@ -82,9 +82,7 @@ class OpenAIDetector(StreamingDetector):
     def profile(self) -> PromptProfile:
         return self._profile
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         indices = range(len(pairs)) if wanted is None else sorted(wanted)
 
         async def ask(client: ChatClient, index: int) -> Diagnosis:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from sdg.defects import Diagnosis, Status
-from sdg.detectors.base import StreamingDetector, failed, path_of
+from sdg.detectors.base import Stream, StreamingDetector, failed, path_of
 from sdg.images import Pair
 from sdg.io import jsonl
 from sdg.io.paths import PathIndex, claimed_twice
@@ -43,9 +43,7 @@ class ReplayDetector(StreamingDetector):
     def identity(self) -> Mapping[str, str | int | float]:
         return {"detector": "replay", "file": os.path.abspath(self._file)}  # noqa: PTH100 (keeps links)
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         paths = [path_of(image) for image, _ in pairs]
         found = {path: self._index.find(path) for path in paths if path is not None}
         unclear = claimed_twice((path, stored[0]) for path, stored in found.items() if len(stored) == 1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from sdg.defects import Diagnosis, Status
-from sdg.detectors.base import StreamingDetector, failed
+from sdg.detectors.base import Stream, StreamingDetector, failed
 from sdg.geometry import iou
 from sdg.images import Pair
 from sdg.matching import match
@@ -42,9 +42,7 @@ class UnionDetector(StreamingDetector):
     def batch_size(self) -> int:
         return max(detector.batch_size for detector in self._detectors)
 
-    def stream(
-        self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, Diagnosis]]:
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         """In turns, each detector a pair further: one that waits for a server works meanwhile."""
         streams = [detector.stream(pairs, wanted) for detector in self._detectors]
         come: list[dict[int, Diagnosis]] = [{} for _ in streams]

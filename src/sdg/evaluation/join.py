@@ -66,17 +66,9 @@ def join(truth: Iterable[Record], predictions: Iterable[Record]) -> Joined:
             unannotated.append(path)
         else:
             shared.append((path, prompt, generator, diagnosis, other))
-    return Joined(
-        tuple(row[0] for row in shared),
-        tuple(row[1] for row in shared),
-        tuple(row[2] for row in shared),
-        tuple(row[3] for row in shared),
-        tuple(row[4] for row in shared),
-        tuple(missing),
-        tuple(predicted),
-        tuple(duplicated),
-        tuple(unannotated),
-    )
+    columns = zip(*shared, strict=True) if shared else [()] * 5
+    others = missing, predicted, duplicated, unannotated
+    return Joined(*columns, *map(tuple, others))  # type: ignore[arg-type]
 
 
 _Shared = tuple[str, str, str | None, Diagnosis, Diagnosis]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +27,8 @@ from sdg.models.device import Precision, autocast_precision
 from sdg.models.lora import TIMESTEPS
 from sdg.models.sharding import plain_class
 
+Model = Callable[..., tuple[Tensor, ...]]
+"""A transformer as it is called, or the wrapper of data-parallel training: the velocity comes first."""
 LATENT_DTYPE = torch.float32
 """In which latents are kept, and so rounded before they are scored."""
 
@@ -156,7 +158,7 @@ class FlowPolicy(ABC):
         return []
 
     @abstractmethod
-    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         """The model's velocity, without classifier-free guidance; sigma: one level, or (B,)."""
 
     @abstractmethod

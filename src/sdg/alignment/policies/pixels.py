@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdg.alignment.policies.base import FlowPolicy
+from sdg.alignment.policies.base import FlowPolicy, Model
 from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 
@@ -65,15 +65,14 @@ class Sd3Policy(PixelPolicy):
             "pooled": (config.pooled_projection_dim,),
         }
 
-    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        velocity: Tensor = transformer(
+    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+        return transformer(
             hidden_states=x,
             timestep=self._timestep(x, sigma, torch.float32),
             encoder_hidden_states=text["tokens"],
             pooled_projections=text["pooled"],
             return_dict=False,
         )[0]
-        return velocity
 
 
 class SanaPolicy(PixelPolicy):
@@ -104,15 +103,14 @@ class SanaPolicy(PixelPolicy):
         """Tokens and their mask."""
         return {"tokens": (tokens, config.caption_channels), "mask": (tokens,)}
 
-    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        velocity: Tensor = transformer(
+    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+        return transformer(
             hidden_states=x,
             encoder_hidden_states=text["tokens"].to(x.dtype),
             encoder_attention_mask=text["mask"],
             timestep=self._timestep(x, sigma, torch.float32),
             return_dict=False,
         )[0]
-        return velocity
 
     def _unscaled(self, latents: Tensor) -> Tensor:
         return latents / self.pipeline.vae.config.scaling_factor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdg.alignment.flow_sde import to_grid
-from sdg.alignment.policies.base import FlowPolicy
+from sdg.alignment.policies.base import FlowPolicy, Model
 from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
@@ -70,9 +70,9 @@ class FluxPolicy(TokenPolicy):
         """Tokens, and the pooled ones."""
         return {"tokens": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
 
-    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         image_ids = self.pipeline._prepare_latent_image_ids(1, *self.grid, x.device, x.dtype)
-        velocity: Tensor = transformer(
+        return transformer(
             hidden_states=x,
             timestep=self._timestep(x, sigma, x.dtype),
             guidance=self._fed_guidance(x),
@@ -82,7 +82,6 @@ class FluxPolicy(TokenPolicy):
             img_ids=image_ids,
             return_dict=False,
         )[0]
-        return velocity
 
 
 class Flux2Policy(TokenPolicy):
@@ -121,8 +120,8 @@ class Flux2Policy(TokenPolicy):
         )
         return {"tokens": tokens}
 
-    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        velocity: Tensor = transformer(
+    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+        return transformer(
             hidden_states=x,
             timestep=self._timestep(x, sigma, x.dtype),
             guidance=self._fed_guidance(x),
@@ -131,7 +130,6 @@ class Flux2Policy(TokenPolicy):
             img_ids=self.pipeline._prepare_latent_ids(x.new_empty(1, 1, *self.grid)).to(x.device),
             return_dict=False,
         )[0]
-        return velocity
 
     def _unscaled(self, latents: Tensor) -> Tensor:
         statistics = self.pipeline.vae.bn
@@ -180,13 +178,13 @@ class LongCatImagePolicy(TokenPolicy):
         tokens, _ = pipeline.encode_prompt(prompt)
         return {"tokens": tokens}
 
-    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         from diffusers.pipelines.longcat_image.pipeline_longcat_image import prepare_pos_ids
 
         start, (height, width) = self.pipeline.tokenizer_max_length, self.grid
         text_ids = prepare_pos_ids(modality_id=0, type="text", num_token=text["tokens"].shape[1])
         image_ids = prepare_pos_ids(1, "image", (start, start), height=height, width=width)
-        velocity: Tensor = transformer(
+        return transformer(
             hidden_states=x,
             timestep=self._timestep(x, sigma, x.dtype),
             encoder_hidden_states=text["tokens"],
@@ -194,7 +192,6 @@ class LongCatImagePolicy(TokenPolicy):
             img_ids=image_ids.to(x.device),
             return_dict=False,
         )[0]
-        return velocity
 
     def _guided(self, unprompted: Tensor, prompted: Tensor) -> Tensor:
         guided = super()._guided(unprompted, prompted)
@@ -230,8 +227,8 @@ class QwenImagePolicy(TokenPolicy):
         """Tokens and their mask."""
         return {"tokens": (tokens, config.joint_attention_dim), "mask": (tokens,)}
 
-    def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        velocity: Tensor = transformer(
+    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+        return transformer(
             hidden_states=x,
             timestep=self._timestep(x, sigma, x.dtype),
             encoder_hidden_states=text["tokens"],
@@ -239,7 +236,6 @@ class QwenImagePolicy(TokenPolicy):
             img_shapes=[[(1, *self.grid)]] * len(x),
             return_dict=False,
         )[0]
-        return velocity
 
     def _guided(self, unprompted: Tensor, prompted: Tensor) -> Tensor:
         guided = super()._guided(unprompted, prompted)

@@ -20,6 +20,7 @@ from sdg.defects import DefectType
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.records import Record
 from sdg.runs.begin import read_settings, refuse_changes
+from sdg.tables import Table
 from sdg.testbed.datasets.corpus import Drawn, PictureRequest, draw_generated, fingerprints
 from sdg.testbed.datasets.folder import MANIFEST, building
 
@@ -62,21 +63,19 @@ class GeneratorQuality:
 
     def table(self) -> str:
         """The rates as a Markdown table."""
-        lines = [
+        said = (
             f"{self.pictures:,} pictures of {self.prompts:,} held-out prompts, {self.steps} sampling steps, "
-            "judged by the oracle.",
-            "",
-            "| | pictures with it | 95 % interval | per picture |",
-            "|---|---|---|---|",
-        ]
+            "judged by the oracle."
+        )
+        rows = []
         for rate in self.rates:
             name = f"**{rate.name}**" if rate.type in (None, rate.name) else rate.name
             number = "" if rate.type is None else f"{rate.per_picture:.2f}"
             bounds = f"{100 * rate.low:.1f}–{100 * rate.high:.1f} %"
-            lines.append(f"| {name} | {100 * rate.share:.1f} % | {bounds} | {number} |")
-        if self.seconds is not None:
-            lines += ["", f"{TIMED} pictures take {self.seconds:.1f} s."]
-        return "\n".join(lines)
+            rows.append((name, f"{100 * rate.share:.1f} %", bounds, number))
+        table = Table("", ("", "pictures with it", "95 % interval", "per picture"), tuple(rows))
+        time = [] if self.seconds is None else [f"{TIMED} pictures take {self.seconds:.1f} s."]
+        return "\n\n".join([said, table.markdown(), *time])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +91,12 @@ class ScorerQuality:
 
     def table(self) -> str:
         """The accuracies as a Markdown table."""
-        lines = [
-            f"{self.scenes:,} held-out scenes.",
-            "",
-            "| picking the prompt | right | 95 % interval |",
-            "|---|---|---|",
-        ]
-        for task, (share, low, high) in self.accuracy.items():
-            lines.append(f"| {task} | {100 * share:.1f} % | {100 * low:.1f}–{100 * high:.1f} % |")
-        return "\n".join(lines)
+        rows = tuple(
+            (task, f"{100 * share:.1f} %", f"{100 * low:.1f}–{100 * high:.1f} %")
+            for task, (share, low, high) in self.accuracy.items()
+        )
+        table = Table("", ("picking the prompt", "right", "95 % interval"), rows)
+        return f"{self.scenes:,} held-out scenes.\n\n{table.markdown()}"
 
 
 def measure_generator(
