@@ -18,7 +18,7 @@ class LoraRecipe:
     targets: tuple[str, ...] = ()  # names of layers, or the ends of names; of none, the attention layers
 
     def __post_init__(self) -> None:
-        positive(r=self.r, alpha=self.alpha)
+        positive(self, "r", "alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class OptimizerRecipe:
     grad_norm: float = 1.0  # gradients are clipped to this norm
 
     def __post_init__(self) -> None:
-        positive(learning_rate=self.learning_rate, grad_norm=self.grad_norm)
+        positive(self, "learning_rate", "grad_norm")
         if self.weight_decay < 0:
             raise ValueError("weight_decay is not negative.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -47,12 +47,13 @@ class RunRecipe:
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where log.jsonl's numbers go as well
 
     def __post_init__(self) -> None:
-        positive(keep=self.keep)
+        positive(self, "keep")
 
 
-def positive(**values: float | None) -> None:
-    """Raise ValueError for a value that is 0 or less, by its name; None is left out."""
-    for name, value in values.items():
+def positive(section: object, *names: str) -> None:
+    """Raise ValueError for the first of these keys whose value is 0 or less; None is left out."""
+    for name in names:
+        value = getattr(section, name)
         if value is not None and value <= 0:
             raise ValueError(f"{name} is above 0, not {value}.")
 

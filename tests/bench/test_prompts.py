@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdg.bench import prompts as sets
-from sdg.bench.prompts import Prompt, Source, read_prompt_set
+from sdg.bench.prompts import Prompt, read_prompt_set
 from sdg.cli import cli
 from sdg.errors import SdgError
 from sdg.io.uri import read_prompts
@@ -130,11 +130,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server.server_close()
 
 
+def pinned(monkeypatch: pytest.MonkeyPatch, name: str, files: dict[str, str]) -> None:
+    """The set as files of the server here; path -> SHA-256."""
+    own = replace(sets.SETS[name], repository="org/repo", commit="c0ffee", splits={"all": files})
+    monkeypatch.setitem(sets.SETS, name, own)
+
+
 def test_a_pinned_set_is_fetched_once_checked_and_kept(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(host / "org/repo/c0ffee/list.jsonl", '{"prompt": "a cup"}\n')
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    source = Source("org/repo", "c0ffee", {"all": (("list.jsonl", digest),)})
-    monkeypatch.setitem(sets.SETS, "geneval", replace(sets.SETS["geneval"], source=source))
+    pinned(monkeypatch, "geneval", {"list.jsonl": digest})
     assert read_prompts("bench:geneval") == ["a cup"]
     file.unlink()
     assert read_prompts("bench:geneval") == ["a cup"]  # from the cache
@@ -167,8 +172,7 @@ def test_a_folder_is_fetched_as_an_archive_whose_texts_are_checked(
                     out.addfile(member, content)
 
     digest = hashlib.sha256(b'{"text": "cup 9"}\n{"text": "cup 10"}\n').hexdigest()
-    source = Source("org/repo", "c0ffee", {"all": (("list/", digest),)})
-    monkeypatch.setitem(sets.SETS, "dpg-bench", replace(sets.SETS["dpg-bench"], source=source))
+    pinned(monkeypatch, "dpg-bench", {"list/": digest})
     publish("bowl", 0)
     with pytest.raises(SdgError, match=r"tar.gz/c0ffee holds other bytes than were published; name a copy"):
         read_prompts("bench:dpg-bench")

@@ -41,12 +41,7 @@ class PolicyRecipe:
     adapter: str | None = None  # folder of an adapter of this `lora` to start from; null: a fresh one
 
     def __post_init__(self) -> None:
-        positive(
-            height=self.height,
-            width=self.width,
-            max_sequence_length=self.max_sequence_length,
-            prompt_cache=self.prompt_cache,
-        )
+        positive(self, "height", "width", "max_sequence_length", "prompt_cache")
         if self.lora is None and self.adapter is not None:
             raise ValueError(
                 "adapter starts from an adapter, and with lora null there is none; `sdg align merge` it, and "
@@ -65,7 +60,7 @@ class SamplingRecipe:
     batch_size: int = 8  # pictures at a time on each process, in roll-out and training alike
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps, noise_level=self.noise_level, batch_size=self.batch_size)
+        positive(self, "steps", "noise_level", "batch_size")
         if len(set(self.sde_steps)) < len(self.sde_steps):
             raise ValueError("sde_steps names no step twice.")
         if any(not 0 <= step < self.steps for step in self.sde_steps):
@@ -92,7 +87,7 @@ class GroupsRecipe:
     size: int = 8  # samples a group
 
     def __post_init__(self) -> None:
-        positive(prompts=self.prompts)
+        positive(self, "prompts")
         if self.size < 2:
             raise ValueError("size is at least 2: an advantage compares the samples of a group.")
 
@@ -124,7 +119,7 @@ class RewardRecipe:
             raise ValueError("scorers names at least one base reward.")
         if len({scorer.name for scorer in self.scorers}) < len(self.scorers):
             raise ValueError("scorers have different names.")
-        positive(batch_size=self.batch_size)
+        positive(self, "batch_size")
         if not 0 <= self.max_failed < 1:
             raise ValueError("max_failed is a share, at least 0 and below 1.")
 
@@ -150,14 +145,7 @@ class PolicyOptimizer(OptimizerRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(
-            steps=self.steps,
-            steps_per_epoch=self.steps_per_epoch,
-            clip=self.clip,
-            advantage_eps=self.advantage_eps,
-            advantage_limit=self.advantage_limit,
-            ema_every=self.ema_every,
-        )
+        positive(self, "steps", "steps_per_epoch", "clip", "advantage_eps", "advantage_limit", "ema_every")
         if self.kl < 0:
             raise ValueError("kl is not negative.")
         if not 0 <= self.ema_decay < 1:
@@ -179,7 +167,7 @@ class NftRecipe:
     old_limit: float = 0.5  # its decay at most
 
     def __post_init__(self) -> None:
-        positive(beta=self.beta, levels=self.levels)
+        positive(self, "beta", "levels")
         if self.old_from < 0 or self.old_rise < 0 or not 0 <= self.old_limit < 1:
             raise ValueError("old_from and old_rise are not negative, old_limit is at least 0 and below 1.")
 
@@ -204,7 +192,7 @@ class FewStepRecipe:
     lora_above: float = 0.0  # the noise level σ above which the adapter acts; below, the model is as it was
 
     def __post_init__(self) -> None:
-        positive(epsilon=self.epsilon)
+        positive(self, "epsilon")
         if self.reach is not None and not 0 <= self.reach <= 1:
             raise ValueError(f"reach is a share of the picture, from 0 to 1, or null, not {self.reach}.")
         if not 0 <= self.lora_above < 1:
@@ -226,7 +214,7 @@ class MonitorRecipe:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        positive(every=self.every, prompts=self.prompts, steps=self.steps)
+        positive(self, "every", "prompts", "steps")
         names = [scorer.name for scorer in self.scorers] + [judge.name for judge in self.judges]
         if len(set(names)) < len(names):
             raise ValueError("scorers and judges have different names.")
@@ -256,7 +244,7 @@ class PolicyRun(RunRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(save_every=self.save_every, pictures=self.pictures)
+        positive(self, "save_every", "pictures")
         if self.pictures_every < 0:
             raise ValueError("pictures_every is not negative.")
 

@@ -42,25 +42,14 @@ class Prompt:
         return {"caption": self.text} | ({"category": self.category} if self.category else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Files of a GitHub repository at one commit: split -> (path, SHA-256), in order.
-
-    A path that ends in "/" is a folder of text files; its SHA-256 is that of `texts_as_lines`.
-    """
-
-    repository: str
-    commit: str
-    splits: Mapping[str, tuple[tuple[str, str], ...]]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSet:
     """A published set: what it is called, its columns, and where it comes from.
 
     text, category: names that a column or key may have, the published one first. folder: what each text
     file of a folder is: a "prompt", or a "category" of prompts, one a line. repeats: whether the published
-    layout has a prompt in several rows.
+    layout has a prompt in several rows. splits: split -> path -> SHA-256, of files of a GitHub repository at
+    one commit. A path that ends in "/" is a folder of text files; its SHA-256 is that of `texts_as_lines`.
     """
 
     title: str
@@ -68,14 +57,16 @@ class PromptSet:
     category: tuple[str, ...] = ()
     folder: str = ""
     repeats: bool = False
-    source: Source
+    repository: str
+    commit: str
+    splits: Mapping[str, Mapping[str, str]]
 
 
-def _compbench(split: str, *digests: str) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (f"examples/dataset/{name}_{split}.txt", digest)
+def _compbench(split: str, *digests: str) -> dict[str, str]:
+    return {
+        f"examples/dataset/{name}_{split}.txt": digest
         for name, digest in zip(_COMPBENCH, digests, strict=True)
-    )
+    }
 
 
 _COMPBENCH: Final = (
@@ -95,86 +86,67 @@ SETS: Final = {
         text=("Prompts", "Prompt", "prompt"),
         category=("Category", "category"),
         # The authors' sheet (imagen.research.google) may change, so this is a copy of it in a repository.
-        source=Source(
-            "mwomick/VaReSynth",
-            "f90470975e07e8477a7fcb99e949051859466880",
-            {
-                "all": (
-                    (
-                        "data/DrawBench.csv",
-                        "5f50241927354d1879b5b0b27cd3c83e8e6816a19fcc9c559053e8d09781c392",
-                    ),
-                )
-            },
-        ),
+        repository="mwomick/VaReSynth",
+        commit="f90470975e07e8477a7fcb99e949051859466880",
+        splits={
+            "all": {"data/DrawBench.csv": "5f50241927354d1879b5b0b27cd3c83e8e6816a19fcc9c559053e8d09781c392"}
+        },
     ),
     "partiprompts": PromptSet(
         title="PartiPrompts",
         text=("Prompt", "prompt"),
         category=("Category", "category"),
-        source=Source(
-            "google-research/parti",
-            "5a657978134374ce28973948331b319adef164bd",
-            {
-                "all": (
-                    (
-                        "PartiPrompts.tsv",
-                        "fab29e41bb512a169b56acab4cf2a41dcb675e285df2efcde6640c7dd3c440eb",
-                    ),
-                )
-            },
-        ),
+        repository="google-research/parti",
+        commit="5a657978134374ce28973948331b319adef164bd",
+        splits={
+            "all": {"PartiPrompts.tsv": "fab29e41bb512a169b56acab4cf2a41dcb675e285df2efcde6640c7dd3c440eb"}
+        },
     ),
     "geneval": PromptSet(
         title="GenEval",
         text=("prompt",),
         category=("tag",),
-        source=Source(
-            "djghosh13/geneval",
-            "af4902f24d3ca90ebbb446dd9891a59e0f82725f",
-            {
-                "all": (
-                    (
-                        "prompts/evaluation_metadata.jsonl",
-                        "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13",
-                    ),
+        repository="djghosh13/geneval",
+        commit="af4902f24d3ca90ebbb446dd9891a59e0f82725f",
+        splits={
+            "all": {
+                "prompts/evaluation_metadata.jsonl": (
+                    "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
                 )
-            },
-        ),
+            }
+        },
     ),
     "t2i-compbench": PromptSet(
         title="T2I-CompBench",
         text=("prompt",),
         category=("category",),
         folder="category",
-        source=Source(
-            "Karine-Huang/T2I-CompBench",
-            "1b7094991a57f3c22abdd4f6e8ba6c1a15517073",
-            {
-                "val": _compbench(
-                    "val",
-                    "1634259756dbc77d13093d907d414480080ec9790a8c97ad09efaea7b2534f2d",
-                    "37e1a276906c7ea9516cbd7ac8501be896006c0c17ca7344f260562834455bae",
-                    "fbb5363515b4a28009e360afaaaf389d2dd2289e50dbb0c6ef4ea0c7fe4f3d4f",
-                    "8707a1d7e42ce3002d95363cf55f74bd043c843ae27108f5125aaaa7840ca988",
-                    "c9953597315f36a5fcb41291bb19bdc6ab5f64a0fa760d691b4854a73f5d1fe9",
-                    "dad8df141604b70ba7554bec724e3db0a80023680769b5c514854ea2d2527bbe",
-                    "04c56cc9ac441dc9ea6c5157652058bd1635b5308526dd31bb29a1caab9a758d",
-                    "1b808018b8d9916db3d47d5aa2ef18377a3549a56901a474156f799824cdf3b4",
-                ),
-                "train": _compbench(
-                    "train",
-                    "db5d3287027d453f8c977f0c7315f8a01a770f02f61fa54ae19406762982393f",
-                    "451bdfccd330d4cf979d45664817be7959e89250b93d5c591cc562b858175a87",
-                    "4846315c5972f9e9cc82e4833099e8ec2c28b999ca77269512715f3f56bde54f",
-                    "af14cdf2320057d98f94077e6211c2ddfaabfbb9e3842873657baabb17e00de6",
-                    "0bba7e9ad31b0ce7908f6cbf2426a4b7ef6e8b841c1b737d0ad2d5b8e688dd93",
-                    "f66bb8708cb0be23c0406e14d892b25661b2b71e3e72abddc79c38466ab629c6",
-                    "dbac5a9ec83204dcd0c3538a12d3212e2ce66db6f7ba45b49a1d869b2d3f2430",
-                    "d214ac45cb3c5307dd14a144c8c69aa5ffdcc7be74ff71b5dac989f8ca9f924b",
-                ),
-            },
-        ),
+        repository="Karine-Huang/T2I-CompBench",
+        commit="1b7094991a57f3c22abdd4f6e8ba6c1a15517073",
+        splits={
+            "val": _compbench(
+                "val",
+                "1634259756dbc77d13093d907d414480080ec9790a8c97ad09efaea7b2534f2d",
+                "37e1a276906c7ea9516cbd7ac8501be896006c0c17ca7344f260562834455bae",
+                "fbb5363515b4a28009e360afaaaf389d2dd2289e50dbb0c6ef4ea0c7fe4f3d4f",
+                "8707a1d7e42ce3002d95363cf55f74bd043c843ae27108f5125aaaa7840ca988",
+                "c9953597315f36a5fcb41291bb19bdc6ab5f64a0fa760d691b4854a73f5d1fe9",
+                "dad8df141604b70ba7554bec724e3db0a80023680769b5c514854ea2d2527bbe",
+                "04c56cc9ac441dc9ea6c5157652058bd1635b5308526dd31bb29a1caab9a758d",
+                "1b808018b8d9916db3d47d5aa2ef18377a3549a56901a474156f799824cdf3b4",
+            ),
+            "train": _compbench(
+                "train",
+                "db5d3287027d453f8c977f0c7315f8a01a770f02f61fa54ae19406762982393f",
+                "451bdfccd330d4cf979d45664817be7959e89250b93d5c591cc562b858175a87",
+                "4846315c5972f9e9cc82e4833099e8ec2c28b999ca77269512715f3f56bde54f",
+                "af14cdf2320057d98f94077e6211c2ddfaabfbb9e3842873657baabb17e00de6",
+                "0bba7e9ad31b0ce7908f6cbf2426a4b7ef6e8b841c1b737d0ad2d5b8e688dd93",
+                "f66bb8708cb0be23c0406e14d892b25661b2b71e3e72abddc79c38466ab629c6",
+                "dbac5a9ec83204dcd0c3538a12d3212e2ce66db6f7ba45b49a1d869b2d3f2430",
+                "d214ac45cb3c5307dd14a144c8c69aa5ffdcc7be74ff71b5dac989f8ca9f924b",
+            ),
+        },
     ),
     "dpg-bench": PromptSet(
         title="DPG-Bench",
@@ -182,41 +154,30 @@ SETS: Final = {
         category=("category_broad", "category"),
         folder="prompt",
         repeats=True,
-        source=Source(
-            "TencentQQGYLab/ELLA",
-            "3c228f1dc6c4d3cad0a47493816151a419f14db3",
-            {
-                "all": (
-                    (
-                        "dpg_bench/prompts/",
-                        "4ef0c5ebfe4be7f00781923802b10290e3ae1193cf7bd005e553d913af93e98c",
-                    ),
-                )
-            },
-        ),
+        repository="TencentQQGYLab/ELLA",
+        commit="3c228f1dc6c4d3cad0a47493816151a419f14db3",
+        splits={
+            "all": {"dpg_bench/prompts/": "4ef0c5ebfe4be7f00781923802b10290e3ae1193cf7bd005e553d913af93e98c"}
+        },
     ),
     "pick-a-pic": PromptSet(
         title="Pick-a-Pic",
         text=("caption", "prompt"),
         repeats=True,
-        source=Source(
-            "yifan123/flow_grpo",
-            "ac4c86e8cae021841f1fde853d340e0db67690dd",
-            {
-                "test": (
-                    (
-                        "dataset/pickscore/test.txt",
-                        "d75c025fa451866e70f7e36243f7cdd93095523cb51f5f9651f2ce3236d20262",
-                    ),
-                ),
-                "train": (
-                    (
-                        "dataset/pickscore/train.txt",
-                        "2f425adcbb9a6d0feee7c6c448e1cb83a1f71deca9434b803907e2578eca837f",
-                    ),
-                ),
+        repository="yifan123/flow_grpo",
+        commit="ac4c86e8cae021841f1fde853d340e0db67690dd",
+        splits={
+            "test": {
+                "dataset/pickscore/test.txt": (
+                    "d75c025fa451866e70f7e36243f7cdd93095523cb51f5f9651f2ce3236d20262"
+                )
             },
-        ),
+            "train": {
+                "dataset/pickscore/train.txt": (
+                    "2f425adcbb9a6d0feee7c6c448e1cb83a1f71deca9434b803907e2578eca837f"
+                )
+            },
+        },
     ),
 }
 """Name -> set. Of several splits the first is taken by default."""
@@ -376,18 +337,17 @@ _READERS: Final[Mapping[str, Callable[[Path, PromptSet], Rows]]] = {
 
 def _fetched(name: str, one: PromptSet, split: str | None) -> list[tuple[Path, str]]:
     """The pinned files of a split, each with its category, fetched where they are not kept yet."""
-    source = one.source
-    files = source.splits.get(split or next(iter(source.splits)))
+    files = one.splits.get(split or next(iter(one.splits)))
     if files is None:
-        raise SdgError(f"{one.title} has the splits {', '.join(source.splits)}, not {quoted(split)}.")
-    folder = cache_folder() / "prompts" / name / source.commit[:12]
+        raise SdgError(f"{one.title} has the splits {', '.join(one.splits)}, not {quoted(split)}.")
+    folder = cache_folder() / "prompts" / name / one.commit[:12]
     return [
-        (_kept(folder, source, path, sha), _category_of(Path(path)) if one.folder == "category" else "")
-        for path, sha in files
+        (_kept(folder, one, path, sha), _category_of(Path(path)) if one.folder == "category" else "")
+        for path, sha in files.items()
     ]
 
 
-def _kept(folder: Path, source: Source, path: str, sha256: str) -> Path:
+def _kept(folder: Path, one: PromptSet, path: str, sha256: str) -> Path:
     """A file of the cache with these bytes, fetched if need be; raises SdgError."""
 
     def is_it(content: bytes) -> bool:
@@ -395,8 +355,8 @@ def _kept(folder: Path, source: Source, path: str, sha256: str) -> Path:
 
     otherwise = "name a copy you trust by path=… (--path)"
     if path.endswith("/"):
-        url, file = f"{ARCHIVES}/{source.repository}/tar.gz/{source.commit}", f"{Path(path).name}.jsonl"
+        url, file = f"{ARCHIVES}/{one.repository}/tar.gz/{one.commit}", f"{Path(path).name}.jsonl"
         made_of = partial(texts_as_lines, folder=path)
         return pinned_file(url, folder / file, is_it, otherwise, LARGEST, _LONGEST, made_of)
-    url = f"{HOST}/{source.repository}/{source.commit}/{quote(path)}"
+    url = f"{HOST}/{one.repository}/{one.commit}/{quote(path)}"
     return pinned_file(url, folder / Path(path).name, is_it, otherwise, LARGEST, _LONGEST)

@@ -68,7 +68,7 @@ def join(truth: Iterable[Record], predictions: Iterable[Record]) -> Joined:
             shared.append((path, prompt, generator, diagnosis, other))
     columns = zip(*shared, strict=True) if shared else [()] * 5
     others = missing, predicted, duplicated, unannotated
-    return Joined(*columns, *map(tuple, others))  # type: ignore[arg-type]
+    return Joined(*columns, *map(tuple, others))
 
 
 _Shared = tuple[str, str, str | None, Diagnosis, Diagnosis]

@@ -6,7 +6,7 @@ In this order: role, types, caption, goal, blocks, think steps, answer schema, i
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 STEPS: Final = (1, 2, 3)
@@ -101,26 +101,24 @@ def trim_reasoning(reasoning: str, steps: Sequence[int]) -> str:
     A step runs from its heading ("### Step 2: …") to the next one. Text before the first heading stays, and
     so does reasoning without any.
     """
-    headings = list(_HEADING.finditer(reasoning))
-    if not headings or all(int(heading[1]) in steps for heading in headings):
+    found = list(_steps(reasoning))
+    if all(step in steps for step, _ in found):
         return reasoning
-    ends = [*(heading.start() for heading in headings[1:]), len(reasoning)]
-    kept = [
-        reasoning[heading.start() : end]
-        for heading, end in zip(headings, ends, strict=True)
-        if int(heading[1]) in steps
-    ]
-    return (reasoning[: headings[0].start()] + "".join(kept)).rstrip()
+    before = reasoning[: len(reasoning) - sum(len(text) for _, text in found)]
+    return (before + "".join(text for step, text in found if step in steps)).rstrip()
 
 
 def step_lines(reasoning: str) -> dict[int, list[str]]:
     """The lines of each step that are not blank, that of its heading first, in the order of the headings."""
+    return {step: [line for line in text.splitlines() if line.strip()] for step, text in _steps(reasoning)}
+
+
+def _steps(reasoning: str) -> Iterator[tuple[int, str]]:
+    """Each step's number and its text, from its heading to the next one."""
     headings = list(_HEADING.finditer(reasoning))
-    ends = [*(heading.start() for heading in headings[1:]), len(reasoning)][: len(headings)]
-    return {
-        int(heading[1]): [line for line in reasoning[heading.start() : end].splitlines() if line.strip()]
-        for heading, end in zip(headings, ends, strict=True)
-    }
+    ends = [*(heading.start() for heading in headings[1:]), len(reasoning)]
+    for heading, end in zip(headings, ends, strict=False):  # without a heading there is nothing to end
+        yield int(heading[1]), reasoning[heading.start() : end]
 
 
 def _schema(description: bool, importance: bool) -> str:

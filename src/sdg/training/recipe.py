@@ -50,7 +50,7 @@ class DataRecipe:
     workers: int = 1  # processes that decode and tokenise
 
     def __post_init__(self) -> None:
-        positive(max_length=self.max_length, limit=self.limit, validation_limit=self.validation_limit)
+        positive(self, "max_length", "limit", "validation_limit")
         if self.jitter < 0 or self.workers < 0:
             raise ValueError("jitter and workers are not negative.")
 
@@ -68,12 +68,7 @@ class DetectorOptimizer(OptimizerRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(
-            epochs=self.epochs,
-            max_steps=self.max_steps,
-            batch_size=self.batch_size,
-            accumulate=self.accumulate,
-        )
+        positive(self, "epochs", "max_steps", "batch_size", "accumulate")
         if not 0 <= self.warmup < 1:
             raise ValueError("warmup is a share of the steps, at least 0 and below 1.")
 
@@ -89,7 +84,7 @@ class EvaluationRecipe:
     embedder: str | None = None  # a name `sdg.embeddings.load_embedder` knows; null leaves DescCos out
 
     def __post_init__(self) -> None:
-        positive(every=self.every, batch_size=self.batch_size)
+        positive(self, "every", "batch_size")
         if self.best not in SELECTABLE:
             raise ValueError(f"best is one of {', '.join(SELECTABLE)}, not {self.best!r}.")
 
@@ -106,7 +101,7 @@ class DetectorRun(RunRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(log_every=self.log_every, save_every=self.save_every)
+        positive(self, "log_every", "save_every")
 
 
 def _check_intervals(run: DetectorRun, evaluation: EvaluationRecipe) -> None:
@@ -149,7 +144,7 @@ class RolloutRecipe:
     server: str = "http://127.0.0.1:8000"  # vllm-server: its address
 
     def __post_init__(self) -> None:
-        positive(temperature=self.temperature, max_tokens=self.max_tokens)
+        positive(self, "temperature", "max_tokens")
         if not is_address(self.server):
             raise ValueError("server is an address, such as http://127.0.0.1:8000.")
         if self.group < 2:
@@ -168,7 +163,7 @@ class GuardsRecipe:
     patience: int = 5  # log entries in a row
 
     def __post_init__(self) -> None:
-        positive(patience=self.patience)
+        positive(self, "patience")
         if not 0 < self.malformed <= 1:
             raise ValueError("malformed is a share, above 0 and at most 1.")
         if self.spread < 0:
@@ -198,7 +193,7 @@ class GrpoRecipe:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         _check_intervals(self.run, self.evaluation)
-        positive(clip=self.clip)
+        positive(self, "clip")
         if self.beta < 0:
             raise ValueError("beta is not negative.")
 

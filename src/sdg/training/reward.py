@@ -115,7 +115,7 @@ def composite_rewards(
         "require_description": require_description,
         "require_importance": require_importance,
     }
-    true_defects = [_true_defects(truth) for truth in truths]
+    truth = _side([_true_defects(truth) for truth in truths])
     # A malformed completion takes no part: its total is fixed.
     valid = [format_fault(response, **gate) is None for response in responses]
     predicted = _side(
@@ -124,7 +124,6 @@ def composite_rewards(
             for response, good in zip(responses, valid, strict=True)
         ]
     )
-    truth = _side([defects if good else () for defects, good in zip(true_defects, valid, strict=True)])
     rows, columns = match_blocks(truth.boxes, truth.block, predicted.boxes, predicted.block, paired_diou)
 
     count = len(responses)
