@@ -215,16 +215,14 @@ def _hours(page: Rehearsal, recipe: AlignRecipe, taken: Passes) -> None:
     learning = batches * levels * each
     watched = ceil(ceil(recipe.monitor.prompts / page.processes) / batch) if recipe.monitor.measures() else 0
     watching = recipe.measurements * watched * recipe.monitor.steps * taken.sampling.flop
-    flop = recipe.epochs * (drawing + learning) + watching
     page.numbers |= {
         "epochs": recipe.epochs,
         "TFLOP a pass of a picture": taken.sampling.flop / batch / 1e12,
         "TFLOP a training pass of a picture": taken.training.flop / batch / 1e12,
-        "hours": page.hours(flop),
     }
-    page.say(
-        "time",
+    page.say_time(
         f"{recipe.epochs:,} epochs of {rows:,} pictures, {taken.sampling.flop / batch / 1e12:.1f} TFLOP a "
-        f"pass of a picture: about {page.hours(flop):.1f} hours on {page.processes} × {page.gpu} at 40 % of "
-        "their arithmetic; scores come on top where servers are slower than that",
+        "pass of a picture",
+        recipe.epochs * (drawing + learning) + watching,
+        "scores come on top where servers are slower than that",
     )

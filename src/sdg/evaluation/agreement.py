@@ -96,26 +96,15 @@ def agreement(
 def pair_files(first: Iterable[Record], second: Iterable[Record]) -> tuple[list[Pair], list[str]]:
     """Every annotation of an image in the first file with every one in the second, and unpaired images."""
     ones, others = _by_image(first, "first"), _by_image(second, "second")
-    pairs: list[Pair] = []
-    skipped: list[str] = []
-    for filepath in ones | others:
-        found = list(product(ones.get(filepath, ()), others.get(filepath, ())))
-        pairs += [_pair(filepath, one, other) for one, other in found]
-        if not found:
-            skipped.append(filepath)
-    return pairs, skipped
+    return _paired((path, product(ones.get(path, ()), others.get(path, ()))) for path in ones | others)
 
 
 def pair_annotators(records: Iterable[Record]) -> tuple[list[Pair], list[str]]:
     """Annotations of an image by different annotators, two by two, in the file's order; and other images."""
-    pairs: list[Pair] = []
-    skipped: list[str] = []
-    for filepath, opinions in _by_image(records, "").items():
-        found = [(one, other) for one, other in combinations(opinions, 2) if one[0] != other[0]]
-        pairs += [_pair(filepath, one, other) for one, other in found]
-        if not found:
-            skipped.append(filepath)
-    return pairs, skipped
+    images = _by_image(records, "").items()
+    return _paired(
+        (path, (both for both in combinations(of, 2) if both[0][0] != both[1][0])) for path, of in images
+    )
 
 
 _Annotation = tuple[str, Diagnosis]  # by whom
@@ -132,5 +121,15 @@ def _by_image(records: Iterable[Record], nameless: str) -> dict[str, list[_Annot
     return images
 
 
-def _pair(filepath: str, one: _Annotation, other: _Annotation) -> Pair:
-    return Pair(filepath, one[1], other[1], (one[0], other[0]))
+def _paired(
+    images: Iterable[tuple[str, Iterable[tuple[_Annotation, _Annotation]]]],
+) -> tuple[list[Pair], list[str]]:
+    """The pairs of each image, and images without any."""
+    pairs: list[Pair] = []
+    skipped: list[str] = []
+    for filepath, found in images:
+        before = len(pairs)
+        pairs += [Pair(filepath, one[1], other[1], (one[0], other[0])) for one, other in found]
+        if len(pairs) == before:
+            skipped.append(filepath)
+    return pairs, skipped

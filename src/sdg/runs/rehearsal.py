@@ -98,9 +98,14 @@ class Rehearsal:
         free = disk_usage(found).free
         self.require("disk", most <= free, f"{said}; {free / GB:.0f} GB are free at {found}")
 
-    def hours(self, flop: float) -> float:
-        """Hours that so much arithmetic on each GPU takes."""
-        return flop / (GPUS[self.gpu].tflops * 1e12 * USE) / 3600
+    def say_time(self, work: str, flop: float, beside: str) -> None:
+        """How long so much arithmetic on each GPU takes; beside: what is not counted."""
+        self.numbers["hours"] = hours = flop / (GPUS[self.gpu].tflops * 1e12 * USE) / 3600
+        self.say(
+            "time",
+            f"{work}: about {hours:.1f} hours on {self.processes} × {self.gpu} at {100 * USE:.0f} % of their "
+            f"arithmetic; {beside}",
+        )
 
     @property
     def fault(self) -> str | None:

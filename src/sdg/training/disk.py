@@ -14,13 +14,18 @@ from sdg.training.recipe import DetectorRun
 
 def needed(run: DetectorRun, model: PreTrainedModel, adapter: LoraConfig | None, out: Path) -> str:
     """How large a checkpoint is, how many stay, what they take and what is free, in one sentence."""
-    size, kept = checkpoint_bytes(model, adapter, run.deepspeed is not None), run.keep + 1
-    # A new one is written before the oldest goes; at the end there is the whole model as well.
-    most = (kept + 1) * size + sum(weight.nbytes for weight in model.parameters())
+    size, most = run_bytes(run, model, adapter)
     return (
         f"A checkpoint with its optimizer takes {decimal(size)}; {run.keep} stay, and the best (run.keep), "
         f"so that {out} takes up to {decimal(most)}, and {decimal(disk_usage(out).free)} are free."
     )
+
+
+def run_bytes(run: DetectorRun, model: PreTrainedModel, adapter: LoraConfig | None) -> tuple[int, int]:
+    """Bytes of one checkpoint, and of all that lies in a run's folder at most."""
+    size = checkpoint_bytes(model, adapter, run.deepspeed is not None)
+    # The best stays, a new one is written before the oldest goes, and at the end there is the whole model.
+    return size, (run.keep + 2) * size + sum(weight.nbytes for weight in model.parameters())
 
 
 def checkpoint_bytes(model: PreTrainedModel, adapter: LoraConfig | None, deepspeed: bool) -> int:

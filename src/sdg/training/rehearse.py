@@ -19,7 +19,7 @@ from sdg.models.meta import Taken, measured, vision_language_model
 from sdg.models.vlm import LETTERS
 from sdg.prompting import PromptProfile
 from sdg.runs.rehearsal import GB, GPUS, Rehearsal
-from sdg.training.disk import checkpoint_bytes, checkpoint_weights
+from sdg.training.disk import checkpoint_weights, run_bytes
 from sdg.training.model import load_profile, lora_config, vision_encoder
 from sdg.training.recipe import GrpoRecipe, Recipe
 
@@ -181,8 +181,7 @@ def _memory(page: Rehearsal, recipe: Recipe, model: Any, trained: int, taken: Ta
 
 
 def _disk(page: Rehearsal, recipe: Recipe, model: Any, adapter: Any, out: Path | None) -> None:
-    size = checkpoint_bytes(model, adapter, recipe.run.deepspeed is not None)
-    most = (recipe.run.keep + 2) * size + sum(parameter.nbytes for parameter in model.parameters())
+    size, most = run_bytes(recipe.run, model, adapter)
     page.require_disk(f"a checkpoint takes {size / GB:.1f} GB, the run up to {most / GB:.0f}", most, out)
 
 
@@ -191,11 +190,9 @@ def _hours(page: Rehearsal, recipe: Recipe, rows: int, taken: Taken) -> None:
     together = optimizer.batch_size * optimizer.accumulate * page.processes
     group = recipe.rollout.group if isinstance(recipe, GrpoRecipe) else 1
     steps = optimizer.max_steps or -(-int(rows * group * optimizer.epochs) // together)
-    flop = steps * optimizer.accumulate * taken.flop
-    page.numbers |= {"steps": steps, "TFLOP a pass": taken.flop / 1e12, "hours": page.hours(flop)}
-    beside = "; roll-outs and validation come on top" if group > 1 else "; validation comes on top"
-    page.say(
-        "time",
-        f"{steps:,} steps of {together} rows, {taken.flop / 1e12:,.0f} TFLOP a pass: about "
-        f"{page.hours(flop):.1f} hours on {page.processes} × {page.gpu} at 40 % of their arithmetic{beside}",
+    page.numbers |= {"steps": steps, "TFLOP a pass": taken.flop / 1e12}
+    page.say_time(
+        f"{steps:,} steps of {together} rows, {taken.flop / 1e12:,.0f} TFLOP a pass",
+        steps * optimizer.accumulate * taken.flop,
+        "roll-outs and validation come on top" if group > 1 else "validation comes on top",
     )
