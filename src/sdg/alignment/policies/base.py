@@ -75,6 +75,8 @@ class FlowPolicy(ABC):
     """The prompt from which classifier-free guidance leads away."""
     uniform: ClassVar[bool] = True
     """Whether the pipeline spaces noise levels evenly, and not its scheduler by itself."""
+    timestep_dtype: ClassVar[torch.dtype | None] = None
+    """In which the pipeline tells the noise level; None: in that of the latents."""
 
     def __init__(
         self,
@@ -157,9 +159,15 @@ class FlowPolicy(ABC):
         """Layers whose output reaches no picture, so that an adapter there would get no gradient."""
         return []
 
-    @abstractmethod
     def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         """The model's velocity, without classifier-free guidance; sigma: one level, or (B,)."""
+        level, tokens = self._timestep(x, sigma), text["tokens"]
+        inputs = {"hidden_states": x, "timestep": level, "encoder_hidden_states": tokens}
+        return transformer(**(inputs | self._inputs(x, text)), return_dict=False)[0]
+
+    def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
+        """What the model takes beside latents, noise level and tokens, or in place of these."""
+        return {}
 
     @abstractmethod
     def _location_log_prob(self, log_prob: Tensor) -> Tensor:
@@ -373,11 +381,12 @@ class FlowPolicy(ABC):
         )
         return pictures
 
-    def _timestep(self, x: Tensor, sigma: float | Tensor, dtype: torch.dtype) -> Tensor:
+    def _timestep(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """(B,) timesteps for the transformer."""
         known = TIMESTEPS[plain_class(self.transformer).__name__]
         level = torch.as_tensor(sigma, device=x.device, dtype=torch.float64)
-        return (known.at_picture * (1 - level) + known.at_noise * level).to(dtype).expand(len(x))
+        told = known.at_picture * (1 - level) + known.at_noise * level
+        return told.to(self.timestep_dtype or x.dtype).expand(len(x))
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:

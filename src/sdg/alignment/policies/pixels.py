@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdg.alignment.policies.base import FlowPolicy, Model
+from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 
@@ -18,6 +18,7 @@ class PixelPolicy(FlowPolicy):
     """Latents are (B, C, H, W), one latent pixel a location."""
 
     channel_dim: ClassVar[int] = 1
+    timestep_dtype: ClassVar[torch.dtype | None] = torch.float32
 
     def _pixels_a_location(self) -> int:
         return int(self.pipeline.vae_scale_factor)
@@ -65,14 +66,8 @@ class Sd3Policy(PixelPolicy):
             "pooled": (config.pooled_projection_dim,),
         }
 
-    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        return transformer(
-            hidden_states=x,
-            timestep=self._timestep(x, sigma, torch.float32),
-            encoder_hidden_states=text["tokens"],
-            pooled_projections=text["pooled"],
-            return_dict=False,
-        )[0]
+    def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
+        return {"pooled_projections": text["pooled"]}
 
 
 class SanaPolicy(PixelPolicy):
@@ -103,14 +98,9 @@ class SanaPolicy(PixelPolicy):
         """Tokens and their mask."""
         return {"tokens": (tokens, config.caption_channels), "mask": (tokens,)}
 
-    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        return transformer(
-            hidden_states=x,
-            encoder_hidden_states=text["tokens"].to(x.dtype),
-            encoder_attention_mask=text["mask"],
-            timestep=self._timestep(x, sigma, torch.float32),
-            return_dict=False,
-        )[0]
+    def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
+        tokens = text["tokens"].to(x.dtype)
+        return {"encoder_hidden_states": tokens, "encoder_attention_mask": text["mask"]}
 
     def _unscaled(self, latents: Tensor) -> Tensor:
         return latents / self.pipeline.vae.config.scaling_factor
@@ -151,7 +141,7 @@ class ZImagePolicy(PixelPolicy):
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         towards_picture = transformer(
             x=list(x.unsqueeze(2)),  # videos of one frame
-            t=self._timestep(x, sigma, torch.float32),
+            t=self._timestep(x, sigma),
             cap_feats=[tokens[mask] for tokens, mask in zip(text["tokens"], text["mask"], strict=True)],
             return_dict=False,
         )[0]

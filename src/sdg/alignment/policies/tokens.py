@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdg.alignment.flow_sde import to_grid
-from sdg.alignment.policies.base import FlowPolicy, Model
+from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
@@ -70,18 +70,13 @@ class FluxPolicy(TokenPolicy):
         """Tokens, and the pooled ones."""
         return {"tokens": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
 
-    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        image_ids = self.pipeline._prepare_latent_image_ids(1, *self.grid, x.device, x.dtype)
-        return transformer(
-            hidden_states=x,
-            timestep=self._timestep(x, sigma, x.dtype),
-            guidance=self._fed_guidance(x),
-            pooled_projections=text["pooled"],
-            encoder_hidden_states=text["tokens"],
-            txt_ids=torch.zeros(text["tokens"].shape[1], 3, device=x.device, dtype=x.dtype),
-            img_ids=image_ids,
-            return_dict=False,
-        )[0]
+    def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
+        return {
+            "guidance": self._fed_guidance(x),
+            "pooled_projections": text["pooled"],
+            "txt_ids": torch.zeros(text["tokens"].shape[1], 3, device=x.device, dtype=x.dtype),
+            "img_ids": self.pipeline._prepare_latent_image_ids(1, *self.grid, x.device, x.dtype),
+        }
 
 
 class Flux2Policy(TokenPolicy):
@@ -120,16 +115,12 @@ class Flux2Policy(TokenPolicy):
         )
         return {"tokens": tokens}
 
-    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        return transformer(
-            hidden_states=x,
-            timestep=self._timestep(x, sigma, x.dtype),
-            guidance=self._fed_guidance(x),
-            encoder_hidden_states=text["tokens"],
-            txt_ids=self.pipeline._prepare_text_ids(text["tokens"][:1]).to(x.device),
-            img_ids=self.pipeline._prepare_latent_ids(x.new_empty(1, 1, *self.grid)).to(x.device),
-            return_dict=False,
-        )[0]
+    def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
+        return {
+            "guidance": self._fed_guidance(x),
+            "txt_ids": self.pipeline._prepare_text_ids(text["tokens"][:1]).to(x.device),
+            "img_ids": self.pipeline._prepare_latent_ids(x.new_empty(1, 1, *self.grid)).to(x.device),
+        }
 
     def _unscaled(self, latents: Tensor) -> Tensor:
         statistics = self.pipeline.vae.bn
@@ -178,20 +169,13 @@ class LongCatImagePolicy(TokenPolicy):
         tokens, _ = pipeline.encode_prompt(prompt)
         return {"tokens": tokens}
 
-    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
+    def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
         from diffusers.pipelines.longcat_image.pipeline_longcat_image import prepare_pos_ids
 
         start, (height, width) = self.pipeline.tokenizer_max_length, self.grid
         text_ids = prepare_pos_ids(modality_id=0, type="text", num_token=text["tokens"].shape[1])
         image_ids = prepare_pos_ids(1, "image", (start, start), height=height, width=width)
-        return transformer(
-            hidden_states=x,
-            timestep=self._timestep(x, sigma, x.dtype),
-            encoder_hidden_states=text["tokens"],
-            txt_ids=text_ids.to(x.device),
-            img_ids=image_ids.to(x.device),
-            return_dict=False,
-        )[0]
+        return {"txt_ids": text_ids.to(x.device), "img_ids": image_ids.to(x.device)}
 
     def _guided(self, unprompted: Tensor, prompted: Tensor) -> Tensor:
         guided = super()._guided(unprompted, prompted)
@@ -227,15 +211,9 @@ class QwenImagePolicy(TokenPolicy):
         """Tokens and their mask."""
         return {"tokens": (tokens, config.joint_attention_dim), "mask": (tokens,)}
 
-    def _predict(self, transformer: Model, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
-        return transformer(
-            hidden_states=x,
-            timestep=self._timestep(x, sigma, x.dtype),
-            encoder_hidden_states=text["tokens"],
-            encoder_hidden_states_mask=None if text["mask"].all() else text["mask"],
-            img_shapes=[[(1, *self.grid)]] * len(x),
-            return_dict=False,
-        )[0]
+    def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
+        mask = None if text["mask"].all() else text["mask"]
+        return {"encoder_hidden_states_mask": mask, "img_shapes": [[(1, *self.grid)]] * len(x)}
 
     def _guided(self, unprompted: Tensor, prompted: Tensor) -> Tensor:
         guided = super()._guided(unprompted, prompted)
