@@ -14,13 +14,13 @@ from typing import Any, Final
 from sdg.data.formats.sdg30k import from_annotation
 from sdg.errors import SdgError, quoted
 from sdg.images import image_size
+from sdg.models.vlm import LETTERS
 from sdg.reporting import Entry, Gallery, Report, Tables, write_report
 from sdg.reporting.page import Section
 from sdg.tables import Table
 from sdg.teacher.enrich import ACCEPTED, Enriched
 from sdg.teacher.plan import Given, Stage
 
-CHARACTERS: Final = 4  # of a token
 PATCH: Final = 32  # pixels, wide and high, of a token
 _TOKENS_A_WORD: Final = 1.4
 _ITEM: Final = 45  # tokens of an item without its description
@@ -74,7 +74,7 @@ def estimate(given: Iterable[Given], stages: Iterable[Stage], tries: int) -> Est
             profile = stage.question.profile
             width, height = profile.image.fit(*image_size(one.file))
             text = stage.question.text(one.record.prompt, one.diagnosis)
-            tokens_in += -(-width // PATCH) * -(-height // PATCH) + -(-len(text) // CHARACTERS)
+            tokens_in += -(-width // PATCH) * -(-height // PATCH) + -(-len(text) // LETTERS)
             tokens_out += _answer_tokens(len(one.diagnosis.defects), stage)
     return Estimate(images, requests, requests * tries, tokens_in, tokens_out)
 
