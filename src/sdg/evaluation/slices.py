@@ -9,7 +9,7 @@ The matching is always that of the whole evaluation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -46,13 +46,7 @@ class Slice:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {
-            "value": self.value,
-            "images": self.images,
-            "defects": self.defects,
-            "metrics": self.metrics,
-            "intervals": self.intervals,
-        }
+        return {name: value for name, value in asdict(self).items() if name != "by"}
 
 
 def slices(

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 from sdg.defects import DefectType
 from sdg.errors import SdgError
+from sdg.evaluation.metrics import PAPER_METRICS
 from sdg.io.files import read_text
-
-_ORDER = ("DetTypeF1", "ClnAcc", "BoxF1@0.1", "BoxF1@0.5", "DescCos@0.1", "ImpAcc@0.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Scores:
     def tables(self) -> Iterator[tuple[str, list[tuple[str, list[Row]]]]]:
         """(type, [(metric, rows)]), one table a type, one row a document and published model."""
         for kind in map(str, DefectType):
-            yield kind, [(metric, list(self._rows(kind, metric))) for metric in _ORDER]
+            yield kind, [(metric, list(self._rows(kind, metric))) for metric in PAPER_METRICS]
 
     def _rows(self, kind: str, metric: str) -> Iterator[Row]:
         published: dict[str, Any] = {}

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 
 from sdg.defects import BOX_SCALE, DefectType
-from sdg.testbed.injection import sample
+from sdg.testbed.injection import ARTIFACTS, sample
 from sdg.testbed.models.detector.build import new_processor, new_tokenizer
-from sdg.testbed.models.detector.dense import ARTIFACTS, CELLS, dense_targets, patchify
+from sdg.testbed.models.detector.dense import CELLS, dense_targets, patchify
 from sdg.testbed.world.scene import COLOURS, SHAPES
 
 STEP = 128 // CELLS
@@ -57,7 +57,9 @@ def test_tampered_quarters_and_kinds_lie_where_the_artifact_is():
     flaws = one.diagnosis.of_type(DefectType.ARTIFACT)
     hurt = targets["artifact"] > 0
     assert hurt.any()
-    assert {ARTIFACTS[kind - 1] for kind in targets["artifact"][hurt]} <= {flaw.subtype for flaw in flaws}
+    assert {ARTIFACTS["core"][kind - 1] for kind in targets["artifact"][hurt]} <= {
+        flaw.subtype for flaw in flaws
+    }
     boxes = {tuple(round(value * 128 / BOX_SCALE) for value in flaw.box) for flaw in flaws}
     for number in np.flatnonzero(hurt):
         row, column = divmod(int(number), CELLS)

@@ -17,31 +17,23 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from sdg.defects import BOX_SCALE, DefectType
 from sdg.models.device import cpu_autocast
+from sdg.testbed.injection import ARTIFACTS
 from sdg.testbed.models.detector.build import HIDDEN, MERGE, PATCH, SIZE
 from sdg.testbed.world.scene import COLOURS, SHAPES
 
 CELLS: Final = SIZE // (PATCH * MERGE)
 """Merged patches along a side."""
-ARTIFACTS: Final = (
-    "smear",
-    "missing chunk",
-    "noise texture",
-    "ghost copy",
-    "warp",
-    "broken edge",
-    "colour bleeding",
-)
 
 _COLOUR_INDEX = {colour: i + 1 for i, colour in enumerate(COLOURS)}
 _SHAPE_INDEX = {shape: i + 1 for i, shape in enumerate(SHAPES)}
-_ARTIFACT_INDEX = {subtype: i + 1 for i, subtype in enumerate(ARTIFACTS)}
+_ARTIFACT_INDEX = {subtype: i + 1 for i, subtype in enumerate(ARTIFACTS["core"])}
 # Widths of the head's outputs, in order.
 _PARTS: Final = {
     "colour": len(COLOURS) + 1,
     "shape": len(SHAPES) + 1,
     "box": 4,
     "tampered": MERGE * MERGE,
-    "artifact": len(ARTIFACTS) + 1,
+    "artifact": len(_ARTIFACT_INDEX) + 1,
     "artifact_box": 4,
 }
 
@@ -142,7 +134,7 @@ def dense_losses(out: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, 
         "artifact": F.cross_entropy(
             out["artifact"].flatten(0, 1),
             artifact.flatten(),
-            weight=torch.tensor([1.0] + [3.0] * len(ARTIFACTS)),
+            weight=torch.tensor([1.0] + [3.0] * len(_ARTIFACT_INDEX)),
         ),
         "artifact_box": _box_loss(out["artifact_box"], batch["artifact_box"], hurt),
     }
