@@ -178,7 +178,6 @@ class RatioStats:
     rows: int  # valid rows these numbers are over
     clip_fraction: float  # share of locations with |ρ − 1| > ε
     approx_kl: float  # mean of ρ − 1 − log ρ, an estimate of KL(old ‖ new) that is never negative
-    ratio_mean: float
     ratio_min: float
     ratio_max: float
 
@@ -191,11 +190,11 @@ def ratio_stats(
     log_prob, old_log_prob = _valid_rows(valid, log_prob, old_log_prob)
     if not log_prob.numel():
         nan = float("nan")
-        return RatioStats(0, nan, nan, nan, nan, nan)
+        return RatioStats(0, nan, nan, nan, nan)
     log_ratio = _log_ratio(log_prob.double(), old_log_prob.double())
     ratio = log_ratio.exp()
     outside = ((ratio - 1).abs() > clip).double()
-    numbers = [outside.mean(), (log_ratio.expm1() - log_ratio).mean(), ratio.mean(), ratio.min(), ratio.max()]
+    numbers = [outside.mean(), (log_ratio.expm1() - log_ratio).mean(), ratio.min(), ratio.max()]
     return RatioStats(len(log_prob), *torch.stack(numbers).tolist())
 
 

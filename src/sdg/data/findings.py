@@ -196,25 +196,15 @@ def inflated_importance(defects: Sequence[tuple[Record, Defect]]) -> list[Findin
     if not len(values):
         return []
     low, high = FIGURE_3_IMPORTANCE
-    findings = []
+    said = []
     if (above := float(np.mean(values > high))) > MOST_CRITICAL:
-        findings.append(
-            Finding("importance", f"{above:.1%} of the importances are above {high}; in SDG-30K few are.")
-        )
+        said.append(f"{above:.1%} of the importances are above {high}; in SDG-30K few are.")
     if (inside := float(np.mean((values >= low) & (values <= high)))) < 0.5:
-        findings.append(
-            Finding(
-                "importance", f"{inside:.1%} of the importances are {low} to {high}; in SDG-30K most are."
-            )
-        )
+        said.append(f"{inside:.1%} of the importances are {low} to {high}; in SDG-30K most are.")
     value, count = Counter(values.tolist()).most_common(1)[0]
     if count > MOST_SAME * len(values):
-        findings.append(
-            Finding(
-                "importance", f"{count / len(values):.1%} of the importances are {value}: rated by habit?"
-            )
-        )
-    return findings
+        said.append(f"{count / len(values):.1%} of the importances are {value}: rated by habit?")
+    return [Finding("importance", text) for text in said]
 
 
 def area_share(defect: Defect) -> float:
