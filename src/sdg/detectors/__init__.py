@@ -65,17 +65,21 @@ def load_detector(uri: str = "testbed", **options: object) -> StreamingDetector:
     once on stderr.
     Raises SdgError, in one sentence, for an unknown detector or option, and for weights that do not load.
     """
-    from sdg.prompting import PromptProfile
-
     if uri.startswith(_UNION):
         return _union(uri, options)
     parsed = parse_uri(uri, "detector", _FORMS, folder="hf")
-    given: dict[str, Any] = {
+    return _LOADERS[parsed.scheme](replace(parsed, options={**parsed.options, **as_in_uri(options)}))
+
+
+def as_in_uri(options: Mapping[str, object]) -> dict[str, Any]:
+    """Options given by name as a URI has them: texts, but for a `PromptProfile`; None is left out."""
+    from sdg.prompting import PromptProfile
+
+    return {
         name: value if isinstance(value, PromptProfile) else str(value)
         for name, value in options.items()
         if value is not None
     }
-    return _LOADERS[parsed.scheme](replace(parsed, options={**parsed.options, **given}))
 
 
 def names_server(uri: str) -> bool:

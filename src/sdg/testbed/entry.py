@@ -71,16 +71,13 @@ def load_generator(lora: Path | str | None = None) -> FluxPipeline:
 
 def detector(**options: Any) -> StreamingDetector:
     """The packaged detector, which refuses pictures of other worlds; its options are those of `hf:`."""
-    from sdg.detectors import load_checkpoint
+    from sdg.detectors import as_in_uri, load_checkpoint
     from sdg.io.uri import Uri
-    from sdg.prompting import PromptProfile
     from sdg.testbed.models.detector.embedded import EmbeddedDetector
     from sdg.testbed.models.packaged import DETECTOR, packaged
 
-    given: dict[str, Any] = {
-        name: value if isinstance(value, PromptProfile) else str(value) for name, value in options.items()
-    }
-    return load_checkpoint(Uri("testbed", str(packaged(DETECTOR)), given), EmbeddedDetector)
+    uri = Uri("testbed", str(packaged(DETECTOR)), as_in_uri(options))
+    return load_checkpoint(uri, EmbeddedDetector)
 
 
 def editor(*, device: str = "auto", steps: int | None = None, **options: Any) -> DiffusersEditor:
