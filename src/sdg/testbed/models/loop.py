@@ -193,9 +193,8 @@ def fit(
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = settings.learning_rate * factor
-            torch.manual_seed(
-                hash((run.seed, step)) % 2**63
-            )  # noise inside the step, the same after a resume
+            # Noise inside the step, the same after a resume.
+            torch.manual_seed(hash((run.seed, step)) % 2**63)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             parts = add_gradients(loss_of, together, pool)
