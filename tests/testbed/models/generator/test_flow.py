@@ -1,5 +1,9 @@
 """The generator: packing, the flow's loss, a few steps of training, pictures by number."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -18,13 +22,14 @@ from sdg.testbed.models.generator.flow import (
     encode_scenes,
     guided_loss,
     pack,
+    random_noise,
     train_generator,
     velocity_loss,
 )
 from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_pipeline, new_tokenizer
 from sdg.testbed.models.generator.sampling import held_out_prompts, sample_grid, sample_pictures
 from sdg.testbed.models.generator.vae import new_vae
-from sdg.testbed.models.loop import Run
+from sdg.testbed.models.loop import Run, add_gradients
 from sdg.testbed.models.packaged import load_generator
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.prompts import parse_prompt, split_of
@@ -53,18 +58,41 @@ def few_pictures(monkeypatch):
 
 
 def test_noise_levels_are_logit_normal_and_spread_over_the_batch():
-    torch.manual_seed(0)
-    clean = torch.randn(64, 4, 8)
-    drawn = [flow._noised(clean) for _ in range(50)]
-    levels = torch.cat([sigma for _, sigma, _ in drawn])
-    normal = torch.logit(levels) - 0.47
+    rng = np.random.default_rng(0)
+    drawn = [random_noise(rng, 64, 4, 8) for _ in range(50)]
+    normal = torch.logit(torch.cat([each["sigma"] for each in drawn])) - 0.47
     assert abs(float(normal.mean())) < 0.02
     assert abs(float(normal.std()) - 1) < 0.02
-    parts = torch.special.ndtr(torch.logit(drawn[0][1]) - 0.47).mul(64).long()
+    parts = torch.special.ndtr(torch.logit(drawn[0]["sigma"]) - 0.47).mul(64).long()
     assert sorted(parts.tolist()) == list(range(64))
-    for noisy, sigma, noise in drawn[:2]:
-        level = sigma[:, None, None]
-        torch.testing.assert_close(noisy, (1 - level) * clean + level * noise)
+    noise = torch.stack([each["noise"] for each in drawn])
+    assert noise.shape == (50, 64, 4, 8)
+    assert abs(float(noise.mean())) < 0.01
+    assert abs(float(noise.std()) - 1) < 0.01
+
+
+def test_halves_of_a_batch_side_by_side_have_the_gradient_of_one_after_the_other(pipeline):
+    model = copy.deepcopy(TextToVelocity(pipeline, cells=True))
+    for parameter in model.parameters():  # so that every part has a say
+        torch.nn.init.normal_(parameter, std=0.02)
+    grid = FluxPipeline._prepare_latent_image_ids(1, 8, 8, "cpu", torch.float32)
+    halves = []
+    for half in range(2):
+        rng = np.random.default_rng(half)
+        scenes = [sample_scene(rng)[2] for _ in range(3)]
+        ids = torch.full((3, TEXT_LENGTH), 4 + half)
+        batch = {"tokens": torch.randn(3, 64, 32), "clip_ids": ids, "t5_ids": ids, **cell_targets(scenes)}
+        halves.append(batch | random_noise(rng, 3, 64, 32))
+    seen = []
+    for pool in (None, ThreadPoolExecutor(2)):
+        model.zero_grad()
+        parts = add_gradients(partial(velocity_loss, model, grid=grid), halves, pool)
+        seen.append((parts, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (one, gradients), (other, others) = seen
+    assert one == pytest.approx(other, rel=1e-5)
+    assert any(gradient.any() for gradient in gradients)
+    for gradient, same in zip(gradients, others, strict=True):
+        torch.testing.assert_close(gradient, same, rtol=1e-4, atol=1e-6)
 
 
 def test_gradient_reaches_what_the_modulation_is_made_from():
@@ -101,6 +129,7 @@ def test_every_prompt_fits_and_no_word_is_unknown():
 def test_the_loss_is_zero_for_the_true_velocity_and_the_variance_for_none():
     clean = torch.randn(64, 8, 4)
     batch = {"tokens": clean, "clip_ids": None, "t5_ids": None}
+    batch |= random_noise(np.random.default_rng(0), 64, 8, 4)
 
     def knowing(tokens, sigma, clip_ids, t5_ids, grid):
         noise = (tokens - (1 - sigma)[:, None, None] * clean) / sigma[:, None, None]
@@ -116,6 +145,7 @@ def test_what_cells_show_is_learned_beside_the_velocity(pipeline):
     scenes = [sample_scene(np.random.default_rng(i))[2] for i in range(4)]
     ids = torch.ones(4, TEXT_LENGTH, dtype=torch.long)
     batch = {"tokens": torch.randn(4, 64, 32), "clip_ids": ids, "t5_ids": ids, **cell_targets(scenes)}
+    batch |= random_noise(np.random.default_rng(0), 4, 64, 32)
     grid = FluxPipeline._prepare_latent_image_ids(1, 8, 8, "cpu", torch.float32)
     parts = velocity_loss(model, batch, grid)
     assert parts["loss"].item() == pytest.approx(
@@ -253,8 +283,9 @@ def test_a_grid_shows_the_pictures_row_by_row(monkeypatch):
 
 
 def test_the_student_of_guidance_is_right_when_it_gives_the_guided_velocity():
-    clean, scale = torch.randn(6, 8, 4), 1.5
-    ids = {name: torch.ones(6, 5, dtype=torch.long) for name in ("clip_ids", "t5_ids")}
+    scale = 1.5
+    batch = {name: torch.ones(6, 5, dtype=torch.long) for name in ("clip_ids", "t5_ids")}
+    batch |= {"tokens": torch.randn(6, 8, 4), **random_noise(np.random.default_rng(0), 6, 8, 4)}
     empty = torch.zeros(5, dtype=torch.long), torch.zeros(5, dtype=torch.long)
 
     def teacher(tokens, sigma, clip_ids, t5_ids, grid):
@@ -264,10 +295,10 @@ def test_the_student_of_guidance_is_right_when_it_gives_the_guided_velocity():
     def guided(tokens, *rest):
         return tokens + scale * 2
 
-    right = guided_loss(guided, teacher, {"tokens": clean, **ids}, empty, None, scale)
+    right = guided_loss(guided, teacher, batch, empty, None, scale)
     assert float(right["loss"]) < 1e-4  # bf16 does not touch sums of fp32
     assert float(right["shift"]) == pytest.approx(1.0, rel=1e-4)  # guidance moves 2 to 3 everywhere
-    same = guided_loss(teacher, teacher, {"tokens": clean, **ids}, empty, None, scale)
+    same = guided_loss(teacher, teacher, batch, empty, None, scale)
     assert float(same["loss"]) == pytest.approx(float(same["shift"]), rel=1e-4)
 
 
