@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from sdg.io.http import SHARING
@@ -61,88 +60,61 @@ class Asking(Generic[R]):
     def __init__(
         self, connected: Callable[[], AbstractAsyncContextManager[Ask[R]]], at_once: int | None = None
     ) -> None:
-        self._connected, self._at_once = connected, min(at_once or MOST, free_sockets())
-        self._inbox: asyncio.Queue[tuple[tuple[Any, ...], Future[R]]] = asyncio.Queue()
-        self._waiting: set[Future[R]] = set()
-        self._serving: asyncio.Task[None] | None = None
+        self._connected, self._connections = connected, AsyncExitStack()
+        self._room = asyncio.Semaphore(min(at_once or MOST, free_sockets()))
+        self._lines: list[_Line[R]] = []
+        self._choosing = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="sdg-asking", daemon=True)
+        self._loop.set_exception_handler(lambda loop, context: None)  # of connections torn down
+        self._thread = threading.Thread(target=self._run, name="sdg-asking", daemon=True)
         self._thread.start()
-        started.wait()
 
     def submit(self, *arguments: Any) -> Future[R]:
         """Send a request, and return at once; the future has what `ask(*arguments)` returns or raises."""
-        future: Future[R] = Future()
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
-        self._loop.call_soon_threadsafe(self._inbox.put_nowait, (arguments, future))
-        return future
+        return asyncio.run_coroutine_threadsafe(self._answer(arguments), self._loop)
+
+    def close(self) -> None:
+        """Give up what is still out, which is cancelled, so that nobody waits for it in vain."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        self._thread.join()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._serving is not None
-        self._loop.call_soon_threadsafe(self._serving.cancel)
-        self._thread.join()
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def _run(self, started: threading.Event) -> None:
-        async def serve() -> None:
-            self._serving = asyncio.current_task()
-            self._loop.set_exception_handler(lambda loop, context: None)  # of connections torn down
-            started.set()
-            await self._serve()
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
 
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(serve())
-        except asyncio.CancelledError:  # the way this ends
-            pass
-        finally:
-            for future in list(self._waiting):  # nobody is left to wait for in vain
-                future.cancel()
-
-    async def _serve(self) -> None:
-        room = asyncio.Semaphore(self._at_once)
-        lines: list[_Line[R]] = []
-        tasks: set[asyncio.Task[None]] = set()
-
-        async def answer(line: _Line[R], arguments: tuple[Any, ...], future: Future[R]) -> None:
+    async def _answer(self, arguments: tuple[Any, ...]) -> R:
+        async with self._room:
+            line = await self._line()
             try:
-                result = await line.ask(*arguments)
-            except Exception as error:  # which whoever waits for the future raises
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+                return await line.ask(*arguments)
             finally:
                 line.out -= 1
-                room.release()
 
-        async with AsyncExitStack() as stack:
-            try:
-                while True:
-                    arguments, future = await self._inbox.get()
-                    await room.acquire()
-                    line = min(lines, key=lambda line: line.out, default=None)
-                    if line is None or line.out >= SHARING:
-                        try:
-                            line = _Line(await stack.enter_async_context(self._connected()))
-                        except Exception as error:
-                            future.set_exception(error)
-                            room.release()
-                            continue
-                        lines.append(line)
-                    line.out += 1
-                    task = asyncio.create_task(answer(line, arguments, future))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+    async def _line(self) -> _Line[R]:
+        """Connections with room for one more request, which counts as being out over them from now on."""
+        async with self._choosing:
+            line = min(self._lines, key=lambda line: line.out, default=None)
+            if line is None or line.out >= SHARING:
+                line = _Line(await self._connections.enter_async_context(self._connected()))
+                self._lines.append(line)
+            line.out += 1
+            return line
+
+    async def _end(self) -> None:
+        out = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in out:
+            task.cancel()
+        await asyncio.gather(*out, return_exceptions=True)
+        try:
+            await self._connections.aclose()
+        finally:
+            self._loop.stop()
 
 
 def free_sockets() -> int:

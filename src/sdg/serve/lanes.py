@@ -127,4 +127,4 @@ class ServerLane(Generic[R]):
         """The request is on its way; its answer is left."""
 
     def close(self) -> None:
-        self._asking.__exit__(None, None, None)
+        self._asking.close()
