@@ -28,8 +28,8 @@ from scipy.stats import binomtest
 
 from sdg import Diagnosis, load_detector
 from sdg.alignment.figures import TILE, picture_grid
-from sdg.alignment.heat import drawn_heat
 from sdg.alignment.monitors import defect_measures
+from sdg.alignment.reward_map import drawn_heat
 from sdg.data.formats.sdg30k import read_annotations
 from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from reward_maps import defects, grids
 
 from sdg import Defect
-from sdg.alignment.few_step import reach_weights
-from sdg.alignment.reward_map import penalized, spatial_rewards
+from sdg.alignment.reward_map import penalized, reach_weights, spatial_rewards
 
 
 def brute_force_reach(found, grid, reach):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sdg import Defect
-from sdg.alignment.heat import heat_maps
+from sdg.alignment.reward_map import heat_maps
 
 
 def test_heat_is_the_weight_of_a_type_or_the_larger_of_both():

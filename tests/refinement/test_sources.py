@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sdg import Defect, Diagnosis
-from sdg.alignment.heat import drawn_heat
+from sdg.alignment.reward_map import drawn_heat
 from sdg.errors import SdgError
 from sdg.refinement.sources import StoredHeat
 from sdg.runs.inputs import Item

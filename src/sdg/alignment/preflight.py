@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from sdg.alignment.few_step import check_levels
 from sdg.alignment.memory import (
     Passes,
     memory,
@@ -30,7 +29,7 @@ from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.known import KnownModel, configured
 from sdg.alignment.policies.real_size import policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.rollout import read_prompt_sets, require_processes, run_prompts, share
+from sdg.alignment.rollout import check_levels, read_prompt_sets, require_processes, run_prompts, share
 from sdg.detectors.probe import gradient, is_served, key_of, probe_detector
 from sdg.errors import SdgError
 from sdg.io.chat import require_served

@@ -4,20 +4,31 @@
 
 W_t is the importance, 0–1, of the worst defect of type t at a latent location. Many images are rasterised
 at once; a box touches every cell it overlaps, so that one thinner than a cell still counts.
+
+Two other maps are made of the same detections: with a reach, for the few-step experiment, and heat for
+DenseFlow-GRPO. That was published with a model that predicts heat maps; drawing them from boxes compares the
+two uses of a map, as a reward and as a mask, with everything else equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from sdg.alignment import arrays
 from sdg.alignment.advantages import group_deviations
-from sdg.alignment.arrays import importance_maps
-from sdg.defects import Defect
-from sdg.geometry import RasterMode
+from sdg.alignment.arrays import defect_table, importance_maps
+from sdg.defects import BOX_SCALE, Defect, Diagnosis
+from sdg.geometry import RasterMode, rasterize
+
+CELL: Final = 8
+"""Pixels a side of a cell of `drawn_heat`."""
 
 
 def spatial_reward(
@@ -112,6 +123,62 @@ def alphas(
         raise ValueError(f"Base rewards are (B,), not {tuple(rewards.shape)}.")
     sigma = group_deviations(rewards, groups, valid)[1].to(rewards)
     return c_artifact * sigma, c_misalignment * sigma
+
+
+def reach_weights(
+    defect_sets: Sequence[Sequence[Defect] | None], grid: tuple[int, int], reach: float
+) -> tuple[Tensor, Tensor]:
+    """W_art and W_mis with a reach, each (B, H, W) float32 on the CPU; NaN where a set is None.
+
+    W_art is the sum of importance/100 of the artifacts whose boxes, wider by `reach` (a share of the
+    picture's width and height, 0–1) on every side, touch a cell; W_mis, everywhere alike, that of all
+    misalignments: what is missing may have been given up anywhere. A defect without an importance weighs 1.
+
+    With few steps a generator lays out the whole picture in the first. By eq. 4 a location then gains where
+    an object with a defect shrinks or moves away from it, as the box goes with the object, whatever comes of
+    that elsewhere. With a reach each location answers for every defect that its own noise may have caused.
+    """
+    if not 0 <= reach <= 1:
+        raise ValueError(f"A reach is a share of the picture, from 0 to 1, not {reach}.")
+    table = defect_table(defect_sets)
+    total = torch.zeros(2 * len(defect_sets), *grid)
+    if len(table):
+        wide = table[:, 2:] + np.array([-1, -1, 1, 1]) * round(reach * BOX_SCALE)
+        wide[table[:, 0] % 2 == 1] = (0, 0, BOX_SCALE, BOX_SCALE)
+        painted = torch.from_numpy(rasterize(wide.clip(0, BOX_SCALE), grid))
+        weight = torch.from_numpy(table[:, 1]).float() / 100
+        total.index_add_(0, torch.from_numpy(table[:, 0]), painted * weight[:, None, None])
+    return maps_by_type(total, defect_sets)
+
+
+def heat_maps(
+    defect_sets: Sequence[Sequence[Defect] | None],
+    grid: tuple[int, int],
+    kind: Literal["artifact", "misalignment", "both"] = "artifact",
+    mode: RasterMode = "touch",
+) -> Tensor:
+    """H in [0, 1] at each location: W_t, or the larger of the two types.
+
+    defect_sets: B sets of defects, None where the detector failed: NaN in that row, to be left out of the
+    loss. The publications do not say which map masks the loss; artifact is our default. Returns (B, H, W).
+    """
+    artifact, misalignment = batch_defect_weights(defect_sets, grid, mode)
+    if kind == "artifact":
+        return artifact
+    if kind == "misalignment":
+        return misalignment
+    if kind == "both":
+        return torch.maximum(artifact, misalignment)
+    raise ValueError(f"Heat shows 'artifact', 'misalignment' or 'both', not {kind!r}.")
+
+
+def drawn_heat(
+    picture: Image.Image, prompt: str, found: Diagnosis
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Detections as heat maps of artifacts and of misalignments, (h, w) in cells of CELL pixels."""
+    grid = (max(1, picture.height // CELL), max(1, picture.width // CELL))
+    artifact, misalignment = defect_weights(found.defects, grid)
+    return artifact.numpy(), misalignment.numpy()
 
 
 def _per_image(alpha: float | Tensor, scalars: Tensor) -> Tensor:

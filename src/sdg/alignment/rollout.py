@@ -161,6 +161,16 @@ def share(recipe: AlignRecipe, rank: int, processes: int) -> list[StepRows]:
     return parts
 
 
+def check_levels(recipe: AlignRecipe, levels: Sequence[float]) -> None:
+    """Raise SdgError where a step is to be trained at whose noise level the adapter does not act."""
+    for step in recipe.sampling.sde_steps:
+        if levels[step] <= recipe.few_step.lora_above:
+            raise SdgError(
+                f"Step {step} of sampling.sde_steps is at noise level {levels[step]:.3f}, and by "
+                f"few_step.lora_above the adapter acts above {recipe.few_step.lora_above}; change either."
+            )
+
+
 def require_processes(recipe: AlignRecipe, processes: int) -> None:
     """Raise SdgError where weights are to be shared among processes, and there is one."""
     if recipe.run.sharding is not None and processes < 2:

@@ -13,7 +13,6 @@ from typing import Any, Final
 import torch
 
 from sdg.alignment.accelerator import group_timeout, start_accelerator
-from sdg.alignment.few_step import check_levels
 from sdg.alignment.figures import draw_figure
 from sdg.alignment.forward import ForwardLearner
 from sdg.alignment.monitors import BY_PROMPT, Monitor, hacking, is_best
@@ -25,6 +24,7 @@ from sdg.alignment.rollout import (
     Sampler,
     Scoring,
     check_failures,
+    check_levels,
     epoch_prompts,
     gather_rows,
     group_rows,

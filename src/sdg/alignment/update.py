@@ -16,8 +16,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from sdg.alignment.advantages import scalar_advantages, spatial_advantages
-from sdg.alignment.few_step import reach_weights
-from sdg.alignment.heat import heat_maps
 from sdg.alignment.losses import (
     boxflow_loss,
     denseflow_loss,
@@ -28,7 +26,7 @@ from sdg.alignment.losses import (
 )
 from sdg.alignment.policies import FlowPolicy, Transitions
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.reward_map import alphas, penalized, spatial_rewards
+from sdg.alignment.reward_map import alphas, heat_maps, penalized, reach_weights, spatial_rewards
 from sdg.alignment.rollout import Rollouts, Score, StepRows
 from sdg.defects import Defect
 from sdg.errors import SdgError

@@ -211,7 +211,7 @@ def _heat(mode: str, folder: Path | None, items: Sequence[Item]) -> HeatSource |
         from sdg.refinement.sources import StoredHeat
 
         return StoredHeat(folder, items)
-    from sdg.alignment.heat import drawn_heat
+    from sdg.alignment.reward_map import drawn_heat
 
     return drawn_heat
 
