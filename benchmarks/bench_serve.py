@@ -30,8 +30,7 @@ from sdg import Diagnosis, load_detector
 from sdg.detectors.base import StreamingDetector
 from sdg.images import Pair, load_image_bytes
 from sdg.serve.app import Service
-from sdg.serve.counters import Measures
-from sdg.serve.models import Models
+from sdg.serve.models import Measures, Models
 from sdg.serve.server import listening, server_of
 from sdg.testbed.injection.sample import sample
 

@@ -15,9 +15,8 @@ from sdg.app.looking import Looked
 from sdg.app.repairing import Repair, repair
 from sdg.defects import Defect, Diagnosis
 from sdg.errors import SdgError
-from sdg.refinement.base import EditResult
 from sdg.refinement.loop import Outcome
-from sdg.refinement.request import EditRequest
+from sdg.refinement.request import EditRequest, EditResult
 
 
 class Finder:

@@ -22,8 +22,7 @@ from sdg.prompting import PromptProfile
 from sdg.response import render_response
 from sdg.scorers import Scorer
 from sdg.serve.app import Service
-from sdg.serve.counters import Measures
-from sdg.serve.models import Models
+from sdg.serve.models import Measures, Models
 from sdg.serve.server import listening, server_of
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from strategies import defects
 
 from sdg.defects import Defect, Diagnosis
-from sdg.runs.panels import MOST, Panel, track_panels, wandb_boxes
+from sdg.runs.log import MOST, Panel, track_panels, wandb_boxes
 
 FOUND = Diagnosis((Defect((100, 200, 400, 600), "misalignment", "The hat is blue.", 35),))
 

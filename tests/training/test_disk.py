@@ -11,8 +11,7 @@ import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from sdg.sections import LoraRecipe
-from sdg.training.disk import checkpoint_bytes, needed
-from sdg.training.model import load_model, lora_config
+from sdg.training.model import checkpoint_bytes, load_model, lora_config, needed
 from sdg.training.recipe import DetectorRun, SftRecipe
 from sdg.training.sft import sft
 

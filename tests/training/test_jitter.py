@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sdg.defects import Defect, Diagnosis
 from sdg.response import parse_response, render_response
-from sdg.training.jitter import jitter
+from sdg.training.dataset import jitter
 
 
 @st.composite

@@ -14,7 +14,7 @@ from sdg.alignment.rollout import Purpose, Sampler, gather_rows, group_rows, sde
 from sdg.alignment.update import Signal, training_signal
 from sdg.defects import Diagnosis
 from sdg.images import draw_overlay, save_image
-from sdg.runs.panels import Panel
+from sdg.runs.log import Panel
 from sdg.runs.processes import even_share
 
 TILE = 256

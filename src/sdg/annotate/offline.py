@@ -15,7 +15,7 @@ from typing import Any, Final
 from sdg.annotate.results import read_annotation
 from sdg.defects import SUBTYPES, TIER_FLOORS
 from sdg.errors import SdgError, quoted, reasons
-from sdg.io.document import load_document
+from sdg.io.jsonl import load_document
 from sdg.records import Fault, Record, as_name, text_of
 from sdg.reporting.page import write_page
 from sdg.reporting.thumbnails import TO_JUDGE, show_or_refuse

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from sdg.annotate.study import FILES
 from sdg.errors import SdgError
-from sdg.io.document import load_document
 from sdg.io.files import writing
 from sdg.io.http import HttpClient, Refused, Unanswered
+from sdg.io.jsonl import load_document
 from sdg.io.paths import real_path
 
 HOST: Final = "127.0.0.1"

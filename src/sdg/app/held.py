@@ -16,7 +16,7 @@ from sdg.errors import SdgError, quoted
 
 if TYPE_CHECKING:
     from sdg.detectors import StreamingDetector
-    from sdg.refinement.base import Editor
+    from sdg.refinement.request import Editor
 
 _LOG = logging.getLogger("sdg.app")
 

@@ -14,10 +14,9 @@ from sdg.detectors.base import Detector
 from sdg.errors import SdgError
 from sdg.geometry import iou
 from sdg.images import Pair, load_image
-from sdg.refinement.base import Editor, EditResult
 from sdg.refinement.loop import Refinement, refine
 from sdg.refinement.masks import Mask
-from sdg.refinement.request import EditRequest, EditSettings
+from sdg.refinement.request import Editor, EditRequest, EditResult, EditSettings
 
 _SAME = 0.1  # IoU from which two boxes are one defect: the lenient one of SDG-Eval
 

@@ -14,7 +14,7 @@ from sdg.data.formats import read_records
 from sdg.data.statistics import statistics
 from sdg.errors import SdgError, path_end
 from sdg.evaluation.result import cell, interval_cell
-from sdg.io.document import load_document
+from sdg.io.jsonl import load_document
 from sdg.tables import Table
 
 

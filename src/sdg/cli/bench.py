@@ -255,7 +255,7 @@ def figure3(files: tuple[Path, ...], out: Path) -> None:
 
     table = tabulate(list(files))
     if find_spec("matplotlib") is not None:
-        from sdg.data.plots import plot_statistics
+        from sdg.data.statistics import plot_statistics
 
         plot_statistics(table.numbers, out / "figure3.png")
     _finish(table, out)

@@ -94,8 +94,7 @@ def _serve_detector(
         from sdg.scorers import load_scorer
         from sdg.serve.app import Service
         from sdg.serve.bounds import is_local
-        from sdg.serve.counters import Measures
-        from sdg.serve.models import Models
+        from sdg.serve.models import Measures, Models
 
         measures = Measures()
         models = Models(load_detector(uri), [load_scorer(one) for one in scorers], queue, measures)

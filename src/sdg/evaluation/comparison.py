@@ -16,7 +16,7 @@ from sdg.evaluation.columns import TYPES
 from sdg.evaluation.counts import Metrics, by_type
 from sdg.evaluation.metrics import Count, metrics
 from sdg.evaluation.resampling import bootstrap_sums, interval, swapped_sums
-from sdg.evaluation.result import Evaluation, Intervals, bounds_by_type
+from sdg.evaluation.result import Evaluation, Intervals, bounds_by_type, plot_metrics
 from sdg.records import Path
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ class Comparison:
 
     def plot(self, path: Path | None = None) -> Figure:
         """The differences with their intervals as a figure; see `Evaluation.plot`."""
-        from sdg.evaluation.charts import plot_metrics
-
         ends = [end for of in self.intervals.values() for pair in of.values() for end in pair or ()]
         ends += [value for of in self.difference.values() for value in of.values() if value is not None]
         most = 1.05 * max(map(abs, ends), default=1.0) or 1.0

@@ -86,8 +86,6 @@ class Scores:
         Raises SdgError where matplotlib is missing, for a path that is no .png, .svg or .pdf, and where it
         cannot be written.
         """
-        from sdg.evaluation.charts import plot_metrics
-
         return plot_metrics(self.metrics, self.intervals, "score", (-0.02, 1.02), path)
 
     def __str__(self) -> str:
@@ -153,6 +151,32 @@ def bounds_by_type(
         }
         for at, kind in enumerate(TYPES)
     }
+
+
+def plot_metrics(
+    values: Metrics, intervals: Intervals | None, label: str, limits: tuple[float, float], path: Path | None
+) -> Figure:
+    """The paper's metrics as a chart: one panel a type, one row a metric, a point and its interval's line.
+
+    Undefined ones have an empty row. limits: ends of the axis, which is `label`led. Raises SdgError as
+    `sdg.io.plotting.finish`.
+    """
+    from sdg.io.plotting import TYPE_COLOURS, finish, new_figure
+
+    figure = new_figure(9, 3.2)
+    for kind, axes in zip(TYPES, figure.subplots(1, len(TYPES), sharey=True), strict=True):
+        for row, name in enumerate(PAPER_METRICS):
+            value = values[kind][name]
+            if value is None:
+                continue
+            axes.plot(value, row, "o", color=TYPE_COLOURS[kind])
+            if intervals is not None and (bounds := intervals[kind][name]) is not None:
+                axes.plot(bounds, (row, row), color=TYPE_COLOURS[kind])
+        axes.set(title=kind.value, xlabel=label, xlim=limits)
+        axes.axvline(0, color="0.7", linewidth=1)
+        axes.set_yticks(range(len(PAPER_METRICS)), PAPER_METRICS)
+        axes.set_ylim(len(PAPER_METRICS) - 0.5, -0.5)
+    return finish(figure, path)
 
 
 def cell(value: float | None) -> str:

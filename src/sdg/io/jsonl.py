@@ -1,6 +1,7 @@
 """JSON Lines, one object a line, streamed: a file of a million lines never sits in memory whole.
 
-Every fault names the file, the line and the reason. A file that is Parquet by its name has rows for lines.
+Every fault names the file, the line and the reason. A file that is Parquet by its name has rows for lines. At
+the end: files that are one JSON document, read whole and written in pieces as the records stream by.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import orjson
 
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, open_binary
+from sdg.io.files import atomic_writer, open_binary, read_text
 from sdg.io.parquet import rows, write_predictions
 from sdg.records import Part, Path, Record
 
@@ -229,3 +230,35 @@ def dump_object(value: Mapping[str, Any]) -> bytes:
         return (json.dumps(value, allow_nan=False) + "\n").encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"This cannot be written as JSON: {error}.") from None
+
+
+def load_document(path: Path) -> Any:
+    """The JSON value a file holds; raises SdgError where the file is missing, empty or no JSON."""
+    text = read_text(path)
+    try:
+        return DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise SdgError(
+            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from None
+    except RecursionError:
+        raise SdgError(f"{path} is JSON nested too deeply to be read.") from None
+    except ValueError as error:
+        raise SdgError(f"{path} is not JSON: {error}") from None
+
+
+class ListWriter:
+    """Writes the elements of a JSON list one by one, with a line for each."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.count = 0
+        self._file = file
+
+    def add(self, value: Mapping[str, Any]) -> None:
+        """Write one more element; raises SdgError where JSON cannot hold it."""
+        self.count += 1
+        try:
+            line = dump_object(value)
+        except ValueError as error:
+            raise SdgError(f"Element {self.count} of {self._file.name}: {error}") from None
+        self._file.write((b"\n" if self.count == 1 else b",\n") + line[:-1])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sdg.refinement.base import Editor, EditResult
 from sdg.refinement.diffusers_editor import DiffusersEditor
 from sdg.refinement.editors import load_editor
 from sdg.refinement.loop import Attempt, Outcome, Refinement, refine, severity
-from sdg.refinement.request import EditRequest, EditSettings, Mode, build_request
+from sdg.refinement.request import Editor, EditRequest, EditResult, EditSettings, Mode, build_request
 
 __all__ = [
     "Attempt",

@@ -24,9 +24,8 @@ from sdg.images import Pair, save_image
 from sdg.io import jsonl
 from sdg.io.files import writing
 from sdg.io.paths import real_path
-from sdg.refinement.base import Editor
 from sdg.refinement.loop import HeatSource, Outcome, Refinement, refine
-from sdg.refinement.request import EditSettings, Mode
+from sdg.refinement.request import Editor, EditSettings, Mode
 from sdg.refinement.sources import FATAL_ERRORS, Source, StoredHeat, read_sources
 from sdg.refinement.workers import as_completed
 from sdg.response.strict import write_diagnosis

@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image
 
 from sdg.errors import SdgError
-from sdg.refinement.base import EditResult
 from sdg.refinement.masks import Mask, as_picture
 from sdg.refinement.pipelines import editing_of
-from sdg.refinement.request import EditRequest
+from sdg.refinement.request import EditRequest, EditResult
 
 _MASK: Final = "mask"
 """What diffusers' inpainting pipelines call the mask they blend latents by."""

@@ -10,10 +10,9 @@ from PIL import Image
 from sdg.errors import SdgError, first_line
 from sdg.io import uri as uris
 from sdg.models.device import choose_device
-from sdg.refinement.base import Editor, EditResult
 from sdg.refinement.diffusers_editor import DiffusersEditor
 from sdg.refinement.pipelines import KNOWN, load_pipeline
-from sdg.refinement.request import EditRequest
+from sdg.refinement.request import Editor, EditRequest, EditResult
 
 PIPELINE_OPTIONS: Final = {
     "lora": uris.text,

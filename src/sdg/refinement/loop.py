@@ -12,9 +12,8 @@ from PIL import Image
 
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Detector
-from sdg.refinement.base import Editor
 from sdg.refinement.masks import changed_share, composite
-from sdg.refinement.request import EditSettings, Mode, build_request, importance_of
+from sdg.refinement.request import Editor, EditSettings, Mode, build_request, importance_of
 
 HeatSource = Callable[[Image.Image, str, Diagnosis], Sequence[NDArray[np.floating]]]
 """Picture, prompt and what the detector found -> the heat maps of artifacts and of misalignments, 0 to 1."""

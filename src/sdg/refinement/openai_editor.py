@@ -23,9 +23,8 @@ from PIL import Image
 from sdg.errors import SdgError
 from sdg.images import load_image_bytes, png_bytes
 from sdg.io.http import Breaker, HttpClient, Refused, TryAgain, Unanswered, is_address
-from sdg.refinement.base import EditResult
 from sdg.refinement.canvas import Canvas
-from sdg.refinement.request import EditRequest
+from sdg.refinement.request import EditRequest, EditResult
 
 CONCURRENCY: Final = 2
 TIMEOUT: Final = 300.0

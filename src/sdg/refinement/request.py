@@ -1,11 +1,14 @@
-"""What an editor is told: the prompt, the boxes drawn, the defects in words, a mask (SDG §5.2.2)."""
+"""What an editor is told: the prompt, the boxes drawn, the defects in words, a mask (SDG §5.2.2).
+
+And what every editor has in common: an edited picture comes back, or the sentence why there is none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +121,31 @@ class EditRequest:
         if self.marked.tobytes() != self.picture.tobytes():
             shown.append(("marked.png", self.marked))
         return shown + list(zip(("artifact-heat.png", "misalignment-heat.png"), self.heat, strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class EditResult:
+    """What came of one request: the picture, or None and why, in one sentence.
+
+    mask: where the picture holds, where that is not the request's mask; see `sdg.refinement.masks`.
+    """
+
+    picture: Image.Image | None
+    error: str = ""
+    mask: Mask | None = None
+
+
+class Editor(Protocol):
+    """Anything that edits pictures; what it returns outside of the mask is thrown away."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many threads may call `edit` at once: 1 for what runs here, more for a server."""
+        ...
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """One result for each request, in their order; a request that fails never raises."""
+        ...
 
 
 def build_request(

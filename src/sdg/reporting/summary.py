@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sdg.errors import SdgError
-from sdg.io.document import load_document
+from sdg.io.jsonl import load_document
 from sdg.tables import Table
 
 State = Literal["done", "failed", "left out"]

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import orjson
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,8 +25,7 @@ from starlette.routing import Route
 from sdg._version import __version__
 from sdg.serve import bounds, chat, guard
 from sdg.serve.bounds import Refusal
-from sdg.serve.counters import CONTENT_TYPE, Measures
-from sdg.serve.models import Models
+from sdg.serve.models import Measures, Models
 from sdg.serve.openapi import describe, page
 from sdg.serve.reward_rows import reward_rows, why_unknown
 
@@ -64,7 +64,7 @@ class Service:
             self._route("/v1/guard", self.guard),
             self._route("/v1/chat/completions", self.chat, chat.FORM),
             self._read("/v1/models", lambda: _json(chat.models(self._name))),
-            self._read("/metrics", lambda: Response(self._measures.text(), media_type=CONTENT_TYPE)),
+            self._read("/metrics", lambda: Response(self._measures.text(), media_type=CONTENT_TYPE_LATEST)),
             self._read("/healthz", lambda: _json({"status": "ok"}), closed=False),
             self._read("/openapi.json", lambda: _json(description), closed=False),
             self._read("/docs", lambda: HTMLResponse(about, headers=_PAGE_HEADERS), closed=False),

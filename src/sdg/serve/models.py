@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
 from sdg.defects import Diagnosis
 from sdg.detectors.base import StreamingDetector, failed
 from sdg.errors import SdgError, first_line, shortened
@@ -17,13 +19,36 @@ from sdg.io.asking import Askable
 from sdg.scorers import Scorer, Scores
 from sdg.scorers.weighted import ScaledScorer, WeightedSum
 from sdg.serve.bounds import Refusal, SentImage, sent_image
-from sdg.serve.counters import Measures
 from sdg.serve.lanes import BatchLane, Connected, Lane, ServerLane
 from sdg.serve.reward_rows import Rewarded
 
 R = TypeVar("R")
 SCORED_AT_ONCE: Final = 16
 """Pictures that a scorer in memory gets at a time."""
+_SECONDS: Final = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Measures:
+    """Counters of one server, as Prometheus reads them, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self.requests = Counter("sdg_requests", "Requests answered.", ["path", "status"], registry=registry)
+        self.items = Counter(
+            "sdg_items", "Pictures, by the detector's status.", ["status"], registry=registry
+        )
+        self.waiting = Gauge("sdg_waiting_items", "Pictures worked on or waiting.", registry=registry)
+        self.seconds = Histogram(
+            "sdg_request_seconds", "From headers to answer.", ["path"], buckets=_SECONDS, registry=registry
+        )
+        self.batches = Histogram(
+            "sdg_batch_pictures", "Pictures of a batch.", ["model"], buckets=_SIZES, registry=registry
+        )
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus's text format."""
+        return generate_latest(self._registry)
 
 
 class Models:

@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from sdg.errors import SdgError, quoted
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.evaluation.tables import p_cell
-from sdg.io.document import load_document
+from sdg.io.jsonl import load_document
 from sdg.study.make import Key
 from sdg.tables import Table
 

@@ -20,8 +20,8 @@ import numpy as np
 from sdg.errors import SdgError
 from sdg.images import load_image
 from sdg.io import jsonl
-from sdg.io.document import load_document
 from sdg.io.files import write_text
+from sdg.io.jsonl import load_document
 from sdg.io.paths import data_path, real_path
 from sdg.records import optional_text, text_of
 from sdg.refinement.batch import OUTPUT

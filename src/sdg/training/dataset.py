@@ -15,8 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sdg.data.formats import read_records
-from sdg.defects import Diagnosis
+from sdg.defects import BOX_SCALE, Diagnosis
 from sdg.errors import SdgError
 from sdg.images import image_size, rgb_picture
 from sdg.io.files import read_bytes
@@ -175,6 +178,38 @@ def target(diagnosis: Diagnosis, answer: AnswerParts) -> str:
     """The response to be learned: the parts the profile asks for, with only those steps of the reasoning."""
     trimmed = replace(diagnosis, reasoning=trim_reasoning(diagnosis.reasoning, answer.steps))
     return render_response(trimmed, **answer.rendering())
+
+
+def jitter(diagnosis: Diagnosis, rng: np.random.Generator, amount: float = 10) -> Diagnosis:
+    """The diagnosis with every coordinate of every box moved by its own offset from U(−amount, amount).
+
+    Annotators do not agree to the pixel, and a detector that is shown the same numbers each epoch learns them
+    by heart (SDG §4.1, App. D.3).
+
+    Coordinates are rounded and clamped to 0..1000; where two would meet or cross, they are moved as far as
+    they can be while x0 < x1 and y0 < y1 hold. Reasons, importance, reasoning and order stay as they are.
+    The same generator state gives the same boxes. Raises ValueError for a negative or infinite amount.
+    """
+    if not 0 <= amount < np.inf:
+        raise ValueError(f"The amount of jitter is a number of at least 0, not {amount}.")
+    if not diagnosis.defects:
+        return diagnosis
+    boxes = np.array([defect.box for defect in diagnosis.defects])
+    moved = _moved(boxes, rng.uniform(-amount, amount, boxes.shape))
+    defects = tuple(
+        replace(defect, box=tuple(box)) for defect, box in zip(diagnosis.defects, moved.tolist(), strict=True)
+    )
+    return replace(diagnosis, defects=defects)
+
+
+def _moved(boxes: NDArray[np.int_], offsets: NDArray[np.float64]) -> NDArray[np.int_]:
+    """Boxes (N, 4) moved by offsets (N, 4); each keeps an area."""
+    moved = np.clip(np.rint(boxes + offsets), 0, BOX_SCALE).astype(int)
+    low, high = moved[:, :2], moved[:, 2:]
+    # Crossed or met: both go to the middle between them, one apart, so that neither leaves its own range.
+    middle = np.clip((low + high) // 2, 0, BOX_SCALE - 1)
+    crossed = low >= high
+    return np.hstack([np.where(crossed, middle, low), np.where(crossed, middle + 1, high)])
 
 
 @lru_cache(maxsize=4096)

@@ -19,8 +19,7 @@ from sdg.models.meta import Taken, measured, vision_language_model
 from sdg.models.vlm import LETTERS
 from sdg.prompting import PromptProfile
 from sdg.runs.rehearsal import GB, GPUS, Rehearsal
-from sdg.training.disk import checkpoint_weights, run_bytes
-from sdg.training.model import load_profile, lora_config, vision_encoder
+from sdg.training.model import checkpoint_weights, load_profile, lora_config, run_bytes, vision_encoder
 from sdg.training.recipe import GrpoRecipe, Recipe
 
 ANSWER: Final = 1024

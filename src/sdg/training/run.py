@@ -38,9 +38,8 @@ from sdg.runs.begin import begin_together, read_settings, refuse_changes
 from sdg.runs.log import NAME as LOG
 from sdg.runs.log import append_log, trim_log
 from sdg.training.dataset import RowReader, Rows
-from sdg.training.disk import needed
 from sdg.training.evaluate import Outcome, Validation
-from sdg.training.model import load_model, load_processor, load_profile, lora_config
+from sdg.training.model import load_model, load_processor, load_profile, lora_config, needed
 from sdg.training.recipe import GrpoRecipe, Recipe
 
 MANIFEST: Final = "manifest.json"

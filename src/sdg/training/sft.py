@@ -19,9 +19,8 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sdg.images import rgb_picture
 from sdg.prompting import PromptProfile
-from sdg.training.dataset import Row, target, unpack_truth
+from sdg.training.dataset import Row, jitter, target, unpack_truth
 from sdg.training.evaluate import SdgEvalMixin
-from sdg.training.jitter import jitter
 from sdg.training.recipe import SftRecipe
 from sdg.training.run import RunLog, ended, finish, prepared, train
 

@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 from sdg.data.formats import sdg30k
 from sdg.errors import SdgError
 from sdg.io import jsonl
-from sdg.io.document import load_document
+from sdg.io.jsonl import load_document
 from sdg.io.predictions import read_prediction, write_prediction
 from sdg.records import Fault, Part, Path, Record
 from sdg.response.strict import BoxOrder

@@ -16,8 +16,8 @@ from typing import Any, Final
 from sdg.data.formats.boxes import from_scale, known_size, pixel_size, to_scale
 from sdg.defects import Defect, DefectType
 from sdg.errors import Faults, SdgError, quoted
-from sdg.io.document import ListWriter, load_document
 from sdg.io.files import atomic_writer
+from sdg.io.jsonl import ListWriter, load_document
 from sdg.records import (
     STORED,
     Part,

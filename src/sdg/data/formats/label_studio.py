@@ -22,8 +22,8 @@ from xml.sax.saxutils import quoteattr
 from sdg.data.formats.boxes import Size, from_scale, pixel_size, to_scale
 from sdg.defects import BOX_SCALE, SUBTYPES, TIER_FLOORS, Defect, DefectType, Diagnosis, Status
 from sdg.errors import Faults, SdgError, quoted, reasons, shortened
-from sdg.io.document import ListWriter, load_document
 from sdg.io.files import atomic_writer, write_text
+from sdg.io.jsonl import ListWriter, load_document
 from sdg.records import (
     STORED,
     Fault,

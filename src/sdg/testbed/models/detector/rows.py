@@ -28,8 +28,7 @@ from sdg.testbed.models.detector.dense import CELLS, dense_targets
 from sdg.testbed.models.detector.see import DECODED, round_trip
 from sdg.testbed.oracle import vocabulary as oracle_vocabulary
 from sdg.testbed.world.prompts import noun
-from sdg.training.dataset import target
-from sdg.training.jitter import jitter
+from sdg.training.dataset import jitter, target
 
 IGNORED: Final = -100
 JITTER: Final = 10
