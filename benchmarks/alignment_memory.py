@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdg.alignment.memory import memory, passes, trained_parameters
-from sdg.alignment.policies.known import configured
-from sdg.alignment.policies.real_size import policy_on_meta
+from sdg.alignment.policies.real_size import configured, policy_on_meta
 from sdg.alignment.recipe import AlignRecipe
 from sdg.recipes import load_recipe
 

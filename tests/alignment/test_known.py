@@ -7,7 +7,7 @@ import torch
 from toy import RECIPES
 
 from sdg.alignment.policies import FAMILIES
-from sdg.alignment.policies.known import known_models
+from sdg.alignment.policies.real_size import known_models
 from sdg.alignment.recipe import AlignRecipe
 from sdg.models.lora import TIMESTEPS, add_lora, lora_parameters
 from sdg.recipes import load_recipe

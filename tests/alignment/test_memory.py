@@ -8,8 +8,7 @@ import pytest
 from toy import RECIPES
 
 from sdg.alignment.memory import Passes, memory, trained_parameters, weights
-from sdg.alignment.policies.known import configured
-from sdg.alignment.policies.real_size import policy_on_meta
+from sdg.alignment.policies.real_size import configured, policy_on_meta
 from sdg.alignment.recipe import AlignRecipe
 from sdg.models.meta import Taken
 from sdg.recipes import load_recipe

@@ -25,8 +25,7 @@ from toy import RECIPES
 from sdg.alignment import policies
 from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy, merge
-from sdg.alignment.policies.known import configured
-from sdg.alignment.policies.real_size import RealSize, policy_on_meta, text_on_meta
+from sdg.alignment.policies.real_size import RealSize, configured, policy_on_meta, text_on_meta
 from sdg.alignment.policies.text_cache import TextCache
 from sdg.alignment.recipe import AlignRecipe, FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError

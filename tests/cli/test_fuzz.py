@@ -194,7 +194,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(HttpClient, "request", unanswered)
     monkeypatch.setattr("sdg.embeddings._load_transformer", stop)
-    monkeypatch.setattr("sdg.alignment.policies.known._built", stop)  # a dry run's, which takes seconds
+    monkeypatch.setattr("sdg.alignment.policies.real_size._built", stop)  # a dry run's, which takes seconds
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(logging.getLogger("sdg"), "propagate", False)
     monkeypatch.chdir(tmp_path)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sdg.errors import SdgError
+from sdg.io.files import replace_folder
 from sdg.runs import checkpoint
 from sdg.runs.checkpoint import (
     latest_checkpoint,
@@ -21,7 +22,6 @@ from sdg.runs.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from sdg.runs.folders import replace_folder
 
 CALLS = (os.mkdir, os.replace, os.unlink, os.rmdir)
 

@@ -18,8 +18,7 @@ from typing import Any, Final
 import torch
 
 from sdg.alignment.policies.base import FlowPolicy
-from sdg.alignment.policies.known import KnownModel
-from sdg.alignment.policies.real_size import RealSize
+from sdg.alignment.policies.real_size import KnownModel, RealSize
 from sdg.alignment.recipe import AlignRecipe
 from sdg.io.uri import split_options
 from sdg.models.lora import lora_parameters

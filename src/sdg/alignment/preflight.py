@@ -26,8 +26,7 @@ from sdg.alignment.memory import (
     weights,
 )
 from sdg.alignment.policies.base import FlowPolicy
-from sdg.alignment.policies.known import KnownModel, configured
-from sdg.alignment.policies.real_size import policy_on_meta, text_bytes
+from sdg.alignment.policies.real_size import KnownModel, configured, policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import check_levels, read_prompt_sets, require_processes, run_prompts, share
 from sdg.detectors.probe import gradient, is_served, key_of, probe_detector

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sdg.annotate import pages
 from sdg.annotate.api import Server, picture_address
 from sdg.annotate.protocol import (
     ADJUDICATION,
@@ -22,13 +21,39 @@ from sdg.annotate.protocol import (
     evaluate,
     review_phase,
 )
+from sdg.annotate.results import ACCEPT, COMMENT, FIX, REJECT, VERDICT
 from sdg.annotate.study import FILES, Study, held
+from sdg.data.formats.label_studio import header, labelling_config
 from sdg.errors import SdgError
 from sdg.evaluation.agreement import Agreement, agreement, pair_annotators
 from sdg.evaluation.result import cell
 from sdg.io.paths import real_path
 from sdg.records import Record
 from sdg.tables import Table
+
+_ASKED: Final = {
+    PASS_1: "Mark everything that is wrong with the picture, or that contradicts its prompt",
+    PASS_2: "Your first pass is drawn. Go over the whole picture once more: what did you miss?",
+    "review": "Somebody annotated this. Accept it, fix it yourself, or reject it and say why",
+    ADJUDICATION: "Two people annotated this and disagree. Keep what is right, mend or delete the rest",
+}
+_DRAWN: Final = {
+    PASS_1: "proposals",
+    PASS_2: "your first pass",
+    "review": "to review",
+    ADJUDICATION: "two annotations",
+}
+_REVIEW: Final = f"""    {header("Verdict on what is drawn")}
+    <Choices name="{VERDICT}" toName="image" choice="single" showInline="true" required="true"
+             requiredMessage="Accept, fix or reject">
+      <Choice value="{ACCEPT}"/>
+      <Choice value="{FIX}"/>
+      <Choice value="{REJECT}"/>
+    </Choices>
+    <TextArea name="{COMMENT}" toName="image" rows="2" editable="true" maxSubmissions="1"
+              showSubmitButton="false"
+              placeholder="Comment; a rejection needs one"/>
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +211,7 @@ def _look(study: Study, server: Server, projects: Mapping[Project, int]) -> Stat
 def _create(study: Study, server: Server, project: Project) -> int:
     phase, person = project
     title = f"{phase} · {person}"
-    return server.create_project(title, _description(study, project), pages.config(phase), pages.asked(phase))
+    return server.create_project(title, _description(study, project), _config(phase), _asked(phase))
 
 
 def _task(study: Study, need: Need) -> dict[str, Any]:
@@ -197,7 +222,7 @@ def _task(study: Study, need: Need) -> dict[str, Any]:
     data: dict[str, Any] = {
         "image": picture_address(path.relative_to(root).as_posix()),
         "prompt": need.picture.prompt,
-        "note": need.note or pages.asked(need.phase),
+        "note": need.note or _asked(need.phase),
         "picture": need.picture.id,
         "attempt": need.attempt,
         "source": need.source,
@@ -206,7 +231,7 @@ def _task(study: Study, need: Need) -> dict[str, Any]:
         data["proposals"] = study.settings.proposals
     task: dict[str, Any] = {"data": data}
     if need.seed:
-        shown_as = pages.drawn(need.phase, need.attempt)
+        shown_as = _drawn(need.phase, need.attempt)
         task["predictions"] = [{"model_version": shown_as, "result": list(need.seed)}]
     return task
 
@@ -223,3 +248,22 @@ def _tasks(found: Sequence[Mapping[str, Any]]) -> list[Task]:
             entered = tuple(entry for entry in annotations if isinstance(entry, dict))
             tasks.append(Task(one["id"], picture, attempt, source, entered))
     return tasks
+
+
+def _asked(phase: str) -> str:
+    """What a person is to do, in one sentence."""
+    return _ASKED[_kind(phase)]
+
+
+def _drawn(phase: str, attempt: int) -> str:
+    """What the regions are called that a task begins with."""
+    return _DRAWN[_kind(phase)] if attempt == 1 else "to look at again"
+
+
+def _config(phase: str) -> str:
+    """The labelling configuration (XML); its heading is each task's `note`."""
+    return labelling_config(heading="$note", above=_REVIEW if _kind(phase) == "review" else "")
+
+
+def _kind(phase: str) -> str:
+    return "review" if phase.startswith("review") else phase

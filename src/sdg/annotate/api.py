@@ -126,11 +126,8 @@ class Server:
             request["headers"]["Content-Type"] = "application/json"
         attempts = 1 if method == "POST" else None
 
-        async def ask(client: HttpClient, _: None) -> Any:
-            return await client.request(method, path, read or _value, attempts=attempts, **request)
-
         try:
-            ((_, answer),) = self._client.each([None], ask, 1)
+            return self._client.once(method, path, read or _value, attempts=attempts, **request)
         except Refused as error:
             if error.status == 401 and used.startswith("Bearer") and time.monotonic() > self._renewed + 60:
                 self._renew()
@@ -139,7 +136,6 @@ class Server:
             raise SdgError(f"{self.url}{path.partition('?')[0]}: {error}{hint}") from None
         except Unanswered as error:
             raise SdgError(f"{self.url}{path.partition('?')[0]}: {error}") from None
-        return answer
 
 
 def picture_address(path: str) -> str:

@@ -163,14 +163,14 @@ def _wait(
 ) -> None:
     client = HttpClient(url, "", timeout=10, attempts=1)
 
-    async def healthy(client: HttpClient, _: None) -> bool:
+    def healthy() -> bool:
         try:
-            return await client.request("GET", "/health", lambda content: b"UP" in content)
+            return client.once("GET", "/health", lambda content: b"UP" in content)
         except (Refused, Unanswered):
             return False
 
     began = time.monotonic()
-    while not next(iter(client.each([None], healthy, 1)))[1]:
+    while not healthy():
         waited = time.monotonic() - began
         if process.poll() is not None or waited > STARTING:
             how = "did not start" if process.poll() is not None else f"is not up after {waited:.0f} s"

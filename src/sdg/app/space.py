@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -119,25 +119,18 @@ def requirements(extras: set[str]) -> list[str]:
 
     Raises SdgError where the package is not installed, so that nothing is known of it.
     """
+    from packaging.requirements import Requirement  # which Gradio brings
+
     try:
         named = metadata.requires(_PACKAGE) or []
     except metadata.PackageNotFoundError:
         raise SdgError(f"{_PACKAGE} is not installed here; install it with pip, then export again.") from None
-    lines = {line for one in named for line in _applying(one, extras)}
-    pinned = {f"gradio=={metadata.version('gradio')}"}  # as `sdk_version` has it
-    return sorted({line for line in lines if not line.startswith("gradio")} | pinned)
-
-
-def _applying(requirement: str, extras: set[str]) -> Iterator[str]:
-    line, _, condition = (part.strip() for part in requirement.partition(";"))
-    extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", condition)
-    if extra is None:
-        yield requirement.strip()
-    elif extra.group(1) in extras:
-        rest = (
-            condition.replace(extra.group(0), "").strip().removesuffix("and").removeprefix("and").strip(" ()")
-        )
-        yield f"{line}; {rest}" if rest else line
+    lines = {f"gradio=={metadata.version('gradio')}"}  # as `sdk_version` has it
+    for one in map(Requirement, named):
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras):
+            one.marker = None
+            lines |= {str(one)} if one.name != "gradio" else set()
+    return sorted(lines)
 
 
 def _scheme(uri: str) -> str:

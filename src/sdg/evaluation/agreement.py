@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.evaluation import Evaluation, evaluate
-from sdg.evaluation.counts import by_type
-from sdg.evaluation.metrics import metrics
+from sdg.evaluation.metrics import by_type, metrics
 from sdg.records import Record
 
 if TYPE_CHECKING:

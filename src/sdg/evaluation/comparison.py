@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdg.evaluation.columns import TYPES
-from sdg.evaluation.counts import Metrics, by_type
-from sdg.evaluation.metrics import Count, metrics
+from sdg.evaluation.metrics import Count, Metrics, by_type, metrics
 from sdg.evaluation.resampling import bootstrap_sums, interval, swapped_sums
 from sdg.evaluation.result import Evaluation, Intervals, bounds_by_type, plot_metrics
 from sdg.records import Path

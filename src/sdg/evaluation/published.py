@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sdg.evaluation.columns import TYPES
-from sdg.evaluation.counts import Metrics
-from sdg.evaluation.metrics import PAPER_METRICS
+from sdg.evaluation.metrics import PAPER_METRICS, Metrics
 
 
 @dataclass(frozen=True, slots=True)

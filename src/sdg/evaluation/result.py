@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Status
 from sdg.evaluation.columns import TYPES, Columns
-from sdg.evaluation.counts import Counts, Metrics
-from sdg.evaluation.metrics import METRICS, PAPER_METRICS
+from sdg.evaluation.metrics import METRICS, PAPER_METRICS, Counts, Metrics
 from sdg.evaluation.scoring import Pairs
 from sdg.records import Path
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.evaluation.columns import TYPES, columns
-from sdg.evaluation.counts import Counts
-from sdg.evaluation.metrics import METRICS, Count, metrics
+from sdg.evaluation.metrics import METRICS, Count, Counts, metrics
 from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.evaluation.result import Details, Evaluation, Intervals, Scores, bounds_by_type
 from sdg.evaluation.scoring import Matching, count_table, pair

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from sdg.defects import BOX_SCALE, TIER_FLOORS, Tier
 from sdg.evaluation.columns import TYPES, Columns
-from sdg.evaluation.counts import Metrics, by_type
-from sdg.evaluation.metrics import METRICS, Count, metrics
+from sdg.evaluation.metrics import METRICS, Count, Metrics, by_type, metrics
 from sdg.evaluation.result import Evaluation, Intervals
 from sdg.evaluation.scoring import matched_table
 from sdg.evaluation.sdg_eval import intervals

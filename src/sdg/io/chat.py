@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -95,13 +94,8 @@ def require_served(base_url: str, key: str, model: str, timeout: float = 10.0) -
     if not is_address(base_url):
         raise SdgError(f"{quoted(base_url)} is no address of a server; write http://HOST:PORT/v1.")
     client = HttpClient(base_url.rstrip("/"), key, timeout=timeout, attempts=1)
-
-    async def ask() -> dict[str, int | None]:
-        async with client.connected() as connected:
-            return await connected.request("GET", "/models", _models)
-
     try:
-        known = asyncio.run(ask())
+        known = client.once("GET", "/models", _models)
     except Unanswered as error:
         raise SdgError(f"{base_url}: {error}") from None
     except Refused as error:

@@ -225,6 +225,15 @@ class HttpClient:
             self._calls.remove(call)
             thread.join()
 
+    def once(self, method: str, path: str, read: Callable[[bytes], T], **request: Any) -> T:
+        """`request` by itself, over a connection of its own, for callers outside of any event loop."""
+
+        async def ask(client: Self, _: None) -> T:
+            return await client.request(method, path, read, **request)
+
+        ((_, answer),) = self.each([None], ask, 1)
+        return answer
+
     def stop(self) -> bool:
         """Let every `each` ask for nothing more and end; what is asked for has GRACE seconds to be answered.
 

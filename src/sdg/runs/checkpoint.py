@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdg.errors import SdgError
-from sdg.runs.folders import remove_folder, replace_folder, tidy
+from sdg.io.files import remove_folder, replace_folder, tidy
 
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
 FOLDER: Final = "checkpoints"

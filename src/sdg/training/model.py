@@ -17,13 +17,12 @@ from rich.filesize import decimal
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedModel
 
 from sdg.errors import SdgError, loading
-from sdg.io.files import read_text, writing
+from sdg.io.files import read_text, replace_folder, writing
 from sdg.io.uri import require_place
 from sdg.models.lora import matching_layers
 from sdg.models.vlm import rope_not_interleaved, special_tokens
 from sdg.prompting import PROFILE_FILE, PromptProfile
 from sdg.prompting.chat import checkpoint_profile, given_profile
-from sdg.runs.folders import replace_folder
 from sdg.training.recipe import DetectorRun, GrpoRecipe, ModelRecipe, Recipe
 
 ADAPTER: Final = "adapter_config.json"

@@ -28,12 +28,11 @@ from sdg.alignment.policies.trained import (
 )
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, first_line, loading
-from sdg.io.files import writing
+from sdg.io.files import replace_folder, writing
 from sdg.io.uri import model_location
 from sdg.models.device import Precision, autocast_precision
 from sdg.models.lora import acts_above, load_lora, start_from
 from sdg.models.sharding import convert, is_sharded, shard
-from sdg.runs.folders import replace_folder
 
 __all__ = [
     "FlowPolicy",

@@ -11,10 +11,9 @@ import torch
 
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, loading
-from sdg.io.files import writing
+from sdg.io.files import replace_folder, writing
 from sdg.models.lora import WEIGHTS, add_lora, save_lora
 from sdg.models.sharding import plain_class, whole
-from sdg.runs.folders import replace_folder
 
 CONFIG: Final = "config.json"
 """In a folder of diffusers' for a whole transformer; its weights lie beside it."""

@@ -23,11 +23,10 @@ from PIL import Image
 
 from sdg.data.formats.sdg30k import to_annotation
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, writing
+from sdg.io.files import atomic_writer, remove_folder, tidy, writing
 from sdg.io.jsonl import dump_object
 from sdg.records import Record
 from sdg.runs.begin import begin, lock_of
-from sdg.runs.folders import remove_folder, tidy
 from sdg.testbed.world.prompts import Split
 
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)

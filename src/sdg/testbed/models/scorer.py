@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from sdg.io.files import replace_folder
 from sdg.models.device import cpu_autocast
-from sdg.runs.folders import replace_folder
 from sdg.testbed.models.generator.pipeline import TEXT_LENGTH, new_tokenizer, tokenize
 from sdg.testbed.models.generator.vae import to_tensor
 from sdg.testbed.models.loop import Hyperparameters, Run, SeededBatches, fit

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from sdg.testbed.oracle.judgement import Cast, Contradiction
-from sdg.testbed.oracle.nouns import direction, noun_of, place_of, side_of
 from sdg.testbed.oracle.perception import Perception, SeenArtifact
-from sdg.testbed.oracle.reasons import REASONS, anchor_of
+from sdg.testbed.oracle.reasons import REASONS, anchor_of, direction, noun_of, place_of, side_of
 from sdg.testbed.world.prompts import asked, noun, number, plural
 from sdg.testbed.world.scene import Request
 

@@ -24,9 +24,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneratio
 from sdg.defects import BOX_SCALE, Diagnosis
 from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
+from sdg.io.files import replace_folder
 from sdg.models.device import cpu_autocast
 from sdg.models.vlm import LoadedModel
-from sdg.runs.folders import replace_folder
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.build import MERGE, new_model, new_processor
 from sdg.testbed.models.detector.dense import CELLS, DenseReader, dense_losses, patchify

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdg.errors import SdgError, first_line
+from sdg.io.files import replace_folder
 from sdg.models.device import cpu_autocast, cpu_autocast_dtype
-from sdg.runs.folders import replace_folder
 from sdg.testbed.models.generator.cells import CellHead, cell_loss, cell_targets
 from sdg.testbed.models.generator.pipeline import new_pipeline, tokenize
 from sdg.testbed.models.generator.sampling import sample_grid

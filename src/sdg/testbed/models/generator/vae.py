@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdg.errors import SdgError, loading
+from sdg.io.files import replace_folder
 from sdg.models.device import cpu_autocast
-from sdg.runs.folders import replace_folder
 from sdg.testbed.models.loop import Hyperparameters, Run, SeededBatches, fit
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.renderer import draw_thing, render, render_float
