@@ -6,10 +6,13 @@ together: blocks of one shape share an array.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from sdg.defects import Defect
+from sdg.geometry import iou
 
 PairScore = Callable[[NDArray, NDArray], NDArray[np.float64]]
 Indices = NDArray[np.intp]
@@ -40,6 +43,21 @@ def match(
         rows.append(of_row[row])
         columns.append(of_column[column])
     return _sorted_pairs(rows, columns)
+
+
+def same_defects(
+    ones: Sequence[Defect],
+    others: Sequence[Defect],
+    least: float,
+    score: Callable[[ArrayLike, ArrayLike], NDArray[np.float64]] = iou,
+) -> list[tuple[int, int]]:
+    """Places of the defects that are the same: optimal pairs of one type by `score`, of IoU `least` up."""
+    if not ones or not others:
+        return []
+    boxes = [defect.box for defect in ones], [defect.box for defect in others]
+    rows, columns = match(score(*boxes), *([defect.type.value for defect in side] for side in (ones, others)))
+    overlap = iou(*boxes)
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if overlap[i, j] >= least]
 
 
 def match_blocks(

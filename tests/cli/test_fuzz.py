@@ -33,7 +33,7 @@ from sdg.recipes import _read
 RECIPES = Path(__file__).parents[2] / "recipes"
 BEYOND = (
     *("sdg.alignment.trainer", "sdg.alignment.compare", "sdg.training.sft", "sdg.training.grpo", "sdg.demo"),
-    *("sdg.detectors.hf", "sdg.testbed.models.detector.embedded", "sdg.testbed.models.detector.pretrain"),
+    *("sdg.detectors.hf", "sdg.testbed.models.detector.embedded", "sdg.testbed.models.detector.speak"),
     *("sdg.testbed.datasets.injected", "sdg.testbed.datasets.samples", "sdg.testbed.datasets.corpus"),
     *("sdg.testbed.models.generator.vae", "sdg.testbed.models.generator.flow", "sdg.testbed.models.measure"),
     *("sdg.testbed.models.generator.sampling", "sdg.testbed.models.packaged", "sdg.testbed.models.scorer"),

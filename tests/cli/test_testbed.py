@@ -140,7 +140,7 @@ def test_training_passes_its_options_on_and_says_where_the_result_is(tmp_path, m
         (["train-generator", "--vae", "folder"], "generator.flow.train_generator"),
         (["distil-generator", "--pipeline", "folder"], "generator.flow.distil_guidance"),
         (["train-scorer"], "scorer.train_scorer"),
-        (["pretrain-detector"], "detector.pretrain.pretrain"),
+        (["pretrain-detector"], "detector.speak.pretrain"),
     ],
 )
 def test_a_training_gets_the_options_that_it_takes(

@@ -6,15 +6,17 @@ picture, where the recipe names some.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
+from PIL import Image
 
 from sdg.alignment.memory import (
     Passes,
@@ -29,8 +31,9 @@ from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.real_size import KnownModel, configured, policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import check_levels, read_prompt_sets, require_processes, run_prompts, share
-from sdg.detectors.probe import gradient, is_served, key_of, probe_detector
-from sdg.errors import SdgError
+from sdg.detectors import load_detector
+from sdg.detectors.base import StreamingDetector
+from sdg.errors import SdgError, quoted
 from sdg.io.chat import require_served
 from sdg.io.uri import model_location, split_options
 from sdg.models.lora import require_lora
@@ -39,6 +42,8 @@ from sdg.runs.rehearsal import CUDA, GB, GPUS, Rehearsal
 from sdg.scorers import load_scorer
 
 T = TypeVar("T")
+_PIXELS: Final = 28
+"""Side of the part of a picture that is a token, at least, in today's vision-language models."""
 
 
 def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None = None) -> Rehearsal:
@@ -147,18 +152,18 @@ def _divides(recipe: AlignRecipe, batch: int, processes: int) -> bool:
 
 def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
     """One picture to every server, at the size that is drawn."""
-    picture = gradient(recipe.policy.width, recipe.policy.height)
+    picture = _gradient(recipe.policy.width, recipe.policy.height)
 
     def ask(uris: Sequence[tuple[str, str]], asked: Callable[[str], T], said: Callable[[T], str]) -> None:
         for what, uri in uris:
-            if is_served(uri):
+            if _is_served(uri):
                 page.check(what, partial(asked, uri), said)
             else:
                 page.say(what, "not loaded or asked here")
 
     ask(
         recipe.detector_uris,
-        lambda uri: probe_detector(uri, picture, prompt),
+        lambda uri: _probe_detector(uri, picture, prompt),
         lambda found: f"answers about a picture in {found.seconds:.1f} s",
     )
     ask(
@@ -174,7 +179,7 @@ def _score(uri: str, picture: Any, prompt: str) -> float:
     scheme, _, place = split_options(uri)[0].partition(":")
     if scheme == "unified-reward":
         base_url, _, model = place.partition("#")
-        require_served(base_url, key_of(uri), model)
+        require_served(base_url, _key_of(uri), model)
     began = time.monotonic()
     if scorer.score([picture], [prompt])[0] is None:
         raise SdgError(f"{place} gives no score that can be read; its log above says why.")
@@ -224,3 +229,59 @@ def _hours(page: Rehearsal, recipe: AlignRecipe, taken: Passes) -> None:
         recipe.epochs * (drawing + learning) + watching,
         "scores come on top where servers are slower than that",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """How a server answered about a picture: after how many seconds, and what it reads at most."""
+
+    seconds: float
+    tokens: int | None
+
+
+def _gradient(width: int, height: int) -> Image.Image:
+    """A picture to ask about."""
+    return Image.linear_gradient("L").resize((width, height)).convert("RGB")
+
+
+def _is_served(uri: str) -> bool:
+    """Whether a detector or scorer is asked over HTTP, and so can be asked from anywhere."""
+    return uri.partition(":")[0] in ("openai", "unified-reward", "remote")
+
+
+def _key_of(uri: str) -> str:
+    """The API key of a URI, as its detector reads it."""
+    return os.environ.get(split_options(uri)[1].get("key", "OPENAI_API_KEY"), "")
+
+
+def _probe_detector(uri: str, picture: Image.Image, prompt: str) -> _Answered:
+    """Load a served detector, and ask it once; raises SdgError where a run would get nothing from it."""
+    detector = load_detector(uri, attempts=1)
+    base_url, _, model = split_options(uri)[0].partition(":")[2].partition("#")
+    tokens = require_served(base_url, _key_of(uri), model)
+    if tokens is not None:
+        _require_room(detector, tokens, picture, prompt)
+    began = time.monotonic()
+    (diagnosis,) = detector.diagnose([(picture, prompt)])
+    if diagnosis.error:
+        raise SdgError(f"{base_url}: {diagnosis.error}")
+    if not diagnosis.is_informative:
+        raise SdgError(
+            f"{model} answers, and not as a detector of this wording: {quoted(diagnosis.raw)}; "
+            "name its profile."
+        )
+    return _Answered(time.monotonic() - began, tokens)
+
+
+def _require_room(detector: StreamingDetector, tokens: int, picture: Image.Image, prompt: str) -> None:
+    """Raise SdgError where a question and the longest answer are more than the server reads."""
+    profile = detector.profile
+    assert profile is not None
+    width, height = profile.image.fit(*picture.size)
+    words = len(profile.system) + len(profile.template or "") + len(prompt)
+    question = (width // _PIXELS) * (height // _PIXELS) + words // LETTERS
+    if question + profile.generation.max_new_tokens > tokens:
+        raise SdgError(
+            f"The server reads {tokens:,} tokens (--max-model-len of vLLM); a question takes about "
+            f"{question:,} and an answer up to {profile.generation.max_new_tokens:,}, by the profile."
+        )

@@ -14,15 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
 from sdg.annotate.assignment import Assignment
 from sdg.annotate.results import REJECT, Review, read_annotation, read_review, salvaged
 from sdg.data.formats.label_studio import write_regions
 from sdg.defects import Diagnosis
 from sdg.errors import reasons
-from sdg.geometry import iou
-from sdg.matching import match
+from sdg.matching import same_defects
 
 PASS_1: Final = "pass-1"
 PASS_2: Final = "pass-2"
@@ -145,15 +142,8 @@ def evaluate(pictures: Iterable[Picture], snapshot: Snapshot, emails: Mapping[in
 
 def agree(one: Diagnosis, other: Diagnosis) -> bool:
     """Whether two annotators mean the same defects: each has its partner of the same type, IoU ≥ AGREED."""
-    if len(one.defects) != len(other.defects):
-        return False
-    if not one.defects:
-        return True
-    boxes = [np.array([defect.box for defect in side.defects], np.float64) for side in (one, other)]
-    kinds = [np.array([defect.type.value for defect in side.defects]) for side in (one, other)]
-    scores = iou(*boxes)
-    rows, columns = match(scores, *kinds)
-    return len(rows) == len(one.defects) and bool((scores[rows, columns] >= AGREED).all())
+    same = same_defects(one.defects, other.defects, AGREED)
+    return len(one.defects) == len(other.defects) == len(same)
 
 
 class _Reader:

@@ -14,7 +14,7 @@ from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
 
 if TYPE_CHECKING:
-    from sdg.testbed.models.detector.pretrain import Stage
+    from sdg.testbed.models.detector.speak import Stage
     from sdg.testbed.models.loop import Run
 
 _PIPELINE = click.option(
@@ -339,7 +339,7 @@ def pretrain_detector(stage: Stage, vae: Path | None, seeing: Path | None, out: 
       sdg testbed pretrain-detector --vae runs/vae/vae --out runs/base
       sdg testbed pretrain-detector --vae runs/vae/vae --out runs/base --stage speak --resume
     """
-    from sdg.testbed.models.detector.pretrain import pretrain
+    from sdg.testbed.models.detector.speak import pretrain
     from sdg.testbed.models.generator.vae import load_vae
 
     if stage == "see" and seeing is not None:

@@ -8,9 +8,8 @@ from typing import Final
 
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Stream, StreamingDetector, failed
-from sdg.geometry import iou
 from sdg.images import Pair
-from sdg.matching import match
+from sdg.matching import same_defects
 from sdg.response import render_response
 
 SAME: Final = 0.1
@@ -86,9 +85,7 @@ def united(diagnoses: Sequence[Diagnosis]) -> Diagnosis:
     defects = list(diagnoses[0].defects)
     for diagnosis in diagnoses[1:]:
         others = diagnosis.defects
-        overlap = iou([d.box for d in defects], [d.box for d in others])
-        rows, columns = match(overlap, [str(d.type) for d in defects], [str(d.type) for d in others])
-        same = [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if overlap[r, c] >= SAME]
+        same = same_defects(defects, others, SAME)
         for row, column in same:
             kept, other = defects[row], others[column]
             known = [value for value in (kept.importance, other.importance) if value is not None]

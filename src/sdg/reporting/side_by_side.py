@@ -8,8 +8,8 @@ from functools import partial
 from typing import ClassVar, Final
 
 from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Diagnosis
-from sdg.geometry import diou, iou
-from sdg.matching import match
+from sdg.geometry import diou
+from sdg.matching import same_defects
 from sdg.reporting.gallery import Box, boxes_of, verdict_of
 from sdg.reporting.thumbnails import Shown, Source, default_side, prepared, show
 
@@ -91,13 +91,7 @@ class SideBySide:
 
 def paired(first: Diagnosis | None, second: Diagnosis | None) -> list[tuple[int, int]]:
     """Places of the defects that are the same: the optimal pairs of equal type whose IoU is at least SAME."""
-    a, b = _defects(first), _defects(second)
-    if not a or not b:
-        return []
-    boxes = [defect.box for defect in a], [defect.box for defect in b]
-    rows, columns = match(diou(*boxes), [d.type.value for d in a], [d.type.value for d in b])
-    overlap = iou(*boxes)
-    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if overlap[i, j] >= SAME]
+    return same_defects(_defects(first), _defects(second), SAME, diou)
 
 
 def agree(first: Diagnosis | None, second: Diagnosis | None) -> bool:

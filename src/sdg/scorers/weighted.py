@@ -111,8 +111,6 @@ class BatchScorer(BatchFunction[ScaledScorer, "tuple[float | None, str]"]):
         self.device, self.scale = device, scale
 
     def _load(self) -> ScaledScorer:
-        from sdg.scorers import load_scorer
-
         return ScaledScorer(load_scorer(self.uri, self.device), self.scale)
 
     def _run(

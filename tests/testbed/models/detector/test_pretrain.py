@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sdg.errors import SdgError
-from sdg.testbed.models.detector import pretrain as module
-from sdg.testbed.models.detector.pretrain import pretrain
+from sdg.testbed.models.detector import speak as module
+from sdg.testbed.models.detector.speak import pretrain
 
 
 @pytest.fixture

@@ -1,17 +1,18 @@
 """The detector's base model, second stage: the whole model learns to say what its vision tower sees.
 
 Next-token loss on targets alone, grounded captions first and diagnoses later; the first stage's dense targets
-go on beside it, or the tower would forget what a caption does not ask for.
+go on beside it, or the tower would forget what a caption does not ask for. `pretrain` runs both stages.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -39,11 +40,12 @@ from sdg.testbed.models.detector.rows import (
     embedded_profile,
     number_tokens,
 )
-from sdg.testbed.models.detector.see import BATCH, BOTH_STAGES
+from sdg.testbed.models.detector.see import BATCH, BOTH_STAGES, train_vision
 from sdg.testbed.models.loop import Run, fit
 from sdg.training.evaluate import score
 
 Case = tuple[Image.Image, str, Diagnosis]
+Stage = Literal["see", "speak", "both"]
 
 DENSE_WEIGHT: Final = 0.3
 """Weight of the dense loss beside the mean loss of a token."""
@@ -156,6 +158,37 @@ def train_language(
     speaker = Speaker(model, tokenizer)
     averaged = fit(speaker, partial(speech_loss, speaker), data, run, settings, workers=workers, on_save=save)
     return averaged.model
+
+
+def pretrain(
+    out: Path,
+    *,
+    stage: Stage = "both",
+    see_steps: int,
+    speak_steps: int,
+    seeing: Path | None = None,
+    vae: AutoencoderKL | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    max_minutes: float,
+) -> Path:
+    """Run the stages asked for in out/see and out/speak; returns the folder of the last one's result.
+
+    seeing: a tower for stage speak, by default that of out. max_minutes: for both stages together. Raises
+    SdgError where time is up between the two, and as `train_vision` and `train_language` do.
+    """
+    began = time.monotonic()
+    tower = seeing or out / "see" / "seeing"
+    if stage == "see" or (stage == "both" and seeing is None):
+        model = new_model(base_tokenizer(), seed)
+        train_vision(model, Run(out / "see", see_steps, seed, resume, max_minutes), vae=vae)
+    if stage == "see":
+        return tower
+    left = max_minutes - (time.monotonic() - began) / 60
+    if left <= 0:
+        raise SdgError("Time is up before the model could learn to speak; go on with --resume.")
+    train_language(tower, Run(out / "speak", speak_steps, seed, resume, left), vae=vae)
+    return out / "speak" / "detector"
 
 
 def held_out(count: int, seed: int) -> list[Case]:
