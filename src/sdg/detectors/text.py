@@ -14,7 +14,7 @@ from PIL import Image
 from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
 from sdg.detectors.base import FunctionDetector
 from sdg.errors import shortened
-from sdg.models.ocr import Found, Line, TextReader, find_text, plain, quoted_texts, reader, same_drawing
+from sdg.models.ocr import Found, Line, find_text, plain, quoted_texts, reader, same_drawing
 
 MISSING: Final = 0.5
 """Likeness below which a quoted text does not stand in the picture; above, it is misspelt."""
@@ -31,9 +31,9 @@ _WHOLE: Final = (0, 0, BOX_SCALE, BOX_SCALE)
 class OcrDetector(FunctionDetector):
     """Diagnoses the text of pictures, see `text_defects`."""
 
-    def __init__(self, text_reader: TextReader | None = None) -> None:
-        """text_reader: by default the process's own; raises SdgError where rapidocr is not installed."""
-        self._reader = text_reader or reader()
+    def __init__(self) -> None:
+        """Raises SdgError where rapidocr is not installed."""
+        self._reader = reader()
         super().__init__("ocr", self._diagnose)
 
     @property

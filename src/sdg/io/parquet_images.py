@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,11 +47,8 @@ class _RowGroups:
         self._path, self._lock = path, threading.Lock()
         self._known: OrderedDict[int, pyarrow.ChunkedArray] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self._path}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[_RowGroups], tuple[Path]]:
+        return _RowGroups, (self._path,)
 
     def value(self, group: int, row: int) -> Any:
         with self._lock:

@@ -91,6 +91,18 @@ class TextReader:
             lines.append(Line(str(text), float(score), box, length, height))
         return tuple(_in_reading_order(lines))
 
+    def spelling(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
+        """How much of the text that each prompt quotes stands in its picture: from 0 to 1.
+
+        The mean over the quoted texts of `Found.score`; None where none is quoted.
+        """
+        scores: list[float | None] = []
+        for picture, prompt in zip(pictures, prompts, strict=True):
+            texts = quoted_texts(prompt)
+            lines = self.read(picture) if texts else ()
+            scores.append(sum(find_text(text, lines).score for text in texts) / len(texts) if texts else None)
+        return scores
+
 
 @cache
 def reader() -> TextReader:

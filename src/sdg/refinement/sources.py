@@ -47,7 +47,10 @@ def read_sources(
     stored answers is asked about all items at once.
     Raises SdgError for what concerns every picture, such as memory too small for the detector's batch.
     """
-    known = _stored(items, detector, wanted) if detector.stored else {}
+    known: dict[int, Diagnosis] = {}
+    if detector.stored:
+        places = [place for place, item in enumerate(items) if wanted is None or item.key in wanted]
+        known = dict(detector.stream([(item.file, item.prompt) for item in items], places))
     for start in range(0, len(items), CHUNK):
         chunk = items[start : start + CHUNK]
         places = [place for place, item in enumerate(chunk) if wanted is None or item.key in wanted]
@@ -60,14 +63,6 @@ def read_sources(
             diagnoses = dict(detector.stream(pairs, fit)) if fit else {}
         unread = Diagnosis(status=Status.FAILED)
         yield [_source(chunk[place], *read[place], diagnoses.get(place, unread)) for place in places]
-
-
-def _stored(
-    items: Sequence[Item], detector: StreamingDetector, wanted: Collection[Key] | None
-) -> dict[int, Diagnosis]:
-    pairs = [(item.file, item.prompt) for item in items]
-    places = [place for place, item in enumerate(items) if wanted is None or item.key in wanted]
-    return dict(detector.stream(pairs, places))
 
 
 def _read(item: Item) -> tuple[Image.Image | None, str]:

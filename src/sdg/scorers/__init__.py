@@ -69,9 +69,9 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
     scheme, place = parsed.scheme, parsed.place
     values = read_options(parsed, _OPTIONS[scheme], "scorer")
     if scheme == "ocr":
-        from sdg.scorers.spelling import SpellingScorer
+        from sdg.models.ocr import reader
 
-        return SpellingScorer()
+        return FunctionScorer(reader().spelling)
     if scheme == "remote":
         from sdg.scorers.remote import RemoteScorer
 

@@ -27,6 +27,7 @@ from sdg.tables import Table
 
 VERDICTS: Final = ("good", "same", "bad")
 RESAMPLES: Final = 10_000
+SEED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,10 @@ def read_ratings(path: str | os.PathLike[str], key: Key) -> Ratings:
     return Ratings(annotator, tuple(verdicts.get(pair.id, "same") for pair in key.pairs))
 
 
-def count(key: Key, ratings: Sequence[Ratings], *, resamples: int = RESAMPLES, seed: int = 0) -> Tally:
+def count(key: Key, ratings: Sequence[Ratings]) -> Tally:
     """Good, Same and Bad by annotator and over all ratings, and how far annotators agree.
 
-    resamples, seed: of the bootstrap. Raises SdgError for two sets of ratings by one annotator, ValueError
-    for none.
+    Raises SdgError for two sets of ratings by one annotator, ValueError for none.
     """
     if not ratings:
         raise ValueError("There are no ratings to count.")
@@ -138,13 +138,11 @@ def count(key: Key, ratings: Sequence[Ratings], *, resamples: int = RESAMPLES, s
         b=key.b,
         pairs=len(key.pairs),
         identical=len(key.pairs) - len(shown),
-        annotators={
-            one.annotator: _shares(table, resamples, seed) for one, table in zip(ratings, tables, strict=True)
-        },
-        pooled=_shares(np.sum(tables, axis=0), resamples, seed),
+        annotators={one.annotator: _shares(table) for one, table in zip(ratings, tables, strict=True)},
+        pooled=_shares(np.sum(tables, axis=0)),
         agreement=tuple(_agreement(one, other, shown) for one, other in combinations(ratings, 2)),
-        resamples=resamples,
-        seed=seed,
+        resamples=RESAMPLES,
+        seed=SEED,
     )
 
 
@@ -190,9 +188,9 @@ def _table(verdicts: Sequence[str]) -> NDArray[np.float64]:
     return np.array([[verdict == name for name in VERDICTS] for verdict in verdicts], np.float64)
 
 
-def _shares(table: NDArray[np.float64], resamples: int, seed: int) -> Shares:
+def _shares(table: NDArray[np.float64]) -> Shares:
     counts = table.sum(0)
-    low, high = interval(bootstrap_sums(table, resamples, seed) / counts.sum())
+    low, high = interval(bootstrap_sums(table, RESAMPLES, SEED) / counts.sum())
     leaning = table[:, 0] - table[:, 2]
     better, worse = int((leaning > 0).sum()), int((leaning < 0).sum())
     return Shares(
