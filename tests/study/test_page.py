@@ -10,7 +10,7 @@ from everything import CONTRAST, HOSTILE
 from PIL import Image
 
 from sdg.errors import SdgError
-from sdg.study.page import Question, write_study
+from sdg.study.make import Question, write_study
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844), "phone, turned": (844, 390)}
 LONG = "seven fishing boats and a lighthouse " * 12

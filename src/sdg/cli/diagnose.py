@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import PATH, sources_and_prompts
+from sdg.cli.options import PATH, PROFILE, sources_and_prompts
 from sdg.cli.progress import blocks_done, diagnosed
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     help="testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE, "
     "python:MODULE.FUNCTION.",
 )
-@click.option(
-    "--profile", help='Prompt profile (TOML), "release" or "default" [default: the checkpoint\'s own].'
-)
+@PROFILE
 @click.option("--batch-size", type=click.IntRange(1), help="Images at a time (hf) [default: 8].")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps (hf) [default: auto].")
 @click.option("--dtype", help="auto, float32, bfloat16, float16 (hf) [default: auto].")

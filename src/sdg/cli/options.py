@@ -30,6 +30,9 @@ BOX_ORDER = click.option(
     default="xyxy",
     help="Order of the coordinates in the files that are read (sdg30k and predictions).",
 )
+PROFILE = click.option(
+    "--profile", help='Prompt profile (TOML), "release" or "default" [default: the checkpoint\'s own].'
+)
 JSON = click.option(
     "--json",
     "json_path",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import GPU, PATH, SEED, end_dry_run, sources_and_prompts
+from sdg.cli.options import GPU, PATH, PROFILE, SEED, end_dry_run, sources_and_prompts
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 @sources_and_prompts
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write to.")
 @click.option("--detector", default="testbed", help="As for `sdg diagnose`.")
-@click.option(
-    "--profile", help='Prompt profile (TOML), "release" or "default" [default: the checkpoint\'s own].'
-)
+@PROFILE
 @click.option(
     "--editor",
     default="testbed",

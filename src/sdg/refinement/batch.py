@@ -10,12 +10,14 @@ import hashlib
 import os
 import re
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Detector, StreamingDetector
@@ -27,7 +29,6 @@ from sdg.io.paths import real_path
 from sdg.refinement.loop import HeatSource, Outcome, Refinement, refine
 from sdg.refinement.request import Editor, EditSettings, Mode
 from sdg.refinement.sources import FATAL_ERRORS, Source, StoredHeat, read_sources
-from sdg.refinement.workers import as_completed
 from sdg.response.strict import write_diagnosis
 from sdg.runs.inputs import Item
 from sdg.runs.journal import (
@@ -43,6 +44,8 @@ from sdg.runs.journal import (
 )
 from sdg.runs.processes import ALONE, Processes
 
+T = TypeVar("T")
+R = TypeVar("R")
 OUTPUT: Final = "refinements.jsonl"
 PICTURES: Final = "pictures"
 REQUESTS: Final = "requests"
@@ -231,7 +234,7 @@ def _refined(
 
     for part in parts:
         for chunk in read_sources(items, detector, part):
-            yield from as_completed(work, chunk, editor.concurrency)
+            yield from _as_completed(work, chunk, editor.concurrency)
 
 
 def _evidence(one: _Refined) -> dict[str, bool]:
@@ -295,3 +298,38 @@ def _keyed(row: Mapping[str, Any]) -> tuple[Key, Row]:
     if not isinstance(key[0], str) or not isinstance(key[1], str) or "status" not in row:
         raise ValueError("This is no line that `sdg refine` wrote.")
     return (key[0], key[1]), dict(row)
+
+
+def _as_completed(work: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
+    """The result of `work` for each task; one worker takes them in order, in the caller's own thread.
+
+    Several take them in order, and finish as they finish. What `work` raises is raised here, and no
+    further task is begun then, nor once the iterator is closed. Their threads are daemons: one that waits for
+    a server keeps no process alive that was told to stop.
+    """
+    if workers == 1:
+        yield from map(work, tasks)
+        return
+    waiting, stop = deque(tasks), threading.Event()
+    done: SimpleQueue[Future[R]] = SimpleQueue()
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return
+            result: Future[R] = Future()
+            try:
+                result.set_result(work(task))
+            except BaseException as error:  # handed to the caller's thread, which raises it
+                result.set_exception(error)
+            done.put(result)
+
+    for _ in range(min(workers, len(tasks))):
+        threading.Thread(target=run, name="sdg-refine", daemon=True).start()
+    try:
+        for _ in tasks:
+            yield done.get().result()
+    finally:
+        stop.set()

@@ -1,6 +1,8 @@
 """The blind Good/Same/Bad study: two systems' results of the same inputs, paired under ids that name neither.
 
-Annotators get a page that knows only the ids; the key, a file of its own, says which is whose (SDG §5.2.2).
+Annotators get a page that knows only the ids, in one file that needs no network, to rate by key or touch. It
+lists pairs and pictures in the order of their ids, so that nothing in it says which system made what. The
+key, a file of its own, says which is whose (SDG §5.2.2).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,14 +28,17 @@ from sdg.io.paths import data_path, real_path
 from sdg.records import optional_text, text_of
 from sdg.refinement.batch import OUTPUT
 from sdg.refinement.loop import Outcome
+from sdg.reporting.page import write_page
+from sdg.reporting.thumbnails import TO_JUDGE, Shown, Source, prepared, show_or_refuse
 from sdg.runs.begin import hold
 from sdg.runs.inputs import gather
 from sdg.runs.journal import Key as InputKey
 from sdg.runs.journal import require_once
-from sdg.study.page import SIDE, Question, write_study
 
 PAGE: Final = "study.html"
 KEY: Final = "key.json"
+SIDE: Final = 1024
+"""Longer side of each picture in pixels at most: what the paper's editor makes."""
 
 
 Results = Mapping[InputKey, Path | None]
@@ -60,6 +65,15 @@ class Pair:
     identical: bool
     filepath: str
     prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One pair to rate: its id, its prompt, and the two pictures, each with an id."""
+
+    id: str
+    prompt: str
+    pictures: tuple[tuple[str, Source], tuple[str, Source]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +223,49 @@ def questions(key: Key, matches: Sequence[Match]) -> list[Question]:
         for pair, one in zip(key.pairs, matches, strict=True)
         if not pair.identical
     ]
+
+
+def write_study(
+    path: str | os.PathLike[str],
+    study: str,
+    questions: Sequence[Question],
+    *,
+    seed: int = 0,
+    side: int = SIDE,
+    on_pair: Callable[[int], None] | None = None,
+) -> Path:
+    """Write the page of the study named `study`; returns its path.
+
+    The browser draws the order of pairs, and what is left and right, from seed and annotator. side: longer
+    side of the pictures in pixels at most. on_pair: is told how many pairs are written, after each.
+    Raises SdgError where a picture cannot be read or the file cannot be written.
+    """
+    ordered = sorted(questions, key=lambda question: question.id)
+    pictures = [
+        picture for question in ordered for picture in sorted(question.pictures, key=lambda one: one[0])
+    ]
+    shown = prepared(lambda picture: (picture[0], show_or_refuse(picture[1], side, TO_JUDGE)), pictures)
+    return write_page(
+        path,
+        "study.html",
+        scripts=("person.js", "study.js"),
+        styles=("study.css",),
+        study=study,
+        seed=seed,
+        total=len(ordered),
+        pairs=_pairs(ordered, shown, on_pair),
+    )
+
+
+def _pairs(
+    questions: Sequence[Question],
+    shown: Iterator[tuple[str, Shown]],
+    on_pair: Callable[[int], None] | None,
+) -> Iterator[tuple[Question, tuple[tuple[str, Shown], tuple[str, Shown]]]]:
+    for done, question in enumerate(questions, start=1):
+        yield question, (next(shown), next(shown))
+        if on_pair is not None:
+            on_pair(done)
 
 
 def write_key(path: str | os.PathLike[str], key: Key) -> None:
