@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from sdg.models.lora import Ema, load_lora, lora_parameters, save_lora
 from sdg.recipes import load_recipe
 from sdg.sections import LoraRecipe
 
+Plain = Callable[[str], FlowPolicy]
 PROMPTS = ["a red cup", "a blue hat", "a red cup"]
 SEEDS = [11, 12, 13]
 FAMILIES = ("flux", "sd3", *toy_families.PIPELINES)
@@ -69,6 +71,31 @@ def policy(
     **changes: Any,
 ) -> FlowPolicy:
     return load_policy(recipe(checkpoints, family, **changes), precision=precision, few_step=few_step)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, FlowPolicy]:
+    """What `plain` has loaded, by family."""
+    return {}
+
+
+@pytest.fixture
+def plain(checkpoints: Path, loaded: dict[str, FlowPolicy], short_text: None) -> Iterator[Plain]:
+    """The fresh policy of a family, loaded once for all tests, which may change its adapter alone."""
+    fresh: dict[str, dict[str, torch.Tensor]] = {}
+
+    def of(family: str) -> FlowPolicy:
+        if family not in loaded:
+            loaded[family] = policy(checkpoints, family)
+        weights = lora_parameters(loaded[family].transformer)
+        fresh[family] = {name: weight.detach().clone() for name, weight in weights.items()}
+        return loaded[family]
+
+    yield of
+    for family, before in fresh.items():
+        for name, weight in lora_parameters(loaded[family].transformer).items():
+            weight.data.copy_(before[name])
+            weight.grad = None
 
 
 def train_a_little(policy: FlowPolicy) -> None:
@@ -175,8 +202,8 @@ def test_a_dpm_solver_gives_its_levels_and_its_first_order(checkpoints: Path, tm
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_sample_may_have_its_own_level(checkpoints: Path, family: str) -> None:
-    ours = policy(checkpoints, family)
+def test_each_sample_may_have_its_own_level(plain: Plain, family: str) -> None:
+    ours = plain(family)
     x = ours.noise([torch.Generator().manual_seed(seed) for seed in SEEDS])
     levels, prompts = torch.tensor([0.9, 0.5, 0.2]), ["a red cup", "a green dog a blue hat", "a car"]
     with torch.no_grad():
@@ -189,36 +216,49 @@ def test_each_sample_may_have_its_own_level(checkpoints: Path, family: str) -> N
             assert (other - alone).abs().max() > 1e-3
 
 
-def test_a_schedule_that_needs_two_steps_says_so(checkpoints: Path) -> None:
+def test_a_schedule_that_needs_two_steps_says_so(plain: Plain) -> None:
     with pytest.raises(SdgError, match=r"at least 2 sampling steps"):
-        policy(checkpoints, "qwen-image").sample(PROMPTS, SEEDS, steps=1)
+        plain("qwen-image").sample(PROMPTS, SEEDS, steps=1)
 
 
 @pytest.mark.usefixtures("short_text")
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", "float32"), ("bf16", "float32"), ("bf16", "bfloat16")]
 )
-@pytest.mark.parametrize(("checkpointing", "kind"), [(False, "flow-sde"), (True, "flow-sde"), (False, "cps")])
+@pytest.mark.parametrize(
+    ("checkpointing", "kinds"),
+    [(False, ("flow-sde", "cps")), (True, ("flow-sde",))],
+    ids=["kept", "recomputed"],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_first_ratio_is_one(
-    checkpoints: Path, family: str, checkpointing: bool, kind: SdeKind, precision: str, dtype: str
+    checkpoints: Path,
+    family: str,
+    checkpointing: bool,
+    kinds: tuple[SdeKind, ...],
+    precision: str,
+    dtype: str,
 ) -> None:
     ours = policy(checkpoints, family, precision, gradient_checkpointing=checkpointing, dtype=dtype)
     train_a_little(ours)
-    rollout = ours.sample(PROMPTS, SEEDS, steps=5, sde_steps=(0, 2), noise_level=0.7, kind=kind)
-    transitions = rollout.transitions
-    for index in (0, 1):
-        new = ours.score(transitions, index).log_prob
-        assert new.shape == (3, *ours.grid)
-        assert ((new - transitions.old_log_prob[index]).exp() - 1).abs().max() < 1e-5
-        new.sum().backward()
-    gradients = [p.grad for p in lora_parameters(ours.transformer).values()]
-    assert all(g is not None and g.isfinite().all() for g in gradients)
-    assert any(g.abs().max() > 0 for g in gradients)
+    parameters = lora_parameters(ours.transformer).values()
+    for kind in kinds:
+        ours.transformer.zero_grad()
+        rollout = ours.sample(PROMPTS, SEEDS, steps=4, sde_steps=(0, 2), noise_level=0.7, kind=kind)
+        transitions = rollout.transitions
+        for index in (0, 1):
+            new = ours.score(transitions, index).log_prob
+            assert new.shape == (3, *ours.grid)
+            assert ((new - transitions.old_log_prob[index]).exp() - 1).abs().max() < 1e-5
+            new.sum().backward()
+        gradients = [p.grad for p in parameters]
+        assert all(g is not None and g.isfinite().all() for g in gradients)
+        assert any(g.abs().max() > 0 for g in gradients)
     frozen = [p for p in ours.transformer.parameters() if not p.requires_grad]
     assert all(p.grad is None for p in frozen)
 
 
+@pytest.mark.usefixtures("short_text")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_layer_that_a_recipe_trains_gets_a_gradient_and_reloads(
     checkpoints: Path, family: str, tmp_path: Path
@@ -239,8 +279,8 @@ def test_every_layer_that_a_recipe_trains_gets_a_gradient_and_reloads(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_transitions_hold_only_the_stochastic_steps(checkpoints: Path, family: str) -> None:
-    ours = policy(checkpoints, family)
+def test_transitions_hold_only_the_stochastic_steps(plain: Plain, family: str) -> None:
+    ours = plain(family)
     rollout = ours.sample(PROMPTS, SEEDS, steps=4, sde_steps=(2,))
     sigmas = ours.sigmas(4).tolist()
     t = rollout.transitions
@@ -253,8 +293,8 @@ def test_transitions_hold_only_the_stochastic_steps(checkpoints: Path, family: s
     assert t.x[0].shape == (3, *channels)
 
 
-def test_the_log_probability_belongs_to_its_location(checkpoints: Path) -> None:
-    ours = policy(checkpoints, "sd3")
+def test_the_log_probability_belongs_to_its_location(plain: Plain) -> None:
+    ours = plain("sd3")
     t = ours.sample(PROMPTS[:1], SEEDS[:1], steps=4, sde_steps=(1,)).transitions
     moved = t.next_x[0].clone()
     moved[0, :, 3, 10] += 1.0  # row 3, column 10
@@ -262,8 +302,8 @@ def test_the_log_probability_belongs_to_its_location(checkpoints: Path) -> None:
     assert (change.abs() > 1e-5).nonzero().tolist() == [[0, 3, 10]]
 
 
-def test_a_token_is_the_patch_of_the_picture_it_decodes_to(checkpoints: Path) -> None:
-    ours = policy(checkpoints, "flux")
+def test_a_token_is_the_patch_of_the_picture_it_decodes_to(plain: Plain) -> None:
+    ours = plain("flux")
     noise = torch.zeros(1, *ours._latent_shape())
     noise[0, :, 2 * 3 : 2 * 3 + 2, 2 * 5 : 2 * 5 + 2] = 1.0  # packed row 3, column 5 of 4 × 6
     grid = ours._location_log_prob(ours._pack(noise).mean(-1))
@@ -271,8 +311,8 @@ def test_a_token_is_the_patch_of_the_picture_it_decodes_to(checkpoints: Path) ->
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_samples_of_one_start_differ_by_their_sde_noise_alone(checkpoints: Path, family: str) -> None:
-    ours = policy(checkpoints, family)
+def test_samples_of_one_start_differ_by_their_sde_noise_alone(plain: Plain, family: str) -> None:
+    ours = plain(family)
     prompts, seeds = PROMPTS[:1] * 3, [1, 2, 3]
     t = ours.sample(prompts, seeds, starts=[7, 7, None], steps=3, sde_steps=(0,)).transitions
     assert torch.equal(t.x[0][0], t.x[0][1])
@@ -283,8 +323,8 @@ def test_samples_of_one_start_differ_by_their_sde_noise_alone(checkpoints: Path,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_signs_turn_the_noise_of_stochastic_steps_alone(checkpoints: Path, family: str) -> None:
-    ours = policy(checkpoints, family)
+def test_signs_turn_the_noise_of_stochastic_steps_alone(plain: Plain, family: str) -> None:
+    ours = plain(family)
     t = ours.sample(
         PROMPTS[:1] * 2, [1, 1], starts=[7, 7], signs=[1, -1], steps=3, sde_steps=(1,)
     ).transitions
@@ -300,9 +340,9 @@ def test_signs_turn_the_noise_of_stochastic_steps_alone(checkpoints: Path, famil
 @pytest.mark.parametrize("sde_steps", [(), (0,), (2,), (1, 3)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_samples_share_is_drawn_once_and_changes_nothing(
-    checkpoints: Path, family: str, sde_steps: tuple[int, ...]
+    plain: Plain, family: str, sde_steps: tuple[int, ...]
 ) -> None:
-    ours = policy(checkpoints, family)
+    ours = plain(family)
     prompts, seeds, starts = [PROMPTS[0], *PROMPTS, PROMPTS[0]], [1, 2, 3, 4, 5], [7, 7, 7, None, 8]
     passes = []
     hook = ours.transformer.register_forward_pre_hook(
@@ -325,8 +365,8 @@ def test_what_samples_share_is_drawn_once_and_changes_nothing(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_shared_first_step_is_scored_once_with_the_gradient_of_all(checkpoints: Path, family: str) -> None:
-    ours = policy(checkpoints, family)
+def test_a_shared_first_step_is_scored_once_with_the_gradient_of_all(plain: Plain, family: str) -> None:
+    ours = plain(family)
     train_a_little(ours)
     prompts, seeds, starts = [PROMPTS[0], *PROMPTS, PROMPTS[0]], [1, 2, 3, 4, 5], [7, 7, 7, None, 8]
     t = ours.sample(prompts, seeds, starts=starts, steps=4, sde_steps=(1, 2)).transitions
@@ -352,8 +392,8 @@ def test_a_shared_first_step_is_scored_once_with_the_gradient_of_all(checkpoints
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_sample_depends_on_its_own_seed_only(checkpoints: Path, family: str) -> None:
-    ours = policy(checkpoints, family)
+def test_a_sample_depends_on_its_own_seed_only(plain: Plain, family: str) -> None:
+    ours = plain(family)
     together = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,))
     alone = ours.sample(PROMPTS[2:], SEEDS[2:], steps=3, sde_steps=(1,))
     assert torch.allclose(together.transitions.next_x[0][2:], alone.transitions.next_x[0], atol=1e-5)
@@ -375,8 +415,8 @@ def test_an_orthonormal_adapter_keeps_lengths_and_begins_as_nothing(checkpoints:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, tmp_path: Path) -> None:
-    ours = policy(checkpoints, family)
+def test_a_saved_adapter_reloads_with_its_alpha(plain: Plain, family: str, tmp_path: Path) -> None:
+    ours = plain(family)
     base = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
     train_a_little(ours)
     trained = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.next_x[0]
@@ -392,9 +432,9 @@ def test_a_saved_adapter_reloads_with_its_alpha(checkpoints: Path, family: str, 
 
 
 def test_an_adapter_reloads_on_the_transformer_of_a_pipeline_without_a_loader(
-    checkpoints: Path, tmp_path: Path
+    plain: Plain, tmp_path: Path
 ) -> None:
-    ours = policy(checkpoints, "longcat-image")
+    ours = plain("longcat-image")
     train_a_little(ours)
     save_lora(ours, tmp_path)
     pipeline = load_pipeline(ours.recipe)
@@ -408,10 +448,10 @@ def test_an_adapter_reloads_on_the_transformer_of_a_pipeline_without_a_loader(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
-    checkpoints: Path, family: str, tmp_path: Path
+    checkpoints: Path, plain: Plain, family: str, tmp_path: Path
 ) -> None:
     limited = policy(checkpoints, family, few_step=FewStepRecipe(lora_above=0.5))
-    everywhere = policy(checkpoints, family)
+    everywhere = plain(family)
     train_a_little(limited)
     train_a_little(everywhere)
     text, x = (
@@ -451,9 +491,9 @@ def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_adapter_is_started_from_and_merges_into_a_folder(
-    checkpoints: Path, family: str, tmp_path: Path
+    checkpoints: Path, plain: Plain, family: str, tmp_path: Path
 ) -> None:
-    ours = policy(checkpoints, family)
+    ours = plain(family)
     train_a_little(ours)
     save_lora(ours, tmp_path / "adapter")
     again = policy(checkpoints, family, adapter=str(tmp_path / "adapter"))
@@ -512,9 +552,9 @@ def attending(of: FlowPolicy) -> list[Any]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_adapter_merged_into_the_base_gives_the_same_velocity(
-    checkpoints: Path, family: str, tmp_path: Path
+    plain: Plain, family: str, tmp_path: Path
 ) -> None:
-    ours = policy(checkpoints, family)
+    ours = plain(family)
     text, x = ours.encode(PROMPTS), ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions.x[0]
     with torch.no_grad():
         untrained = ours.velocity_of(x, 0.6, text)
@@ -542,8 +582,8 @@ def test_an_adapter_merged_into_the_base_gives_the_same_velocity(
     assert changed > 0
 
 
-def test_the_adapter_is_off_in_the_reference(checkpoints: Path) -> None:
-    ours = policy(checkpoints, "flux")
+def test_the_adapter_is_off_in_the_reference(plain: Plain) -> None:
+    ours = plain("flux")
     base = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,)).transitions
     train_a_little(ours)
     with ours.reference():
@@ -638,8 +678,8 @@ def test_a_prompt_is_encoded_once_while_the_cache_has_room(
     assert encoded[3:] == ["a blue hat"]
 
 
-def test_an_average_follows_with_its_decay_and_gives_the_weights_back(checkpoints: Path) -> None:
-    ours = policy(checkpoints, "flux")
+def test_an_average_follows_with_its_decay_and_gives_the_weights_back(plain: Plain) -> None:
+    ours = plain("flux")
     parameters = lora_parameters(ours.transformer)
     start = {k: p.detach().clone() for k, p in parameters.items()}
     ema = Ema(parameters, limit=0.9)
