@@ -1,10 +1,12 @@
 """Settings of every test: one thread a process, for the suite itself runs on all cores; shared helpers."""
 
 import asyncio
+import fcntl
+import gc
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with a slow test come first: none is begun when the other workers have run out of files."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports have made stays: garbage collection, which tests cause often, need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` has filled for all workers of this run: the first to need it does."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, done = base / f"shared-{name}", base / f"shared-{name}.done"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,14 +97,15 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import toy
     import toy_families
 
-    folder = tmp_path_factory.mktemp("checkpoints")
-    toy.flux_pipeline().save_pretrained(folder / "flux")
-    toy.sd3_pipeline().save_pretrained(folder / "sd3")
-    toy_families.save(folder)
-    toy.save_clip(folder / "clip")
-    (folder / "train.txt").write_text("\n".join(toy.PROMPTS[:8]))
-    (folder / "held-out.txt").write_text("\n".join(toy.PROMPTS[8:]))
-    return folder
+    def make(folder: Path) -> None:
+        toy.flux_pipeline().save_pretrained(folder / "flux")
+        toy.sd3_pipeline().save_pretrained(folder / "sd3")
+        toy_families.save(folder)
+        toy.save_clip(folder / "clip")
+        (folder / "train.txt").write_text("\n".join(toy.PROMPTS[:8]))
+        (folder / "held-out.txt").write_text("\n".join(toy.PROMPTS[8:]))
+
+    return made_once(tmp_path_factory, "checkpoints", make)
 
 
 @pytest.fixture
@@ -96,7 +121,7 @@ def second_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that has the core's dependencies and no torch."""
     import second_environment
 
-    return second_environment.make(tmp_path_factory.mktemp("second") / "env")
+    return made_once(tmp_path_factory, "second", second_environment.make) / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
@@ -104,9 +129,7 @@ def untaught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that babbles: no end token, no blocks."""
     import toy_qwen3vl
 
-    folder = tmp_path_factory.mktemp("untaught")
-    toy_qwen3vl.build(folder, steps=0)
-    return folder
+    return made_once(tmp_path_factory, "untaught", lambda folder: toy_qwen3vl.build(folder, steps=0))
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +137,4 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that knows its six pictures; takes some seconds, so only slow tests use it."""
     import toy_qwen3vl
 
-    folder = tmp_path_factory.mktemp("taught")
-    toy_qwen3vl.build(folder)
-    return folder
+    return made_once(tmp_path_factory, "taught", toy_qwen3vl.build)
