@@ -60,10 +60,10 @@ def few_pictures(monkeypatch):
 def test_noise_levels_are_logit_normal_and_spread_over_the_batch():
     rng = np.random.default_rng(0)
     drawn = [random_noise(rng, 64, 4, 8) for _ in range(50)]
-    normal = torch.logit(torch.cat([each["sigma"] for each in drawn])) - 0.47
+    normal = torch.logit(torch.cat([each["sigma"] for each in drawn])) - flow.LEVEL_MEAN
     assert abs(float(normal.mean())) < 0.02
     assert abs(float(normal.std()) - 1) < 0.02
-    parts = torch.special.ndtr(torch.logit(drawn[0]["sigma"]) - 0.47).mul(64).long()
+    parts = torch.special.ndtr(torch.logit(drawn[0]["sigma"]) - flow.LEVEL_MEAN).mul(64).long()
     assert sorted(parts.tolist()) == list(range(64))
     noise = torch.stack([each["noise"] for each in drawn])
     assert noise.shape == (50, 64, 4, 8)
@@ -137,7 +137,19 @@ def test_the_loss_is_zero_for_the_true_velocity_and_the_variance_for_none():
 
     assert float(velocity_loss(knowing, batch, None)["loss"]) < 1e-6
     still = velocity_loss(lambda tokens, *rest: torch.zeros_like(tokens), batch, None)
-    assert float(still["loss"]) == pytest.approx(2, rel=0.15)  # noise − picture, both of variance 1
+    variance = 2 * flow.level_weight(batch["sigma"]).mean()  # of noise − picture, both of variance 1
+    assert float(still["loss"]) == pytest.approx(float(variance), rel=0.15)
+
+
+def test_pictures_count_most_at_the_levels_between_noise_and_layout():
+    levels = torch.linspace(0, 1, 41)
+    weights = flow.level_weight(levels)
+    assert weights[28] == pytest.approx(1)  # level .7
+    assert float(levels[weights.argmax()]) == pytest.approx(0.4)
+    rises = weights.diff() > 0
+    assert rises[:16].all()
+    assert not rises[16:].any()
+    assert weights.min() > 0.3
 
 
 def test_what_cells_show_is_learned_beside_the_velocity(pipeline):

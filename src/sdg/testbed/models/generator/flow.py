@@ -41,6 +41,9 @@ KEPT_EVERY: Final = 64
 """Chunks after which encoded scenes are written to the cache."""
 CELL_WEIGHT: Final = 0.05
 """Weight of what cells show against the velocity's error."""
+LEVEL_MEAN: Final = 1.2
+"""Mean logit of training's noise levels. Half of them lie in .63 to .87, and defects arise in .55 to .9
+(`benchmarks/generator_levels.py`)."""
 UNPROMPTED: Final = 0.08
 """Share of training pictures whose prompt is left out, for classifier-free guidance."""
 
@@ -163,7 +166,7 @@ def encode_scenes(
 
 
 def velocity_loss(model: TextToVelocity, batch: dict[str, Tensor], grid: Tensor) -> dict[str, Tensor]:
-    """Mean squared error of the velocity at the batch's noise levels.
+    """Mean squared error of the velocity at the batch's noise levels, weighted by `level_weight`.
 
     A model with a head for cells learns what they show as well, where the batch has it: part `cells`.
     """
@@ -174,11 +177,29 @@ def velocity_loss(model: TextToVelocity, batch: dict[str, Tensor], grid: Tensor)
             velocity, told = model(*given), None
         else:
             velocity, told = model.velocity_and_cells(*given)
-    error = (velocity.float() - (batch["noise"] - clean)).square().mean()
+    errors = (velocity.float() - (batch["noise"] - clean)).square().mean((1, 2))
+    error = (errors * level_weight(batch["sigma"])).mean()
     if told is None:
         return {"loss": error}
     cells = cell_loss(told, batch)
     return {"loss": error + CELL_WEIGHT * cells, "velocity": error, "cells": cells}
+
+
+_ERRORS: Final = (
+    (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1),
+    (0.6, 0.32, 0.14, 0.057, 0.038, 0.035, 0.04, 0.057, 0.11, 0.21, 0.36, 0.47, 0.8),
+)
+"""Noise levels, and the mean squared error of a trained generator's velocity there."""
+
+
+def level_weight(sigma: Tensor) -> Tensor:
+    """Weights of pictures at noise levels (B,): 1/√(the usual error there), 1 at a level of .7.
+
+    What cannot be known, the layout at high levels and the noise at low ones, is most of the error there, and
+    would drown what can be learned between them.
+    """
+    usual = np.interp(sigma.numpy(), *_ERRORS)
+    return torch.from_numpy(np.sqrt(0.11 / usual)).float()
 
 
 def guided_loss(
@@ -223,7 +244,7 @@ def random_noise(rng: np.random.Generator, count: int, tokens: int, width: int) 
     variance.
     """
     quantile = torch.from_numpy((rng.permutation(count) + rng.random(count)) / count).float()
-    sigma = torch.sigmoid(torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)) + 0.47)
+    sigma = torch.sigmoid(torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)) + LEVEL_MEAN)
     noise = torch.from_numpy(rng.standard_normal((count, tokens, width), np.float32))
     return {"noise": noise, "sigma": sigma}
 
