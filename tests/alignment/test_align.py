@@ -126,7 +126,7 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
         "prompts.held_out": checkpoints / "held-out.txt",
         "sampling.steps": 5,
         "sampling.batch_size": 4,
-        "groups.prompts": 4,
+        "groups.prompts": 2,
         "groups.size": 4,
         "reward.scorers.0.uri": "python:toy.darkness",
         "reward.detector": "python:toy.detect",
@@ -134,15 +134,15 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
         "monitor.scorers.0.uri": f"clip:{checkpoints / 'clip'}",
         "monitor.scorers.1.uri": f"clip:{checkpoints / 'clip'}?processor={checkpoints / 'clip'}",
         "monitor.every": 1,
-        "monitor.prompts": 3,
-        "monitor.steps": 3,
+        "monitor.prompts": 2,
+        "monitor.steps": 2,
         "run.pictures_every": 2,
     }
     lines = run(
         tmp_path, [part for key, value in values.items() for part in ("--set", f"{key}={value}")], recipe
     )
     assert [line["epoch"] for line in lines] == [0, 1]
-    assert all(line["valid"] == line["samples"] == 16 and len(line["loss"]) == 2 for line in lines)
+    assert all(line["valid"] == line["samples"] == 8 and len(line["loss"]) == 2 for line in lines)
     assert all(line["first_ratio_error"] < 1e-5 for line in lines)
     assert all(line["grad_norm"] > 0 and "kl" not in line for line in lines)
     watched = [line for line in read_log(tmp_path) if line["kind"] == "monitor"]
@@ -170,6 +170,10 @@ def test_the_testbed_recipe_runs_with_each_method(checkpoints: Path, tmp_path: P
     assert (line["defects"] is None) == (method in ("flow-grpo", "nft"))  # which ask no detector
 
 
+TWO_GROUPS = {"groups__prompts": 2}
+UNWATCHED = {
+    "prompts__held_out": "null", "monitor__scorers": "[]", "monitor__judges": "[]", "monitor__best": "null",
+}  # fmt: skip
 SMOOTH = {"method": "flow-grpo", "optimizer__clip": 0.2}
 """Two runs that do the same may round a pixel another way, for equal weights at other addresses may be added
 up in another order. Here nothing turns on that: no threshold of a detector, no ratio at its clip."""
@@ -195,7 +199,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 def test_a_resumed_run_goes_on_as_an_uninterrupted_one(checkpoints: Path, tmp_path: Path) -> None:
     def options(steps: int) -> list[str]:
-        return small(checkpoints, optimizer__steps=steps, optimizer__ema_every=1, **SMOOTH)
+        return small(checkpoints, optimizer__steps=steps, optimizer__ema_every=1, **SMOOTH, **TWO_GROUPS)
 
     run(tmp_path / "whole", options(8))
     run(tmp_path / "parts", options(4))
@@ -231,7 +235,7 @@ def adapter(out: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 @pytest.mark.slow
 @pytest.mark.kill
 def test_killed_at_any_moment_it_ends_as_an_undisturbed_run(checkpoints: Path, tmp_path: Path) -> None:
-    options = small(checkpoints, optimizer__steps=12, optimizer__schedule="linear", **SMOOTH)
+    options = small(checkpoints, optimizer__steps=12, optimizer__schedule="linear", **SMOOTH, **TWO_GROUPS)
     recipe = RECIPES / "boxflow-flux1-dev.yaml"
     kill_and_resume("align", lambda out: ["align", recipe, *options, "--out", out], tmp_path, assert_same_run)
 
@@ -239,7 +243,7 @@ def test_killed_at_any_moment_it_ends_as_an_undisturbed_run(checkpoints: Path, t
 def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(
     checkpoints: Path, tmp_path: Path
 ) -> None:
-    falling = {"optimizer__learning_rate": 8e-4, "optimizer__schedule": "linear"}
+    falling = {"optimizer__learning_rate": 8e-4, "optimizer__schedule": "linear", **UNWATCHED, **TWO_GROUPS}
     lines = run(tmp_path, small(checkpoints, optimizer__steps=8, **falling))
     assert [line["learning_rate"] for line in lines] == pytest.approx([8e-4, 6e-4, 4e-4, 2e-4])
     options = small(checkpoints, optimizer__steps=12, **falling)
@@ -290,10 +294,8 @@ def late(percent: int) -> Callable[[int, int], Reply]:
 
 def served(checkpoints: Path, server: Server, timeout: float) -> list[str]:
     uri = f"openai:{server.url}?timeout={timeout}&attempts=1&profile=default#toy"
-    return small(
-        checkpoints, reward__detector=uri, reward__max_failed=0.9, sampling__batch_size=8,
-        prompts__held_out="null", monitor__scorers="[]", monitor__judges="[]", monitor__best="null",
-    )  # fmt: skip
+    changes = {"reward__detector": uri, "reward__max_failed": 0.9, "sampling__batch_size": 8}
+    return small(checkpoints, **changes, **UNWATCHED)
 
 
 @pytest.mark.slow
@@ -355,7 +357,7 @@ def test_two_processes_learn_what_one_learns(
     options = small(
         checkpoints, family, reward__scorers=f"[{{name: s, uri: 'python:toy.{scorer}'}}]", groups__prompts=8,
         optimizer__steps=2, optimizer__grad_norm=1e9, reward__max_failed=0.9, optimizer__kl=kl,
-        method=method,
+        sampling__batch_size=8, method=method, nft__levels=2, **({} if scorer == "darkness" else UNWATCHED),
     )[1::2]  # fmt: skip
     recipe = RECIPES / {"flux": "boxflow-flux1-dev.yaml"}.get(family, f"boxflow-{family}.yaml")
 
@@ -483,7 +485,7 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
 def test_two_processes_compare_what_one_compares(checkpoints: Path, tmp_path: Path, moved: Path) -> None:
     words = [
         "align", "compare", str(RECIPES / "boxflow-flux1-dev.yaml"), "--lora", f"moved={moved}",
-        *small(checkpoints, sampling__batch_size=3),
+        *small(checkpoints, sampling__batch_size=3), "--bootstrap", "100",
     ]  # fmt: skip
     two = processes.torchrun(
         lambda: main([*words, "--out", str(tmp_path / "two")]), stderr=tmp_path / "stderr"
