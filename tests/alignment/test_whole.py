@@ -66,7 +66,7 @@ def test_every_weight_is_trained_and_the_result_is_a_transformer_of_diffusers(
 def test_a_resumed_run_goes_on_as_an_uninterrupted_one(checkpoints: Path, tmp_path: Path) -> None:
     def options(steps: int) -> list[str]:
         smooth = {"method": "flow-grpo", "optimizer__clip": 0.2}  # nothing turns on a threshold
-        return whole(checkpoints, optimizer__steps=steps, optimizer__ema_every=1, **smooth)
+        return whole(checkpoints, optimizer__steps=steps, optimizer__ema_every=1, groups__prompts=2, **smooth)
 
     run(tmp_path / "whole", options(8))
     run(tmp_path / "parts", options(4))
