@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +35,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextmanager
-def served(folder: Path, log: Path) -> Iterator[str]:
-    """The address of `transformers serve FOLDER`, which is stopped at the end."""
-    port = free_port()
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(folder)]
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `transformers serve`, which loads the folder that a request names."""
+    port, log = free_port(), tmp_path_factory.mktemp("serve") / "log"
+    command = [str(Path(sys.executable).parent / "transformers"), "serve"]
     options = ["--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -67,7 +66,9 @@ def served(folder: Path, log: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_folder_a_server_and_a_replay_give_the_same_diagnoses(taught: Path, tmp_path: Path) -> None:
+def test_a_folder_a_server_and_a_replay_give_the_same_diagnoses(
+    taught: Path, tmp_path: Path, url: str
+) -> None:
     items = []
     for index, prompt in enumerate(toy.PROMPTS):
         toy.picture(index).save(tmp_path / f"{index}.png")
@@ -82,15 +83,14 @@ def test_a_folder_a_server_and_a_replay_give_the_same_diagnoses(taught: Path, tm
     run(here, items, tmp_path / "out.jsonl")
     assert sdg.load_detector(f"replay:{tmp_path / 'out.jsonl'}").diagnose(pairs) == expected
 
-    with served(taught, tmp_path / "serve.log") as url:
-        profile = taught / PROFILE_FILE
-        there = sdg.load_detector(f"openai:{url}?profile={profile}&concurrency=2&timeout=120#{taught}")
-        assert there.diagnose(pairs) == expected
+    profile = taught / PROFILE_FILE
+    there = sdg.load_detector(f"openai:{url}?profile={profile}&concurrency=2&timeout=120#{taught}")
+    assert there.diagnose(pairs) == expected
 
-        # The same with an answer that is cut off in its middle.
-        short = tmp_path / "short.toml"
-        short.write_text(profile.read_text().replace("max_new_tokens = 96", "max_new_tokens = 25"))
-        cut_there = sdg.load_detector(f"openai:{url}?profile={short}#{taught}").diagnose(pairs)
+    # The same with an answer that is cut off in its middle.
+    short = tmp_path / "short.toml"
+    short.write_text(profile.read_text().replace("max_new_tokens = 96", "max_new_tokens = 25"))
+    cut_there = sdg.load_detector(f"openai:{url}?profile={short}#{taught}").diagnose(pairs)
     cut_here = sdg.load_detector(f"hf:{taught}?batch_size=1&device=cpu", profile=short).diagnose(pairs)
     assert "truncated" in {diagnosis.status.value for diagnosis in cut_here}
     assert cut_there == cut_here
@@ -100,7 +100,7 @@ def test_a_folder_a_server_and_a_replay_give_the_same_diagnoses(taught: Path, tm
 
 
 @pytest.mark.slow
-def test_the_embedded_weights_give_the_same_diagnoses_through_every_door(tmp_path: Path) -> None:
+def test_the_embedded_weights_give_the_same_diagnoses_through_every_door(tmp_path: Path, url: str) -> None:
     rng = np.random.default_rng(3)
     items = []
     for index in range(2):
@@ -116,7 +116,6 @@ def test_the_embedded_weights_give_the_same_diagnoses_through_every_door(tmp_pat
     run(here, items, tmp_path / "out.jsonl")
     assert sdg.load_detector(f"replay:{tmp_path / 'out.jsonl'}").diagnose(pairs) == expected
 
-    with served(DETECTOR, tmp_path / "serve.log") as url:
-        profile = DETECTOR / PROFILE_FILE
-        there = sdg.load_detector(f"openai:{url}?profile={profile}&timeout=120#{DETECTOR}")
-        assert there.diagnose(pairs) == expected
+    profile = DETECTOR / PROFILE_FILE
+    there = sdg.load_detector(f"openai:{url}?profile={profile}&timeout=120#{DETECTOR}")
+    assert there.diagnose(pairs) == expected
