@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from sdg.testbed.models.detector import speak
 from sdg.testbed.models.detector.build import new_model, new_processor
 from sdg.testbed.models.detector.rows import IGNORED, Lessons, base_tokenizer, embedded_profile
 from sdg.testbed.models.detector.speak import Speaker, save_base, speech_loss, token_losses, train_language
-from sdg.testbed.models.loop import Run
+from sdg.testbed.models.loop import Run, fit
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +106,15 @@ def test_a_few_steps_lower_the_loss_and_leave_a_detectors_folder(tmp_path, token
     new_model(tokenizer, 0).save_pretrained(seeing)
     short = dataclasses.replace(embedded_profile(), generation=Generation(max_new_tokens=16))
     monkeypatch.setattr(speak, "embedded_profile", lambda: short)
+    sooner = partial(dataclasses.replace, report_every=10)
+    monkeypatch.setattr(speak, "fit", lambda *most, **more: fit(*most[:4], sooner(most[4]), **more))
     settings = {"batch_size": 2, "learning_rate": 2e-3, "workers": 0, "validate": 2}
-    train_language(seeing, Run(tmp_path / "run", 30), **settings)
+    train_language(seeing, Run(tmp_path / "run", 12), **settings)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [25, 30]
+    assert [line["step"] for line in lines] == [10, 12]
     assert lines[-1]["words"] < lines[0]["words"]
     (check,) = (tmp_path / "run" / "validation.jsonl").read_text().splitlines()
-    assert json.loads(check)["step"] == 30
+    assert json.loads(check)["step"] == 12
     detector = load_detector(str(tmp_path / "run" / "detector"))
     picture = Image.fromarray(np.full((128, 128, 3), 200, np.uint8))
     (found,) = detector.diagnose([(picture, "a red star")])
