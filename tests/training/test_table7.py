@@ -180,12 +180,12 @@ def test_all_of_it_runs_on_a_toy_and_does_nothing_twice(
     corpus, runs, out = (tmp_path / name for name in ("corpus", "runs", "out"))
     shutil.copytree(toy, corpus, ignore=shutil.ignore_patterns("checkpoint"))
     shutil.copy(toy / "validation.jsonl", corpus / "test.jsonl")
-    both = ["data.max_length=900", "data.workers=0", "optimizer.batch_size=8", "evaluation.batch_size=4"]
+    both = ["data.max_length=900", "data.workers=0", "optimizer.batch_size=4", "evaluation.batch_size=4"]
     both += ["run.precision=fp32"]
     sft = [*both, "profile.generation.max_new_tokens=16"]
     grpo = [*both, "rollout.max_tokens=8", "rollout.group=4", "guards.malformed=1.0", "guards.spread=0"]
     words = ["--corpus", corpus, "--base", toy / "checkpoint", "--runs", runs, "--out", out, "--seeds", 0]
-    words += ["--steps", 4, "--grpo-steps", 1, "--embedder", "token-f1"]
+    words += ["--steps", 2, "--grpo-steps", 1, "--embedder", "token-f1"]
     words += [word for one in sft for word in ("--set-sft", one)]
     words += [word for one in grpo for word in ("--set-grpo", one)]
 
@@ -209,7 +209,7 @@ def test_all_of_it_runs_on_a_toy_and_does_nothing_twice(
     assert recipes["no-step-1"]["profile"]["answer"]["steps"] == [2, 3]
     assert recipes["grpo-no-think"]["model"]["checkpoint"] == str(runs / "sft-no-think-seed0" / "final")
     assert recipes["grounded-trace"]["data"]["jitter"] == 0
-    assert {recipes[name]["optimizer"]["max_steps"] for name in OVERRIDES if name != "grpo-no-think"} == {4}
+    assert {recipes[name]["optimizer"]["max_steps"] for name in OVERRIDES if name != "grpo-no-think"} == {2}
     table = json.loads((out / "table7.json").read_text())
     assert set(table["numbers"]["differences"]) == set(OVERRIDES)
     scores = json.loads((out / "scores.json").read_text())
@@ -226,8 +226,8 @@ def test_all_of_it_runs_on_a_toy_and_does_nothing_twice(
     monkeypatch.setattr(experiment, "sdg", refuse)
     run()
     assert (out / "summary.md").read_text() == page
-    with pytest.raises(SystemExit, match=r"steps\.sft was 4 and is 5 now"):
-        run("--steps", 5)
+    with pytest.raises(SystemExit, match=r"steps\.sft was 2 and is 3 now"):
+        run("--steps", 3)
     monkeypatch.setattr(experiment, "sdg", alignment.sdg)
     shutil.rmtree(runs / "grpo-seed0" / "final")  # as if killed before its end
     run()
