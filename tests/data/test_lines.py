@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdg.data import lines as module
 from sdg.data.formats import line_reader
 from sdg.data.gathering import Gathering
 from sdg.data.lines import cuts, plain_annotation, plain_prediction
@@ -36,17 +37,18 @@ def paths(path: Path, span: range) -> list[str]:
 sizes = st.lists(st.integers(0, 60), min_size=6, max_size=25)
 
 
-@given(sizes, st.randoms(use_true_random=False), st.integers(2, 5), st.booleans(), st.booleans())
+@pytest.mark.parametrize("window", [0, 20, 200, 1 << 22])
+@given(sizes, st.randoms(use_true_random=False), st.integers(2, 5), st.booleans())
 def test_both_files_are_cut_at_the_same_lines(
-    tmp_path_factory: pytest.TempPathFactory, lengths, random, parts, escaped, ended
+    tmp_path_factory: pytest.TempPathFactory, window: int, lengths, random, parts, escaped
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
     names = [f"é{number}.png" for number in range(len(lengths))]
     one = write(folder / "one.jsonl", names, lengths)
     other = write(folder / "other.jsonl", names, random.sample(lengths, len(lengths)), escaped)
-    if not ended:
-        other.write_bytes(other.read_bytes().removesuffix(b"\n"))
-    found = cuts(one, other, parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "WINDOW", window)
+        found = cuts(one, other, parts)
     assert found is not None
     assert len(found) == parts
     assert all(paths(one, first) == paths(other, second) != [] for first, second in found)
@@ -64,7 +66,7 @@ def test_a_path_in_another_text_is_no_cut(tmp_path: Path) -> None:
     assert all(paths(one, first) == paths(tmp_path / "other.jsonl", second) for first, second in found)
 
 
-def test_lines_are_counted_and_must_be_as_many(tmp_path: Path) -> None:
+def test_lines_are_counted_where_paths_say_nothing_and_must_be_as_many(tmp_path: Path) -> None:
     one = write(tmp_path / "one.jsonl", ["a", "b", "c", "d"], [5] * 4)
     (tmp_path / "other.jsonl").write_text('{"filename": "a"}\n' * 4)
     found = cuts(one, tmp_path / "other.jsonl", 2)

@@ -121,15 +121,15 @@ def spans(path: Path, parts: int) -> tuple[int, list[range]]:
 
     Files with as many lines are cut at the same lines.
     """
-    blocks, unended = [0], False  # lines that end before each block, and in all
+    ends, blocks = 0, [0]  # lines that end before each block, and in all
     with open_binary(path) as file:
         while block := file.read(_BLOCK):
-            blocks.append(blocks[-1] + block.count(b"\n"))
-            unended = not block.endswith(b"\n")
-        size, lines = file.tell(), blocks[-1] + unended
+            ends += block.count(b"\n")
+            blocks.append(ends)
+        size = file.tell()
         starts = [0]
         for part in range(1, parts):
-            wanted = lines * part // parts
+            wanted = ends * part // parts
             place = max(0, bisect_left(blocks, wanted) - 1)
             file.seek(place * _BLOCK)
             found, block = blocks[place], file.read(_BLOCK)
@@ -138,7 +138,7 @@ def spans(path: Path, parts: int) -> tuple[int, list[range]]:
                 at = block.index(b"\n", at) + 1
                 found += 1
             starts.append(place * _BLOCK + at)
-    return lines, [range(start, stop) for start, stop in zip(starts, [*starts[1:], size], strict=True)]
+    return ends, [range(start, stop) for start, stop in zip(starts, [*starts[1:], size], strict=True)]
 
 
 def read_lines(path: Path, span: range | None = None) -> Iterator[tuple[int, bytes]]:
