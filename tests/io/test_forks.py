@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sdg.io import forks
-from sdg.io.forks import MOST_TASKS, Crew, can_fork
+from sdg.io.forks import MOST_TASKS, Baton, Crew, can_fork
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
@@ -82,6 +82,25 @@ def test_what_this_process_raises_is_raised_when_the_others_are_done(monkeypatch
     for process in made:  # nobody is left to wait for; the test runner may have children of its own
         with pytest.raises(ChildProcessError):
             os.waitpid(process, os.WNOHANG)
+
+
+def test_one_process_at_a_time_holds_the_baton_and_a_dead_one_lets_go() -> None:
+    baton, own = Baton(bytes(4)), os.getpid()
+
+    def work(_: Iterator[int]) -> int:
+        for _ in range(200):
+            with baton.held() as content:
+                count = int.from_bytes(content[:], "little") + 1
+                content[:] = count.to_bytes(4, "little")
+                if count == 150 and os.getpid() != own:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return count
+
+    found = Crew(work, 0, 3).results()
+    with baton.held() as content:
+        counted = int.from_bytes(content[:], "little")
+    baton.close()
+    assert counted == 600 if None not in found else 400 < counted < 600
 
 
 def test_processes_are_made_where_there_are_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import math
 import mmap
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,11 @@ from sdg.data.line_pairs import Lines, Reading
 from sdg.defects import Status
 from sdg.evaluation.columns import TYPES, unpacked
 from sdg.evaluation.metrics import Count
-from sdg.evaluation.resampling import bootstrap_sums, draws
+from sdg.evaluation.resampling import Drawn, bootstrap_sums, chunks, draw
 from sdg.evaluation.result import Scores
 from sdg.evaluation.scoring import Matching, count_table, pair
 from sdg.evaluation.sdg_eval import scores_of
-from sdg.io.forks import Crew
+from sdg.io.forks import Baton, Crew
 
 
 def evaluate_in_parts(
@@ -84,15 +84,54 @@ def _resampled(
         return np.zeros((resamples, len(TYPES) * len(Count)))
     flat = table.reshape(len(table), -1)
     sums = _shared((resamples, flat.shape[1]))
+    drawn = _Draws(resamples, len(table), seed)
 
-    def work(shares: Iterator[int]) -> bool:
-        for share in shares:
-            # All are drawn by each process, as one does it, and every so many summed.
-            drawn = draws(resamples, len(table), np.random.default_rng(seed))
-            bootstrap_sums(flat, resamples, seed, islice(drawn, share, None, processes), sums)
+    def work(_: Iterator[int]) -> bool:
+        bootstrap_sums(flat, resamples, seed, drawn, sums)
         return True
 
-    return sums if all(Crew(work, processes, processes).results()) else None
+    with closing(drawn):
+        return sums if all(Crew(work, 0, processes).results()) else None
+
+
+class _Draws:
+    """The resamples of all processes: whoever is free draws the next ones, on from where the last one left.
+
+    The generator's state goes from hand to hand, so that each number is drawn just once.
+    """
+
+    def __init__(self, resamples: int, images: int, seed: int) -> None:
+        self._chunks, self._images = chunks(resamples, images), images
+        self._rng = np.random.default_rng(seed)
+        self._baton = Baton(self._to_bytes(0))
+
+    def __iter__(self) -> Iterator[Drawn]:
+        while True:
+            with self._baton.held() as content:
+                at = self._from_bytes(content[:])
+                if at == len(self._chunks):
+                    return
+                part = self._chunks[at]
+                drawn = draw(self._rng, part, self._images)
+                content[:] = self._to_bytes(at + 1)
+            yield part, drawn
+
+    def _to_bytes(self, following: int) -> bytes:
+        state = self._rng.bit_generator.state
+        numbers = following, state["state"]["state"], state["has_uint32"], state["uinteger"]
+        return b"".join(number.to_bytes(16, "little") for number in numbers)
+
+    def _from_bytes(self, content: bytes) -> int:
+        numbers = (int.from_bytes(content[at : at + 16], "little") for at in range(0, 64, 16))
+        following, state, has_uint32, uinteger = numbers
+        generator = self._rng.bit_generator
+        here = {**generator.state["state"], "state": state}
+        generator.state = {**generator.state, "state": here, "has_uint32": has_uint32, "uinteger": uinteger}
+        return following
+
+    def close(self) -> None:
+        """Give back what it took."""
+        self._baton.close()
 
 
 def _status(parts: Sequence[Lines], evaluated: int) -> dict[str, Any]:

@@ -44,8 +44,19 @@ def bootstrap_sums(
 
 def draws(resamples: int, images: int, rng: np.random.Generator) -> Iterator[Drawn]:
     """Some resamples at a time, and the images drawn for them."""
-    for part in _chunks(resamples, images):
-        yield part, rng.integers(0, images, (len(part), images), np.int32)
+    for part in chunks(resamples, images):
+        yield part, draw(rng, part, images)
+
+
+def draw(rng: np.random.Generator, part: range, images: int) -> NDArray[np.int32]:
+    """The images of some resamples, (len(part), images)."""
+    return rng.integers(0, images, (len(part), images), np.int32)
+
+
+def chunks(resamples: int, images: int) -> list[range]:
+    """Which resamples are drawn together."""
+    step = _step(images)
+    return [range(start, min(start + step, resamples)) for start in range(0, resamples, step)]
 
 
 class _Product:
@@ -77,7 +88,7 @@ def swapped_sums(
     rng = np.random.default_rng(seed)
     middle, half = (first + second).sum(0) / 2, (first - second) / 2
     shift = np.zeros((permutations, first.shape[1]))
-    for part in _chunks(permutations, images):
+    for part in chunks(permutations, images):
         signs = rng.integers(0, 2, (len(part), images), np.int8) * 2.0 - 1.0
         shift[part.start : part.stop] = signs @ half
     return middle + shift, middle - shift
@@ -94,12 +105,6 @@ def interval(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     elif defined.any():
         bounds[:, defined] = np.nanquantile(samples[:, defined], (low, high), axis=0)
     return bounds[0], bounds[1]
-
-
-def _chunks(resamples: int, images: int) -> list[range]:
-    """Which resamples are drawn together."""
-    step = _step(images)
-    return [range(start, min(start + step, resamples)) for start in range(0, resamples, step)]
 
 
 def _step(columns: int) -> int:

@@ -5,10 +5,12 @@ On Linux. `multiprocessing` takes longer to load than reading a megabyte of line
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +28,34 @@ def cores() -> int:
 def can_fork() -> bool:
     """Whether processes can be made here, and safely: not with threads."""
     return hasattr(os, "memfd_create") and threading.active_count() == 1
+
+
+class Baton:
+    """A few bytes that processes hold one after another; who dies with them in hand lays them down.
+
+    Made before the processes that share it.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._lock = os.memfd_create("baton")
+        self._content = mmap.mmap(-1, len(content))
+        self._content[:] = content
+
+    @contextmanager
+    def held(self) -> Iterator[mmap.mmap]:
+        """The bytes, to read and to write in place; nobody else has them meanwhile."""
+        import fcntl
+
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            yield self._content
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give back what it took."""
+        os.close(self._lock)
+        self._content.close()
 
 
 class Crew(Generic[T]):
