@@ -238,7 +238,7 @@ def _noised(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def random_noise(rng: np.random.Generator, count: int, tokens: int, width: int) -> dict[str, Tensor]:
-    """`noise` (count, tokens, width) and its logit-normal levels `sigma` (count,), shifted as in sampling.
+    """`noise` (count, tokens, width) and its logit-normal levels `sigma` (count,), around `LEVEL_MEAN`.
 
     Each of `count` equally likely parts of the levels has one picture: that gives a batch's gradient less
     variance.
