@@ -43,15 +43,14 @@ class StreamingDetector(ABC):
     stored: bool = False
     """Whether answers are looked up by path, for which all paths of a run have to be given at once."""
 
-    @property
-    def batch_size(self) -> int:
-        """Pairs that it works on at a time; of more given at once, one batch waits for the other."""
-        return 1
+    batch_size: int = 1
+    """Pairs that it works on at a time; of more given at once, one batch waits for the other."""
 
-    @property
-    def profile(self) -> PromptProfile | None:
-        """What its model is told; None where it is told nothing."""
-        return None
+    profile: PromptProfile | None = None
+    """What its model is told; None where it is told nothing."""
+
+    at_once: int | None = None
+    """Pairs at a time that the user allows to be asked for over `connected`; None for any number."""
 
     @property
     @abstractmethod
@@ -72,11 +71,6 @@ class StreamingDetector(ABC):
         False where a stream can only be broken off. May be called from a signal's handler.
         """
         return False
-
-    @property
-    def at_once(self) -> int | None:
-        """Pairs at a time that the user allows to be asked for over `connected`; None for any number."""
-        return None
 
     def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]] | None:
         """Connections over which single pairs are asked for: a diagnosis for (pair, its index), as they come.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final
 
@@ -22,8 +22,7 @@ from sdg.defects import UNKNOWN_IMPORTANCE, Defect, Diagnosis, Status
 from sdg.detectors.base import Stream, StreamingDetector, failed
 from sdg.geometry import iou
 from sdg.images import Pair
-from sdg.io.asking import Ask
-from sdg.prompting import PromptProfile
+from sdg.io.asking import Ask, asked_over
 from sdg.response import render_response
 
 AGREE: Final = 0.375
@@ -45,18 +44,12 @@ class ConsensusDetector(StreamingDetector):
         if looks < 2:
             raise ValueError(f"A consensus takes two looks or more, not {looks}.")
         self._detector, self._looks, self._agree = detector, looks, agree
+        self.batch_size, self.profile = max(1, detector.batch_size // looks), detector.profile
+        self.at_once = None if detector.at_once is None else max(1, detector.at_once // looks)
 
     @property
     def identity(self) -> Mapping[str, str | int | float]:
         return {**self._detector.identity, "looks": self._looks, "agree": self._agree}
-
-    @property
-    def batch_size(self) -> int:
-        return max(1, self._detector.batch_size // self._looks)
-
-    @property
-    def profile(self) -> PromptProfile | None:
-        return self._detector.profile
 
     def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         looks = self._looks
@@ -74,26 +67,13 @@ class ConsensusDetector(StreamingDetector):
     def stop(self) -> bool:
         return self._detector.stop()
 
-    @property
-    def at_once(self) -> int | None:
-        requests = self._detector.at_once
-        return None if requests is None else max(1, requests // self._looks)
-
     def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]] | None:
         opened = self._detector.connected()
-        return None if opened is None else self._looking(opened)
+        return None if opened is None else asked_over(opened, self._look)
 
-    @asynccontextmanager
-    async def _looking(
-        self, opened: AbstractAsyncContextManager[Ask[Diagnosis]]
-    ) -> AsyncIterator[Ask[Diagnosis]]:
-        async with opened as ask:
-
-            async def look(pair: Pair, index: int) -> Diagnosis:
-                places = range(index * self._looks, (index + 1) * self._looks)
-                return self._diagnosis(await asyncio.gather(*(ask(pair, place) for place in places)))
-
-            yield look
+    async def _look(self, ask: Ask[Diagnosis], pair: Pair, index: int) -> Diagnosis:
+        places = range(index * self._looks, (index + 1) * self._looks)
+        return self._diagnosis(await asyncio.gather(*(ask(pair, place) for place in places)))
 
     def _diagnosis(self, diagnoses: Sequence[Diagnosis]) -> Diagnosis:
         read = [diagnosis for diagnosis in diagnoses if diagnosis.is_whole]

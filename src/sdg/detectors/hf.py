@@ -34,6 +34,8 @@ class TransformersDetector(StreamingDetector):
     Raises SdgError where the checkpoint cannot be loaded.
     """
 
+    profile: PromptProfile
+
     def __init__(
         self,
         checkpoint: str | os.PathLike[str],
@@ -45,7 +47,7 @@ class TransformersDetector(StreamingDetector):
         revision: str | None = None,
     ) -> None:
         self._checkpoint, self._revision = os.fspath(checkpoint), revision
-        self._profile, self._batch_size = profile, batch_size
+        self.profile, self.batch_size = profile, batch_size
         self._device, self._dtype = choose_device(device), dtype
         if dtype == "auto":
             self._dtype = "float32" if self._device == "cpu" else "bfloat16"
@@ -58,18 +60,10 @@ class TransformersDetector(StreamingDetector):
             "detector": "hf",
             "checkpoint": self._checkpoint,
             "revision": self._revision or "",
-            "profile": self._profile.digest[:12],
+            "profile": self.profile.digest[:12],
             "dtype": self._dtype,
-            "batch_size": self._batch_size,
+            "batch_size": self.batch_size,
         }
-
-    @property
-    def batch_size(self) -> int:
-        return self._batch_size
-
-    @property
-    def profile(self) -> PromptProfile:
-        return self._profile
 
     def refusal(self, picture: Image.Image, prompt: str) -> str:
         """Why a pair is not put to the model, in one sentence; "" where it is, as here always."""
@@ -88,7 +82,7 @@ class TransformersDetector(StreamingDetector):
             return failed(answer.error)
         if answer.whole and not answer.text.strip():
             return failed("The model's answer is empty.")
-        diagnosis = parse_response(answer.text, require_think=self._profile.answer.think)
+        diagnosis = parse_response(answer.text, require_think=self.profile.answer.think)
         return diagnosis if answer.whole else cut_off(diagnosis)
 
     def _load(self) -> tuple[Any, Any]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Stream, StreamingDetector, failed
 from sdg.errors import SdgError, quoted
 from sdg.images import Pair, Source
-from sdg.io.asking import Ask
+from sdg.io.asking import Ask, asked_over
 from sdg.io.chat import ChatClient
 from sdg.io.http import Breaker, Refused, Unanswered, is_address
 from sdg.prompting import PromptProfile
@@ -46,6 +46,8 @@ class OpenAIDetector(StreamingDetector):
     on the format, whose thinking stays free. A server that cannot refuses, or answers as without.
     """
 
+    profile: PromptProfile
+
     def __init__(
         self,
         base_url: str,
@@ -67,7 +69,7 @@ class OpenAIDetector(StreamingDetector):
         if not key and key_name != KEY_NAME:
             raise SdgError(f"The environment variable {key_name} is not set; put the API key into it.")
         self._grammar = json.dumps(structural_tag(**profile.answer.rendering())) if structured else None
-        self._model, self._profile, self._at_once = model, profile, concurrency
+        self._model, self.profile, self.at_once = model, profile, concurrency
         self._concurrency = concurrency or CONCURRENCY
         self._breaker = Breaker(2 * self._concurrency + 8, "images", REST)
         self._client = ChatClient(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
@@ -75,29 +77,17 @@ class OpenAIDetector(StreamingDetector):
     @property
     def identity(self) -> Mapping[str, str | int | float]:
         # Without the address: a server may come back elsewhere, its answers are the model's.
-        identity = {"detector": "openai", "model": self._model, "profile": self._profile.digest[:12]}
+        identity = {"detector": "openai", "model": self._model, "profile": self.profile.digest[:12]}
         return identity | ({"structured": "true"} if self._grammar else {})
-
-    @property
-    def profile(self) -> PromptProfile:
-        return self._profile
 
     def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         indices = range(len(pairs)) if wanted is None else sorted(wanted)
+        return self._client.each(
+            indices, lambda client, index: self._diagnosis(client, pairs[index], index), self._concurrency
+        )
 
-        async def ask(client: ChatClient, index: int) -> Diagnosis:
-            return await self._diagnosis(client, pairs[index], index)
-
-        yield from self._client.each(indices, ask, self._concurrency)
-
-    @property
-    def at_once(self) -> int | None:
-        return self._at_once
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Ask[Diagnosis]]:
-        async with self._client.connected() as client:
-            yield lambda pair, index: self._diagnosis(client, pair, index)
+    def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]]:
+        return asked_over(self._client.connected(), self._diagnosis)
 
     def stop(self) -> bool:
         return self._client.stop()
@@ -118,11 +108,11 @@ class OpenAIDetector(StreamingDetector):
     async def _ask(self, client: ChatClient, image: Source, prompt: str, index: int) -> Diagnosis:
         """The diagnosis of one pair; raises Unanswered where the server is to blame."""
         try:
-            body = await asyncio.to_thread(completion_body, self._profile, self._model, image, prompt, index)
+            body = await asyncio.to_thread(completion_body, self.profile, self._model, image, prompt, index)
             if self._grammar is not None:
                 body["structured_outputs"] = {"structural_tag": self._grammar}
             answer = await client.ask(body)
         except (SdgError, Refused) as error:
             return failed(str(error))
-        diagnosis = parse_response(answer.text, require_think=self._profile.answer.think)
+        diagnosis = parse_response(answer.text, require_think=self.profile.answer.think)
         return cut_off(diagnosis) if answer.cut_off else diagnosis

@@ -28,6 +28,7 @@ class UnionDetector(StreamingDetector):
             raise ValueError(f"A union takes two detectors or more, not {len(detectors)}.")
         self._detectors = list(detectors)
         self.stored = any(detector.stored for detector in detectors)
+        self.batch_size = max(detector.batch_size for detector in detectors)
 
     @property
     def identity(self) -> Mapping[str, str | int | float]:
@@ -36,10 +37,6 @@ class UnionDetector(StreamingDetector):
             for number, detector in enumerate(self._detectors, start=1)
         ]
         return {"detector": "union"} | {name: value for part in parts for name, value in part.items()}
-
-    @property
-    def batch_size(self) -> int:
-        return max(detector.batch_size for detector in self._detectors)
 
     def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         """In turns, each detector a pair further: one that waits for a server works meanwhile."""

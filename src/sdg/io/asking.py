@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from sdg.io.http import SHARING
 
 R = TypeVar("R")
+T = TypeVar("T")
 Ask = Callable[..., Awaitable[R]]
 """One request, over connections that are open."""
 
@@ -23,6 +25,15 @@ FILES: Final = 256
 """Open files that are left for everything that is no connection to a server."""
 MOST: Final = 1 << 12
 """Requests at a time, however many files the system allows."""
+
+
+@asynccontextmanager
+async def asked_over(
+    opened: AbstractAsyncContextManager[T], answer: Callable[..., Awaitable[R]]
+) -> AsyncIterator[Ask[R]]:
+    """What asks over the connections of a context while that lasts: `answer`, which gets them first."""
+    async with opened as connections:
+        yield partial(answer, connections)
 
 
 @runtime_checkable

@@ -10,14 +10,15 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from PIL import Image
 
 from sdg.errors import SdgError, quoted
-from sdg.io.asking import Ask
+from sdg.images import Pair
+from sdg.io.asking import Ask, asked_over
 from sdg.io.chat import ChatClient
 from sdg.io.http import Refused, Unanswered, is_address
 from sdg.prompting import Generation, ImageLimits, PromptProfile
@@ -108,30 +109,25 @@ class UnifiedReward:
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
         """One score a picture; None where the server kept failing or answered unreadably."""
         pairs = list(zip(pictures, prompts, strict=True))
-
-        async def score_one(client: ChatClient, index: int) -> float | None:
-            return await self._score_one(client, *pairs[index], index)
-
-        scores = dict(self._client.each(range(len(pairs)), score_one, self.at_once or PARALLEL))
+        scores = dict(
+            self._client.each(
+                range(len(pairs)),
+                lambda client, index: self._score_one(client, pairs[index], index),
+                self.at_once or PARALLEL,
+            )
+        )
         return [scores[index] for index in range(len(pairs))]
 
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Ask[float | None]]:
+    def connected(self) -> AbstractAsyncContextManager[Ask[float | None]]:
         """Connections over which single pictures are scored: the score of ((picture, prompt), index)."""
-        async with self._client.connected() as client:
-            yield lambda pair, index: self._score_one(client, pair[0], pair[1], index)
+        return asked_over(self._client.connected(), self._score_one)
 
-    async def _score_one(
-        self, client: ChatClient, picture: Image.Image, prompt: str, index: int
-    ) -> float | None:
+    async def _score_one(self, client: ChatClient, pair: Pair, index: int) -> float | None:
         try:
-            body = await asyncio.to_thread(completion_body, self.profile, self.model, picture, prompt, index)
+            body = await asyncio.to_thread(completion_body, self.profile, self.model, *pair, index)
             answer = await client.ask(body)
-        except Unanswered as error:
-            _LOG.warning("A picture has no base reward: %s", error)
-            return None
-        except Refused as error:
-            if error.status in _REFUSES_ALL:
+        except (Unanswered, Refused) as error:
+            if isinstance(error, Refused) and error.status in _REFUSES_ALL:
                 raise SdgError(
                     f"{self.base_url} refuses model {self.model} (HTTP {error.status}); "
                     "check the address, the model's name and OPENAI_API_KEY."

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from sdg.images import Pair
-from sdg.io.asking import Ask, Askable
+from sdg.io.asking import Ask, Askable, asked_over
 from sdg.io.batch_function import BatchFunction
 from sdg.scorers import Scorer, Scores, load_scorer
 from sdg.sections import check_name
@@ -51,18 +51,10 @@ class ScaledScorer:
     def connected(self) -> AbstractAsyncContextManager[Ask[float | None]] | None:
         """As of the scorer, with its values scaled; None where it is asked in batches."""
         opened = self.scorer.connected() if isinstance(self.scorer, Askable) else None
-        return None if opened is None else self._scaling(opened)
+        return None if opened is None else asked_over(opened, self._asked)
 
-    @asynccontextmanager
-    async def _scaling(
-        self, opened: AbstractAsyncContextManager[Ask[float | None]]
-    ) -> AsyncIterator[Ask[float | None]]:
-        async with opened as ask:
-
-            async def scaled(pair: Pair, index: int) -> float | None:
-                return self._scaled(await ask(pair, index))
-
-            yield scaled
+    async def _asked(self, ask: Ask[float | None], pair: Pair, index: int) -> float | None:
+        return self._scaled(await ask(pair, index))
 
     def _scaled(self, score: float | None) -> float | None:
         return None if score is None or not math.isfinite(score) else self.scale * float(score)
