@@ -438,6 +438,12 @@ def test_failures_in_between_do_not_stop_a_run() -> None:
     assert not any(o.error.startswith("Not asked") for o in found)
 
 
+def test_refusals_in_between_are_answers_and_do_not_stop_a_run_either() -> None:
+    found = outcomes(lambda index, attempt: error(500 if index % 3 else 400), 45, attempts=1, concurrency=1)
+    assert all(o.status == "failed" for o in found)
+    assert not any(o.error.startswith("Not asked") for o in found)
+
+
 def test_a_server_on_this_machine_is_not_sought_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)

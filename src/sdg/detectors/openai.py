@@ -15,7 +15,7 @@ from typing import Final
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Stream, StreamingDetector, failed
 from sdg.errors import SdgError, quoted
-from sdg.images import Pair, Source
+from sdg.images import Pair
 from sdg.io.asking import Ask, asked_over
 from sdg.io.chat import ChatClient
 from sdg.io.http import Breaker, Refused, Unanswered, is_address
@@ -97,22 +97,18 @@ class OpenAIDetector(StreamingDetector):
         if reason := self._breaker.reason:
             return failed(reason)
         try:
-            diagnosis = await self._ask(client, *pair, index)
-        except Unanswered as error:
-            self._breaker.failed(str(error))
-            return failed(str(error))
-        if not diagnosis.error:
-            self._breaker.answered()
-        return diagnosis
-
-    async def _ask(self, client: ChatClient, image: Source, prompt: str, index: int) -> Diagnosis:
-        """The diagnosis of one pair; raises Unanswered where the server is to blame."""
-        try:
-            body = await asyncio.to_thread(completion_body, self.profile, self._model, image, prompt, index)
+            body = await asyncio.to_thread(completion_body, self.profile, self._model, *pair, index)
             if self._grammar is not None:
                 body["structured_outputs"] = {"structural_tag": self._grammar}
             answer = await client.ask(body)
-        except (SdgError, Refused) as error:
+        except SdgError as error:  # of the pair: nothing was sent
             return failed(str(error))
+        except Unanswered as error:
+            self._breaker.failed(str(error))
+            return failed(str(error))
+        except Refused as error:
+            self._breaker.answered()
+            return failed(str(error))
+        self._breaker.answered()
         diagnosis = parse_response(answer.text, require_think=self.profile.answer.think)
         return cut_off(diagnosis) if answer.cut_off else diagnosis
