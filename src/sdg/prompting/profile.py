@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,13 +145,7 @@ class PromptProfile:
         if not self.placeholder:
             raise ValueError("placeholder is the text that the caption replaces; it cannot be empty.")
         if self.template is None:
-            parts = self.answer
-            text = default_template(
-                think=parts.think,
-                steps=parts.steps,
-                description=parts.description,
-                importance=parts.importance,
-            )
+            text = default_template(**asdict(self.answer))
             for name, value in (("template", text), ("placeholder", "{caption}"), ("doubled_braces", False)):
                 object.__setattr__(self, name, value)
         elif _CAPTION not in self.user_text(_CAPTION):  # in braces that are undone, it is not put in

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from sdg.defects import SUBTYPES, Defect, DefectType, Diagnosis
 from sdg.prompting.profile import AnswerParts, Generation, ImageLimits, PromptProfile
-from sdg.prompting.wording import THINK_STEPS, TIERS, TYPES
+from sdg.prompting.wording import BLOCKS, CAPTION, THINK_STEPS, TIERS, TYPES
 from sdg.response.strict import write_defect
 
 Job = Literal["reasons", "think", "importance"]
@@ -34,7 +33,6 @@ _TASKS: Final[dict[Job, str]] = {
     "think": "write down how an inspector who sees only picture and caption would get there",
     "importance": "score how much each defect hurts the picture",
 }
-_CAPTION: Final = "The caption the picture was made from:\n{caption}"
 _GIVEN: Final = """The defects, as a JSON list. A box is left, top, right, bottom, as whole numbers from 0 \
 to 1000 across the width and down the height of the picture:
 {defects}"""
@@ -92,11 +90,11 @@ class Question:
         """The text of the user turn for a picture; again: the answer before this one, and its fault."""
         tasks = [_TASKS[job] for job in self.jobs]
         listed = ", ".join(tasks[:-1]) + (" and " if tasks[1:] else "") + tasks[-1]
-        sections = [_ROLE.format(tasks=listed), TYPES, _CAPTION.replace("{caption}", caption)]
+        sections = [_ROLE.format(tasks=listed), TYPES, CAPTION.replace("{caption}", caption)]
         sections.append(_GIVEN.replace("{defects}", self._listed(given)) if given.defects else _CLEAN)
         if given.defects:
             sections.append(_KEEP)
-        sections.append(_blocks(self.jobs))
+        sections.append(BLOCKS["think" in self.jobs])
         if "think" in self.jobs:
             sections.append("\n".join([_THINK, *THINK_STEPS.values()]))
             if not given.defects:
@@ -140,9 +138,3 @@ class Question:
     @property
     def _scores(self) -> bool:
         return "importance" in self.jobs
-
-
-def _blocks(jobs: Collection[Job]) -> str:
-    if "think" in jobs:
-        return "Reply with two blocks and nothing else: first <think>…</think>, then <answer>…</answer>."
-    return "Reply with one block and nothing else: <answer>…</answer>."

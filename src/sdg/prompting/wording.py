@@ -25,16 +25,17 @@ extra object, wrong attribute (colour, count, material), wrong relation in space
 Eyes of another colour than the caption asks for are a misalignment; malformed eyes are an artifact. A \
 stylisation that the caption asks for, or that suits it, is no defect."""
 
-_CAPTION: Final = "The caption the picture was made from:\n{caption}"
+CAPTION: Final = "The caption the picture was made from:\n{caption}"
 
 _GOAL: Final = (
     "Find every defect in the picture{extra}. A picture without defects is a possible outcome; invent none."
 )
 
-_BLOCKS_THINK: Final = (
-    "Reply with two blocks and nothing else: first <think>…</think>, then <answer>…</answer>."
-)
-_BLOCKS_ANSWER: Final = "Reply with one block and nothing else: <answer>…</answer>."
+BLOCKS: Final = {
+    True: "Reply with two blocks and nothing else: first <think>…</think>, then <answer>…</answer>.",
+    False: "Reply with one block and nothing else: <answer>…</answer>.",
+}
+"""Whether there is to be a think block -> what stands around the answer."""
 
 THINK_STEPS: Final = {
     1: """### Step 1: Caption Understanding
@@ -81,12 +82,10 @@ def default_template(*, think: bool, steps: Sequence[int], description: bool, im
         part for part, wanted in (("why it is one", description), ("how much it hurts", importance)) if wanted
     ]
     extra = f", where it is, {' and '.join(asked)}" if asked else " and where it is"
-    sections = [_ROLE, TYPES, _CAPTION, _GOAL.replace("{extra}", extra)]
+    sections = [_ROLE, TYPES, CAPTION, _GOAL.replace("{extra}", extra), BLOCKS[think]]
     if think:
         inside = "\n".join(THINK_STEPS[step] for step in steps)
-        sections += [_BLOCKS_THINK, f"Inside <think>, under these headings:\n{inside}"]
-    else:
-        sections.append(_BLOCKS_ANSWER)
+        sections.append(f"Inside <think>, under these headings:\n{inside}")
     sections.append(_schema(description, importance))
     if importance:
         sections.append(TIERS)
