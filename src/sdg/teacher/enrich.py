@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -211,12 +211,7 @@ class _Run:
         if stage.votes:
             row["votes"][stage.model] = list(written.importances or ())
             return
-        if written.reasons is not None:
-            row["written"]["reasons"] = list(written.reasons)
-        if written.reasoning is not None:
-            row["written"]["reasoning"] = written.reasoning
-        if written.importances is not None:
-            row["written"]["importances"] = list(written.importances)
+        row["written"] |= {name: value for name, value in asdict(written).items() if value is not None}
         fault = _target_fault(_so_far(one, row))
         if fault is not None:
             raise Unacceptable("format", fault)
@@ -256,10 +251,8 @@ def _so_far(one: Given, row: Row, stage: Stage | None = None) -> Diagnosis:
     written = row["written"]
     reasons = written.get("reasons") or [defect.reason for defect in one.diagnosis.defects]
     importances = written.get("importances") or [defect.importance for defect in one.diagnosis.defects]
-    scores = (
-        list(zip(importances, *row["votes"].values(), strict=True)) if row["votes"] and not stage else None
-    )
-    if scores is not None:
+    if row["votes"] and stage is None:
+        scores = zip(importances, *row["votes"].values(), strict=True)
         importances = [int(median(values) + 0.5) for values in scores]
     defects = tuple(
         replace(defect, reason=reason, importance=importance)

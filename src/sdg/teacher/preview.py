@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +44,7 @@ class Estimate:
 
     def to_dict(self, per_million: tuple[float, float] | None = None) -> dict[str, Any]:
         """JSON values."""
-        value: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        value = asdict(self)
         return value if per_million is None else value | {"price": round(self.price(per_million), 4)}
 
     def table(self, per_million: tuple[float, float] | None = None) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Votes:
 
     def to_dict(self) -> list[dict[str, Any]]:
         """JSON values."""
-        return [{name: getattr(pair, name) for name in Pairwise.__slots__} for pair in self.pairs]
+        return [asdict(pair) for pair in self.pairs]
 
     def table(self) -> Table:
         """The same, to print."""
