@@ -7,10 +7,8 @@ import math
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +19,8 @@ from sdg.refinement.masks import Mask, as_picture
 from sdg.refinement.pipelines import editing_of
 from sdg.refinement.request import EditRequest, EditResult
 
+_Waiting = tuple[EditRequest, Future[EditResult]]
+"""A request that a thread waits for."""
 _MASK: Final = "mask"
 """What diffusers' inpainting pipelines call the mask they blend latents by."""
 _AROUND: Final = 96
@@ -78,22 +78,22 @@ class DiffusersEditor:
         pipeline.set_progress_bar_config(disable=True)  # one bar an edit says nothing about a run
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
-        waiting = [_Waiting(request, Future()) for request in requests]
+        waiting: list[_Waiting] = [(request, Future()) for request in requests]
         for one in waiting:
             self._waiting.put(one)
         with self._lock:  # whoever has it edits what other threads have brought meanwhile, too
-            self._edit_all(list(_emptied(self._waiting)))
-        return [one.result.result() for one in waiting]
+            self._edit_all([self._waiting.get() for _ in range(self._waiting.qsize())])
+        return [result.result() for _, result in waiting]
 
     def _edit_all(self, waiting: Sequence[_Waiting]) -> None:
         try:
-            for group in self._groups([one.request for one in waiting]):
-                for place, result in zip(group, self._edit([waiting[i].request for i in group]), strict=True):
-                    waiting[place].result.set_result(result)
+            for group in self._groups([request for request, _ in waiting]):
+                for place, result in zip(group, self._edit([waiting[i][0] for i in group]), strict=True):
+                    waiting[place][1].set_result(result)
         except BaseException as error:
-            for one in waiting:
-                if not one.result.done():
-                    one.result.set_exception(error)
+            for _, result_of in waiting:
+                if not result_of.done():
+                    result_of.set_exception(error)
             raise
 
     def _groups(self, requests: Sequence[EditRequest]) -> Iterator[tuple[int, ...]]:
@@ -107,7 +107,7 @@ class DiffusersEditor:
 
     def _kind(self, request: EditRequest) -> Hashable:
         """What requests of one call have in common: size, number of steps, whether from noise alone."""
-        steps = self._strength(request) * self._steps
+        steps = self._reach(request)
         return self._size(request), math.floor(steps), math.ceil(steps), request.strength == 1
 
     def _edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
@@ -187,7 +187,10 @@ class DiffusersEditor:
         return self._strength(request) * self._steps
 
     def _size(self, request: EditRequest) -> tuple[int, int]:
-        return _fitting(request.picture.size, 2 * getattr(self._pipeline, "vae_scale_factor", 8))
+        """Both sides rounded up to what the pipeline can pack into tokens."""
+        multiple = 2 * getattr(self._pipeline, "vae_scale_factor", 8)
+        width, height = (-(-side // multiple) * multiple for side in request.picture.size)
+        return width, height
 
     def _text(self, request: EditRequest) -> str:
         """What the model is told; of an instruction that is too long, what matters least is left out."""
@@ -213,20 +216,6 @@ class DiffusersEditor:
         assert self._editing.text is not None
         tokenizer = getattr(self._pipeline, self._editing.text[0])
         return len(getattr(tokenizer, "tokenizer", tokenizer)(text, verbose=False)["input_ids"])
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A request that a thread waits for."""
-
-    request: EditRequest
-    result: Future[EditResult]
-
-
-def _emptied(queue: SimpleQueue[_Waiting]) -> Iterator[_Waiting]:
-    with suppress(Empty):
-        while True:
-            yield queue.get_nowait()
 
 
 def _grades(request: EditRequest) -> Mask:
@@ -281,9 +270,3 @@ def _takes_masks(pipeline: Any) -> bool:
     model = getattr(pipeline, "unet", None) or pipeline.transformer
     latents = getattr(pipeline.vae.config, "latent_channels", None)  # other autoencoders name it otherwise
     return latents is not None and model.config.in_channels == 2 * latents + 1
-
-
-def _fitting(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The size with both sides rounded up to what the pipeline can pack into tokens."""
-    width, height = (-(-side // multiple) * multiple for side in size)
-    return width, height

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import os
 import threading
@@ -68,7 +67,7 @@ class OpenAIEditor:
                 "Write openai:BASE_URL#MODEL, such as openai:https://api.openai.com/v1#gpt-image-1.5."
             )
         self._model, self._quality = model, quality
-        self._concurrency, self._interval = concurrency, 60 / per_minute
+        self.concurrency, self._interval = concurrency, 60 / per_minute
         self._next, self._clock = 0.0, threading.Lock()
         self._places = threading.BoundedSemaphore(concurrency)
         self._client = HttpClient(
@@ -80,14 +79,9 @@ class OpenAIEditor:
             most_bytes=MOST_BYTES,
         )
 
-    @property
-    def concurrency(self) -> int:
-        """How many calls of `edit` at once the server is to see."""
-        return self._concurrency
-
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
         """One result for each request, in their order; a request that fails never raises."""
-        breaker = Breaker(2 * self._concurrency + 2, "requests")
+        breaker = Breaker(2 * self.concurrency + 2, "requests")
 
         async def edit_one(client: HttpClient, index: int) -> EditResult:
             if reason := breaker.reason:
@@ -107,7 +101,7 @@ class OpenAIEditor:
             breaker.answered()
             return result
 
-        results = dict(self._client.each(range(len(requests)), edit_one, self._concurrency))
+        results = dict(self._client.each(range(len(requests)), edit_one, self.concurrency))
         return [results[index] for index in range(len(requests))]
 
     async def _turn(self) -> None:
@@ -142,7 +136,7 @@ def read_picture(content: bytes) -> Image.Image:
         (edited,) = answer["data"]  # one was asked for
         data = base64.b64decode(edited["b64_json"], validate=True)
         failed = any(part.get("error") not in (None, False, "") for part in (answer, edited))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, binascii.Error):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise TryAgain("The server's answer holds no picture") from None
     if failed:
         raise TryAgain("The server's answer is an error")
