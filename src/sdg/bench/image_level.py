@@ -70,9 +70,8 @@ def table3(
         tables.append(
             Table(kind.value, (kind.value, *_COLUMNS), all_rows, frozenset(range(first, len(all_rows))))
         )
-    known = {name: len(of) for name, of in said.items()} | {name: len(of) for name, of in hottest.items()}
-    for name, count in known.items():
-        if left := len(uids) - count:
+    for name, of in [*said.items(), *hottest.items()]:
+        if left := len(uids) - len(of):
             notes.append(
                 f"{name}: {left:,} of {len(uids):,} pictures are left out, as nothing is known of them."
             )
@@ -115,7 +114,12 @@ def _of_predictions(path: Path, uids: Sequence[str], allow_missing: bool) -> dic
             failed.add(uid)
         else:
             found[uid] = {kind: bool(diagnosis.of_type(kind)) for kind in DefectType}
-    _refuse_missing(path, [uid for uid in uids if uid not in found and uid not in failed], allow_missing)
+    missing = [uid for uid in uids if uid not in found and uid not in failed]
+    if missing and not allow_missing:
+        raise SdgError(
+            f"{path_end(str(path))} has nothing for {len(missing):,} pictures, such as "
+            f"{shortened(missing[0], 60)}; add them, or leave those out with --allow-missing."
+        )
     return found
 
 
@@ -125,24 +129,13 @@ def _of_heat(path: Path, uids: Sequence[str], allow_missing: bool) -> dict[str, 
         raise SdgError(f"{path_end(str(path))} is no folder of heat maps.")
     folder = HeatFolder(path, uids)
     found: dict[str, Mapping[DefectType, float]] = {}
-    missing = []
     for uid in uids:
         try:
             found[uid] = {kind: float(heat.max()) for kind, heat in folder.maps(uid).items()}
         except SdgError:
             if not allow_missing:
                 raise
-            missing.append(uid)
-    _refuse_missing(path, missing, allow_missing)
     return found
-
-
-def _refuse_missing(path: Path, missing: Sequence[str], allow_missing: bool) -> None:
-    if missing and not allow_missing:
-        raise SdgError(
-            f"{path_end(str(path))} has nothing for {len(missing):,} pictures, such as "
-            f"{shortened(missing[0], 60)}; add them, or leave those out with --allow-missing."
-        )
 
 
 def _measured(

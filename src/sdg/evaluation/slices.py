@@ -28,8 +28,8 @@ SLICES: Final = get_args(SliceBy)
 SIZES: Final = {"small": (0.0, 0.01), "medium": (0.01, 0.1), "large": (0.1, np.inf)}
 """Box sizes: share of the image's area, from (inclusive) and to (exclusive)."""
 
-_OF_TRUE_DEFECTS: Final = ("BoxRe@0.1", "BoxRe@0.5", "DescCos@0.1", "ImpAcc@0.1")
-_UNDEFINED: Final = [at for at, name in enumerate(METRICS) if name not in _OF_TRUE_DEFECTS]
+OF_TRUE_DEFECTS: Final = ("BoxRe@0.1", "BoxRe@0.5", "DescCos@0.1", "ImpAcc@0.1")
+_UNDEFINED: Final = [at for at, name in enumerate(METRICS) if name not in OF_TRUE_DEFECTS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,8 @@ from sdg.evaluation.comparison import Comparison
 from sdg.evaluation.metrics import METRICS, PAPER_METRICS
 from sdg.evaluation.published import PublishedRow
 from sdg.evaluation.result import Scores, cell, interval_cell, signed_cell
-from sdg.evaluation.slices import Slice
+from sdg.evaluation.slices import OF_TRUE_DEFECTS, Slice
 from sdg.tables import Table
-
-_SLICE_METRICS = {
-    "generator": PAPER_METRICS,
-    "tier": ("BoxRe@0.1", "BoxRe@0.5", "DescCos@0.1", "ImpAcc@0.1"),
-}
 
 
 def evaluation_tables(
@@ -56,7 +51,7 @@ def slice_tables(parts: Sequence[Slice]) -> Iterator[Table]:
     if not parts:
         return
     by = parts[0].by
-    names = _SLICE_METRICS.get(by, _SLICE_METRICS["tier"])
+    names = PAPER_METRICS if by == "generator" else OF_TRUE_DEFECTS
     for kind in map(str, TYPES):
         rows = tuple(
             (
