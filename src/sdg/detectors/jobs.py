@@ -65,8 +65,8 @@ class JobsDetector(StreamingDetector):
             self._send(process, connection, task)
         try:
             while busy:
-                for ours in wait(list(busy)):
-                    assert isinstance(ours, Connection)  # one of those given
+                ready: list[Any] = wait(list(busy))  # of those given, of another class on Windows
+                for ours in ready:
                     kind, value = self._receive(busy[ours], ours)
                     if kind == _DONE:
                         del busy[ours]
