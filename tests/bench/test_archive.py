@@ -44,6 +44,16 @@ def test_texts_of_the_folder_are_lines_in_order_of_their_numbers() -> None:
     assert [json.loads(line)["text"] for line in lines.splitlines()] == ["x", "a cup", "ten"]
 
 
+def test_a_sparse_file_is_none_of_the_texts_however_large_it_says_it_is() -> None:
+    member = tarfile.TarInfo("repo-c0ffee/prompts/1.txt")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:410], header[483:495] = b"00000000000\0" * 2, b"%011o\0" % (1 << 32)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    assert texts_as_lines(gzip.compress(bytes(header) + bytes(1024)), "prompts/") == b""
+
+
 names = st.from_regex(r"\A[a-z0-9]{1,12}\Z")
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(
     lambda text: "".join(text.split("\ufeff")).split()

@@ -43,8 +43,10 @@ def texts_as_lines(archive: bytes, folder: str) -> bytes:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as unpacked:
             for member in unpacked:
                 path = PurePosixPath(member.name.partition("/")[2])
-                file = unpacked.extractfile(member) if member.isreg() and path.suffix == ".txt" else None
-                if file is not None and f"{path.parent}/" == folder:
+                wanted = path.suffix == ".txt" and f"{path.parent}/" == folder
+                # A sparse file may say that it has any number of bytes, and brings none.
+                plain = member.isreg() and not member.issparse()
+                if wanted and plain and (file := unpacked.extractfile(member)) is not None:
                     texts[path.stem] = one_line(file.read().decode("utf-8-sig"))
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise ValueError(f"This is no archive: {error}.") from None
