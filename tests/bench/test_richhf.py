@@ -70,6 +70,7 @@ def test_a_constant_map_stored_as_one_value(tmp_path: Path) -> None:
         ({"artifact_map": [float("nan")]}, "between 0 and 1"),
         ({"artifact_map": b"no tensor"}, "TensorProto|type"),
         ({"artifact_map": tfrecords.tensor(np.zeros((2, 2), np.float32))[:-1]}, "TensorProto|elements"),
+        ({"artifact_map": b"\x08\x04\x12\x04\x12\x02\x08\x01\x3a\x02\xac\x02"}, "beyond"),  # 300 in 8 bits
         ({"filename": b""}, "'filename' is one text"),
     ],
 )

@@ -69,7 +69,10 @@ def stored_array(feature: Feature) -> NDArray[Any]:
         field = {1: tensor.float_val, 2: tensor.double_val, 9: tensor.int64_val}.get(
             tensor.dtype, tensor.int_val
         )
-        values = np.array(field, dtype)
+        given = np.array(field)
+        values = given.astype(dtype)
+        if dtype.kind != "f" and (given != values).any():
+            raise ValueError("a tensor holds integers beyond those of its type")
     wanted = int(np.prod(shape, dtype=object)) if min(shape, default=1) >= 0 else -1
     if values.size == 1 < wanted <= LONGEST:  # as TensorFlow stores a constant
         return np.full(shape, values[0])
