@@ -104,6 +104,16 @@ def test_files_are_json_markdown_and_latex_and_a_report_shows_them(tmp_path: Pat
         read_bench(tmp_path / "bad.json")
 
 
+def test_a_name_is_that_of_one_row(tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text(json.dumps(document()))
+    rows = ["--predictions", "ours=p.jsonl", "--scores", f"ours={tmp_path / 'scores.json'}"]
+    command = ["bench", "table2", "--truth", "t.jsonl", *rows, "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SdgError | SystemExit)
+    assert "ours names predictions and scores" in result.output + str(result.exception)
+
+
 def test_table2_end_to_end_with_a_detector_that_is_run_here(tmp_path: Path) -> None:
     found = Diagnosis((Defect((0, 0, 1000, 1000), "artifact", "too bright", 50),))
     for name in ("a", "b"):

@@ -92,6 +92,11 @@ def test_heat_maps_are_held_against_the_same_threshold(records: Path, tmp_path: 
     assert all(of[kind]["f1"] == 1 for of in rows.values() for kind in ("artifact", "misalignment"))
 
 
+def test_a_name_is_that_of_one_row(records: Path, predictions: Path, tmp_path: Path) -> None:
+    with pytest.raises(SdgError, match="ours names predictions and heat maps"):
+        table3([records], {"ours": predictions}, {"ours": tmp_path})
+
+
 def test_what_does_not_fit_is_refused(records: Path, predictions: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text(predictions.read_text().splitlines()[0] + "\n")

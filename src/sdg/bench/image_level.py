@@ -44,6 +44,8 @@ def table3(
         raise SdgError("The TFRecord files hold no example.")
     if not predictions and not heat:
         raise SdgError("There is nothing to measure; name predictions or heat maps as NAME=PATH.")
+    if both := sorted(predictions.keys() & heat.keys()):
+        raise SdgError(f"{shortened(both[0], 80)} names predictions and heat maps; give each row its name.")
     uids = [example.uid for example in examples]
     said = {name: _of_predictions(path, uids, allow_missing) for name, path in predictions.items()}
     hottest = {name: _of_heat(path, uids, allow_missing) for name, path in heat.items()}

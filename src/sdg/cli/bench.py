@@ -113,7 +113,10 @@ def table2(
         with diagnosed(len(items)) as advance:
             run(load_detector(str(uri)), items, file, resume=resume, on_result=advance)
         files[name] = file
-    documents = _evaluated(truth, files, embedder) | _read_scores(scores)
+    documents = _read_scores(scores)
+    if both := sorted(files.keys() & documents.keys()):
+        raise SdgError(f"{both[0]} names predictions and scores; give each row a name of its own.")
+    documents = _evaluated(truth, files, embedder) | documents
     _finish(tabulate(documents), out)
 
 
