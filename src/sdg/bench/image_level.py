@@ -72,8 +72,9 @@ def table3(
         tables.append(
             Table(kind.value, (kind.value, *_COLUMNS), all_rows, frozenset(range(first, len(all_rows))))
         )
-    for name, of in [*said.items(), *hottest.items()]:
-        if left := len(uids) - len(of):
+    known = {name: len(of) for name, of in said.items()} | {name: len(of) for name, of in hottest.items()}
+    for name, count in known.items():
+        if left := len(uids) - count:
             notes.append(
                 f"{name}: {left:,} of {len(uids):,} pictures are left out, as nothing is known of them."
             )
