@@ -71,6 +71,9 @@ def test_table6_stands_beside_the_papers_studies(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(SdgError, match="holds no count"):
         table6({"c": tmp_path / "c.json"})
+    (tmp_path / "d.json").write_text((tmp_path / "a.json").read_text()[:-1] + ', "more": 1e999}')
+    with pytest.raises(SdgError, match="table6 cannot be written as JSON"):
+        table6({"d": tmp_path / "d.json"}).write(tmp_path / "out")
 
 
 def test_figure3_draws_and_counts(tmp_path: Path) -> None:

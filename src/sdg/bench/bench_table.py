@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdg._version import __version__
-from sdg.errors import SdgError, shortened
+from sdg.errors import SdgError, first_line, shortened
 from sdg.io.files import write_text
 from sdg.tables import Table, in_markdown
 
@@ -81,7 +81,10 @@ class BenchTable:
 
     def write(self, out: Path) -> None:
         """NAME.json, NAME.md and NAME.tex in a folder; raises SdgError where they cannot be written."""
-        document = json.dumps(self.to_document(), ensure_ascii=False, indent=1, allow_nan=False)
+        try:
+            document = json.dumps(self.to_document(), ensure_ascii=False, indent=1, allow_nan=False)
+        except ValueError as error:  # of a number in a file that is too large to be one
+            raise SdgError(f"{self.name} cannot be written as JSON: {first_line(error)}.") from None
         for suffix, text in (("json", document + "\n"), ("md", self.markdown()), ("tex", self.latex())):
             write_text(out / f"{self.name}.{suffix}", text)
 
