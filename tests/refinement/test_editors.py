@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -336,6 +338,39 @@ def test_a_function_is_an_editor() -> None:
     assert failed == EditResult(None, "'nothing to do'")
     with pytest.raises(SdgError, match="returned NoneType, not a picture"):
         load_editor(f"python:{__name__}.inverted").edit([build_request(picture(), "none", DIAGNOSIS)])
+
+
+def broken(request: EditRequest) -> Image.Image:
+    """An editor whose picture is opened, and cut short behind its header."""
+    content = BytesIO()
+    request.picture.save(content, "PNG")
+    return Image.open(BytesIO(content.getvalue()[:-60]))
+
+
+def deep(request: EditRequest) -> Image.Image:
+    """An editor whose grey picture has 16 bits."""
+    return Image.fromarray(np.full((18, 26), 32768, np.uint16))
+
+
+def test_what_a_function_returns_is_a_whole_picture_of_8_bits() -> None:
+    request = build_request(picture(), "a red cup", DIAGNOSIS)
+    (failed,) = load_editor(f"python:{__name__}.broken").edit([request])
+    assert failed.picture is None
+    assert "damaged" in failed.error
+    (grey,) = load_editor(f"python:{__name__}.deep").edit([request])
+    assert grey.picture == Image.new("RGB", (26, 18), (128, 128, 128))
+
+
+def test_a_picture_that_a_safety_checker_blackened_is_no_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = FluxInpaintPipeline.from_pipe(toy.flux_pipeline())
+    editor, draw = DiffusersEditor(pipeline, steps=1), FluxInpaintPipeline.__call__
+
+    def checked(self: FluxInpaintPipeline, **settings: object) -> SimpleNamespace:
+        return SimpleNamespace(images=draw(self, **settings).images, nsfw_content_detected=[True])
+
+    monkeypatch.setattr(FluxInpaintPipeline, "__call__", checked)
+    (result,) = editor.edit([build_request(picture(), "a red cup", DIAGNOSIS)])
+    assert result == EditResult(None, "The pipeline's safety checker refused the edit.")
 
 
 def test_a_class_makes_an_editor_of_its_options() -> None:

@@ -145,13 +145,16 @@ class DiffusersEditor:
             return [result for request in requests for result in self._edit([request])]
         if why:
             return [EditResult(None, why)]
+        blackened = getattr(output, "nsfw_content_detected", None) or [False] * len(requests)
         return [
-            EditResult(
+            EditResult(None, "The pipeline's safety checker refused the edit.")
+            if black
+            else EditResult(
                 picture.resize(request.picture.size, Image.Resampling.LANCZOS),
                 # What took part in one step or more is the edit's, and less is a soft edge.
                 mask=np.clip(_grades(request) * self._reach(request), 0, 1) if self._grades else None,
             )
-            for request, picture in zip(requests, output.images, strict=True)
+            for request, picture, black in zip(requests, output.images, blackened, strict=True)
         ]
 
     def _pictures(self, requests: Sequence[EditRequest]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from PIL import Image
 
 from sdg.errors import SdgError, first_line
+from sdg.images import rgb_picture
 from sdg.io import uri as uris
 from sdg.models.device import choose_device
 from sdg.refinement.diffusers_editor import DiffusersEditor
@@ -97,11 +98,11 @@ class FunctionEditor:
     def _edit(self, request: EditRequest) -> EditResult:
         try:
             edited = self._function(request)
-        except Exception as error:  # whatever a function raises costs this picture alone
+            if isinstance(edited, Image.Image):
+                return EditResult(rgb_picture(edited))
+        except Exception as error:  # whatever a function raises, or its file, costs this picture alone
             return EditResult(None, first_line(error))
-        if not isinstance(edited, Image.Image):
-            raise SdgError(f"The editor's function returned {type(edited).__name__}, not a picture.")
-        return EditResult(edited)
+        raise SdgError(f"The editor's function returned {type(edited).__name__}, not a picture.")
 
 
 def _api(uri: uris.Uri) -> Editor:
