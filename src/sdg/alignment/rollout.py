@@ -14,8 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -221,7 +220,7 @@ class _Work(Generic[T]):
         return [result for call in self._calls for result in call.result()]
 
 
-class Scoring:
+class Scoring(ExitStack):
     """Scores pictures while more are drawn: a server by one request a picture, a model here in batches.
 
     All pictures that were drawn may be out at a server at once, in whatever order it answers, over
@@ -230,9 +229,9 @@ class Scoring:
     """
 
     def __init__(self, reward: Scorer, detector: Detector | None) -> None:
+        super().__init__()
         self.reward, self.detector = reward, detector
-        self._open = ExitStack()
-        rewards, found = (self._open.enter_context(_Thread(name)) for name in ("reward", "detector"))
+        rewards, found = self._thread("reward"), self._thread("detector")
         parts = [scorer for scorer, _ in reward.scorers] if isinstance(reward, WeightedSum) else [reward]
         self._scorers = [self._way(scorer, scorer.score, rewards) for scorer in parts]
         self._detector: _Way[Diagnosis] | None = None
@@ -250,38 +249,26 @@ class Scoring:
         pending.add(pictures, prompts, last=True)
         return pending
 
+    def _thread(self, name: str) -> ThreadPoolExecutor:
+        """A thread that takes calls in order; what it has not begun in the end is dropped."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self.callback(thread.shutdown, cancel_futures=True)
+        return thread
+
     def _way(
-        self, source: object, batch: Callable[[Pictures, Prompts], list[Any]], thread: _Thread
+        self, source: object, batch: Callable[[Pictures, Prompts], list[Any]], thread: ThreadPoolExecutor
     ) -> _Way[Any]:
         """How pictures get to a scorer or detector: one by one where it can be asked so, else in batches."""
         if not isinstance(source, Askable) or source.connected() is None:
             return lambda together: _Work(together, lambda *of: thread.submit(batch, *of[:2]))
-        asking = self._open.enter_context(Asking(lambda: _one_by_one(source), source.at_once))
+        asking = self.enter_context(Asking(lambda: _one_by_one(source), source.at_once))
         return lambda together: _Work(
             1, lambda pictures, prompts, first: asking.submit(pictures[0], prompts[0], first)
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
-
 
 _Way = Callable[[int], _Work[T]]
 """Pictures in a batch -> the work of one roll-out."""
-
-
-class _Thread(ThreadPoolExecutor):
-    """A thread that takes calls in order; leaving the context drops those it has not begun."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(1, thread_name_prefix=name)
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown(wait=True, cancel_futures=True)
 
 
 @asynccontextmanager
@@ -293,9 +280,7 @@ async def _one_by_one(source: Askable) -> AsyncIterator[Ask[list[Any]]]:
 
         async def one(picture: Image.Image, prompt: str, number: int) -> list[Any]:
             result = await ask((picture, prompt), number)
-            if not isinstance(result, Diagnosis):
-                return [result]
-            if result.error:
+            if isinstance(result, Diagnosis) and result.error:
                 _LOG.warning("%s: %s", name_of(None, number), result.error)
             return [result]
 
