@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ def measure_journal(
     generator. A batch that a kill cut off is drawn again as a whole, since pictures may depend on which are
     drawn together. Raises SdgError as `begin` does.
     """
-    file, names = out / "measures.jsonl", list(generators)
+    file = out / "measures.jsonl"
 
     @contextmanager
     def begun() -> Iterator[Known]:
@@ -48,7 +49,7 @@ def measure_journal(
             with journal(file):  # cuts off half a line
                 pass
             collect_parts(file)
-            known = _read(file, names)
+            known = _read(file, generators)
             for rows in known.values():
                 for start in _unfinished(rows, total, batch):
                     for place in range(start, start + batch):
@@ -67,25 +68,20 @@ Known = dict[str, dict[int, Row]]
 """Generator -> place of a picture -> its measures."""
 
 
+@dataclass(frozen=True)
 class MeasureJournal:
-    """The measures of each generator by the place of the picture."""
+    """The measures of each generator by the place of the picture; append: writes a row."""
 
-    def __init__(
-        self,
-        out: Path,
-        known: Known,
-        append: Callable[[Row], None],
-        total: int,
-        batch: int,
-        processes: Processes,
-    ) -> None:
-        self._out, self._known, self._append, self._processes = out, known, append, processes
-        self._total, self._batch = total, batch
-        self._number = {name: number for number, name in enumerate(known)}
+    out: Path
+    known: Known
+    append: Callable[[Row], None]
+    total: int
+    batch: int
+    processes: Processes
 
     def todo(self, generator: str) -> Sequence[int]:
         """Where the batches begin that are still to be measured, of those that are this process's."""
-        return self._processes.share(_unfinished(self._known[generator], self._total, self._batch))
+        return self.processes.share(_unfinished(self.known[generator], self.total, self.batch))
 
     def add(
         self, generator: str, start: int, rows: Sequence[Measures], shown: Mapping[int, Image.Image]
@@ -94,13 +90,13 @@ class MeasureJournal:
         for place, picture in shown.items():
             save_image(picture, self._picture(generator, place))
         for place, row in enumerate(rows, start):
-            self._append({"generator": generator, "picture": place, **row})
+            self.append({"generator": generator, "picture": place, **row})
 
     def rows(self) -> dict[str, list[Measures]]:
         """For the main process, once all have added theirs: every measure, in the order of the pictures."""
-        file = self._out / "measures.jsonl"
+        file = self.out / "measures.jsonl"
         collect_parts(file)
-        known = _read(file, list(self._known))
+        known = _read(file, self.known)
         jsonl.write_objects(file, _lines(known))
         return {name: [row for _, row in sorted(rows.items())] for name, rows in known.items()}
 
@@ -109,11 +105,11 @@ class MeasureJournal:
         return [load_image(self._picture(generator, place)) for place in range(count)]
 
     def _picture(self, generator: str, place: int) -> Path:
-        number = self._number[generator]  # a name may be no file's name
-        return self._out / "pictures" / f"{number}-{place}.png"
+        number = list(self.known).index(generator)  # a name may be no file's name
+        return self.out / "pictures" / f"{number}-{place}.png"
 
 
-def _read(file: Path, generators: Sequence[str]) -> Known:
+def _read(file: Path, generators: Iterable[str]) -> Known:
     known: Known = {name: {} for name in generators}
     for row in jsonl.read_objects(file) if file.stat().st_size else ():
         measures = {key: value for key, value in row.items() if key not in _PLACE}
