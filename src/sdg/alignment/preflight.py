@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -152,7 +152,8 @@ def _divides(recipe: AlignRecipe, batch: int, processes: int) -> bool:
 
 def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
     """One picture to every server, at the size that is drawn."""
-    picture = _gradient(recipe.policy.width, recipe.policy.height)
+    size = recipe.policy.width, recipe.policy.height
+    picture = Image.linear_gradient("L").resize(size).convert("RGB")
 
     def ask(uris: Sequence[tuple[str, str]], asked: Callable[[str], T], said: Callable[[T], str]) -> None:
         for what, uri in uris:
@@ -164,7 +165,7 @@ def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
     ask(
         recipe.detector_uris,
         lambda uri: _probe_detector(uri, picture, prompt),
-        lambda found: f"answers about a picture in {found.seconds:.1f} s",
+        lambda seconds: f"answers about a picture in {seconds:.1f} s",
     )
     ask(
         recipe.scorer_uris,
@@ -231,19 +232,6 @@ def _hours(page: Rehearsal, recipe: AlignRecipe, taken: Passes) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    """How a server answered about a picture: after how many seconds, and what it reads at most."""
-
-    seconds: float
-    tokens: int | None
-
-
-def _gradient(width: int, height: int) -> Image.Image:
-    """A picture to ask about."""
-    return Image.linear_gradient("L").resize((width, height)).convert("RGB")
-
-
 def _is_served(uri: str) -> bool:
     """Whether a detector or scorer is asked over HTTP, and so can be asked from anywhere."""
     return uri.partition(":")[0] in ("openai", "unified-reward", "remote")
@@ -254,8 +242,8 @@ def _key_of(uri: str) -> str:
     return os.environ.get(split_options(uri)[1].get("key", "OPENAI_API_KEY"), "")
 
 
-def _probe_detector(uri: str, picture: Image.Image, prompt: str) -> _Answered:
-    """Load a served detector, and ask it once; raises SdgError where a run would get nothing from it."""
+def _probe_detector(uri: str, picture: Image.Image, prompt: str) -> float:
+    """Seconds that a detector's server takes; raises SdgError where a run would get nothing from it."""
     detector = load_detector(uri, attempts=1)
     base_url, _, model = split_options(uri)[0].partition(":")[2].partition("#")
     tokens = require_served(base_url, _key_of(uri), model)
@@ -270,7 +258,7 @@ def _probe_detector(uri: str, picture: Image.Image, prompt: str) -> _Answered:
             f"{model} answers, and not as a detector of this wording: {quoted(diagnosis.raw)}; "
             "name its profile."
         )
-    return _Answered(time.monotonic() - began, tokens)
+    return time.monotonic() - began
 
 
 def _require_room(detector: StreamingDetector, tokens: int, picture: Image.Image, prompt: str) -> None:
