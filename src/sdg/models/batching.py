@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import torch
@@ -36,7 +36,7 @@ def generate(model: Any, inputs: dict[str, Any], end: Collection[int], limit: in
             attention_mask=mask,
             **state,
             max_new_tokens=limit - (sequences.shape[1] - prompt),
-            stopping_criteria=[_QuarterEnded(end)] if watched else [],
+            stopping_criteria=[_quarter_ended(end)] if watched else [],
             return_dict_in_generate=True,
         )
         sequences = output.sequences
@@ -61,15 +61,14 @@ def _ends(tokens: Tensor, end: Collection[int]) -> Tensor:
     return torch.isin(tokens, torch.tensor(sorted(end), device=tokens.device))
 
 
-class _QuarterEnded:
+def _quarter_ended(end: Collection[int]) -> Callable[..., Tensor]:
     """Stops a batch once a quarter of its rows have written an end token."""
+    ended: Tensor | None = None
 
-    def __init__(self, end: Collection[int]) -> None:
-        self._end = end
-        self._ended: Tensor | None = None
+    def done(sequences: Tensor, scores: Any, **options: Any) -> Tensor:
+        nonlocal ended
+        now = _ends(sequences[:, -1], end)
+        ended = now if ended is None else ended | now
+        return torch.full_like(now, bool(4 * ended.sum() >= len(now)))
 
-    def __call__(self, sequences: Tensor, scores: Any, **options: Any) -> Tensor:
-        """Sequences (B, L) so far -> (B,), whether each is done."""
-        now = _ends(sequences[:, -1], self._end)
-        self._ended = now if self._ended is None else self._ended | now
-        return torch.full_like(now, bool(4 * self._ended.sum() >= len(now)))
+    return done

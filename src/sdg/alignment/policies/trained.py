@@ -17,7 +17,6 @@ from sdg.models.sharding import plain_class, whole
 
 CONFIG: Final = "config.json"
 """In a folder of diffusers' for a whole transformer; its weights lie beside it."""
-_CHUNK: Final = 1 << 24
 
 
 def prepare_training(
@@ -89,6 +88,5 @@ def trained_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
-            while part := file.read(_CHUNK):
-                digest.update(part)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
