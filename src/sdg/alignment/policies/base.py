@@ -7,10 +7,10 @@ the same path, `FlowPolicy.velocity_of`, so that the first likelihood ratio is 1
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -75,6 +75,10 @@ class FlowPolicy(ABC):
     """The prompt from which classifier-free guidance leads away."""
     uniform: ClassVar[bool] = True
     """Whether the pipeline spaces noise levels evenly, and not its scheduler by itself."""
+    text_width: ClassVar[str] = "joint_attention_dim"
+    """What the model's configuration calls the channels of a text token."""
+    masked: ClassVar[bool] = False
+    """Whether `text_features` have a mask."""
     timestep_dtype: ClassVar[torch.dtype | None] = None
     """In which the pipeline tells the noise level; None: in that of the latents."""
 
@@ -104,7 +108,8 @@ class FlowPolicy(ABC):
             )
         self.grid = (recipe.height // location, recipe.width // location)
         """(H, W), the locations of this family's latents."""
-        self._features: OrderedDict[str, TextFeatures] = OrderedDict()
+        # Those not asked for the longest go first; the prompt of guidance is asked for each time.
+        self._cached = lru_cache(recipe.prompt_cache)(lambda prompt: self._encode(prompt))
         self._stored = None if recipe.text_cache is None else TextCache(recipe)
 
     # --- what a family defines -------------------------------------------------------------------------
@@ -149,10 +154,10 @@ class FlowPolicy(ABC):
         one of them is a mask (1, L), True at what counts.
         """
 
-    @staticmethod
-    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+    @classmethod
+    def text_shapes(cls, config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
         """Shapes of one prompt's `text_features`, of at most so many tokens, by the model's configuration."""
-        return {"tokens": (tokens, config.joint_attention_dim)}
+        return {"tokens": (tokens, config[cls.text_width])} | ({"mask": (tokens,)} if cls.masked else {})
 
     @staticmethod
     def idle_layers(transformer: Any) -> list[str]:
@@ -355,6 +360,7 @@ class FlowPolicy(ABC):
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def _encode(self, prompt: str) -> TextFeatures:
+        """A prompt's embeddings, on the CPU."""
         if self._stored is not None and prompt in self._stored:
             return self._stored.read(prompt)
         if self.pipeline.text_encoder is None:
@@ -362,18 +368,7 @@ class FlowPolicy(ABC):
         features = self.text_features(self.pipeline, self.recipe, prompt, self.device)
         if self._stored is not None:
             self._stored.write(prompt, features)
-        return features
-
-    def _cached(self, prompt: str) -> TextFeatures:
-        if prompt not in self._features:
-            features = {name: value.cpu() for name, value in self._encode(prompt).items()}
-            self._features[prompt] = features
-            # Those not asked for the longest go first; the prompt of guidance is asked for each time.
-            while len(self._features) > self.recipe.prompt_cache:
-                self._features.popitem(last=False)
-            return features
-        self._features.move_to_end(prompt)
-        return self._features[prompt]
+        return {name: value.cpu() for name, value in features.items()}
 
     def _decode(self, x: Tensor) -> list[Image.Image]:
         pictures: list[Image.Image] = self.pipeline.image_processor.postprocess(

@@ -58,8 +58,8 @@ class Sd3Policy(PixelPolicy):
         )
         return {"tokens": tokens, "pooled": pooled}
 
-    @staticmethod
-    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+    @classmethod
+    def text_shapes(cls, config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
         """The 77 tokens that both CLIPs share the width of, T5's, and the pooled ones."""
         return {
             "tokens": (77 + tokens, config.joint_attention_dim),
@@ -78,6 +78,8 @@ class SanaPolicy(PixelPolicy):
     """
 
     pipeline_name: ClassVar[str] = "SanaPipeline"
+    text_width: ClassVar[str] = "caption_channels"
+    masked: ClassVar[bool] = True
     uniform: ClassVar[bool] = False
 
     @staticmethod
@@ -92,11 +94,6 @@ class SanaPolicy(PixelPolicy):
             complex_human_instruction=instruction if prompt else None,
         )
         return {"tokens": tokens, "mask": mask.bool()}
-
-    @staticmethod
-    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
-        """Tokens and their mask."""
-        return {"tokens": (tokens, config.caption_channels), "mask": (tokens,)}
 
     def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
         tokens = text["tokens"].to(x.dtype)
@@ -113,6 +110,8 @@ class ZImagePolicy(PixelPolicy):
     """
 
     pipeline_name: ClassVar[str] = "ZImagePipeline"
+    text_width: ClassVar[str] = "cap_feat_dim"
+    masked: ClassVar[bool] = True
 
     @property
     def uses_cfg(self) -> bool:
@@ -132,11 +131,6 @@ class ZImagePolicy(PixelPolicy):
             max_sequence_length=recipe.max_sequence_length,
         )
         return {"tokens": tokens[None], "mask": torch.ones(1, len(tokens), dtype=torch.bool)}
-
-    @staticmethod
-    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
-        """Tokens and their mask."""
-        return {"tokens": (tokens, config.cap_feat_dim), "mask": (tokens,)}
 
     def _predict(self, transformer: Any, x: Tensor, sigma: float | Tensor, text: TextFeatures) -> Tensor:
         towards_picture = transformer(

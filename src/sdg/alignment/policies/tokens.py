@@ -65,8 +65,8 @@ class FluxPolicy(TokenPolicy):
         )
         return {"tokens": tokens, "pooled": pooled}
 
-    @staticmethod
-    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+    @classmethod
+    def text_shapes(cls, config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
         """Tokens, and the pooled ones."""
         return {"tokens": (tokens, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
 
@@ -191,6 +191,7 @@ class QwenImagePolicy(TokenPolicy):
 
     pipeline_name: ClassVar[str] = "QwenImagePipeline"
     unprompted: ClassVar[str] = " "
+    masked: ClassVar[bool] = True
 
     @staticmethod
     def text_features(pipeline: Any, recipe: PolicyRecipe, prompt: str, device: torch.device) -> TextFeatures:
@@ -205,11 +206,6 @@ class QwenImagePolicy(TokenPolicy):
         """The last block's, of its text."""
         last = f"transformer_blocks.{len(transformer.transformer_blocks) - 1}"
         return [f"{last}.{name}" for name in ("attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")]
-
-    @staticmethod
-    def text_shapes(config: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
-        """Tokens and their mask."""
-        return {"tokens": (tokens, config.joint_attention_dim), "mask": (tokens,)}
 
     def _inputs(self, x: Tensor, text: TextFeatures) -> dict[str, Any]:
         mask = None if text["mask"].all() else text["mask"]
