@@ -48,7 +48,7 @@ def rehearse(
     if grpo is not None:
         _check_groups(page, grpo)
     model = page.check(
-        "model", lambda: _model(recipe), lambda found: f"{_size(found) / 1e9:.2f} B parameters"
+        "model", lambda: _model(recipe), lambda found: f"{found.num_parameters() / 1e9:.2f} B parameters"
     )
     if model is None:
         return page
@@ -109,10 +109,6 @@ def _model(recipe: Recipe) -> Any:
     if recipe.model.freeze_vision:
         vision_encoder(model).requires_grad_(False)
     return model
-
-
-def _size(model: Any) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _question(profile: PromptProfile, model: Any) -> tuple[int, int]:

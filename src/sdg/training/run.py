@@ -9,11 +9,13 @@ OUT/final/          the best checkpoint, or the start where that scored better, 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -77,16 +79,26 @@ class Run:
 def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Iterator[Run]:
     """Open the run in `out` with all that it needs; targets: whether rows' own responses are learned.
 
-    Raises SdgError for anything a user can mend: files, checkpoints, libraries, a folder that is taken.
+    Raises SdgError, in every process, for anything a user can mend: files, checkpoints, libraries, a folder
+    that is taken or holds another run.
     """
     check_environment(recipe)
-    join_processes(recipe)  # before anything is loaded, which would go to the first GPU otherwise
+    processes = join_processes(recipe)  # before anything is loaded, which would go to the first GPU otherwise
     profile, processor = load_profile(recipe), load_processor(recipe.model)
     rows, validation, summary = read_splits(recipe, profile, processor, targets=targets)
-    with open_run(recipe, out, summary, profile, resume) as checkpoint:
+    settings = {
+        "kind": type(recipe).__name__.removesuffix("Recipe").lower(),
+        "recipe": to_document(recipe),
+        "profile": profile.digest,
+        "data": summary,
+        "processes": processes.num_processes,
+    }
+    notes = {"versions": _versions()}
+    with begin_together(out, out / MANIFEST, settings, notes=notes, resume=resume) as begun:
+        checkpoint = last_checkpoint(out) if begun else None
         model = load_model(recipe.model)
         adapter = lora_config(recipe.model, model)
-        if PartialState().is_main_process:
+        if processes.is_main_process:
             print(needed(recipe.run, model, adapter, out), file=sys.stderr)
         arguments = trainer_arguments(recipe, out, resumed=checkpoint is not None)
         yield Run(recipe, out, processor, rows, validation, model, adapter, checkpoint, arguments)
@@ -104,15 +116,13 @@ def join_processes(recipe: Recipe) -> PartialState:
 
 def check_environment(recipe: Recipe) -> None:
     """Raises SdgError where the recipe asks for a library that is not installed, or not in this version."""
-    from importlib.util import find_spec
-
     if recipe.run.deepspeed is not None:
         if on_cpu(recipe):
             raise SdgError(
                 "run.deepspeed is set, but this run is on the CPU, where transformers would leave it out: "
                 "run on GPUs, or --set run.deepspeed=null."
             )
-        if find_spec("deepspeed") is None:
+        if importlib.util.find_spec("deepspeed") is None:
             raise SdgError(
                 "run.deepspeed is set, but DeepSpeed is not installed: `pip install deepspeed`, "
                 "or --set run.deepspeed=null."
@@ -124,12 +134,9 @@ def check_environment(recipe: Recipe) -> None:
 
 
 def _check_vllm(recipe: GrpoRecipe) -> None:
-    import warnings
-    from importlib.util import find_spec
-
     engine = recipe.rollout.engine
     instead = "or --set rollout.engine=transformers."
-    if find_spec("vllm") is None:
+    if importlib.util.find_spec("vllm") is None:
         raise SdgError(
             f"rollout.engine is {engine}, but vLLM is not installed: `pip install "
             f'"structured-defect-grounding[gpu]"` on a machine with GPUs, {instead}'
@@ -183,28 +190,6 @@ def ended(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
     if join_processes(recipe).is_main_process:
         print(f"This run has ended already: the detector is in {out / FINAL}.", file=sys.stderr)
     return out / FINAL
-
-
-@contextmanager
-def open_run(
-    recipe: Recipe, out: Path, data: Mapping[str, Any], profile: PromptProfile, resume: bool
-) -> Iterator[str | None]:
-    """Hold the run in `out`, with a manifest; yields the checkpoint to go on from, if there is one.
-
-    Raises SdgError, in every process, where the folder holds a run and `resume` is not asked for, or another
-    run than this, or something else.
-    """
-    processes = join_processes(recipe)
-    settings = {
-        "kind": type(recipe).__name__.removesuffix("Recipe").lower(),
-        "recipe": to_document(recipe),
-        "profile": profile.digest,
-        "data": data,
-        "processes": processes.num_processes,
-    }
-    notes = {"versions": _versions()}
-    with begin_together(out, out / MANIFEST, settings, notes=notes, resume=resume) as begun:
-        yield last_checkpoint(out) if begun else None
 
 
 def last_checkpoint(out: Path) -> str | None:
