@@ -24,14 +24,10 @@ KNOWN: Final[Mapping[str, str]] = {
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3-vl-4b.json",
     "P1n3/sdg-detector-sft": "qwen3-vl-4b.json",
     "P1n3/sdg-detector-grpo": "qwen3-vl-4b.json",
-}
-"""A checkpoint on the hub -> its configuration in this package."""
-
-CLIP: Final[Mapping[str, str]] = {
     "yuvalkirstain/PickScore_v1": "clip-vit-h-14.json",
     "openai/clip-vit-large-patch14": "clip-vit-l-14.json",
 }
-"""The same of scorers."""
+"""A checkpoint on the hub -> its configuration in this package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +56,14 @@ def vision_language_model(checkpoint: str, dtype: torch.dtype, revision: str | N
     """
     from transformers import AutoModelForImageTextToText
 
-    return _model(
-        AutoModelForImageTextToText, "an image-text-to-text model", KNOWN, checkpoint, dtype, revision
-    )
+    return _model(AutoModelForImageTextToText, "an image-text-to-text model", checkpoint, dtype, revision)
 
 
 def clip_model(checkpoint: str) -> Any:
     """A CLIPModel on the meta device, likewise."""
     from transformers import AutoModel
 
-    return _model(AutoModel, "a CLIPModel", CLIP, checkpoint, torch.float32)
+    return _model(AutoModel, "a CLIPModel", checkpoint, torch.float32)
 
 
 def pipeline_parts(location: str) -> dict[str, int]:
@@ -104,18 +98,11 @@ def _parameters(kind: Any, location: str, part: str) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _model(
-    auto: Any,
-    kind: str,
-    known: Mapping[str, str],
-    checkpoint: str,
-    dtype: torch.dtype,
-    revision: str | None = None,
-) -> Any:
+def _model(auto: Any, kind: str, checkpoint: str, dtype: torch.dtype, revision: str | None = None) -> Any:
     from transformers import AutoConfig
 
-    if checkpoint in known and not Path(checkpoint).is_dir():
-        values = json.loads(files("sdg.models").joinpath("configs", known[checkpoint]).read_text("utf-8"))
+    if checkpoint in KNOWN and not Path(checkpoint).is_dir():
+        values = json.loads(files("sdg.models").joinpath("configs", KNOWN[checkpoint]).read_text("utf-8"))
         config = AutoConfig.for_model(**values)
     else:
         failure = f"The configuration of {checkpoint} is neither known nor to be had"
