@@ -60,7 +60,7 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
     another generator.
     """
     from sdg.alignment.compare import BASE, tabulate
-    from sdg.alignment.monitors import Measures, measure_pictures
+    from sdg.alignment.monitors import Measures, defect_measures, measure_pictures
     from sdg.scorers.weighted import load_reward
     from sdg.testbed.models.packaged import load_generator
 
@@ -81,9 +81,11 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
     rows: dict[str, list[Measures]] = {}
     seen: dict[str, list[Diagnosis]] = {}
     for name, of_name in pictures.items():
-        seen[name] = _by_the_oracle(of_name, drawn.prompts)
-        judges = {"detector": found.detector, "oracle": _Known(seen[name])}
-        rows[name] = measure_pictures(of_name, drawn.prompts, scorers, judges)
+        cases = diagnose_all(zip(of_name, drawn.prompts, strict=True), workers=1)
+        seen[name] = list(watched(cases, len(of_name), "measuring"))
+        rows[name] = measure_pictures(of_name, drawn.prompts, scorers, {"detector": found.detector})
+        for row, diagnosis in zip(rows[name], seen[name], strict=True):
+            row |= defect_measures("oracle", diagnosis)
     comparison = asdict(tabulate(rows, ["reward"], seed=settings.seed))
     write_text(folder / "comparison.json", json.dumps(comparison, indent=1) + "\n")
     pairs = [
@@ -106,19 +108,3 @@ def _change(comparison: dict[str, Any]) -> str:
     low, high = (f"{100 * end:+.0f}".replace("-", "−") for end in cell["change_interval"])
     change = f"{100 * cell['change']:+.0f}".replace("-", "−")
     return f": {change} %, 95 % interval {low} to {high} %"
-
-
-class _Known:
-    """Diagnoses that are already there, as a detector of exactly these pictures."""
-
-    def __init__(self, diagnoses: Sequence[Diagnosis]) -> None:
-        self._diagnoses = list(diagnoses)
-
-    def diagnose(self, pairs: Sequence[Any]) -> list[Diagnosis]:
-        assert len(pairs) == len(self._diagnoses)
-        return self._diagnoses
-
-
-def _by_the_oracle(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[Diagnosis]:
-    cases = zip(pictures, prompts, strict=True)
-    return list(watched(diagnose_all(cases, workers=1), len(prompts), "measuring"))

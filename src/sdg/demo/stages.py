@@ -38,31 +38,27 @@ class Stages:
         needs: values of earlier parts; None among them means that there is nothing to work on.
         """
         place = f"[{len(self.parts) + 1}/{self.total}] {name}"
+        value: T | None = None
         if any(need is None for need in needs):
-            self._ended(place, Part(name, "It needs an earlier part that gave nothing.", None, "left out"))
-            return None
-        self.say(f"{place} …")
-        began = perf_counter()
-        try:
-            value, result = work(*needs)
-        except LeftOut as reason:
-            self._ended(place, Part(name, str(reason), None, "left out"))
-            return None
-        except SdgError as error:
-            self._ended(place, Part(name, str(error), perf_counter() - began, "failed"))
-            return None
-        except Exception as error:  # whatever it is, the other parts and the report still are worth having
-            traceback.print_exc()
-            told = f"{type(error).__name__}: {error}"
-            self._ended(place, Part(name, told, perf_counter() - began, "failed"))
-            return None
-        self._ended(place, Part(name, result, perf_counter() - began))
-        return value
-
-    def _ended(self, place: str, part: Part) -> None:
+            part = Part(name, "It needs an earlier part that gave nothing.", None, "left out")
+        else:
+            self.say(f"{place} …")
+            began = perf_counter()
+            try:
+                value, result = work(*needs)
+                part = Part(name, result, perf_counter() - began)
+            except LeftOut as reason:
+                part = Part(name, str(reason), None, "left out")
+            except SdgError as error:
+                part = Part(name, str(error), perf_counter() - began, "failed")
+            except Exception as error:  # whatever it is, the other parts and the report are worth having
+                traceback.print_exc()
+                told = f"{type(error).__name__}: {error}"
+                part = Part(name, told, perf_counter() - began, "failed")
         self.parts.append(part)
         state = "" if part.state == "done" else f"{part.state}: "
         self.say(f"{place}: {state}{part.result}" + (f" ({part.time})" if part.time else ""))
+        return value
 
 
 def watched(items: Iterable[T], total: int, description: str) -> Iterator[T]:
