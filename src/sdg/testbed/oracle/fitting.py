@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdg.testbed.oracle.outline import GRID, Start, best_starts, fit_outline, outline_points
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels, tight_box
 from sdg.testbed.world.renderer import signed_distance
 from sdg.testbed.world.scene import COLOURS, Thing
 
+N = TypeVar("N", np.bool_, np.float32)
 SOLID: Final = 0.56
 """Opacity from which a pixel belongs to an object; a ghost copy has at most 0.5."""
 
@@ -102,16 +104,16 @@ def window(
     return Window(left, top, opacity, weight, evidence, centre, half, solid)
 
 
-def grown(mask: Bools, times: int = 1) -> Bools:
-    """The mask and its neighbours in the four directions, `times` over."""
+def grown(values: NDArray[N], times: int = 1) -> NDArray[N]:
+    """A mask and its neighbours in the four directions, or the largest of these values, `times` over."""
     for _ in range(times):
-        out = mask.copy()
-        out[1:] |= mask[:-1]
-        out[:-1] |= mask[1:]
-        out[:, 1:] |= mask[:, :-1]
-        out[:, :-1] |= mask[:, 1:]
-        mask = out
-    return mask
+        out = values.copy()
+        np.maximum(out[1:], values[:-1], out=out[1:])
+        np.maximum(out[:-1], values[1:], out=out[:-1])
+        np.maximum(out[:, 1:], values[:, :-1], out=out[:, 1:])
+        np.maximum(out[:, :-1], values[:, 1:], out=out[:, :-1])
+        values = out
+    return values
 
 
 def fit_patch(view: Window, colour: int, asked: Collection[str] = ()) -> Fit:

@@ -145,14 +145,7 @@ def _excess(picture: Floats, canvas: Floats, inside: Bools) -> Floats:
         pick(out[:, 1:], rows[:, :-1], out=out[:, 1:])
         pick(out[:, :-1], rows[:, 1:], out=out[:, :-1])
     beyond = largest_channel(np.maximum(np.maximum(picture - high, low - picture), 0))
-    contrast = largest_channel(high - low)
-    for _ in range(2):
-        wider = contrast.copy()
-        np.maximum(wider[1:], contrast[:-1], out=wider[1:])
-        np.maximum(wider[:-1], contrast[1:], out=wider[:-1])
-        np.maximum(wider[:, 1:], contrast[:, :-1], out=wider[:, 1:])
-        np.maximum(wider[:, :-1], contrast[:, 1:], out=wider[:, :-1])
-        contrast = wider
+    contrast = grown(largest_channel(high - low), 2)
     tolerance = np.minimum(_HALO * contrast, _HALO_LIMIT) + _UNEVEN * inside
     return np.maximum(beyond - tolerance, 0)
 
