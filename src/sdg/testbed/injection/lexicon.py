@@ -1,4 +1,4 @@
-"""The words reasons and traces are made of: names of objects, places in the picture, sides of an object.
+"""The words reasons and traces are made of, beside the names of the world: sides of an object, and few more.
 
 The vocabulary is closed, so that a tokenizer with one token a word can be small.
 """
@@ -9,29 +9,14 @@ from collections.abc import Iterable
 from math import hypot
 from typing import Final
 
-from sdg.testbed.conventions import CENTRE, EDGE
-from sdg.testbed.world.prompts import NUMBER_WORDS, RELATION_WORDS
+from sdg.testbed.conventions import CENTRE
+from sdg.testbed.world.prompts import NUMBER_WORDS, PLACES, RELATION_WORDS
 
-_PLACES: Final = (
-    ("at the top left", "at the top", "at the top right"),
-    ("on the left", "in the middle", "on the right"),
-    ("at the bottom left", "at the bottom", "at the bottom right"),
-)
 _SIDES: Final = (
     ("upper left side", "upper side", "upper right side"),
     ("left side", "middle", "right side"),
     ("lower left side", "lower side", "lower right side"),
 )
-
-
-def place(x: float, y: float) -> str:
-    """Where a point lies in a picture of side 1, for a sentence: "at the top left", "in the middle"."""
-    return _PLACES[_third(y)][_third(x)]
-
-
-def short_place(x: float, y: float) -> str:
-    """The same without the preposition: "top left", "middle"."""
-    return place(x, y).split(" the ")[1]
 
 
 def side(dx: float, dy: float) -> str:
@@ -43,10 +28,6 @@ def side(dx: float, dy: float) -> str:
     column = 1 + (dx > 0.38 * length) - (dx < -0.38 * length)
     row = 1 + (dy > 0.38 * length) - (dy < -0.38 * length)
     return _SIDES[row][column]
-
-
-def _third(position: float) -> int:
-    return 0 if position < EDGE else 1 if position <= 1 - EDGE else 2
 
 
 def words_of(texts: Iterable[str]) -> set[str]:
@@ -63,9 +44,9 @@ LEXICON: Final = frozenset(
         [
             *NUMBER_WORDS.values(),
             *RELATION_WORDS.values(),
-            *(name for row in (*_PLACES, *_SIDES) for name in row),
+            *(name for row in (*PLACES, *_SIDES) for name in row),
             "a an and with the word on background small large",
         ]
     )
 )
-"""Every word the functions above can put between the names of the world."""
+"""Every word that stands between the names of the world where no template has it."""

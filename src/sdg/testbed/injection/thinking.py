@@ -11,16 +11,16 @@ from typing import Final
 
 from sdg.testbed.injection.artifacts import EFFECTS, Artifact
 from sdg.testbed.injection.boxes import Box
-from sdg.testbed.injection.lexicon import LEXICON, short_place, words_of
+from sdg.testbed.injection.lexicon import LEXICON, words_of
 from sdg.testbed.injection.reading import Misalignment
 from sdg.testbed.injection.wording import (
     ARTIFACT_REASONS,
     MISALIGNMENT_REASONS,
     anchor_of,
     artifact_side,
-    direction,
+    thing_place,
 )
-from sdg.testbed.world.prompts import WORDS, asked, noun, number, plural
+from sdg.testbed.world.prompts import WORDS, asked, direction, noun, number, place, plural
 from sdg.testbed.world.scene import BACKGROUNDS, COLOURS, SHAPES, Request, Scene
 
 Found = Misalignment | Artifact
@@ -48,21 +48,15 @@ def trace(request: Request, scene: Scene, boxes: Sequence[Box], size: int, found
     ]
     if not found:
         return "\n".join([lines[0], f"{lines[1]} Everything fits.", "Step 3: No box."])
+    places = []
     for defect in found:
-        lines.append(
-            f"Misalignment: {_contradiction(request, scene, boxes, defect)}."
-            if isinstance(defect, Misalignment)
-            else f"Artifact: {_flaw(scene, defect)}."
-        )
-    lines.append("Step 3:")
-    for count, defect in enumerate(found, start=1):
-        where = (
-            _region(request, scene, boxes, size, defect)
-            if isinstance(defect, Misalignment)
-            else _spot(scene, boxes, size, defect)
-        )
-        lines.append(f"Box {count}: {where}.")
-    return "\n".join(lines)
+        if isinstance(defect, Misalignment):
+            lines.append(f"Misalignment: {_contradiction(request, scene, boxes, defect)}.")
+            places.append(_region(request, scene, boxes, size, defect))
+        else:
+            lines.append(f"Artifact: {_flaw(scene, defect)}.")
+            places.append(_spot(scene, boxes, size, defect))
+    return "\n".join([*lines, "Step 3:", *(f"Box {n}: {where}." for n, where in enumerate(places, start=1))])
 
 
 def _contradiction(request: Request, scene: Scene, boxes: Sequence[Box], found: Misalignment) -> str:
@@ -116,21 +110,22 @@ def _region(request: Request, scene: Scene, boxes: Sequence[Box], size: int, fou
     thing = scene.things[found.things[0]]
     if found.subtype == "wrong count":
         return noun(thing.colour, thing.shape, len(found.things))
-    return f"{noun(thing.colour, thing.shape)} {_place(boxes[found.things[0]], size)}"
+    return f"{noun(thing.colour, thing.shape)} {_short(thing_place(boxes[found.things[0]], size))}"
 
 
 def _spot(scene: Scene, boxes: Sequence[Box], size: int, found: Artifact) -> str:
     if found.target < 0:
         what = "text" if found.subtype == "garbled letters" else "background"
-        return f"{what} {short_place(found.centre[0] / size, found.centre[1] / size)}"
+        return f"{what} {_short(place(found.centre[0] / size, found.centre[1] / size))}"
     thing = scene.things[found.target]
-    where = _place(boxes[found.target], size)
+    where = _short(thing_place(boxes[found.target], size))
     side = artifact_side(scene, size, found).removesuffix(" side")
     return f"{noun(thing.colour, thing.shape)} {where}, {side}"
 
 
-def _place(box: Box, size: int) -> str:
-    return short_place((box[0] + box[2]) / (2 * size), (box[1] + box[3]) / (2 * size))
+def _short(where: str) -> str:
+    """ "at the top left" -> "top left"."""
+    return where.split(" the ")[1]
 
 
 _CAPTIONS = (

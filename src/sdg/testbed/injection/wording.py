@@ -11,9 +11,19 @@ import numpy as np
 
 from sdg.testbed.injection.artifacts import Artifact
 from sdg.testbed.injection.boxes import Box
-from sdg.testbed.injection.lexicon import place, side
+from sdg.testbed.injection.lexicon import side
 from sdg.testbed.injection.reading import Misalignment
-from sdg.testbed.world.prompts import RELATION_WORDS, counted, listed, noun, number, plural, with_article
+from sdg.testbed.world.prompts import (
+    RELATION_WORDS,
+    counted,
+    direction,
+    listed,
+    noun,
+    number,
+    place,
+    plural,
+    with_article,
+)
 from sdg.testbed.world.scene import CANVAS, OPPOSITE, Request, Scene
 
 MISALIGNMENT_REASONS: Final[dict[str, tuple[str, ...]]] = {
@@ -209,15 +219,6 @@ def anchor_of(request: Request, scene: Scene, group: int) -> tuple[str, str] | N
         return None
     relation = request.relation if group == 0 else OPPOSITE[request.relation]
     return noun(others[0].colour, others[0].shape, len(others)), RELATION_WORDS[relation]
-
-
-def direction(first: Box, second: Box) -> str:
-    """Where the first box lies as seen from the second: "left of", "above"."""
-    dx = first[0] + first[2] - second[0] - second[2]
-    dy = first[1] + first[3] - second[1] - second[3]
-    if abs(dx) >= abs(dy):
-        return RELATION_WORDS["left" if dx < 0 else "right"]
-    return RELATION_WORDS["above" if dy < 0 else "below"]
 
 
 def _misalignment_slots(

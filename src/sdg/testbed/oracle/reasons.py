@@ -9,11 +9,11 @@ from math import atan2, hypot, pi
 from typing import Final
 from zlib import crc32
 
-from sdg.testbed.conventions import CENTRE, EDGE
+from sdg.testbed.conventions import CENTRE
 from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.perception import Perception, Seen, SeenArtifact
 from sdg.testbed.oracle.pixels import SIDE, Box
-from sdg.testbed.world.prompts import RELATION_WORDS, counted, noun, number, with_article
+from sdg.testbed.world.prompts import RELATION_WORDS, counted, direction, noun, number, place, with_article
 from sdg.testbed.world.scene import OPPOSITE, Request
 
 # Clockwise from the right, as angles grow where y points down.
@@ -246,12 +246,7 @@ def noun_of(item: Seen) -> str:
 
 def place_of(box: Box) -> str:
     """Where in the picture the middle of a box lies: "at the top left", "in the middle"."""
-    x, y = (box[0] + box[2]) / (2 * SIDE), (box[1] + box[3]) / (2 * SIDE)
-    column = "left" if x < EDGE else "right" if x > 1 - EDGE else ""
-    row = "top" if y < EDGE else "bottom" if y > 1 - EDGE else ""
-    if row:
-        return f"at the {row} {column}".rstrip()
-    return f"on the {column}" if column else "in the middle"
+    return place((box[0] + box[2]) / (2 * SIDE), (box[1] + box[3]) / (2 * SIDE))
 
 
 def side_of(body: Seen, box: Box) -> str:
@@ -260,11 +255,3 @@ def side_of(body: Seen, box: Box) -> str:
     if hypot(dx, dy) < CENTRE * body.radius:
         return "middle"
     return _SIDES[round(atan2(dy, dx) / (pi / 4)) % 8]
-
-
-def direction(first: Box, second: Box) -> str:
-    """Where the first box lies as seen from the second: "left of", "above"."""
-    dx, dy = first[0] + first[2] - second[0] - second[2], first[1] + first[3] - second[1] - second[3]
-    if abs(dx) >= abs(dy):
-        return RELATION_WORDS["left" if dx < 0 else "right"]
-    return RELATION_WORDS["above" if dy < 0 else "below"]

@@ -10,8 +10,8 @@ from typing import Final
 
 from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.perception import Perception, SeenArtifact
-from sdg.testbed.oracle.reasons import REASONS, anchor_of, direction, noun_of, place_of, side_of
-from sdg.testbed.world.prompts import asked, noun, number, plural
+from sdg.testbed.oracle.reasons import REASONS, anchor_of, noun_of, place_of, side_of
+from sdg.testbed.world.prompts import asked, direction, noun, number, plural
 from sdg.testbed.world.scene import Request
 
 PHRASES: Final = (

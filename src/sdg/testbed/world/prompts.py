@@ -12,6 +12,7 @@ from zlib import crc32
 
 import numpy as np
 
+from sdg.testbed.conventions import EDGE
 from sdg.testbed.world.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -25,6 +26,8 @@ from sdg.testbed.world.scene import (
 )
 
 Split = Literal["train", "validation", "test"]
+Box = tuple[int, int, int, int]
+"""Pixels from (x0, y0) to before (x1, y1)."""
 
 NUMBERS: Final = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 RELATION_WORDS: Final[dict[Relation, str]] = {
@@ -34,6 +37,11 @@ RELATION_WORDS: Final[dict[Relation, str]] = {
     "below": "below",
 }
 NUMBER_WORDS: Final = {number: word for word, number in NUMBERS.items()} | {7: "seven", 8: "eight"}
+PLACES: Final = (
+    ("at the top left", "at the top", "at the top right"),
+    ("on the left", "in the middle", "on the right"),
+    ("at the bottom left", "at the bottom", "at the bottom right"),
+)
 WORDS: Final = ("sun", "tea", "yes", "hello", "jazz", "open", "moon", "cake")
 """Words that level `rich` writes into pictures."""
 
@@ -186,6 +194,20 @@ def counted(group: Group) -> str:
     if group.size:
         words = f"{group.size} {words}"
     return with_article(words) if group.count == 1 else f"{number(group.count)} {words}"
+
+
+def place(x: float, y: float) -> str:
+    """Where a point lies in a picture of side 1, for a sentence: "at the top left", "in the middle"."""
+    column, row = ((at >= EDGE) + (at > 1 - EDGE) for at in (x, y))
+    return PLACES[row][column]
+
+
+def direction(first: Box, second: Box) -> str:
+    """Where the first box lies as seen from the second: "left of", "above"."""
+    dx, dy = first[0] + first[2] - second[0] - second[2], first[1] + first[3] - second[1] - second[3]
+    if abs(dx) >= abs(dy):
+        return RELATION_WORDS["left" if dx < 0 else "right"]
+    return RELATION_WORDS["above" if dy < 0 else "below"]
 
 
 def listed(items: Sequence[str]) -> str:
