@@ -44,6 +44,8 @@ from sdg.scorers import load_scorer
 T = TypeVar("T")
 _PIXELS: Final = 28
 """Side of the part of a picture that is a token, at least, in today's vision-language models."""
+_SERVED: Final = ("openai", "unified-reward", "remote")
+"""Schemes of detectors and scorers that are asked over HTTP, and so can be asked from anywhere."""
 
 
 def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None = None) -> Rehearsal:
@@ -157,7 +159,7 @@ def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
 
     def ask(uris: Sequence[tuple[str, str]], asked: Callable[[str], T], said: Callable[[T], str]) -> None:
         for what, uri in uris:
-            if _is_served(uri):
+            if uri.partition(":")[0] in _SERVED:
                 page.check(what, partial(asked, uri), said)
             else:
                 page.say(what, "not loaded or asked here")
@@ -230,11 +232,6 @@ def _hours(page: Rehearsal, recipe: AlignRecipe, taken: Passes) -> None:
         recipe.epochs * (drawing + learning) + watching,
         "scores come on top where servers are slower than that",
     )
-
-
-def _is_served(uri: str) -> bool:
-    """Whether a detector or scorer is asked over HTTP, and so can be asked from anywhere."""
-    return uri.partition(":")[0] in ("openai", "unified-reward", "remote")
 
 
 def _key_of(uri: str) -> str:

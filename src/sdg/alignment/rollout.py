@@ -25,7 +25,6 @@ from sdg.alignment.recipe import AlignRecipe, PromptsRecipe
 from sdg.defects import Diagnosis
 from sdg.detectors.base import Detector, name_of
 from sdg.errors import SdgError
-from sdg.images import Pair
 from sdg.io.asking import Ask, Askable, Asking
 from sdg.io.uri import read_prompts
 from sdg.scorers import Scorer
@@ -236,7 +235,9 @@ class Scoring(ExitStack):
         self._scorers = [self._way(scorer, scorer.score, rewards) for scorer in parts]
         self._detector: _Way[Diagnosis] | None = None
         if detector is not None:
-            self._detector = self._way(detector, lambda *of: detector.diagnose(_pairs(*of)), found)
+            self._detector = self._way(
+                detector, lambda *of: detector.diagnose(list(zip(*of, strict=True))), found
+            )
 
     def begin(self, together: int) -> PendingScores:
         """Scores of a roll-out that begins; together: pictures in a batch, for what is asked in batches."""
@@ -285,10 +286,6 @@ async def _one_by_one(source: Askable) -> AsyncIterator[Ask[list[Any]]]:
             return [result]
 
         yield one
-
-
-def _pairs(pictures: Pictures, prompts: Prompts) -> list[Pair]:
-    return list(zip(pictures, prompts, strict=True))
 
 
 class PendingScores:

@@ -118,21 +118,17 @@ class LoadedModel:
 
     def asked(self, image: Source, prompt: str) -> tuple[str, Image.Image]:
         """Text and picture of a pair as the model gets them; raises SdgError where it is not to be asked."""
-        text, picture = self._text(prompt), rgb_picture(image, self._profile.image.fit)
-        if self._refusal is not None and (why := self._refusal(picture, prompt)):
-            raise SdgError(why)
-        return text, picture
-
-    def _text(self, prompt: str) -> str:
-        """What the model reads, up to where its answer begins."""
         messages = self._profile.render(prompt)
         # In a prompt such a token would be taken for the model's own, and end the turn or ask for an image.
         for token in self._control:
             if token in prompt:
                 raise SdgError(f"The prompt holds {token}, which has a meaning to the model; remove it.")
         text = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        assert isinstance(text, str)
-        return text
+        assert isinstance(text, str)  # up to where the answer begins
+        picture = rgb_picture(image, self._profile.image.fit)
+        if self._refusal is not None and (why := self._refusal(picture, prompt)):
+            raise SdgError(why)
+        return text, picture
 
     def _inputs(self, asked: Sequence[tuple[str, Image.Image]]) -> Any:
         """Model inputs, left-padded: input_ids (B, L) and what the processor prepares of the pictures."""

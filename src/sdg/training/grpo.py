@@ -5,7 +5,7 @@ Guards read the log, and stop a run before it learns something worthless.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -141,41 +141,26 @@ class Guards:
 
     def look(self, logs: Mapping[str, Any]) -> str | None:
         """Take in one log entry; the reason to stop, in one sentence, or None."""
-        for name, fault_of in (
-            (MALFORMED_SHARE, self._malformed),
-            (SPREAD, self._spread),
-            (LENGTH, self._length),
-        ):
-            if logs.get(name) is None:
-                continue
-            fault = fault_of(logs[name])
+        for name, fault in self._faults(logs):
             self.strikes[name] = self.strikes.get(name, 0) + 1 if fault else 0
             if fault and self.strikes[name] >= self.limits.patience:
                 return f"{fault}, for {self.strikes[name]} log entries in a row."
         return None
 
-    def _malformed(self, share: float) -> str | None:
-        if share <= self.limits.malformed:
-            return None
-        return f"{share:.0%} of the completions are malformed, above guards.malformed"
-
-    def _spread(self, spread: float) -> str | None:
-        if spread >= self.limits.spread:
-            return None
-        return (
-            f"The reward's spread within groups is {spread:.4f}, below guards.spread, so nothing is learned"
-        )
-
-    def _length(self, length: float) -> str | None:
-        if self.first_length is None:
-            self.first_length = max(float(length), 1.0)
-        ratio = max(float(length), 1.0) / self.first_length
-        if max(ratio, 1 / ratio) <= self.limits.length:
-            return None
-        return (
-            f"Completions have {length:.0f} tokens on average where they began with "
-            f"{self.first_length:.0f}, a drift beyond guards.length"
-        )
+    def _faults(self, logs: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+        """What an entry holds of each limit, and how it is past that; None where it is not."""
+        if (share := logs.get(MALFORMED_SHARE)) is not None:
+            said = f"{share:.0%} of the completions are malformed, above guards.malformed"
+            yield MALFORMED_SHARE, None if share <= self.limits.malformed else said
+        if (spread := logs.get(SPREAD)) is not None:
+            said = f"The reward's spread within groups is {spread:.4f}, below guards.spread, so nothing is"
+            yield SPREAD, None if spread >= self.limits.spread else f"{said} learned"
+        if (length := logs.get(LENGTH)) is not None:
+            self.first_length = self.first_length or max(float(length), 1.0)
+            ratio = max(float(length), 1.0) / self.first_length
+            said = f"Completions have {length:.0f} tokens on average where they began with "
+            said += f"{self.first_length:.0f}, a drift beyond guards.length"
+            yield LENGTH, None if max(ratio, 1 / ratio) <= self.limits.length else said
 
 
 class GuardCallback(TrainerCallback):

@@ -69,7 +69,8 @@ def rehearse(
         f"about {length:,} a row: picture {picture:,} at most, words {words:,}, answer {answer:,} "
         f"(--tokens); data.max_length is {recipe.data.max_length:,}",
     )
-    _disk(page, recipe, model, adapter, out)
+    size, most = run_bytes(recipe.run, model, adapter)
+    page.require_disk(f"a checkpoint takes {size / GB:.1f} GB, the run up to {most / GB:.0f}", most, out)
     trained = sum(count for count, _, learns in checkpoint_weights(model, adapter) if learns)
     taken = _pass(recipe, model, length, answer, adapter)
     _memory(page, recipe, model, trained, taken)
@@ -173,11 +174,6 @@ def _memory(page: Rehearsal, recipe: Recipe, model: Any, trained: int, taken: Ta
         if recipe.rollout.engine == "vllm" and not recipe.rollout.vllm_sleep:
             parts["vLLM (rollout.vllm_memory)"] = recipe.rollout.vllm_memory * GPUS[page.gpu].memory * GB
     parts[f"activations of {recipe.optimizer.batch_size} rows"] = taken.bytes
-
-
-def _disk(page: Rehearsal, recipe: Recipe, model: Any, adapter: Any, out: Path | None) -> None:
-    size, most = run_bytes(recipe.run, model, adapter)
-    page.require_disk(f"a checkpoint takes {size / GB:.1f} GB, the run up to {most / GB:.0f}", most, out)
 
 
 def _hours(page: Rehearsal, recipe: Recipe, rows: int, taken: Taken) -> None:

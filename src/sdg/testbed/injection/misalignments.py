@@ -33,8 +33,7 @@ def change_relation(rng: np.random.Generator, request: Request, scene: Scene, le
     else:
         across = [r for r in RELATIONS if r not in (request.relation, opposite)]
         relation = across[int(rng.integers(2))]
-    background = scene.background
-    changed = place(replace(request, relation=relation, background=background), rng, level)
+    changed = place(replace(request, relation=relation, background=scene.background), rng, level)
     first, second = (thing_box(thing, 128) for thing in changed.things)
     return changed if relation_cosine(first, second, request.relation) <= 0 else None
 

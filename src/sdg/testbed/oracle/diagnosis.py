@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from functools import partial
 from itertools import chain, islice
 from multiprocessing import get_context
 
@@ -117,5 +116,4 @@ def _packed(case: Case) -> tuple[NDArray[np.uint8], str]:
 
 
 def _diagnose_chunk(cases: list[tuple[NDArray[np.uint8], str]], most: int | None) -> list[Diagnosis]:
-    one = partial(diagnose, most=most)
-    return [one(picture, prompt) for picture, prompt in cases]
+    return [diagnose(picture, prompt, most=most) for picture, prompt in cases]

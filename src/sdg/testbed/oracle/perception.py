@@ -122,11 +122,9 @@ def _distinct(artifacts: Sequence[SeenArtifact]) -> list[SeenArtifact]:
                 continue
             if _share(item.box, other.box) >= _SWALLOWED:
                 break
-            if item.subtype == "malformed object" and _share(item.box, other.box) >= _TANGLED:
-                kept[place] = replace(other, box=united_box(item.box, other.box))
-                break
-            if item.subtype == "warp" and _share(other.box, item.box) >= _SWALLOWED:
-                # What is bent around a malformed object belongs to it.
+            tangled = item.subtype == "malformed object" and _share(item.box, other.box) >= _TANGLED
+            # What is bent around a malformed object belongs to it.
+            if tangled or (item.subtype == "warp" and _share(other.box, item.box) >= _SWALLOWED):
                 kept[place] = replace(other, box=united_box(item.box, other.box))
                 break
         else:

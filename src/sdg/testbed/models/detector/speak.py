@@ -6,7 +6,6 @@ go on beside it, or the tower would forget what a caption does not ask for. `pre
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from dataclasses import replace
@@ -209,8 +208,8 @@ def score_base(model: Any, processor: Any, cases: list[Case]) -> dict[str, float
 def save_base(
     model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> None:
-    """Write a detector's folder; the model itself keeps its precision."""
-    copy.deepcopy(model).save_pretrained(folder)
+    """Write a detector's folder."""
+    model.save_pretrained(folder)
     new_processor(tokenizer).save_pretrained(folder)
     embedded_profile().save(folder)
 
