@@ -125,14 +125,14 @@ def recipe(checkpoints: Path, family: Any, kl: float) -> AlignRecipe:
 
 
 def step(
-    checkpoints: Path, policy: FlowPolicy, batches: list[Transitions], kl: float
+    checkpoints: Path, policy: FlowPolicy, batches: list[Transitions], kl: float, valid: Tensor = VALID
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """What the step says, and the gradients that it was taken by; its length is 0."""
     settings = recipe(checkpoints, policy.recipe.family, kl)
     learner = Learner(settings, Accelerator(cpu=True, mixed_precision="no"), policy)
     learner.optimizer = torch.optim.SGD(learner.parameters.values(), lr=0.0)
     rewards = torch.linspace(-1, 1, 6)
-    signal = Signal(VALID, rewards.double(), rewards * VALID)
+    signal = Signal(valid, rewards.double(), rewards * valid)
     rows = list(range(6))
     values = learner.step(StepRows(rows, rows), batches, signal)
     return values, {name: parameter.grad.clone() for name, parameter in learner.parameters.items()}
@@ -190,6 +190,20 @@ def test_with_a_kl_term_loss_and_gradient_hold_beta_times_the_divergence_from_th
         torch.testing.assert_close(
             gradient[name] - policy_gradient[name], more, rtol=1e-3, atol=1e-4 * largest
         )
+
+
+def test_a_batch_without_a_scored_sample_leaves_the_steps_shares_known(checkpoints: Path) -> None:
+    policy = load_policy(recipe(checkpoints, "flux", 0.0).policy)
+
+    def draw(seeds: range) -> Transitions:
+        prompts = [toy.PROMPTS[0]] * len(seeds)
+        return policy.sample(prompts, list(seeds), steps=5, sde_steps=(1,), noise_level=NOISE).transitions
+
+    batches = [draw(indices) for indices in BATCHES]
+    first = torch.tensor([True] * 3 + [False] * 3)
+    values, _ = step(checkpoints, policy, batches, 0.0, first)
+    assert values["clip_fraction"] == 0
+    assert values["approx_kl"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(

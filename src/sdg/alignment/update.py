@@ -248,9 +248,10 @@ class Learner:
             loss = loss + settings.kl * mean_over_valid(kl, valid, denominator=denominator)
             sums["kl"] = float(mean_over_valid(kl.detach(), valid)) * int(valid.sum())
         stats = ratio_stats(new.detach(), old, settings.clip, valid)
+        if not stats.rows:  # all NaN, also times no rows
+            return Piece(loss, sums | {"clip_fraction": 0.0, "approx_kl": 0.0})
         sums |= {"clip_fraction": stats.clip_fraction * stats.rows, "approx_kl": stats.approx_kl * stats.rows}
-        worst = max(abs(stats.ratio_max - 1), abs(stats.ratio_min - 1)) if stats.rows else 0.0
-        return Piece(loss, sums, worst)
+        return Piece(loss, sums, max(abs(stats.ratio_max - 1), abs(stats.ratio_min - 1)))
 
     def _loss(
         self, new: Tensor, old: Tensor, signal: Signal, rows: Sequence[int], denominator: float
