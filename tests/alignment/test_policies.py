@@ -19,6 +19,7 @@ import toy
 import toy_families
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.models import attention_dispatch
+from safetensors import SafetensorError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toy import RECIPES
@@ -28,6 +29,7 @@ from sdg.alignment.flow_sde import SdeKind
 from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy, merge
 from sdg.alignment.policies.real_size import RealSize, configured, policy_on_meta, text_on_meta
 from sdg.alignment.policies.text_cache import TextCache
+from sdg.alignment.policies.trained import save_trained
 from sdg.alignment.recipe import AlignRecipe, FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.lora import Ema, load_lora, lora_parameters, save_lora
@@ -712,3 +714,20 @@ def test_a_model_may_be_named_by_a_function(checkpoints: Path, monkeypatch: pyte
     monkeypatch.setenv("TOY_CHECKPOINT", str(checkpoints / "flux"))
     named = replace(recipe(checkpoints, "flux"), model="python:toy.checkpoint_folder")
     assert load_pipeline(named).transformer.config.in_channels == 16
+
+
+def test_an_adapter_that_the_disk_refuses_is_said(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = policy(checkpoints, "flux")
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(SdgError, match="cannot be written: Not a directory"):
+        save_trained(ours, tmp_path / "run" / "best")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(ours.pipeline_class(), "save_lora_weights", full)
+    with pytest.raises(SdgError, match=r"cannot be written: .*No space left"):
+        save_trained(ours, tmp_path / "best")
+    assert not list((tmp_path / "best").iterdir())

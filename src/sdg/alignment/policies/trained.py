@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, loading
@@ -42,9 +43,17 @@ def save_trained(policy: Any, folder: Path, *, write: bool = True) -> None:
     diffusers', in the type that the recipe keeps weights in. write: whether this process does; of sharded
     weights all have to take part. Raises SdgError where the disk refuses.
     """
-    if policy.recipe.lora is not None:
-        save_lora(policy, folder, write=write)
-        return
+    try:
+        with writing(folder):
+            if policy.recipe.lora is not None:
+                save_lora(policy, folder, write=write)
+            else:
+                _save_transformer(policy, folder, write)
+    except SafetensorError as error:  # of a disk that is full
+        raise SdgError(f"{folder} cannot be written: {error}.") from error
+
+
+def _save_transformer(policy: Any, folder: Path, write: bool) -> None:
     kept = getattr(torch, policy.recipe.dtype)
     weights = {
         name: value.to(kept) if value.is_floating_point() else value
@@ -56,8 +65,7 @@ def save_trained(policy: Any, folder: Path, *, write: bool = True) -> None:
     with torch.device("meta"):
         copy = plain_class(policy.transformer).from_config(policy.transformer.config)
     copy.load_state_dict(weights, assign=True)
-    with writing(folder):
-        replace_folder(folder, copy.save_pretrained)
+    replace_folder(folder, copy.save_pretrained)
 
 
 def require_trained(folder: Path | str) -> Path:
