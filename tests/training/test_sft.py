@@ -7,15 +7,18 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shutil import copytree
+from shutil import copy, copytree
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import trl
 from kills import kill_and_resume
+from PIL import Image
 from torch.utils.data import DataLoader
 from train_runs import CLOSE, assert_same_weights, command, finish, not_ended, start, start_two
+from transformers import TrainerState
 
 from sdg import load_detector, parse_response
 from sdg.errors import SdgError
@@ -127,6 +130,12 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(toy, profile, processor,
         "prompt with one of the model's own tokens, or no whole text": 2,
         "answer with one of the model's own tokens, or no whole text": 1,
     }
+    Image.new("RGB", (1, 400)).save(tmp_path / "line.png")
+    thin = json.dumps({**json.loads(lines[0]), "filepath": "line.png"})
+    copy(toy / "0.png", tmp_path)
+    (tmp_path / "c.jsonl").write_text("\n".join([lines[0], thin]))
+    found = RowReader(profile, processor, 900).read(tmp_path / "c.jsonl", None, targets=True)
+    assert (len(found), found.left_out) == (1, {"picture that the model's processor refuses": 1})
     with pytest.raises(SdgError, match="more than 10 tokens"):
         RowReader(profile, processor, 10).read(tmp_path / "a.jsonl", toy, targets=True)
 

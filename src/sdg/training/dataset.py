@@ -144,7 +144,10 @@ class RowReader:
                 return 0, "defects without what the profile asks for"
             if not _is_text(response, self._special):
                 return 0, "answer with one of the model's own tokens, or no whole text"
-        length = self._length(caption, size, response)
+        try:
+            length = self._length(caption, size, response)
+        except ValueError:  # such as a line 1 pixel high
+            return 0, "picture that the model's processor refuses"
         return length, f"more than {self._max_length:,} tokens" if length > self._max_length else ""
 
     def _length(self, caption: str, size: tuple[int, int], response: str) -> int:
