@@ -29,7 +29,7 @@ from sdg.training import evaluate
 from sdg.training.dataset import RowReader, Rows, target, truths, unpack_truth
 from sdg.training.model import load_model, load_processor, lora_config, vision_encoder
 from sdg.training.recipe import ModelRecipe, SftRecipe
-from sdg.training.run import last_checkpoint
+from sdg.training.run import last_checkpoint, train
 from sdg.training.sft import JitterCollator, LengthGroupedSampler, sft
 
 
@@ -339,3 +339,20 @@ def test_the_best_checkpoint_is_one_that_was_evaluated_and_saved(
     assert kept == ["checkpoint-2", "checkpoint-4"]
     chosen = json.loads((tmp_path / "run" / "manifest.json").read_text())["final"]
     assert (chosen["weights"], chosen["best"]) == ("checkpoint-4", 0.3)
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_run_whose_folder_was_moved_still_knows_its_best_checkpoint(tmp_path, steps):
+    asked = []
+    trainer = SimpleNamespace(
+        accelerator=SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None),
+        train=lambda resume_from_checkpoint: asked.append(
+            TrainerState.load_from_json(f"{resume_from_checkpoint}/trainer_state.json").best_model_checkpoint
+        ),
+        _load_from_checkpoint=asked.append,
+    )
+    state = TrainerState(global_step=steps, max_steps=4, best_model_checkpoint="elsewhere/run/checkpoint-1")
+    (tmp_path / "checkpoint-2").mkdir()
+    state.save_to_json(str(tmp_path / "checkpoint-2" / "trainer_state.json"))
+    train(trainer, str(tmp_path / "checkpoint-2"))
+    assert asked == [str(tmp_path / "checkpoint-1")]

@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -251,14 +251,22 @@ def trainer_arguments(recipe: Recipe, out: Path, *, resumed: bool) -> dict[str, 
 def train(trainer: Any, checkpoint: str | None) -> None:
     """Train, from a checkpoint where there is one; one of the last step leaves nothing but to load the best.
 
-    The library would take a step more there, where the steps end within a pass over the data.
+    The library would take a step more there, where the steps end within a pass over the data. It knows the
+    best checkpoint by the path it was written to, and forgets it where the run's folder has another by now.
     """
     if checkpoint is not None:
-        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        file = Path(checkpoint) / "trainer_state.json"
+        state = TrainerState.load_from_json(str(file))
+        if (known := state.best_model_checkpoint) is not None:
+            state.best_model_checkpoint = str(Path(checkpoint).with_name(Path(known).name))
         if 0 < state.max_steps <= state.global_step:
             trainer.state = state
             trainer._load_from_checkpoint(state.best_model_checkpoint or checkpoint)
             return
+        if state.best_model_checkpoint != known:
+            if trainer.accelerator.is_main_process:
+                write_text(file, json.dumps(asdict(state), indent=2, sort_keys=True) + "\n")
+            trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=checkpoint)
 
 
