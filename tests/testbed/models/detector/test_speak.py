@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from sdg.detectors import load_detector
 from sdg.errors import SdgError
 from sdg.prompting import Generation
-from sdg.testbed.models.detector import speak
+from sdg.testbed.models.detector import see, speak
 from sdg.testbed.models.detector.build import new_model, new_processor
 from sdg.testbed.models.detector.rows import IGNORED, Lessons, base_tokenizer, embedded_profile
 from sdg.testbed.models.detector.speak import Speaker, save_base, speech_loss, token_losses, train_language
@@ -130,3 +131,29 @@ def test_a_saved_base_model_answers_as_the_one_in_memory(tmp_path, model, tokeni
 def test_a_folder_without_a_tower_is_said(tmp_path):
     with pytest.raises(SdgError, match="learned to see"):
         train_language(tmp_path / "nothing", Run(tmp_path / "run", 1))
+
+
+def test_a_tower_that_cannot_be_read_is_said(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    with pytest.raises(SdgError, match="cannot be loaded as a model that has learned to see"):
+        train_language(tmp_path, Run(tmp_path / "run", 1))
+
+
+def test_a_tower_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    class Half:
+        def save_pretrained(self, folder):
+            (folder / "config.json").write_text("new")
+            raise KeyboardInterrupt
+
+    def fit(*_, on_save):
+        on_save(None, 1)
+
+    (tmp_path / "seeing").mkdir()
+    (tmp_path / "seeing" / "config.json").write_text("old")
+    monkeypatch.setattr(see, "DenseReader", lambda model: None)
+    monkeypatch.setattr(see, "_take_over", lambda model, reader: Half())
+    monkeypatch.setattr(see, "fit", fit)
+    model = SimpleNamespace(set_attn_implementation=lambda name: None)
+    with pytest.raises(KeyboardInterrupt):
+        see.train_vision(model, Run(tmp_path, 1))
+    assert (tmp_path / "seeing" / "config.json").read_text() == "old"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
+from sdg.io.files import replace_folder
 from sdg.models.device import cpu_autocast
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.dense import DenseReader, dense_loss, dense_targets
@@ -69,7 +70,7 @@ def train_vision(
         return dense_loss(reader, {name: torch.as_tensor(value) for name, value in batch.items()})
 
     def save(averaged: DenseReader, step: int) -> None:
-        _take_over(model, averaged).save_pretrained(run.out / "seeing")
+        replace_folder(run.out / "seeing", _take_over(model, averaged).save_pretrained)
 
     averaged = fit(reader, loss_of, SeededBatches(draw, run.seed), run, BOTH_STAGES, on_save=save)
     return _take_over(model, averaged)

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneratio
 
 from sdg.defects import BOX_SCALE, Diagnosis
 from sdg.embeddings import TokenF1
-from sdg.errors import SdgError
+from sdg.errors import SdgError, loading
 from sdg.io.files import replace_folder
 from sdg.models.device import cpu_autocast
 from sdg.models.vlm import LoadedModel
@@ -217,6 +217,9 @@ def save_base(
 def _tower(seeing: Path) -> dict[str, Tensor]:
     if not (seeing / "config.json").is_file():
         raise SdgError(f"{seeing} holds no model that has learned to see; make it with --stage see.")
-    known = Qwen3VLForConditionalGeneration.from_pretrained(seeing, dtype=torch.float32, use_safetensors=True)
+    with loading(f"{seeing} cannot be loaded as a model that has learned to see"):
+        known = Qwen3VLForConditionalGeneration.from_pretrained(
+            seeing, dtype=torch.float32, use_safetensors=True
+        )
     state: dict[str, Tensor] = known.model.visual.state_dict()
     return state
