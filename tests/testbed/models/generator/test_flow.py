@@ -206,6 +206,20 @@ def test_encoded_scenes_are_of_the_train_split_and_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["latents.safetensors"]
 
 
+def test_latents_of_another_seed_or_autoencoder_are_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "CHUNK", 2)
+    vae, cache = calibrated_vae(), tmp_path / "latents.safetensors"
+    first, _, _ = encode_scenes(vae, 2, 1, cache)
+    other, _, _ = encode_scenes(vae, 2, 2, cache)
+    alone, _, _ = encode_scenes(vae, 2, 2, tmp_path / "alone.safetensors")
+    assert torch.equal(other, alone)
+    assert not torch.equal(other, first)
+    with torch.no_grad():
+        next(vae.parameters()).mul_(2)
+    changed, _, _ = encode_scenes(vae, 2, 2, cache)
+    assert not torch.equal(changed, other)
+
+
 def test_more_scenes_begin_with_the_ones_that_are_encoded(tmp_path, monkeypatch):
     monkeypatch.setattr(flow, "CHUNK", 2)
     vae, cache = calibrated_vae(), tmp_path / "latents.safetensors"

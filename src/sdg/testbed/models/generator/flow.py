@@ -7,6 +7,7 @@ Afterwards it can learn to do in one pass what classifier-free guidance does in 
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, attention_backend
 from rich.progress import track
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -139,7 +141,7 @@ def encode_scenes(
     """Latents (count, L, 4C) in half precision, prompts and contents of training scenes.
 
     The latents are kept in `cache`. One that holds fewer, because it was made for fewer or was interrupted,
-    is continued: scene i is the same whatever the count.
+    is continued: scene i is the same whatever the count. One of another seed or autoencoder is made anew.
     """
     scenes: list[Scene] = []
     prompts: list[str] = []
@@ -149,7 +151,8 @@ def encode_scenes(
             _, prompt, scene = sample_scene(rng, split="train")
             prompts.append(prompt)
             scenes.append(scene)
-    parts = [load_file(cache)["tokens"]] if cache.exists() else []
+    made = {"made": _origin(vae, seed)}
+    parts = [load_file(cache)["tokens"]] if cache.exists() and _notes(cache) in (None, made) else []
     done = len(parts[0]) if parts else 0
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
     for start in track(range(done, len(scenes), CHUNK), description="encoding scenes", disable=done >= count):
@@ -160,9 +163,23 @@ def encode_scenes(
         if len(parts) > KEPT_EVERY or start + CHUNK >= len(scenes):
             parts = [torch.cat(parts)]
             fresh = cache.with_name(f".{cache.name}.writing")
-            save_file({"tokens": parts[0]}, fresh)
+            save_file({"tokens": parts[0]}, fresh, made)
             fresh.replace(cache)
     return parts[0][:count], prompts[:count], scenes[:count]
+
+
+def _origin(vae: AutoencoderKL, seed: int) -> str:
+    """What tells latents of a seed and an autoencoder from others."""
+    digest = hashlib.sha256(repr((seed, vae.config.scaling_factor, vae.config.shift_factor)).encode())
+    for weight in vae.state_dict().values():
+        digest.update(weight.float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _notes(cache: Path) -> dict[str, str] | None:
+    with safe_open(cache, "pt") as file:
+        notes: dict[str, str] | None = file.metadata()
+        return notes
 
 
 def velocity_loss(model: TextToVelocity, batch: dict[str, Tensor], grid: Tensor) -> dict[str, Tensor]:
