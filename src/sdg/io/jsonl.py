@@ -37,15 +37,7 @@ def read_with(path: Path, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]
 
     Raises SdgError at the first line that is not a JSON object in UTF-8, and for an empty file.
     """
-    if is_parquet(path):
-        for number, value in rows(path):
-            try:
-                yield convert(value)
-            except ValueError as error:
-                raise SdgError(f"{path}, row {number}: {error}") from None
-        return
-    for number, line in read_lines(path):
-        yield _convert(path, number, line, convert)
+    return _read(path, convert, lambda line: convert(parse_object(line)))
 
 
 def read_objects(path: Path) -> Iterator[dict[str, Any]]:
@@ -68,52 +60,45 @@ def first_object(path: Path) -> dict[str, Any]:
 
 def read_records(path: Path, convert: Callable[[dict[str, Any]], Record]) -> Iterator[Record]:
     """The same as `read_with`, in less time."""
-    if is_parquet(path):
-        yield from read_with(path, convert)
-        return
-    for number, line in read_lines(path):
-        record = _convert_quickly(line, convert)
-        yield _convert(path, number, line, convert) if record is None else record
+    return _read(path, convert, partial(read_record, convert=convert))
 
 
 def read_record(line: bytes, convert: Callable[[dict[str, Any]], Record]) -> Record:
-    """The record of one line; raises ValueError for a fault."""
-    record = _convert_quickly(line, convert)
-    return convert(parse_object(line)) if record is None else record
+    """The record of one line; raises ValueError for a fault.
 
-
-def _convert(path: Path, number: int, line: bytes, convert: Callable[[dict[str, Any]], T]) -> T:
-    try:
-        return convert(parse_object(line))
-    except ValueError as error:
-        raise SdgError(f"{path}, line {number}: {error}") from None
-
-
-def _convert_quickly(line: bytes, convert: Callable[[dict[str, Any]], Record]) -> Record | None:
-    """The record by way of orjson, which takes half the time; None where only `parse_object` is exact.
-
-    That is for faults, which it words, and for metadata: orjson makes floats of integers beyond 64 bits.
+    By way of orjson, which takes half the time, but for faults, which `parse_object` words, and for metadata:
+    orjson makes floats of integers beyond 64 bits.
     """
     try:
         value = orjson.loads(line)
         record = convert(value) if type(value) is dict else None
     except ValueError:
-        return None
-    return None if record is None or record.metadata else record
+        record = None
+    return convert(parse_object(line)) if record is None or record.metadata else record
 
 
 def parts(path: Path, convert: Callable[[dict[str, Any]], Record]) -> Iterator[Part]:
     """Each line as a part of its own, for `validate`; raises SdgError where there are no lines at all."""
+    what, values, make = _places(path, convert, lambda line: convert(parse_object(line)))
+    for number, value in values:
+        yield f"{what} {number}", partial(lambda value: (make(value),), value)
 
-    def make(line: bytes) -> tuple[Record]:
-        return (convert(parse_object(line)),)
 
-    if is_parquet(path):
-        for number, value in rows(path):
-            yield f"row {number}", partial(lambda value: (convert(value),), value)
-        return
-    for number, line in read_lines(path):
-        yield f"line {number}", partial(make, line)
+def _read(path: Path, convert: Callable[[dict[str, Any]], T], read: Callable[[bytes], T]) -> Iterator[T]:
+    what, values, make = _places(path, convert, read)
+    for number, value in values:
+        try:
+            made = make(value)
+        except ValueError as error:
+            raise SdgError(f"{path}, {what} {number}: {error}") from None
+        yield made
+
+
+def _places(
+    path: Path, convert: Callable[[dict[str, Any]], T], read: Callable[[bytes], T]
+) -> tuple[str, Iterator[tuple[int, Any]], Callable[[Any], T]]:
+    """What a file's places are called, each with its number, and what makes a value of one."""
+    return ("row", rows(path), convert) if is_parquet(path) else ("line", read_lines(path), read)
 
 
 def spans(path: Path, parts: int) -> tuple[int, list[range]]:
