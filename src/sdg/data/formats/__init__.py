@@ -8,7 +8,8 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Final, Literal, get_args
+from importlib import import_module
+from typing import Any, Final, Literal, get_args
 
 from sdg.data.formats import sdg30k
 from sdg.errors import SdgError
@@ -44,21 +45,12 @@ def read_records(
     each annotation of a Label Studio export that cannot be read, and the rest is read.
     Raises SdgError with file, place and reason at the first fault, and at any in other formats.
     """
-    match _readable(path, format, box_order):
-        case "coco":
-            from sdg.data.formats import coco
-
-            return coco.read(path)
-        case "label-studio":
-            from sdg.data.formats import label_studio
-
-            return label_studio.read(path, on_fault)
-        case "hf":
-            from sdg.data.formats import hf
-
-            return hf.read(path)
-        case of_lines:
-            return jsonl.read_records(path, partial(_LINES[of_lines], box_order=box_order))
+    format = _readable(path, format, box_order)
+    if format in _LINES:
+        return jsonl.read_records(path, partial(_LINES[format], box_order=box_order))
+    told = {"on_fault": on_fault} if format == "label-studio" else {}
+    records: Iterator[Record] = _of_tool(format).read(path, **told)
+    return records
 
 
 def line_reader(format: Format, box_order: BoxOrder = "xyxy") -> Callable[[bytes], Record]:
@@ -71,21 +63,11 @@ def line_reader(format: Format, box_order: BoxOrder = "xyxy") -> Callable[[bytes
 
 def read_parts(path: Path, format: Format | None = None, *, box_order: BoxOrder = "xyxy") -> Iterator[Part]:
     """Each line, image or task on its own, so that one bad part does not hide the others."""
-    match _readable(path, format, box_order):
-        case "coco":
-            from sdg.data.formats import coco
-
-            return coco.parts(path)
-        case "label-studio":
-            from sdg.data.formats import label_studio
-
-            return label_studio.parts(path)
-        case "hf":
-            from sdg.data.formats import hf
-
-            return hf.parts(path)
-        case of_lines:
-            return jsonl.parts(path, partial(_LINES[of_lines], box_order=box_order))
+    format = _readable(path, format, box_order)
+    if format in _LINES:
+        return jsonl.parts(path, partial(_LINES[format], box_order=box_order))
+    parts: Iterator[Part] = _of_tool(format).parts(path)
+    return parts
 
 
 def write_records(
@@ -112,22 +94,15 @@ def write_records(
             return sdg30k.write_annotations(path, records)
         case "predictions":
             return jsonl.write_with(path, records, write_prediction)
-        case "coco":
-            from sdg.data.formats import coco
-
-            return coco.write(path, records, images=images, size=size, allow_outside=allow_outside)
-        case "label-studio":
-            from sdg.data.formats import label_studio
-
-            return label_studio.write(
-                path, records, blind=blind, images=images, size=size, allow_outside=allow_outside
-            )
-        case "hf":
-            from sdg.data.formats import hf
-
-            if images is None:
-                raise SdgError("A Hugging Face folder holds the images too; give the folder they are in.")
-            return hf.write(path, records, images=images, allow_outside=allow_outside)
+    options: dict[str, Any] = {"images": images, "allow_outside": allow_outside}
+    if format == "hf" and images is None:
+        raise SdgError("A Hugging Face folder holds the images too; give the folder they are in.")
+    if format != "hf":
+        options["size"] = size
+    if format == "label-studio":
+        options["blind"] = blind
+    count: int = _of_tool(format).write(path, records, **options)
+    return count
 
 
 def guess_format(path: Path) -> Format:
@@ -144,6 +119,11 @@ def guess_format(path: Path) -> Format:
     if "filepath" in keys and "prompt" in keys:
         return "sdg"
     raise SdgError(f"The format of {path} is not plain from its first line; name it: {', '.join(FORMATS)}.")
+
+
+def _of_tool(format: Format) -> Any:
+    """The module of another tool's format, which has `read`, `parts` and `write`."""
+    return import_module(f"sdg.data.formats.{format.replace('-', '_')}")
 
 
 def _readable(path: Path, format: Format | None, box_order: BoxOrder) -> Format:

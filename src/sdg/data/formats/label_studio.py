@@ -19,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
 
-from sdg.data.formats.boxes import Size, from_scale, pixel_size, to_scale
+from sdg.data.formats.boxes import Box, Size, from_scale, pixel_size, to_scale
 from sdg.defects import BOX_SCALE, SUBTYPES, TIER_FLOORS, Defect, DefectType, Diagnosis, Status
 from sdg.errors import Faults, SdgError, quoted, reasons, shortened
 from sdg.io.files import atomic_writer, write_text
@@ -79,12 +79,7 @@ def parts(path: Path, on_fault: Callable[[Fault], object] | None = None) -> Iter
     for number, task in enumerate(tasks, start=1):
         own = task.get("id") if isinstance(task, dict) else None
         place = f"task {own if type(own) is int else number}"
-        told = None if on_fault is None else partial(_tell, on_fault, str(path), place)
-        yield place, partial(_records, task, told)
-
-
-def _tell(on_fault: Callable[[Fault], object], path: str, place: str, reason: str) -> None:
-    on_fault(Fault(path, place, reason))
+        yield place, partial(_records, task, on_fault, partial(Fault, str(path), place))
 
 
 def write(
@@ -229,8 +224,25 @@ def write_regions(diagnosis: Diagnosis | None, name: str, size: Size) -> list[di
     name: what the regions' ids begin with. size: (width, height) of the picture, which Label Studio's
     exports in pixels need.
     """
-    pixels = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
-    return [result | pixels for result in _results(diagnosis, name)]
+    if diagnosis is None:
+        return []
+    if diagnosis.is_clean:
+        whole = (0, 0, BOX_SCALE, BOX_SCALE)
+        return [_result(f"{name}-placeholder", whole, size, "label", [NO_PROBLEM])]
+    results = []
+    for number, defect in enumerate(diagnosis.defects, start=1):
+        said = {
+            "label": [defect.type.value],
+            "reason": [defect.reason] if defect.reason else None,
+            "importance": defect.importance,
+            "subtype": None if defect.subtype is None else [defect.subtype],
+        }
+        results += [
+            _result(f"{name}-defect-{number}", defect.box, size, control, content)
+            for control, content in said.items()
+            if content is not None
+        ]
+    return results
 
 
 def read_regions(results: list[Any]) -> tuple[Defect, ...] | None:
@@ -253,34 +265,19 @@ def read_regions(results: list[Any]) -> tuple[Defect, ...] | None:
     return tuple(defects) if regions else None
 
 
-def _results(diagnosis: Diagnosis | None, name: str) -> list[dict[str, Any]]:
-    if diagnosis is None:
-        return []
-    if diagnosis.is_clean:
-        return [_result(f"{name}-placeholder", (0, 0, BOX_SCALE, BOX_SCALE), "label", [NO_PROBLEM])]
-    results = []
-    for number, defect in enumerate(diagnosis.defects, start=1):
-        region = f"{name}-defect-{number}"
-        results.append(_result(region, defect.box, "label", [defect.type.value]))
-        if defect.reason:
-            results.append(_result(region, defect.box, "reason", [defect.reason]))
-        if defect.importance is not None:
-            results.append(_result(region, defect.box, "importance", defect.importance))
-        if defect.subtype is not None:
-            results.append(_result(region, defect.box, "subtype", [defect.subtype]))
-    return results
-
-
-def _result(region: str, box: tuple[int, int, int, int], control: str, content: object) -> dict[str, Any]:
+def _result(region: str, box: Box, size: Size, control: str, content: object) -> dict[str, Any]:
     """What one control of the labelling configuration says about one region; each repeats the box."""
     x, y, width, height = to_scale(box, _PERCENT)
     kind, key = _WIRE[control]
     value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, key: content}
-    return {"id": region, "from_name": control, "to_name": "image", "type": kind, "value": value}
+    pixels = {"original_width": size[0], "original_height": size[1], "image_rotation": 0}
+    return {"id": region, "from_name": control, "to_name": "image", "type": kind, "value": value, **pixels}
 
 
-def _records(task: object, on_fault: Callable[[str], None] | None = None) -> list[Record]:
-    """The records of a task; on_fault: is told of annotations that cannot be read, by default none may be."""
+def _records(
+    task: object, on_fault: Callable[[Fault], object] | None, fault_here: Callable[[str], Fault]
+) -> list[Record]:
+    """The records of a task; on_fault: is told of annotations that cannot be read, where any may be."""
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         raise ValueError("A task is a JSON object with 'data'; export as JSON, not as JSON-MIN.")
     data = task["data"]
@@ -307,7 +304,7 @@ def _records(task: object, on_fault: Callable[[str], None] | None = None) -> lis
             faults.extend(f"{whose}: {reason}" for reason in reasons(error))
     if faults and on_fault is not None:
         for fault in faults:
-            on_fault(fault)
+            on_fault(fault_here(fault))
     elif faults:
         raise Faults(faults)
     return records or [Record(filepath, prompt, None, **fields)]
