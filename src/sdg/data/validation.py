@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pathlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sdg.data.formats import Format, read_parts
@@ -69,64 +69,45 @@ def validate(
     `on_record` hears of every usable record, for showing progress.
     Raises SdgError where the file cannot be read at all.
     """
-    check = _Check(str(path), on_fault, None if images is None else pathlib.Path(images), allow_outside)
-    for place, make in read_parts(path, format, box_order=box_order):
-        try:
-            records = list(make())
-        except ValueError as error:
-            check.report(place, *reasons(error))
-        else:
-            for record in records:
-                check.add(place, record)
-                on_record(record)
-    return check.found
+    folder = None if images is None else pathlib.Path(images)
+    found, seen = Summary(), set[int]()
 
+    def is_new(*key: str | None) -> bool:
+        before = len(seen)
+        seen.add(hash(key))
+        return len(seen) > before
 
-@dataclass(slots=True)
-class _Check:
-    """One validation while it goes on: what was found so far, and what has been seen."""
-
-    path: str
-    on_fault: Callable[[Fault], None]
-    images: pathlib.Path | None
-    allow_outside: bool
-    found: Summary = field(default_factory=Summary)
-    seen: set[int] = field(default_factory=set)
-
-    def report(self, place: str, *reasons: str) -> None:
-        self.found.faulty_parts += 1
-        self.found.faults += len(reasons)
-        for reason in reasons:
-            self.on_fault(Fault(self.path, place, reason))
-
-    def add(self, place: str, record: Record) -> None:
-        self.found.records += 1
+    def look(record: Record) -> Iterator[str]:
+        """Sum up a record; its faults."""
+        found.records += 1
         if record.diagnosis is None:
-            self.found.unannotated += 1
+            found.unannotated += 1
         else:
-            self.found.clean += record.diagnosis.is_clean
-            self.found.defects += len(record.diagnosis.defects)
-            self.found.statuses[record.diagnosis.status.value] += 1
-        faults = []
-        by_whom = hash((record.filepath, record.annotator))
-        if by_whom in self.seen:
+            found.clean += record.diagnosis.is_clean
+            found.defects += len(record.diagnosis.defects)
+            found.statuses[record.diagnosis.status.value] += 1
+        if not is_new(record.filepath, record.annotator):
             by = "" if record.annotator is None else f" by {record.annotator}"
-            faults.append(f"{record.filepath} is listed a second time{by}.")
-        self.seen.add(by_whom)
-        if self.images is not None and (fault := self._image_fault(record)):
-            faults.append(fault)
-        if faults:
-            self.report(place, *faults)
+            yield f"{record.filepath} is listed a second time{by}."
+        if folder is not None and is_new(record.filepath):  # read once, however many annotators it has
+            try:
+                load_image(data_path(record.filepath, folder, allow_outside=allow_outside))
+                found.images += 1
+            except SdgError as error:
+                yield str(error)
 
-    def _image_fault(self, record: Record) -> str | None:
-        image = hash(("image", record.filepath))  # read once, however many annotators it has
-        if image in self.seen:
-            return None
-        self.seen.add(image)
-        assert self.images is not None
+    for place, make in read_parts(path, format, box_order=box_order):
+        records: list[Record] = []
+        faults: list[str] = []
         try:
-            load_image(data_path(record.filepath, self.images, allow_outside=self.allow_outside))
-        except SdgError as error:
-            return str(error)
-        self.found.images += 1
-        return None
+            records += make()
+        except ValueError as error:
+            faults += reasons(error)
+        for record in records:
+            faults += look(record)
+            on_record(record)
+        found.faulty_parts += bool(faults)
+        found.faults += len(faults)
+        for reason in faults:
+            on_fault(Fault(str(path), place, reason))
+    return found
