@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from sdg.cli.options import PATH, end_dry_run, needed_out, together, training
 from sdg.cli.terminal import say
+from sdg.recipes import load_recipe
 
 if TYPE_CHECKING:
     from sdg.training.recipe import Recipe
@@ -32,9 +34,7 @@ def train() -> None:
 
 @train.command()
 @_TRAINING
-def sft(
-    recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool, **estimate: Any
-) -> None:
+def sft(**given: Any) -> None:
     """Supervised fine-tuning as RECIPE says.
 
     Several processes: accelerate launch --num_processes N -m sdg train sft RECIPE --out DIR
@@ -43,37 +43,21 @@ def sft(
     Example:
       sdg train sft recipes/detector/sft-qwen3vl-4b.yaml --dry-run --gpu H100 --processes 16
     """
-    from sdg.recipes import load_recipe
     from sdg.training.recipe import SftRecipe
 
-    settings = load_recipe(SftRecipe, recipe, overrides)
-    if dry_run:
-        _rehearse(settings, out, **estimate)
-        return
-    from sdg.training.sft import sft as run  # after the recipe is known to be good: this loads torch
-
-    run(settings, needed_out(out), resume=resume)
+    _train("sft", SftRecipe, **given)
 
 
 @train.command()
 @_TRAINING
-def grpo(
-    recipe: Path, overrides: tuple[str, ...], out: Path | None, resume: bool, dry_run: bool, **estimate: Any
-) -> None:
+def grpo(**given: Any) -> None:
     """Reinforcement with the composite reward as RECIPE says, from a detector that SFT made.
 
     Several processes: accelerate launch --num_processes N -m sdg train grpo RECIPE --out DIR
     """
-    from sdg.recipes import load_recipe
     from sdg.training.recipe import GrpoRecipe
 
-    settings = load_recipe(GrpoRecipe, recipe, overrides)
-    if dry_run:
-        _rehearse(settings, out, **estimate)
-        return
-    from sdg.training.grpo import grpo as run
-
-    run(settings, needed_out(out), resume=resume)
+    _train("grpo", GrpoRecipe, **given)
 
 
 @train.command()
@@ -105,11 +89,24 @@ def merge(adapter: Path, out: Path, base: str | None, dtype: str, profile: str |
     say(f"The detector is in {out}.")
 
 
-def _rehearse(
-    settings: Recipe, out: Path | None, gpu: str, processes: int, tokens: int | None, json_path: Path | None
+def _train(
+    stage: str,
+    schema: type[Recipe],
+    recipe: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    tokens: int | None,
+    json_path: Path | None,
+    **machine: Any,
 ) -> None:
-    """Print the page of a dry run; raises SdgError with the first thing that would fail."""
-    from sdg.training.rehearse import ANSWER, rehearse
+    """A stage of training, or its dry run; raises SdgError with the first thing that would fail."""
+    settings = load_recipe(schema, recipe, overrides)
+    if dry_run:
+        from sdg.training.rehearse import ANSWER, rehearse
 
-    page = rehearse(settings, gpu=gpu, processes=processes, tokens=tokens or ANSWER, out=out)
-    end_dry_run(page, json_path)
+        end_dry_run(rehearse(settings, tokens=tokens or ANSWER, out=out, **machine), json_path)
+        return
+    module = import_module(f"sdg.training.{stage}")  # after the recipe is known to be good: this loads torch
+    getattr(module, stage)(settings, needed_out(out), resume=resume)
