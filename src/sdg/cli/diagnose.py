@@ -96,7 +96,8 @@ def diagnose(
         if out is None or shard or prompts or overlays or html:
             raise click.UsageError("--ray needs --out, and has no --shard, --prompts, --overlays, --html.")
         reading = {"prompt": prompt, "images": images, "allow_outside": allow_outside}
-        _on_ray(detector, sources, out, ray, jobs, resume, reading, options)
+        running = {"address": ray, "workers": jobs, "resume": resume, "options": options}
+        _on_ray(detector, sources, out, **running, **reading)
         return
     from sdg.runs.inputs import gather
 
@@ -156,16 +157,7 @@ def diagnose(
         )
 
 
-def _on_ray(
-    detector: str,
-    sources: Sequence[Path],
-    out: Path,
-    address: str,
-    workers: int | None,
-    resume: bool,
-    reading: Mapping[str, Any],
-    options: Mapping[str, object],
-) -> None:
+def _on_ray(detector: str, sources: Sequence[Path], out: Path, **settings: Any) -> None:
     from sdg.detectors.on_ray import run_on_ray
 
     with blocks_done() as advance:
@@ -173,12 +165,8 @@ def _on_ray(
             detector,
             sources,
             out,
-            address=address,
-            workers=workers,
-            resume=resume,
-            options=options,
             on_block=lambda block, number, total: advance(number, total, block.failed),
-            **reading,
+            **settings,
         )
     say(f"{done.images:,} images in {out}, {done.diagnosed:,} of them asked for now.")
     if done.failed:
