@@ -24,6 +24,7 @@ from sdg.annotate.protocol import (
 from sdg.annotate.results import ACCEPT, COMMENT, FIX, REJECT, VERDICT
 from sdg.annotate.study import FILES, Study, held
 from sdg.data.formats.label_studio import header, labelling_config
+from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.evaluation.agreement import Agreement, agreement, pair_annotators
 from sdg.evaluation.result import cell
@@ -37,7 +38,7 @@ _ASKED: Final = {
     "review": "Somebody annotated this. Accept it, fix it yourself, or reject it and say why",
     ADJUDICATION: "Two people annotated this and disagree. Keep what is right, mend or delete the rest",
 }
-_DRAWN: Final = {
+_DRAWN: Final = {  # what the regions are called that a task begins with
     PASS_1: "proposals",
     PASS_2: "your first pass",
     "review": "to review",
@@ -94,7 +95,9 @@ def advance(study: Study, server: Server) -> tuple[State, list[Added]]:
         added: list[Added] = []
         for project in sorted(wanted, key=lambda one: (order.index(one[0]), one[1])):
             needs = wanted[project]
-            number = projects.get(project) or _create(study, server, project)
+            number = projects.get(project) or server.create_project(
+                " · ".join(project), _description(study, project), _config(project[0]), _asked(project[0])
+            )
             server.serve_pictures(number, real_path(study.folder / FILES / "pictures"))
             tasks = [_task(study, need) for need in needs]
             if not added:
@@ -109,20 +112,12 @@ def rows(study: Study, outcomes: Iterable[Outcome]) -> Iterator[Record]:
     for outcome in outcomes:
         if outcome.diagnosis is None:
             continue
-        first = outcome.chains[0]
         metadata: dict[str, Any] = {"annotation": [_history(chain) for chain in outcome.chains]}
         if outcome.adjudication is not None:
             metadata["adjudicator"] = outcome.adjudication.person
         if study.settings.proposals:
             metadata["proposals"] = study.settings.proposals
-        picture = outcome.picture
-        yield Record(
-            picture.filepath,
-            picture.prompt,
-            outcome.diagnosis,
-            annotator=first.annotator,
-            metadata=metadata,
-        )
+        yield _row(outcome, outcome.diagnosis, outcome.chains[0].annotator, metadata)
 
 
 def opinions(state: State) -> Iterator[Record]:
@@ -131,14 +126,12 @@ def opinions(state: State) -> Iterator[Record]:
         if len(outcome.chains) > 1:
             for chain in outcome.chains:
                 if chain.second is not None:
-                    picture = outcome.picture
-                    yield Record(
-                        picture.filepath,
-                        picture.prompt,
-                        chain.second.diagnosis,
-                        annotator=chain.annotator,
-                        metadata={"pass": 2},
-                    )
+                    yield _row(outcome, chain.second.diagnosis, chain.annotator, {"pass": 2})
+
+
+def _row(outcome: Outcome, found: Diagnosis, annotator: str, metadata: dict[str, Any]) -> Record:
+    picture = outcome.picture
+    return Record(picture.filepath, picture.prompt, found, annotator=annotator, metadata=metadata)
 
 
 def agreed_so_far(state: State, embedder: Any = None) -> Agreement | None:
@@ -208,12 +201,6 @@ def _look(study: Study, server: Server, projects: Mapping[Project, int]) -> Stat
     return evaluate(study.pictures, snapshot, server.emails())
 
 
-def _create(study: Study, server: Server, project: Project) -> int:
-    phase, person = project
-    title = f"{phase} · {person}"
-    return server.create_project(title, _description(study, project), _config(phase), _asked(phase))
-
-
 def _task(study: Study, need: Need) -> dict[str, Any]:
     path = real_path(study.file(need.picture))
     root = real_path(study.settings.document_root)
@@ -231,7 +218,7 @@ def _task(study: Study, need: Need) -> dict[str, Any]:
         data["proposals"] = study.settings.proposals
     task: dict[str, Any] = {"data": data}
     if need.seed:
-        shown_as = _drawn(need.phase, need.attempt)
+        shown_as = _DRAWN[_kind(need.phase)] if need.attempt == 1 else "to look at again"
         task["predictions"] = [{"model_version": shown_as, "result": list(need.seed)}]
     return task
 
@@ -253,11 +240,6 @@ def _tasks(found: Sequence[Mapping[str, Any]]) -> list[Task]:
 def _asked(phase: str) -> str:
     """What a person is to do, in one sentence."""
     return _ASKED[_kind(phase)]
-
-
-def _drawn(phase: str, attempt: int) -> str:
-    """What the regions are called that a task begins with."""
-    return _DRAWN[_kind(phase)] if attempt == 1 else "to look at again"
 
 
 def _config(phase: str) -> str:

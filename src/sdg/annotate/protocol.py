@@ -239,10 +239,8 @@ class _Reader:
                 self.needs.append(Need(phase, person, picture, 1, source, "", seed))
             return None
         last = max(attempts)
-        annotation, seconds = None, 0.0
-        for attempt in sorted(attempts):
-            for task in attempts[attempt]:
-                seconds += sum(map(_seconds, task.annotations))
+        given = (one for tasks in attempts.values() for task in tasks for one in task.annotations)
+        seconds = sum(map(_seconds, given))
         annotation = _latest(one for task in attempts[last] for one in task.annotations)
         progress.given += 1
         progress.seconds += seconds

@@ -27,7 +27,6 @@ MOST: Final = 100
 """Defects of a picture at most."""
 
 _CONTROLS: Final = frozenset({"label", "reason", "importance", "subtype"})
-_OF_PICTURE: Final = frozenset({VERDICT, COMMENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +85,9 @@ def read_annotation(results: object) -> Diagnosis:
 
 def read_review(results: object, shown: Diagnosis) -> tuple[Review, Diagnosis]:
     """A reviewer's verdict on `shown`, and the defects that hold then; raises as `read_annotation`."""
-    verdicts = [choice for one in _of_picture(results, VERDICT) for choice in _entries(one, "choices")]
-    comment = "\n".join(
-        text for one in _of_picture(results, COMMENT) for text in _entries(one, "text")
-    ).strip()
+    given = _drawn(results)
+    verdicts = _entries(given, VERDICT, "choices")
+    comment = "\n".join(_entries(given, COMMENT, "text")).strip()
     if len(verdicts) != 1 or verdicts[0] not in (ACCEPT, FIX, REJECT):
         raise ValueError(f"The review has no verdict; choose {ACCEPT}, {FIX} or {REJECT}.")
     if len(comment) > LONGEST:
@@ -99,7 +97,7 @@ def read_review(results: object, shown: Diagnosis) -> tuple[Review, Diagnosis]:
         if not comment:
             raise ValueError(f"The verdict is {REJECT}, but no comment says why; the annotator needs it.")
         return review, shown
-    drawn = read_annotation(regions_of(results))
+    drawn = read_annotation([one for one in given if _control(one) not in (VERDICT, COMMENT)])
     changed = drawn.to_dict() != shown.to_dict()
     if review.verdict == ACCEPT and changed:
         raise ValueError(f"The verdict is {ACCEPT}, but the defects were changed; choose {FIX}, or undo it.")
@@ -128,13 +126,6 @@ def salvaged(results: object) -> Diagnosis:
     return Diagnosis(tuple(defects))
 
 
-def regions_of(results: object) -> list[Any]:
-    """The results of regions, without those of the whole picture."""
-    if not isinstance(results, list):
-        return []
-    return [one for one in results if not (isinstance(one, dict) and _control(one) in _OF_PICTURE)]
-
-
 def _control(result: Mapping[str, Any]) -> str:
     return str(result.get("from_name"))
 
@@ -145,15 +136,14 @@ def _drawn(results: object) -> list[dict[str, Any]]:
     return results
 
 
-def _of_picture(results: object, name: str) -> list[Mapping[str, Any]]:
-    return [one for one in _drawn(results) if one.get("from_name") == name]
-
-
-def _entries(result: Mapping[str, Any], key: str) -> Sequence[str]:
-    value = result.get("value")
-    entries = value.get(key) if isinstance(value, dict) else None
-    if isinstance(entries, str):
-        entries = [entries]
-    if not isinstance(entries, list) or not all(isinstance(one, str) for one in entries):
-        raise ValueError(f"{quoted(value)} is no entry of {quoted(result.get('from_name'))}.")
-    return entries
+def _entries(results: Sequence[Mapping[str, Any]], control: str, key: str) -> list[str]:
+    """All that was entered into a control of the whole picture."""
+    found: list[str] = []
+    for value in (one.get("value") for one in results if _control(one) == control):
+        entries = value.get(key) if isinstance(value, dict) else None
+        if isinstance(entries, str):
+            entries = [entries]
+        if not isinstance(entries, list) or not all(isinstance(one, str) for one in entries):
+            raise ValueError(f"{quoted(value)} is no entry of {control!r}.")
+        found += entries
+    return found

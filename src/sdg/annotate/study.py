@@ -95,7 +95,7 @@ def begin_study(
     with begin(folder, folder / MANIFEST, kept, resume=True, work=work, notes={"id": secrets.token_hex(4)}):
         if not (folder / PICTURES).exists():
             proposed = propose() if propose is not None else {}
-            jsonl.write_with(folder / PICTURES, _written(folder, items, people, proposed), lambda row: row)
+            jsonl.write_objects(folder / PICTURES, _written(folder, items, people, proposed))
     return read_study(folder)
 
 
