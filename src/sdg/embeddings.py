@@ -59,9 +59,9 @@ def load_embedder(spec: str) -> Embedder:
         source, suffix = spec, "mean"
     pooling: Pooling = "last" if suffix == "last" else "mean"
     if source == "minilm":
-        return _load_transformer(_minilm_folder(), "minilm (all-MiniLM-L6-v2", pooling)
+        return _load_transformer(_minilm_folder(), "minilm (all-MiniLM-L6-v2, ", pooling)
     if source == "qwen3":
-        return _load_transformer(QWEN3, f"qwen3 ({QWEN3}", pooling)
+        return _load_transformer(QWEN3, f"qwen3 ({QWEN3}, ", pooling)
     return _load_transformer(source, f"{source} (", pooling)
 
 
@@ -217,7 +217,6 @@ def _load_transformer(source: str, label: str, pooling: Pooling) -> TransformerE
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True).to(device).eval()
     tokens = _MAX_TOKENS[pooling]
-    opening = "" if label.endswith("(") else ", "
     return TransformerEmbedder(
-        f"{label}{opening}{pooling} pooling, {tokens} tokens)", model, tokenizer, pooling, tokens
+        f"{label}{pooling} pooling, {tokens} tokens)", model, tokenizer, pooling, tokens
     )

@@ -269,7 +269,7 @@ def _with_legend(
     beside = side == "right"
     panel_width = max(round(canvas.width * 0.62) if beside else canvas.width, text_size * 20)
     rows = _legend_rows(defects, caption, panel_width - 2 * pad, text_size)
-    panel_height = sum(row.height for row in rows) + 2 * pad
+    panel_height = sum(height for height, _ in rows) + 2 * pad
     if beside:
         size = canvas.width + panel_width, max(canvas.height, panel_height)
         x, y = canvas.width + pad, pad
@@ -279,36 +279,32 @@ def _with_legend(
     figure = Image.new("RGB", size, _PAPER)
     figure.paste(canvas, (0, 0))
     draw = ImageDraw.Draw(figure)
-    for row in rows:
-        row.paint(draw, x, y)
-        y += row.height
+    for height, paint in rows:
+        paint(draw, x, y)
+        y += height
     return figure
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One line of the legend: its height, and how to draw it with its top left corner at (x, y)."""
-
-    height: int
-    paint: Callable[[ImageDraw.ImageDraw, int, int], None]
+_Row = tuple[int, Callable[[ImageDraw.ImageDraw, int, int], None]]
+"""One line of the legend: its height, and how to draw it with its top left corner at (x, y)."""
 
 
 def _legend_rows(defects: Sequence[Defect], caption: str, width: int, text_size: int) -> list[_Row]:
-    def paragraph(text: str, colour: str) -> list[_Row]:
-        lines = _wrap(text, _font(text_size), width)
-        return [_text_row(line, _font(text_size), round(text_size * 1.4), colour) for line in lines]
+    font = _font(text_size)
 
-    gap = _Row(round(text_size * 0.9), lambda draw, x, y: None)
+    def line(text: str, colour: str) -> _Row:
+        return round(text_size * 1.4), lambda draw, x, y: draw.text((x, y), text, fill=colour, font=font)
+
+    def paragraph(text: str, colour: str) -> list[_Row]:
+        return [line(part, colour) for part in _wrap(text, font, width)]
+
+    gap: _Row = (round(text_size * 0.9), lambda draw, x, y: None)
     rows = [*paragraph(f"“{caption}”", _FAINT), gap] if caption else []
     if not defects:
         return rows + paragraph("No defects.", _INK)
     for index, defect in enumerate(defects, 1):
         rows += [_head_row(index, defect, text_size), *paragraph(defect.reason, _INK), gap]
     return rows[:-1]
-
-
-def _text_row(text: str, font: ImageFont.FreeTypeFont, height: int, colour: str) -> _Row:
-    return _Row(height, lambda draw, x, y: draw.text((x, y), text, fill=colour, font=font))
 
 
 def _head_row(index: int, defect: Defect, text_size: int) -> _Row:
@@ -322,7 +318,7 @@ def _head_row(index: int, defect: Defect, text_size: int) -> _Row:
             place = (x + width + _padding(text_size), y + height / 2)
             draw.text(place, defect.tier.value, fill=_FAINT, font=_font(text_size), anchor="lm")
 
-    return _Row(height + round(text_size * 0.4), paint)
+    return height + round(text_size * 0.4), paint
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Self
 
 from sdg.defects import Defect, Diagnosis, require_keys
@@ -64,9 +65,7 @@ class Record:
             "filepath": lambda: text_of(value, "filepath"),
             "prompt": lambda: text_of(value, "prompt"),
             "diagnosis": lambda: _diagnosis(value.get("diagnosis")),
-            "generator": lambda: as_name("generator", value.get("generator")),
-            "split": lambda: as_name("split", value.get("split")),
-            "annotator": lambda: as_name("annotator", value.get("annotator")),
+            **{name: partial(as_name, name, value.get(name)) for name in NAMES},
             "metadata": lambda: _metadata(value),
         }
         try:
@@ -112,11 +111,7 @@ STORED: Final = "_diagnosis"
 
 def to_extras(record: Record, taken: Container[str]) -> dict[str, Any]:
     """Keys for what the format does not hold; `taken` are the format's own keys."""
-    extras: dict[str, Any] = {}
-    for name in NAMES:
-        value = getattr(record, name)
-        if value is not None:
-            extras[name] = value
+    extras: dict[str, Any] = {name: text for name in NAMES if (text := getattr(record, name)) is not None}
     escaped = {}
     for key, value in record.metadata.items():
         if key in taken or key in NAMES or key == ESCAPE:

@@ -21,7 +21,7 @@ from sdg.io.files import is_folder, write_text, writing
 
 _PACKAGE: Final = "structured-defect-grounding"
 _EXTRAS: Final = {"hf": "models", EMBEDDED: "models", "openai": "api", "ocr": "ocr", "diffusers": "models"}
-_WEIGHTS: Final = ("testbed", "weights")
+_WEIGHTS: Final = "weights"  # the one folder of this name
 _LONGEST: Final = 100  # characters of a title
 
 _README: Final = """\
@@ -140,16 +140,8 @@ def _scheme(uri: str) -> str:
 
 
 def _copy_package(target: Path, *, weights: bool) -> None:
-    source = Path(__file__).parents[1]
-    skipped = {"__pycache__"} if weights else {"__pycache__", _WEIGHTS[-1]}
-
-    def ignored(folder: str, names: list[str]) -> set[str]:
-        inside = Path(folder).relative_to(source).parts
-        return {
-            name for name in names if name in skipped and (name == "__pycache__" or inside == _WEIGHTS[:-1])
-        }
-
-    shutil.copytree(source, target, ignore=ignored)
+    left_out = ("__pycache__",) if weights else ("__pycache__", _WEIGHTS)
+    shutil.copytree(Path(__file__).parents[1], target, ignore=shutil.ignore_patterns(*left_out))
 
 
 def _write_readme(folder: Path, title: str, settings: str, body: str) -> None:

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, BinaryIO, Final
 
@@ -114,7 +115,7 @@ def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path, 
     whole.mkdir()
     files: dict[str, BinaryIO] = {}
     count = 0
-    try:
+    with ExitStack() as stack:
         for count, record in enumerate(records, start=1):
             split = record.split or SPLITS[0]
             if split not in SPLITS:
@@ -123,7 +124,7 @@ def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path, 
                 )
             if split not in files:
                 (whole / split).mkdir()
-                files[split] = (whole / split / "metadata.jsonl").open("xb")
+                files[split] = stack.enter_context((whole / split / "metadata.jsonl").open("xb"))
             name = f"{count:08d}{pathlib.Path(record.filepath).suffix.lower()}"
             source = data_path(record.filepath, images, allow_outside=allow_outside)
             _put(source, whole / split / name)
@@ -131,9 +132,6 @@ def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path, 
                 files[split].write(jsonl.dump_object(_row(record, name)))
             except ValueError as error:
                 raise SdgError(f"{record.filepath}: {error}") from None
-    finally:
-        for file in files.values():
-            file.close()
     if not count:
         raise SdgError("There are no records to write.")
     return count
