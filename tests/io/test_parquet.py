@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from sdg import Defect, Diagnosis, render_response
+from sdg import Defect, Diagnosis, Record, render_response
+from sdg.data.formats import Format, read_records, write_records
+from sdg.data.splits import assign_prompts, write_splits
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.io.parquet import prompts
@@ -45,6 +50,53 @@ def test_defects_stand_in_a_column_of_their_own_and_nothing_known_is_null(tmp_pa
     column = pq.read_table(path).column("defects").to_pylist()
     box = {"box": [0, 0, 10, 20], "type": "artifact", "reason": "A bent edge.", "importance": 40}
     assert column == [[{**box, "subtype": None}], [], None, None]  # a response tells no subtype
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"response": 5}, "'response' is the detector's raw text, not 5"),
+        ({"status": 5}, "'status' is text, not 5"),
+        ({"response": None, "error": {"code": 1}}, "'error' is text, not {'code': 1}"),
+        ({"filepath": None}, "'filepath' is text, not None"),
+    ],
+)
+def test_what_is_no_prediction_is_named_and_nothing_is_written(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    path = tmp_path / "found.parquet"
+    with pytest.raises(SdgError, match=re.escape(f"found.parquet holds predictions; record 2: {reason}")):
+        jsonl.write_objects(path, [LINES[0], LINES[1] | change])
+    assert not list(tmp_path.iterdir())
+
+
+def test_predictions_are_parquet_by_their_name_and_other_formats_never(tmp_path: Path) -> None:
+    path = tmp_path / "found.parquet"
+    record = Record("a.png", "a", Diagnosis((DEFECT,)))
+    assert write_records(path, [record], "predictions") == 1
+    assert list(read_records(path)) == [record]
+    for format in ("sdg", "sdg30k"):
+        with pytest.raises(SdgError, match=r"b\.parquet holds predictions; record 1: 'response' is missing"):
+            write_records(tmp_path / "b.parquet", [record], format)
+    assert [file.name for file in tmp_path.iterdir()] == ["found.parquet"]
+
+
+@pytest.mark.parametrize("format", ["coco", "hf", "label-studio"])
+def test_values_that_json_lacks_are_refused_in_a_sentence(tmp_path: Path, format: Format) -> None:
+    day = Record("a.png", "a", Diagnosis(), metadata={"day": date(2026, 1, 1)})
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(SdgError, match=r"(Element 1 of .*out\.json|a\.png): .*date is not JSON serializable"):
+        write_records(tmp_path / "out.json", [day], format, images=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_split_of_values_that_json_lacks_is_one_sentence(tmp_path: Path) -> None:
+    columns = {"filepath": ["a", "b"], "caption": ["a", "b"], "day": [date(2026, 1, 1)] * 2}
+    path = write(tmp_path / "p.parquet", columns)
+    assignment = assign_prompts(path, {"one": 1, "two": 1})
+    with pytest.raises(SdgError, match=r"p\.parquet: .*date is not JSON serializable"):
+        write_splits(path, tmp_path / "out", assignment)
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_a_bad_row_is_named(tmp_path: Path) -> None:

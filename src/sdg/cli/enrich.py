@@ -71,11 +71,14 @@ def enrich(
       sdg data enrich short.jsonl --teacher openai:URL#MODEL --out train.jsonl --resume
     """
     from sdg.data.formats import read_records
+    from sdg.io.jsonl import is_parquet
     from sdg.teacher.enrich import LEFT, UNANSWERED, choose_sample, left_of
     from sdg.teacher.enrich import enrich as run
     from sdg.teacher.plan import Plan, prepare
     from sdg.teacher.preview import estimate, read_price, write_page
 
+    if is_parquet(out):
+        raise click.BadParameter("Training targets are JSON Lines; name a .jsonl file.", param_hint="--out")
     asked = tuple(part.strip() for part in jobs.split(",") if part.strip())
     plan = Plan(teacher, asked, apart, _range(words), voters, tries, max_requests)  # type: ignore[arg-type]
     per_million = None if price is None else read_price(price)

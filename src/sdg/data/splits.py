@@ -115,7 +115,10 @@ def write_splits(path: Path, folder: Path, assignment: Assignment) -> dict[str, 
         files = {name: stack.enter_context(atomic_writer(target)) for name, target in paths.items()}
         for value in jsonl.read_objects(path):
             split = assignment.split_of(_prompt_and_generator(value)[0])
-            files[split].write(jsonl.dump_object(value | {"split": split}))
+            try:
+                files[split].write(jsonl.dump_object(value | {"split": split}))
+            except ValueError as error:  # of a Parquet file's dates, say
+                raise SdgError(f"{path}: {error}") from None
     return paths
 
 

@@ -184,8 +184,11 @@ DECODER: Final = json.JSONDecoder(parse_constant=_reject)
 def write_with(path: Path, values: Iterable[S], convert: Callable[[S], Mapping[str, Any]]) -> int:
     """Write `convert(value)` of each value, one a line, all of them or no file; returns how many.
 
+    What is Parquet by its name holds lines of predictions.
     Raises SdgError where the file cannot be written, or `convert` or JSON refuse a value (ValueError).
     """
+    if is_parquet(path):
+        return write_predictions(path, values, convert)
     count = 0
     with atomic_writer(path) as file:
         for count, value in enumerate(values, start=1):
@@ -198,12 +201,7 @@ def write_with(path: Path, values: Iterable[S], convert: Callable[[S], Mapping[s
 
 
 def write_objects(path: Path, objects: Iterable[Mapping[str, Any]]) -> int:
-    """Write JSON objects, one a line, all of them or no file; returns how many. Raises SdgError.
-
-    What is Parquet by its name holds lines of predictions.
-    """
-    if is_parquet(path):
-        return write_predictions(path, objects)
+    """Write JSON objects as `write_with` does; returns how many. Raises SdgError."""
     return write_with(path, objects, lambda value: value)
 
 
@@ -233,11 +231,11 @@ def load_document(path: Path) -> Any:
 
 
 class ListWriter:
-    """Writes the elements of a JSON list one by one, with a line for each."""
+    """Writes the elements of a JSON list one by one, a line each; path: what the file will be called."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self.count = 0
-        self._file = file
+        self._file, self._path = file, path
 
     def add(self, value: Mapping[str, Any]) -> None:
         """Write one more element; raises SdgError where JSON cannot hold it."""
@@ -245,5 +243,5 @@ class ListWriter:
         try:
             line = dump_object(value)
         except ValueError as error:
-            raise SdgError(f"Element {self.count} of {self._file.name}: {error}") from None
+            raise SdgError(f"Element {self.count} of {self._path}: {error}") from None
         self._file.write((b"\n" if self.count == 1 else b",\n") + line[:-1])

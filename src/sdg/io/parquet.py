@@ -8,16 +8,19 @@ of `PREDICTION_COLUMNS`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sdg.errors import SdgError, first_line, installed, path_end
 from sdg.io.files import atomic_writer
+from sdg.records import optional_text
 
 if TYPE_CHECKING:
     import pyarrow
+
+T = TypeVar("T")
 
 PREDICTION_COLUMNS: Final = ("filepath", "caption", "response", "status", "error", "defects")
 """All text but `defects`: a list of structs of box (4 integers, 0–1000, xyxy), type, reason, importance and
@@ -66,11 +69,15 @@ def prompts(path: str | os.PathLike[str]) -> list[str | None]:
         return values
 
 
-def write_predictions(path: str | os.PathLike[str], lines: Iterable[Mapping[str, Any]]) -> int:
-    """Write lines of predictions as Parquet, whole or not at all; returns how many.
+def write_predictions(
+    path: str | os.PathLike[str],
+    values: Iterable[T],
+    convert: Callable[[T], Mapping[str, Any]] = lambda value: value,  # type: ignore[assignment, return-value]
+) -> int:
+    """Write `convert(value)` of each value, a line of predictions, as Parquet, or no file; returns how many.
 
     Half surrogates, which Parquet's text cannot hold, become question marks. Raises SdgError where the file
-    cannot be written.
+    cannot be written, or a value is no line of predictions.
     """
     pa = _pyarrow()
     import pyarrow.parquet as pq
@@ -89,14 +96,20 @@ def write_predictions(path: str | os.PathLike[str], lines: Iterable[Mapping[str,
     )
     schema = pa.schema([(name, text) for name in PREDICTION_COLUMNS[:-1]] + [("defects", pa.list_(defect))])
 
-    def row(line: Mapping[str, Any]) -> dict[str, Any]:
-        diagnosis = read_prediction(line).diagnosis
-        known = diagnosis.known_defects() if diagnosis is not None else None
-        return {**{name: line.get(name) for name in PREDICTION_COLUMNS[:-1]}, "defects": known}
+    def row(number: int, value: T) -> dict[str, Any]:
+        try:
+            line = convert(value)
+            diagnosis = read_prediction(line).diagnosis
+            texts = {name: optional_text(line, name) for name in PREDICTION_COLUMNS[:-1]}
+        except ValueError as error:
+            raise SdgError(
+                f"{path_end(os.fspath(path), 160)} holds predictions; record {number}: {error}"
+            ) from None
+        return {**texts, "defects": diagnosis.known_defects() if diagnosis is not None else None}
 
-    written, source = 0, iter(lines)
+    written, source = 0, enumerate(values, start=1)
     with atomic_writer(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while chunk := [_whole(row(line)) for line in islice(source, _ROWS)]:
+        while chunk := [_whole(row(*numbered)) for numbered in islice(source, _ROWS)]:
             writer.write_table(pa.Table.from_pylist(chunk, schema))
             written += len(chunk)
     return written

@@ -95,7 +95,7 @@ def write(
     Raises SdgError where a size is not to be had, a path leads out or the file cannot be written.
     """
     with atomic_writer(path) as file, tempfile.TemporaryFile() as waiting:
-        image_list, annotation_list = ListWriter(file), ListWriter(waiting)
+        image_list, annotation_list = ListWriter(file, path), ListWriter(waiting, path)
         file.write(b'{"info": {"description": "Structured defects of generated images"},\n"images": [')
         for record in records:
             pixels = pixel_size(record, images, size, allow_outside)

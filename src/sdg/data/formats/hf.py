@@ -130,7 +130,7 @@ def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path, 
             _put(source, whole / split / name)
             try:
                 files[split].write(jsonl.dump_object(_row(record, name)))
-            except ValueError as error:
+            except (TypeError, ValueError) as error:  # of metadata that JSON cannot hold
                 raise SdgError(f"{record.filepath}: {error}") from None
     if not count:
         raise SdgError("There are no records to write.")

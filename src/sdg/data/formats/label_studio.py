@@ -104,7 +104,7 @@ def write(
     """
     subtypes = {kind: dict.fromkeys(names) for kind, names in SUBTYPES.items()}
     with atomic_writer(path) as file:
-        tasks = ListWriter(file)
+        tasks = ListWriter(file, path)
         file.write(b"[")
         for _, group in groupby(enumerate(records), key=_task_key):
             same_task = [record for _, record in group]
@@ -192,7 +192,10 @@ def header(text: str, *, faint: bool = False) -> str:
 def _task_key(numbered: tuple[int, Record]) -> str:
     """Equal for neighbours that share a task; one without an annotation to show for itself stays alone."""
     number, record = numbered
-    return json.dumps([_data(record, ""), None if _says_something(record) else number], sort_keys=True)
+    own = [_data(record, ""), None if _says_something(record) else number]
+    return json.dumps(
+        own, sort_keys=True, default=repr
+    )  # what JSON cannot hold is refused when it is written
 
 
 def _says_something(record: Record) -> bool:
