@@ -48,6 +48,14 @@ def test_every_image_with_an_answer_is_drawn_inside_of_the_folder(tmp_path: Path
     assert len(np.unique(np.asarray(clean).reshape(-1, 3), axis=0)) > 3
 
 
+@pytest.mark.parametrize("name", ["nul\0.png", "half\ud800.png", "nul\0/b.png"])
+def test_a_path_that_can_name_no_file_costs_its_image_alone(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (60, 40), "green").save(tmp_path / "a.png")
+    items = [Item(name, "p", tmp_path / name), Item("a.png", "p", tmp_path / "a.png")]
+    assert draw_overlays(items, map(row, items), tmp_path / "drawn") == 1
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["a.png"]
+
+
 def test_no_image_is_drawn_over(tmp_path: Path) -> None:
     for name in ("a.png", "in/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -17,14 +17,20 @@ Place = str | PurePath
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """Where a path leads, links followed as far as they lead anywhere: in a loop of them, never an error."""
-    return Path(os.path.realpath(path))
+    """Where a path leads, links followed as far as they lead anywhere: in a loop of them, never an error.
+
+    One that can name no file, of NUL or half surrogates, stays as it is.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        return Path(path)
 
 
 def leads_inside(place: Place, folder: Place) -> bool:
     """Whether a path leads into a folder, or to it, once all links in both are followed."""
     try:
-        return real_path(place).is_relative_to(real_path(folder))
+        return Path(os.path.realpath(place)).is_relative_to(real_path(folder))
     except ValueError:  # NUL and half surrogates: it leads nowhere, as whoever opens it will say
         return True
 
