@@ -34,6 +34,24 @@ def run(capsys):
     return call
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"status": {"evaluated": 3}},
+        {"status": [1]},
+        {"settings": {"bootstrap": "many"}},
+        {"intervals": {"artifact": {"BoxF1@0.5": ["low", "high"]}}},
+        {"intervals": {"artifact": {"BoxF1@0.5": [0.1]}}},
+        {"published": {"a model": {}}},
+    ],
+)
+def test_scores_with_something_else_beside_them_are_one_sentence(tmp_path, beside):
+    metrics = {kind: {"BoxF1@0.5": 0.5} for kind in ("artifact", "misalignment")}
+    (tmp_path / "s.json").write_text(json.dumps({"metrics": metrics} | beside), encoding="utf-8")
+    with pytest.raises(SdgError, match=r"s\.json holds no scores; give a file that"):
+        read_scores(tmp_path / "s.json")
+
+
 def test_a_box_covers_the_share_of_the_picture_that_it_names():
     [box] = boxes_of([Defect((250, 500, 750, 1000), "artifact")], Shown(width=400, height=200))
     assert (box.x, box.y, box.width, box.height) == (250, 250, 500, 250)  # the drawing is 1000 × 500

@@ -44,8 +44,8 @@ class Scores:
     def _rows(self, kind: str, metric: str) -> Iterator[Row]:
         published: dict[str, Any] = {}
         for name, document in self.documents:
-            bounds = ((document.get("intervals") or {}).get(kind) or {}).get(metric) or (None, None)
-            yield Row(name, document["metrics"][kind].get(metric), *bounds)
+            low, high = ((document.get("intervals") or {}).get(kind) or {}).get(metric) or (None, None)
+            yield Row(name, document["metrics"][kind].get(metric), low, high)
             published |= document.get("published") or {}
         for name, metrics in published.items():
             yield Row(name, metrics[kind].get(metric), published=True)
@@ -77,6 +77,11 @@ def read_scores(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
             for value in document["metrics"][kind].values():
                 if not isinstance(value, int | float | None):
                     raise problem
+        section = Scores([(Path(path).stem, document)])
+        rows = [row for _, metrics in section.tables() for _, of_metric in metrics for row in of_metric]
+        if not all(isinstance(n, int | float | None) for row in rows for n in (row.value, row.low, row.high)):
+            raise problem
+        list(section.facts())  # which fails where status or settings are of another kind
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise problem from None
     return Path(path).stem, document
