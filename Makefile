@@ -6,6 +6,9 @@ STAMP  := $(VENV)/.installed
 # Three processes for two cores: a third of the time a test waits for a server or another process.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
+# Compiled once, and not by each of the hundreds of processes that tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test test-fast fuzz kill-test ray-test deepspeed-test engine-test gpu-set annotate-test lint format types check bench browser reference docs clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16

@@ -199,13 +199,15 @@ def test_of_every_family_shared_weights_have_the_gradients_of_whole_ones(
         policy.score(drawn, 0).log_prob.sum().backward()
         return {name: p.grad for name, p in lora_parameters(policy.transformer).items()}
 
+    alone = {family: gradients(family, None) for family in FAMILIES}  # which both processes then have
+
     def work() -> None:
         Accelerator(cpu=True)
         mesh = process_mesh(torch.device("cpu"))
-        for family in FAMILIES:
-            alone, together = gradients(family, None), gradients(family, mesh)
-            assert alone.keys() == together.keys()
-            for name, value in alone.items():
+        for family, expected in alone.items():
+            together = gradients(family, mesh)
+            assert expected.keys() == together.keys()
+            for name, value in expected.items():
                 shared = together[name]
                 assert value is not None, (family, name)
                 assert isinstance(shared, DTensor), (family, name)

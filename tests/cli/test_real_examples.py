@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from PIL import Image
 
@@ -31,8 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 def run(folder: Path, *arguments: str) -> str:
     """What a command prints; it has to end well."""
-    command = [sys.executable, "-m", "sdg", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    done = processes.run(*arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from sdg import Defect, Diagnosis
 from sdg.errors import SdgError
 from sdg.evaluation import PAPER_METRICS, compare, evaluate
 
-pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
 
 HIT = Diagnosis((Defect((0, 0, 500, 500), "artifact", "torn", 60),))
 MISS = Diagnosis((Defect((600, 600, 900, 900), "artifact", "torn", 60),))

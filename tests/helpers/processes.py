@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import thread
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -60,28 +61,40 @@ def run(*arguments: Any, folder: Path | None = None) -> CompletedProcess[str]:
 
 
 def torchrun(work: Callable[[], object], *, stderr: Path) -> ForkProcess:
-    """Two processes on the CPU that work together, as torchrun --standalone starts them."""
-    from torch.distributed.launcher import LaunchConfig, elastic_launch
+    """Two processes on the CPU that work together, with the variables and the store that torchrun gives them.
 
-    def one() -> None:
-        try:
-            work()
-        except SystemExit as end:  # the launcher waits for workers that return
-            if end.code:
-                raise
+    Where one fails, the other is ended, and so does the process that waits for both.
+    """
 
     def launch() -> None:
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-        config = LaunchConfig(
-            1,
-            1,
-            2,
-            run_id="test",
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            start_method="fork",
-            max_restarts=0,  # as torchrun's
-        )
-        elastic_launch(config, one)()
+        from torch.distributed import TCPStore
+
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.environ |= {
+            "ACCELERATE_USE_CPU": "true",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(store.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+        }
+
+        def one(rank: str) -> None:
+            os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+            work()
+
+        workers = [ForkProcess(target=one, args=(rank,)) for rank in "01"]
+        for worker in workers:
+            worker.start()
+        running = {worker.sentinel: worker for worker in workers}
+        while running:
+            for sentinel in wait(list(running)):
+                ended = running.pop(sentinel)
+                ended.join()
+                if ended.exitcode:
+                    for other in running.values():
+                        other.terminate()
+        sys.exit(max(abs(worker.exitcode or 0) for worker in workers))
 
     return fork(launch, stderr=stderr)

@@ -225,7 +225,7 @@ def test_ctrl_c_ends_the_asking_without_a_traceback_of_asyncio(
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            env=os.environ | {"NO_COLOR": "1"},
+            env=os.environ | {"NO_COLOR": "1", "PYTHONMALLOC": "pymalloc"},  # of -X dev, but its slow memory
         )
         while len(server.headers) < 8 and process.poll() is None:
             time.sleep(0.02)

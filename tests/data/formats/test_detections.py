@@ -1,4 +1,5 @@
 from dataclasses import asdict
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from sdg.data.formats.detections import from_detections, to_detections
 from sdg.defects import Defect, Diagnosis
 
-supervision = pytest.importorskip("supervision")
+pytestmark = pytest.mark.skipif(find_spec("supervision") is None, reason="supervision is not installed")
 
 sizes = st.tuples(st.integers(1, 20_000), st.integers(1, 20_000))
 
@@ -35,6 +36,8 @@ def test_what_supervision_filters_is_still_a_diagnosis():
 
 
 def test_detections_of_another_tool_need_only_boxes_and_classes():
+    import supervision
+
     detections = supervision.Detections(xyxy=np.array([[10, 20, 30.2, 40]]), class_id=np.array([1]))
     assert from_detections(detections, (100, 100)).defects == (Defect((100, 200, 302, 400), "misalignment"),)
 
@@ -49,6 +52,8 @@ def test_detections_of_another_tool_need_only_boxes_and_classes():
     ],
 )
 def test_other_classes_are_refused(class_id, data, reason):
+    import supervision
+
     ids = None if class_id is None else np.array(class_id)
     detections = supervision.Detections(xyxy=np.array([[0, 0, 9, 9]]), class_id=ids, data=data)
     with pytest.raises(ValueError, match=reason):
