@@ -70,6 +70,27 @@ def test_the_generator_is_a_standard_pipeline_of_diffusers():
     assert isinstance(pipeline, FluxPipeline)
 
 
+def test_the_generators_velocity_turns_with_the_noise_level_and_with_the_pooled_prompt():
+    pipeline = load_generator()
+    prompts = ["A red square on a white background", "Two blue circles on a black background"]
+    tokens, pooled, places = pipeline.encode_prompt(prompts, None, max_sequence_length=24)
+    noisy = torch.randn(1, 64, 32, generator=torch.Generator().manual_seed(0))
+    grid = pipeline._prepare_latent_image_ids(1, 8, 8, "cpu", torch.float32)
+
+    def velocity(level, pooled):
+        with torch.no_grad():
+            return pipeline.transformer(
+                noisy, tokens[:1], pooled, torch.tensor([level]), grid, places, return_dict=False
+            )[0]
+
+    usual = velocity(0.8, pooled[:1])
+    for level, less in ((0.7, 1e-2), (0.4, 0.1)):
+        assert torch.dist(velocity(level, pooled[:1]), usual) > less * usual.norm()
+    assert torch.dist(velocity(0.8, pooled[1:]), usual) > 1e-4 * usual.norm()
+    for name, weight in pipeline.transformer.named_parameters():
+        assert weight.any(), name
+
+
 def test_pictures_follow_the_prompt_from_the_same_noise():
     generator = load_generator()
     prompts = ["A red square on a white background", "A blue square on a white background"]
@@ -86,7 +107,7 @@ def test_the_generator_is_good_but_visibly_imperfect():
     prompts = held_out_prompts(24, seed=3)
     pictures = sample_pictures(load_generator(), prompts, steps=12, seed=3)
     clean = sum(oracle.diagnose(*case).is_clean for case in zip(pictures, prompts, strict=True))
-    assert 2 <= clean <= 20  # about a third is expected, and this is a small sample
+    assert 5 <= clean <= 20  # about half is expected, and this is a small sample
 
 
 def test_the_scorer_tells_a_prompt_from_one_that_differs_in_one_fact():
