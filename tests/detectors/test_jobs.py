@@ -21,9 +21,6 @@ from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.runs.inputs import Item
 
-CPU = {"device": "cpu"}
-"""Processes that look for a GPU load torch first, each for itself."""
-
 
 @pytest.fixture
 def items(tmp_path: Path) -> list[Item]:
@@ -47,7 +44,7 @@ def test_they_answer_what_one_process_answers_and_go_on_with_its_run(
     items: list[Item], workers: list[JobsDetector], tmp_path: Path
 ) -> None:
     uri = "python:light.bright"
-    jobs = JobsDetector(uri, 2, **CPU)
+    jobs = JobsDetector(uri, 2)
     workers.append(jobs)
     alone = load_detector(uri)
     assert dict(jobs.identity) == dict(alone.identity)
@@ -63,7 +60,7 @@ def test_they_answer_what_one_process_answers_and_go_on_with_its_run(
 def test_a_process_that_dies_ends_the_run_in_one_sentence(
     items: list[Item], workers: list[JobsDetector]
 ) -> None:
-    jobs = JobsDetector("python:light.bright", 2, **CPU)
+    jobs = JobsDetector("python:light.bright", 2)
     workers.append(jobs)
     os.kill(jobs._workers[0][0].pid, signal.SIGKILL)
     with pytest.raises(SdgError, match=r"ended \(exit code -9\).*fewer --jobs"):
@@ -72,12 +69,12 @@ def test_a_process_that_dies_ends_the_run_in_one_sentence(
 
 def test_what_the_detector_refuses_is_said_by_the_parent() -> None:
     with pytest.raises(SdgError, match="nowhere"):
-        JobsDetector("python:light.nowhere", 2, **CPU)
+        JobsDetector("python:light.nowhere", 2)
 
 
 def test_what_all_processes_refuse_is_said_once(items: list[Item], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SdgError, match="raise --concurrency instead"):
-        JobsDetector("openai:http://localhost:1/v1?profile=default#x", 3, **CPU)
+        JobsDetector("openai:http://localhost:1/v1?profile=default#x", 3)
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -86,7 +83,7 @@ def test_the_processes_end_with_the_one_that_began_them(tmp_path: Path) -> None:
         "import os, signal\n"
         "from sdg.detectors.jobs import JobsDetector\n"
         "if __name__ == '__main__':\n"
-        "    jobs = JobsDetector('python:light.bright', 2, device='cpu')\n"
+        "    jobs = JobsDetector('python:light.bright', 2)\n"
         "    print(*(process.pid for process, _ in jobs._workers), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
