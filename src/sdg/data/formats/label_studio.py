@@ -193,9 +193,8 @@ def _task_key(numbered: tuple[int, Record]) -> str:
     """Equal for neighbours that share a task; one without an annotation to show for itself stays alone."""
     number, record = numbered
     own = [_data(record, ""), None if _says_something(record) else number]
-    return json.dumps(
-        own, sort_keys=True, default=repr
-    )  # what JSON cannot hold is refused when it is written
+    # What JSON cannot hold is refused when it is written.
+    return json.dumps(own, sort_keys=True, default=repr)
 
 
 def _says_something(record: Record) -> bool:
