@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,9 +36,15 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raises SdgError where the disk refuses what is done inside to this file or folder."""
     try:
         yield
-    except OSError as error:
+    except _refusals() as error:
         name = path_end(os.fspath(path), 160)
-        raise SdgError(f"{name} cannot be written: {error.strerror or error}.") from error
+        raise SdgError(f"{name} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What is raised where a disk refuses; safetensors, where it is loaded, has an error of its own."""
+    own = getattr(sys.modules.get("safetensors"), "SafetensorError", None)
+    return (OSError,) if own is None else (OSError, own)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdg.errors import SdgError
-from sdg.io.files import remove_folder, replace_folder, tidy
+from sdg.io.files import remove_folder, replace_folder, tidy, writing
 
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
 FOLDER: Final = "checkpoints"
@@ -41,13 +41,11 @@ def save_checkpoint(
         save_file(state, fresh / TENSORS)
         (fresh / PROGRESS).write_text(json.dumps(progress, indent=1), encoding="utf-8")
 
-    try:
+    with writing(folder):
         tidy(out / FOLDER)
         replace_folder(folder, write)
         for old in _checkpoints(out)[:-keep]:
             remove_folder(old)
-    except (OSError, SafetensorError) as error:
-        raise SdgError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     return folder
 
 

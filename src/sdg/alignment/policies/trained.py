@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 
 from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
 from sdg.errors import SdgError, loading
@@ -43,14 +42,11 @@ def save_trained(policy: Any, folder: Path, *, write: bool = True) -> None:
     diffusers', in the type that the recipe keeps weights in. write: whether this process does; of sharded
     weights all have to take part. Raises SdgError where the disk refuses.
     """
-    try:
-        with writing(folder):
-            if policy.recipe.lora is not None:
-                save_lora(policy, folder, write=write)
-            else:
-                _save_transformer(policy, folder, write)
-    except SafetensorError as error:  # of a disk that is full
-        raise SdgError(f"{folder} cannot be written: {error}.") from error
+    with writing(folder):
+        if policy.recipe.lora is not None:
+            save_lora(policy, folder, write=write)
+        else:
+            _save_transformer(policy, folder, write)
 
 
 def _save_transformer(policy: Any, folder: Path, write: bool) -> None:
