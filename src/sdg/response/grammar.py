@@ -51,9 +51,37 @@ CLAMPED_IMPORTANCE: Final = "clamped-importance"
 UNREADABLE_IMPORTANCE: Final = "unreadable-importance"
 
 REPAIRS: Final = frozenset(
-    {DROPPED_ITEM, *(text for name, text in [*globals().items()] if name.isupper() and type(text) is str)}
+    {
+        DROPPED_ITEM,
+        MISSING_THINK,
+        UNOPENED_THINK,
+        UNCLOSED_THINK,
+        MISSING_ANSWER,
+        UNCLOSED_ANSWER,
+        EXTRA_ANSWER,
+        NESTED_ANSWER,
+        STRAY_TAG,
+        TAG_SPELLING,
+        CODE_FENCE,
+        OUTSIDE_TEXT,
+        CUT_OFF,
+        LOOSE_JSON,
+        WRAPPED_LIST,
+        MISSING_LIST,
+        KEY_ALIAS,
+        NUMBER_AS_TEXT,
+        ROUNDED_BOX,
+        SWAPPED_CORNERS,
+        CLAMPED_BOX,
+        LABEL_SPELLING,
+        LABEL_BOTH,
+        UNREADABLE_REASON,
+        ROUNDED_IMPORTANCE,
+        CLAMPED_IMPORTANCE,
+        UNREADABLE_IMPORTANCE,
+    }
 )
-"""Every name that `Diagnosis.repairs` may hold: each text that has one above, and `DROPPED_ITEM`."""
+"""Every name that `Diagnosis.repairs` may hold."""
 
 
 def load_json(text: str) -> Any:
