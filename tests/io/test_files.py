@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, is_folder, open_binary, read_text, write_text
+from sdg.io.files import atomic_writer, is_folder, open_binary, read_text, write_text, writing
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -158,3 +158,12 @@ def test_a_name_that_no_file_can_have_is_not_written(tmp_path: Path, name: str) 
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_safetensors_says_of_a_full_disk_is_a_sentence(tmp_path):
+    from safetensors import SafetensorError
+
+    with pytest.raises(SdgError, match=r"cannot be written: I/O error: No"), writing(tmp_path / "weights"):
+        raise SafetensorError("I/O error: No space left on device")
+    with pytest.raises(ValueError, match="no fault of the disk"), writing(tmp_path / "weights"):
+        raise ValueError("no fault of the disk")
