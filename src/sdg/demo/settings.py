@@ -55,9 +55,9 @@ def demo_recipe(settings: Settings) -> AlignRecipe:
         f"optimizer.steps={settings.steps}",
         "groups.prompts=6",
         f"monitor.every={settings.steps}",  # before the first step and after the last
-        "monitor.prompts=16",
+        "monitor.prompts=12",
         "monitor.patience=null",
-        "run.pictures=2",
+        "run.pictures=1",
     ]
     if settings.pipeline is not None:
         changes.append(f"policy.model={json.dumps(str(settings.pipeline))}")
