@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sdg.errors import SdgError
-from sdg.runs.checkpoint import latest_checkpoint
+from sdg.runs.checkpoint import latest_checkpoint, load_checkpoint
 from sdg.testbed.models.generator import flow
 from sdg.testbed.models.generator.cells import cell_targets
 from sdg.testbed.models.generator.flow import (
@@ -247,6 +247,11 @@ def test_a_few_steps_of_training_are_saved_as_a_pipeline_and_can_be_resumed(tmp_
     loaded = load_generator(run / "pipeline")
     for name, value in trained.transformer.state_dict().items():
         assert torch.equal(value, loaded.transformer.state_dict()[name]), name
+    # The average goes over a tenth of the steps in which the learning rate falls: here over the last one.
+    kept, _ = load_checkpoint(run / "checkpoints" / "000003")
+    averaged = [name for name in kept if name.startswith("average.")]
+    assert averaged
+    assert all(torch.equal(kept[name], kept["model." + name[8:]]) for name in averaged)
 
 
 @pytest.mark.usefixtures("few_pictures")

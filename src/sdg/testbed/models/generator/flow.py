@@ -300,7 +300,10 @@ def train_generator(
     model = TextToVelocity(pipeline, cells=True)
     if compiled:
         model.compile_blocks()
-    settings = Hyperparameters(learning_rate, warmup=300, decay=decay, shards=shards, muon=True)
+    memory = max(1.0, min(1000.0, 0.1 * decay * run.steps))  # of the average: it must not lag behind the fall
+    settings = Hyperparameters(
+        learning_rate, warmup=300, decay=decay, ema=1 - 1 / memory, shards=shards, muon=True
+    )
     return _fit(pipeline, model, partial(velocity_loss, model, grid=known.grid), draw, run, settings)
 
 
