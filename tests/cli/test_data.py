@@ -183,6 +183,14 @@ def test_a_part_without_a_share_is_wrong_usage(sdg, annotations, part):
     assert "is not NAME=SHARE, such as test=0.04." in err
 
 
+def test_a_part_that_is_given_twice_is_wrong_usage(sdg, tmp_path, annotations):
+    parts = ("--part", "train=8", "--part", "test=2", "--part", "train=1")
+    code, _, err = sdg("data", "split", "ann.jsonl", "--out", "splits", *parts)
+    assert code == 2
+    assert "A split is given twice; give each once." in err
+    assert not (tmp_path / "splits").exists()
+
+
 def test_convert_goes_there_and_back(sdg, tmp_path, annotations):
     steps = [
         ("ann.jsonl", "a.jsonl", "--to", "sdg"),

@@ -119,7 +119,10 @@ def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
     """
     from sdg.data.splits import assign_prompts, write_splits
 
-    assignment = assign_prompts(path, dict(map(_part, parts)), seed)
+    named = list(map(_part, parts))
+    if len(shares := dict(named)) < len(named):
+        raise click.BadParameter("A split is given twice; give each once.", param_hint="--part")
+    assignment = assign_prompts(path, shares, seed)
     written = write_splits(path, out, assignment)
     print_tables([assignment.table()])
     for target in written.values():
