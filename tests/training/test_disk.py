@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, TrainerState
 
+from sdg.errors import SdgError
 from sdg.sections import LoraRecipe
 from sdg.training.model import checkpoint_bytes, load_model, lora_config, needed
 from sdg.training.recipe import DetectorRun, SftRecipe
+from sdg.training.run import finish
 from sdg.training.sft import sft
 
 
@@ -46,6 +52,25 @@ def test_a_checkpoint_of_the_papers_detector_takes_66_gb(tmp_path: Path) -> None
     assert re.match(
         r"A checkpoint with its optimizer takes 6\d\.\d GB; 2 stay, and the best \(run\.keep\)", said
     )
+
+
+def test_a_disk_that_is_full_at_the_end_is_a_sentence_and_leaves_no_half_of_a_detector(
+    sft_recipe: SftRecipe, tmp_path: Path
+) -> None:
+    def full(folder: str | Path) -> None:
+        (Path(folder) / "tokenizer.json").write_text("{", encoding="utf-8")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    model = load_model(sft_recipe.model)
+    accelerator = SimpleNamespace(is_main_process=True, unwrap_model=lambda model: model)
+    trainer = SimpleNamespace(
+        accelerator=accelerator, model=model, state=TrainerState(), save_model=model.save_pretrained
+    )
+    processor = SimpleNamespace(save_pretrained=full)
+    run: Any = SimpleNamespace(out=tmp_path, recipe=sft_recipe, processor=processor)
+    with pytest.raises(SdgError, match="final cannot be written: No space left on device"):
+        finish(run, trainer)
+    assert not (tmp_path / "final").exists()
 
 
 @pytest.mark.slow

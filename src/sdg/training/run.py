@@ -32,7 +32,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from sdg._version import __version__
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
-from sdg.io.files import write_text
+from sdg.io.files import replace_folder, write_text, writing
 from sdg.models.device import autocast_precision
 from sdg.prompting import PromptProfile
 from sdg.recipes import to_document
@@ -303,28 +303,34 @@ def finish(run: Run, trainer: Any) -> Path:
     """Write the final model, adapters merged in, with processor and profile; returns the folder.
 
     It is the trainer's model, the best checkpoint, or the start's weights where they scored better; the
-    manifest says which, and so does stderr.
+    manifest says which, and so does stderr. A kill never leaves half a folder. Raises SdgError where the disk
+    refuses.
     """
     final, main = run.out / FINAL, trainer.accelerator.is_main_process
     outcome = Outcome.of(trainer.state, run.recipe.evaluation.best)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if outcome.start_is_better:
-        if main:
-            load_model(run.recipe.model).save_pretrained(final)
-    elif hasattr(model, "merge_and_unload"):
-        if main:
-            model.merge_and_unload().save_pretrained(final)
-    else:
-        trainer.save_model(str(final))
+
+    def write(folder: Path) -> None:
+        if outcome.start_is_better:
+            load_model(run.recipe.model).save_pretrained(folder)
+        elif hasattr(model, "merge_and_unload"):
+            model.merge_and_unload().save_pretrained(folder)
+        else:
+            trainer.save_model(str(folder))
+            # The trainer's pickle of its arguments; the manifest says them in JSON.
+            (folder / "training_args.bin").unlink(missing_ok=True)
+        run.processor.save_pretrained(folder)
+        run.profile.save(folder)
+
     if main:
-        # The trainer's pickle of its arguments; the manifest says them in JSON.
-        (final / "training_args.bin").unlink(missing_ok=True)
-        run.processor.save_pretrained(final)
-        run.profile.save(final)
+        with writing(final):
+            replace_folder(final, write)
         _record(run.out, outcome)
         if (sentence := outcome.sentence()) is not None:
             print(sentence, file=sys.stderr)
         print(f"Done: the detector is in {final}, the log in {run.out / LOG}.", file=sys.stderr)
+    elif not outcome.start_is_better and not hasattr(model, "merge_and_unload"):
+        trainer.save_model(str(final))  # writes nothing, but gathers what the main process writes
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return final
