@@ -120,3 +120,22 @@ def test_what_concerns_every_block_is_one_sentence(inputs: list[Path], tmp_path:
         run_on_ray("python:light.nowhere", inputs[:1], tmp_path / "found", workers=1)
     with pytest.raises(SdgError, match="is no Parquet file"):
         run_on_ray(URI, [Path("a.jsonl")], tmp_path / "other")
+
+
+def test_what_a_workers_own_code_raises_is_said_and_is_no_death(inputs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(SdgError, match=r"^A worker failed \(ZeroDivisionError: no light at all\)"):
+        run_on_ray("python:light.Broken", inputs[:1], tmp_path / "found", workers=1)
+
+
+def test_an_empty_part_has_no_rows(inputs: list[Path], tmp_path: Path) -> None:
+    few, none = tmp_path / "few.parquet", tmp_path / "none.parquet"
+    pq.write_table(pq.read_table(inputs[0]).slice(0, 3), few)
+    pq.write_table(pq.read_table(inputs[0]).slice(0, 0), none)
+    done = run_on_ray(URI, [none, few], tmp_path / "found", workers=1)
+    assert (done.images, done.failed) == (3, 0)
+    assert [part.name for part in (tmp_path / "found").glob("part-*.parquet")] == [
+        "part-00001-of-00001.parquet"
+    ]
+    with pytest.raises(SdgError, match="There are no images to diagnose"):
+        run_on_ray(URI, [none], tmp_path / "nothing", workers=1)
+    assert not (tmp_path / "nothing").exists()

@@ -1,9 +1,21 @@
 """A detector that needs numpy alone, for tests that start processes."""
 
+from typing import ClassVar, NoReturn
+
 import numpy as np
 from PIL import Image
 
 from sdg import Defect, Diagnosis
+
+
+class Broken:
+    """A detector that has a fault of its own."""
+
+    identity: ClassVar = {"detector": "broken"}
+
+    def stream(self, pairs: object, wanted: object = None) -> NoReturn:
+        """Raises ZeroDivisionError."""
+        raise ZeroDivisionError("no light at all")
 
 
 def bright(picture: Image.Image, prompt: str) -> Diagnosis:

@@ -69,9 +69,11 @@ def run_on_ray(
     `gather`, whose paths have to be the same on every machine, as has `out`. on_block: is told of each block,
     and how many of how many are done. block: rows of one, by default a 64th of all, from SMALLEST to LARGEST.
     Memory of a worker is a block, and the paths and prompts of a file.
-    Raises SdgError as `sdg.detectors.bulk.run` does, and where a block's worker died several times.
+    Raises SdgError as `sdg.detectors.bulk.run` does, and where a block's worker failed or died several times.
     """
     rows = _rows(sources)
+    if not any(rows.values()):
+        raise SdgError("There are no images to diagnose.")
     block = block or min(LARGEST, max(SMALLEST, sum(rows.values()) // _BLOCKS))
     blocks = _blocks(rows, block)
     _ray()  # before there is a folder
@@ -123,7 +125,7 @@ def _rows(sources: Sequence[Path]) -> dict[Path, int]:
 
 
 def _blocks(rows: Mapping[Path, int], size: int) -> list[Block]:
-    counts = [max(1, math.ceil(count / size)) for count in rows.values()]
+    counts = [math.ceil(count / size) for count in rows.values()]
     total = sum(counts)
     made: list[Block] = []
     for source, count in zip(rows, counts, strict=True):
@@ -177,6 +179,11 @@ def _all(
         worker = running.pop(ready[0])
         try:
             found = ray.get(ready[0])
+        except ray.exceptions.RayTaskError as error:  # of the code that the worker ran
+            why = f"{type(error.cause).__name__}: {first_line(error.cause)}"
+            raise SdgError(
+                f"A worker failed ({why}); what is answered is kept: go on with --resume."
+            ) from error
         except ray.exceptions.RayError as error:
             raise SdgError(
                 f"A worker died {_RETRIES + 1} times at one block ({first_line(error)}); what is answered is "
