@@ -221,6 +221,20 @@ def test_a_weighted_sum_is_missing_where_a_part_is() -> None:
         one.score(pictures(2), [""] * 2)
 
 
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("picky", r"failed \(RuntimeError: CUDA out of memory\)"),
+        ("too_few", "returned 1 scores for 2 pictures"),
+        ("words", r"failed \(ValueError: could not convert string to float: 'good'\)"),
+    ],
+)
+def test_a_function_that_gives_no_scores_is_named_in_one_sentence(function: str, said: str) -> None:
+    scorer = load_scorer(f"python:red_scorer.{function}")
+    with pytest.raises(SdgError, match=rf"^python:red_scorer\.{function} {said}\.$"):
+        scorer.score([Image.new("RGB", (4, 4))] * 2, ["", ""])
+
+
 def test_a_recipe_weighs_and_scales_its_scorers() -> None:
     dark = ScorerRecipe("a", "python:toy.darkness", scale=2.0, weight=3.0)
     (score,) = load_reward([dark]).score([Image.new("RGB", (4, 4), "black")], ["x"])

@@ -7,11 +7,12 @@ URIs: `clip:FOLDER_OR_ID[?processor=ID]`, `p-real:FOLDER_OR_ID`, `unified-reward
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from PIL import Image
 
-from sdg.errors import SdgError, quoted
+from sdg.errors import SdgError, first_line, quoted
 from sdg.io.uri import PYTHON, count, made_by, parse_uri, read_options, require_place, seconds, text
 
 Scores = list[float | None]
@@ -45,14 +46,23 @@ class Scorer(Protocol):
 
 
 class FunctionScorer:
-    """A function of (pictures, prompts) as a scorer."""
+    """A function of (pictures, prompts) as a scorer; name: what it is called in messages."""
 
-    def __init__(self, function: Callable[..., Sequence[float | None]]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Sequence[float | None]], name: str = "The scorer") -> None:
+        self.function, self.name = function, name
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Scores:
-        """What the function returns."""
-        return list(self.function(list(pictures), list(prompts)))
+        """What the function returns; raises SdgError where it raises, or gives no score a picture."""
+        try:
+            found = self.function(list(pictures), list(prompts))
+            scores = [None if score is None else float(score) for score in found]
+        except SdgError:
+            raise
+        except Exception as error:
+            raise SdgError(f"{self.name} failed ({type(error).__name__}: {first_line(error)}).") from error
+        if len(scores) != len(pictures):
+            raise SdgError(f"{self.name} returned {len(scores)} scores for {len(pictures)} pictures.")
+        return scores
 
 
 def load_scorer(uri: str, device: str = "cpu") -> Scorer:
@@ -65,13 +75,13 @@ def load_scorer(uri: str, device: str = "cpu") -> Scorer:
     """
     parsed = parse_uri(uri, "scorer", _FORMS)
     if parsed.scheme == PYTHON:
-        return made_by(parsed, 2, FunctionScorer, "score", device=device)
+        return made_by(parsed, 2, partial(FunctionScorer, name=str(parsed)), "score", device=device)
     scheme, place = parsed.scheme, parsed.place
     values = read_options(parsed, _OPTIONS[scheme], "scorer")
     if scheme == "ocr":
         from sdg.models.ocr import reader
 
-        return FunctionScorer(reader().spelling)
+        return FunctionScorer(reader().spelling, "ocr")
     if scheme == "remote":
         from sdg.scorers.remote import RemoteScorer
 
