@@ -116,6 +116,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         replace_folder(folder, failing)
     assert [path.name for path in folder.iterdir()] == ["one"]
+    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
     replace_folder(folder, lambda fresh: (fresh / "three").write_text("3"))
     assert [path.name for path in folder.iterdir()] == ["three"]
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]

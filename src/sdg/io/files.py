@@ -144,13 +144,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Fill a new folder by `write` and put it in the place of `folder`, so that a kill never leaves half.
 
-    The one moment at which `folder` does not exist leaves its contents beside it; see `restore_folder`.
+    Where `write` raises, nothing is left of what it wrote. The one moment at which `folder` does not exist
+    leaves its contents beside it; see `restore_folder`.
     """
     fresh, old = _beside(folder, "writing"), _beside(folder, "old")
     restore_folder(folder)
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    write(fresh)
+    try:
+        write(fresh)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if folder.exists():
         folder.replace(old)
     fresh.replace(folder)
