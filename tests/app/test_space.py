@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -94,3 +95,30 @@ def test_a_report_becomes_a_static_space(tmp_path: Path) -> None:
     with pytest.raises(SdgError, match="no HTML file"):
         export_report(tmp_path / "other", tmp_path / "look.txt")
     assert not (tmp_path / "other").exists()
+
+
+def test_an_export_that_fails_leaves_no_half_of_a_space_and_can_be_done_again(
+    gradio: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, checkpoint = tmp_path / "look.html", tmp_path / "checkpoint"
+    report.write_text("<title>A</title>")
+    checkpoint.mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    exports = (lambda out: export_app(out, str(checkpoint)), lambda out: export_report(out, report))
+    for number, export in enumerate(exports):
+        with monkeypatch.context() as patched:
+            patched.setattr("sdg.app.space._write_readme", full)
+            with pytest.raises(SdgError, match="No space left on device"):
+                export(tmp_path / f"space{number}")
+        assert not (tmp_path / f"space{number}").exists()
+        assert not list(tmp_path.glob(".*"))
+        assert (export(tmp_path / f"space{number}") / "README.md").exists()
+    (tmp_path / "empty").mkdir()
+    assert (export_report(tmp_path / "empty", report) / "index.html").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(SdgError, match="is there already"):
+        export_report(Path(), report)

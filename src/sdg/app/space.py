@@ -17,7 +17,8 @@ from typing import Final
 from sdg._version import __version__
 from sdg.app.offer import EMBEDDED, OTHER_WORLDS, usual_editors
 from sdg.errors import SdgError
-from sdg.io.files import is_folder, write_text, writing
+from sdg.io.files import is_folder, replace_folder, write_text, writing
+from sdg.io.paths import real_path
 
 _PACKAGE: Final = "structured-defect-grounding"
 _EXTRAS: Final = {"hf": "models", EMBEDDED: "models", "openai": "api", "ocr": "ocr", "diffusers": "models"}
@@ -70,17 +71,17 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
     import gradio
 
     _require_new(folder)
-    with writing(folder):
-        place = None
-        if is_folder(detector):
-            shutil.copytree(detector, folder / "model")
-            place = 'str(HERE / "model")'
-        editors = tuple(editors) or usual_editors((detector,))
-        embedded = EMBEDDED in {_scheme(uri) for uri in (detector, *editors)}
-        _copy_package(folder / "sdg", weights=embedded)
+    place = 'str(HERE / "model")' if is_folder(detector) else None
+    editors = tuple(editors) or usual_editors((detector,))
+    embedded = EMBEDDED in {_scheme(uri) for uri in (detector, *editors)}
+
+    def write(fresh: Path) -> None:
+        if place:
+            shutil.copytree(detector, fresh / "model")
+        _copy_package(fresh / "sdg", weights=embedded)
         shown = place or repr(detector)
         write_text(
-            folder / "app.py",
+            fresh / "app.py",
             _APP.format(
                 detectors=f"({shown},)",
                 editors=repr(tuple(editors)),
@@ -88,13 +89,16 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
             ),
         )
         extras = {"app", *(_EXTRAS.get(_scheme(uri), "models") for uri in (detector, *editors))}
-        write_text(folder / "requirements.txt", "\n".join(requirements(extras)) + "\n")
+        write_text(fresh / "requirements.txt", "\n".join(requirements(extras)) + "\n")
         settings = f'sdk: gradio\nsdk_version: {gradio.__version__}\npython_version: "3.11"\napp_file: app.py'
         body = f"Defects of generated pictures, found by `{detector}` (sdg {__version__})."
         if _scheme(detector) == EMBEDDED:
             body += f"\n\n{OTHER_WORLDS}"
         body += f"\n\n{_OWN_COPY}"
-        _write_readme(folder, title or "Structured defects", settings, body)
+        _write_readme(fresh, title or "Structured defects", settings, body)
+
+    with writing(folder):
+        replace_folder(real_path(folder), write)
     return folder
 
 
@@ -106,11 +110,14 @@ def export_report(folder: Path, report: Path, *, title: str = "") -> Path:
     if report.suffix.lower() not in (".html", ".htm") or not report.is_file():
         raise SdgError(f"{report} is no HTML file; give a report, as sdg report writes them.")
     _require_new(folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(report, folder / "index.html")
+
+    def write(fresh: Path) -> None:
+        shutil.copyfile(report, fresh / "index.html")
         settings = "sdk: static\napp_file: index.html"
-        _write_readme(folder, title or report.stem, settings, f"A report of sdg {__version__}.")
+        _write_readme(fresh, title or report.stem, settings, f"A report of sdg {__version__}.")
+
+    with writing(folder):
+        replace_folder(real_path(folder), write)
     return folder
 
 
@@ -150,5 +157,6 @@ def _write_readme(folder: Path, title: str, settings: str, body: str) -> None:
 
 
 def _require_new(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    here = real_path(folder) == Path.cwd()  # another takes its place, and whoever stands in it is nowhere
+    if here or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise SdgError(f"{folder} is there already; name a new folder.")
