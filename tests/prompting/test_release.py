@@ -91,11 +91,12 @@ def test_the_file_is_fetched_once_checked_and_kept(host: Host, tmp_path: Path) -
     assert kept.read_text() == SOURCE
 
 
-def test_a_cached_file_that_was_changed_is_fetched_anew(host: Host, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", ["WORDS = 'something else, {caption}'", "#" * (MAX_BYTES + 1)])
+def test_a_cached_file_that_was_changed_is_fetched_anew(host: Host, tmp_path: Path, changed: str) -> None:
     host.files["/code/words.py"] = SOURCE.encode()
     words(host.url).read()
     (kept,) = (file for file in (tmp_path / "cache" / "sdg").rglob("*") if file.is_file())
-    kept.write_text("WORDS = 'something else, {caption}'")
+    kept.write_text(changed)
     assert words(host.url).read().startswith("Look at")
     assert len(host.asked) == 2
 

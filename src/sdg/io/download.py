@@ -52,7 +52,7 @@ def pinned_file(
     content_of: makes the file's bytes of those that were fetched, and raises ValueError where it cannot.
     Raises SdgError, with that end, as `download` does and for other bytes; nothing is kept then.
     """
-    if file.is_file() and is_it(read_bytes(file, at_most)):
+    if file.is_file() and file.stat().st_size <= at_most and is_it(read_bytes(file, at_most)):
         return file
     try:
         content = download(url, at_most, seconds)
