@@ -207,6 +207,13 @@ def test_a_server_signs_sessions_with_one_key_however_often_it_starts(tmp_path) 
     assert (study / "server.log").read_text().split()[2] != first
 
 
+@pytest.mark.parametrize("login", [[], {}, {"url": 8080, "username": "o", "password": "w", "token": "t"}])
+def test_a_login_that_is_none_is_one_sentence(tmp_path, login: object) -> None:
+    (tmp_path / "server.json").write_text(json.dumps(login))
+    with pytest.raises(SdgError, match=r"server\.json is damaged; remove it and start the server again\.$"):
+        read_login(tmp_path)
+
+
 def test_a_server_that_is_not_up_is_said_to_be_so(tmp_path) -> None:
     with pytest.raises(SdgError, match=r"is not up.*and wait until it says"):
         require_running(tmp_path, Login("http://127.0.0.1:1", "owner", "word", "token"))

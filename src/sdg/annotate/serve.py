@@ -69,9 +69,12 @@ def read_login(folder: Path) -> Login | None:
     if not path.exists():
         return None
     try:
-        return Login(**load_document(path))
-    except TypeError:
-        raise SdgError(f"{path} is damaged; remove it and start the server again.") from None
+        login = Login(**load_document(path))
+        if all(isinstance(value, str) for value in asdict(login).values()):
+            return login
+    except TypeError:  # of other keys, or none
+        pass
+    raise SdgError(f"{path} is damaged; remove it and start the server again.")
 
 
 def require_running(folder: Path, login: Login) -> None:
