@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -117,6 +118,18 @@ def test_sizes_are_bounded_before_anything_is_read(monkeypatch: pytest.MonkeyPat
             assert client.recv(4096).startswith(b"HTTP/1.1 413")
         monkeypatch.setattr(limits, "MOST_PIXELS", 10)
         assert post(server, items((encoded(plain(2)), ""))) == (200, {"scores": [None]})
+
+
+def test_a_client_that_resets_its_connection_is_not_told_of(capfd: pytest.CaptureFixture[str]) -> None:
+    reset = struct.pack("ii", 1, 0)  # lingers for 0 seconds
+    with serving(red_scorer.red) as server:
+        server.daemon_threads = False  # so that closing it waits for what they print
+        for begun in (b"POST /v1", b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: "):
+            with socket.create_connection(("127.0.0.1", server.server_port)) as client:
+                client.sendall(begun)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        assert post(server, items((encoded(plain(2)), ""))) == (200, {"scores": [2]})
+    assert capfd.readouterr().err == ""
 
 
 def test_more_requests_than_may_wait_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

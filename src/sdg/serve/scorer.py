@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,6 +52,11 @@ class ScorerServer(ThreadingHTTPServer):
     def address(self) -> str:
         """What a client is given: `remote:` and this."""
         return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is gone is no error of this server's."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def scores(self, body: bytes) -> Scores:
         """The scores of a request's items; raises Refusal for a request that is none, or comes too many."""
