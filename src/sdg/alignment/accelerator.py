@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
 from sdg.alignment.recipe import AlignRecipe
-from sdg.detectors import openai
+from sdg.detectors import openai, parts_of
 from sdg.errors import SdgError
 from sdg.io.http import longest_wait
 from sdg.io.uri import count, seconds, split_options
@@ -71,8 +71,9 @@ def start_accelerator(
 
 def group_timeout(recipe: AlignRecipe) -> timedelta:
     """What the process group's time-out has to be: the longest wait for all servers, one after the other."""
-    uris = (*recipe.scorer_uris, *recipe.detector_uris)
-    return MARGIN + timedelta(seconds=sum(_longest_wait(uri, recipe) for _, uri in uris))
+    uris = [uri for _, uri in recipe.scorer_uris]
+    uris += [part for _, uri in recipe.detector_uris for part in parts_of(uri)]
+    return MARGIN + timedelta(seconds=sum(_longest_wait(uri, recipe) for uri in uris))
 
 
 def _longest_wait(uri: str, recipe: AlignRecipe) -> float:

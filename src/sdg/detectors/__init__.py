@@ -82,10 +82,15 @@ def as_in_uri(options: Mapping[str, object]) -> dict[str, Any]:
     }
 
 
+def parts_of(uri: str) -> list[str]:
+    """The URIs of a union's detectors; of any other detector its own."""
+    return [part.strip() for part in uri.removeprefix(_UNION).split("|")] if uri.startswith(_UNION) else [uri]
+
+
 def names_server(uri: str) -> bool:
     """Whether all that a detector's URI needs is a server, so that no model is loaded here."""
     if uri.startswith(_UNION):
-        return all(names_server(part.strip()) for part in uri.removeprefix(_UNION).split("|"))
+        return all(map(names_server, parts_of(uri)))
     return parse_uri(uri, "detector", _FORMS, folder="hf").scheme == "openai"
 
 
@@ -212,7 +217,7 @@ def _union(uri: str, options: Mapping[str, object]) -> StreamingDetector:
     """Before the URI is taken apart: its parts have options of their own."""
     from sdg.detectors.union import UnionDetector
 
-    parts = [part.strip() for part in uri.removeprefix(_UNION).split("|")]
+    parts = parts_of(uri)
     if len(parts) < 2 or not all(parts):
         raise SdgError(f"{quoted(uri)} does not name two detectors; write union:URI|URI, in quotes.")
     if given := [name for name, value in options.items() if value is not None]:
