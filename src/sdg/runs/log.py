@@ -96,12 +96,12 @@ class RunLog:
             self.accelerator.log(dict(values), step=step)
 
 
-def read_log(out: Path) -> list[dict[str, Any]]:
+def read_log(out: Path, name: str = NAME) -> list[dict[str, Any]]:
     """The lines of a run's log, of which there may be none; a line cut off by a kill is left out.
 
     Raises SdgError where the log cannot be read.
     """
-    path, lines = out / NAME, []
+    path, lines = out / name, []
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     except OSError as error:
@@ -114,15 +114,16 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def trim_log(out: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+def trim_log(out: Path, keep: Callable[[dict[str, Any]], bool], name: str = NAME) -> None:
     """Leave only lines to be kept: what was logged after a checkpoint is done, and logged, again."""
-    if (out / NAME).exists():
-        write_text(out / NAME, "".join(json.dumps(line) + "\n" for line in read_log(out) if keep(line)))
+    if (out / name).exists():
+        lines = read_log(out, name)
+        write_text(out / name, "".join(json.dumps(line) + "\n" for line in lines if keep(line)))
 
 
-def append_log(out: Path, line: Mapping[str, Any]) -> None:
+def append_log(out: Path, line: Mapping[str, Any], name: str = NAME) -> None:
     """Add a line to a run's log; raises SdgError where the disk refuses."""
-    with writing(out / NAME), (out / NAME).open("a", encoding="utf-8") as stream:
+    with writing(out / name), (out / name).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
 
 

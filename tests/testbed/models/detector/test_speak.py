@@ -122,6 +122,26 @@ def test_a_few_steps_lower_the_loss_and_leave_a_detectors_folder(tmp_path, token
     assert found.status in {"ok", "repaired", "truncated", "unparseable", "failed"}
 
 
+def test_a_checkpoint_that_is_scored_again_has_one_line(tmp_path, monkeypatch):
+    def fit(*_, on_save, **settings):
+        for step in (250, 500, 500):
+            on_save(SimpleNamespace(model=None), step)
+        return SimpleNamespace(model=None)
+
+    untrained = SimpleNamespace(
+        model=SimpleNamespace(visual=SimpleNamespace(load_state_dict=lambda state: None)),
+        set_attn_implementation=lambda name: None,
+    )
+    for name, stand_in in {"new_model": untrained, "_tower": {}, "held_out": [1], "score_base": {}}.items():
+        monkeypatch.setattr(speak, name, lambda *_, stand_in=stand_in: stand_in)
+    for name in ("Speaker", "Lessons", "save_base"):
+        monkeypatch.setattr(speak, name, lambda *_: None)
+    monkeypatch.setattr(speak, "fit", fit)
+    train_language(tmp_path, Run(tmp_path, 500))
+    lines = (tmp_path / "validation.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 250}, {"step": 500}]
+
+
 def test_a_saved_base_model_answers_as_the_one_in_memory(tmp_path, model, tokenizer):
     save_base(model, tokenizer, tmp_path / "base")
     known = load_detector(str(tmp_path / "base"))

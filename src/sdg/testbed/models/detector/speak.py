@@ -6,7 +6,6 @@ go on beside it, or the tower would forget what a caption does not ask for. `pre
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from sdg.errors import SdgError, loading
 from sdg.io.files import replace_folder
 from sdg.models.device import cpu_autocast
 from sdg.models.vlm import LoadedModel
+from sdg.runs.log import append_log, trim_log
 from sdg.testbed.injection import sample
 from sdg.testbed.models.detector.build import MERGE, new_model, new_processor
 from sdg.testbed.models.detector.dense import CELLS, DenseReader, dense_losses, patchify
@@ -46,6 +46,7 @@ from sdg.training.evaluate import score
 Case = tuple[Image.Image, str, Diagnosis]
 Stage = Literal["see", "speak", "both"]
 
+VALIDATION: Final = "validation.jsonl"
 DENSE_WEIGHT: Final = 0.3
 """Weight of the dense loss beside the mean loss of a token."""
 
@@ -148,8 +149,9 @@ def train_language(
         replace_folder(run.out / "detector", lambda folder: save_base(averaged.model, tokenizer, folder))
         if truth:
             line = {"step": step, **score_base(averaged.model, new_processor(tokenizer), truth)}
-            with (run.out / "validation.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            # A run that is resumed at its end is saved once more.
+            trim_log(run.out, lambda earlier: earlier["step"] < step, VALIDATION)
+            append_log(run.out, line, VALIDATION)
 
     settings = replace(BOTH_STAGES, learning_rate=learning_rate, save_every=250, report_every=25)
     shards = settings.shards
