@@ -269,6 +269,21 @@ def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path):
         )
 
 
+def test_a_part_that_no_picture_had_is_not_in_the_log(tmp_path):
+    model = nn.Linear(4, 1)
+    fit(
+        model,
+        lambda batch: {"loss": model.weight.sum(), "seen": torch.tensor(1), "rare": torch.ones(0).mean()},
+        SeededBatches(draw, 0),
+        Run(tmp_path, 2),
+        Hyperparameters(0.1, report_every=2),
+        workers=0,
+    )
+    (line,) = log_of(tmp_path)
+    assert line["seen"] == 1
+    assert "rare" not in line
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SdgError, match="file/run cannot be written"):

@@ -207,9 +207,11 @@ def fit(
                 totals[name] = totals.get(name, 0.0) + part
             if step % settings.report_every == 0 or step == run.steps:
                 count, now = step - seen, time.monotonic()
-                line = {name: round(total / count, 5) for name, total in totals.items()}
-                if not math.isfinite(line["loss"]):
+                if not math.isfinite(totals["loss"]):
                     raise SdgError(f"The loss is no longer a number at step {step}; lower the learning rate.")
+                # What no picture of a batch had has no mean.
+                known = {name: total for name, total in totals.items() if math.isfinite(total)}
+                line = {name: round(total / count, 5) for name, total in known.items()}
                 line |= {"step": step, "seconds_per_step": round((now - reported) / count, 3)}
                 append_log(out, line)
                 left = (now - began) / (step - start) * (run.steps - step) / 60
