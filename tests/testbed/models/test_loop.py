@@ -269,19 +269,19 @@ def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path):
         )
 
 
-def test_a_part_that_no_picture_had_is_not_in_the_log(tmp_path):
-    model = nn.Linear(4, 1)
+def test_a_part_that_no_picture_of_a_batch_has_does_not_count_in_the_log(tmp_path):
+    model, some = nn.Linear(4, 1), iter([torch.tensor(3.0), torch.ones(0).mean()])
     fit(
         model,
-        lambda batch: {"loss": model.weight.sum(), "seen": torch.tensor(1), "rare": torch.ones(0).mean()},
+        lambda batch: {"loss": model.weight.sum(), "some": next(some), "none": torch.ones(0).mean()},
         SeededBatches(draw, 0),
         Run(tmp_path, 2),
         Hyperparameters(0.1, report_every=2),
         workers=0,
     )
     (line,) = log_of(tmp_path)
-    assert line["seen"] == 1
-    assert "rare" not in line
+    assert line["some"] == 3
+    assert "none" not in line
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

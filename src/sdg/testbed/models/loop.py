@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -185,7 +186,7 @@ def fit(
         if start >= run.steps and on_save is not None:
             on_save(_averaged(model, average), start)  # the run may have died between checkpoint and this
         began, seen, reported = time.monotonic(), start, time.monotonic()
-        totals: dict[str, float] = {}
+        told: dict[str, list[float]] = {}
         step = start
         drawn = batches(data, start * shards, run.steps * shards, workers)
         for together in zip(*[drawn] * shards, strict=True):
@@ -204,19 +205,19 @@ def fit(
             step += 1
             average.update(step)
             for name, part in parts.items():
-                totals[name] = totals.get(name, 0.0) + part
+                told.setdefault(name, []).append(part)
             if step % settings.report_every == 0 or step == run.steps:
                 count, now = step - seen, time.monotonic()
-                if not math.isfinite(totals["loss"]):
+                if not all(map(math.isfinite, told["loss"])):
                     raise SdgError(f"The loss is no longer a number at step {step}; lower the learning rate.")
-                # What no picture of a batch had has no mean.
-                known = {name: total for name, total in totals.items() if math.isfinite(total)}
-                line = {name: round(total / count, 5) for name, total in known.items()}
+                # A part is not a number in a batch whose pictures have nothing of it.
+                known = {name: list(filter(math.isfinite, parts)) for name, parts in told.items()}
+                line = {name: round(fmean(parts), 5) for name, parts in known.items() if parts}
                 line |= {"step": step, "seconds_per_step": round((now - reported) / count, 3)}
                 append_log(out, line)
                 left = (now - began) / (step - start) * (run.steps - step) / 60
                 console.print(f"step {step}/{run.steps}  {line}  {left:.0f} min left", highlight=False)
-                seen, reported, totals = step, now, {}
+                seen, reported, told = step, now, {}
             minutes = (time.monotonic() - began) / 60
             out_of_time = run.max_minutes is not None and minutes > run.max_minutes and step < run.steps
             if step % settings.save_every == 0 or step == run.steps or out_of_time:
