@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from rich.console import Console
@@ -55,9 +55,9 @@ UP: Final = ".lora_B."  # the half of an adapter that starts at zero, and alone 
 
 
 class Likeness(NamedTuple):
-    """What independent steps' gradients of one layer share."""
+    """What independent steps' gradients share, of one layer or by one signal."""
 
-    layer: str
+    of: str
     own: float
     own_error: float
     judge: float
@@ -99,8 +99,8 @@ def step_gradients(
     return steps
 
 
-def likeness(layer: str, own: Tensor, judged: Tensor) -> Likeness:
-    """Of one layer's gradients (steps, numbers), by the recipe's reward and by the judge's."""
+def likeness(of: str, own: Tensor, judged: Tensor) -> Likeness:
+    """Of gradients (steps, numbers) by a reward and by the judge's."""
     different = ~torch.eye(len(own), dtype=torch.bool)
     own_size, judged_size = own.square().sum(1).mean().sqrt(), judged.square().sum(1).mean().sqrt()
 
@@ -111,21 +111,29 @@ def likeness(layer: str, own: Tensor, judged: Tensor) -> Likeness:
     pairs = len(own) * (len(own) - 1)
     ours = mean(own @ own.T, own_size.square(), pairs // 2)  # a product stands there twice
     theirs = mean(own @ judged.T, own_size * judged_size, pairs)
-    return Likeness(layer, *ours, *theirs)
+    return Likeness(of, *ours, *theirs)
 
 
-def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
-    """Every layer's likeness over `epochs` epochs, the best for the judge first."""
+Signals = Callable[[AlignRecipe, Sequence[Score], Tensor, tuple[int, int]], dict[str, Tensor]]
+"""Advantages of an epoch's samples by name, of recipe, scores, groups (N,) and grid."""
+
+
+def gradients(
+    recipe: AlignRecipe, policy: FlowPolicy, epochs: int, signals: Signals
+) -> list[dict[str, dict[str, Tensor]]]:
+    """Of each optimizer step of `epochs` epochs: by each signal, and "judge", each parameter's gradient.
+
+    The judge's reward is minus the number of defects that the recipe's first judge finds.
+    """
     if not recipe.monitor.judges:
-        raise SdgError("monitor.judges is empty; name the judge that layers are measured by.")
+        raise SdgError("monitor.judges is empty; name the judge that gradients are measured by.")
     parts = share(recipe, 0, 1)
     prompts = read_prompts(recipe.prompts.train)
     detector = load_detector(recipe.reward.detector or "") if recipe.needs_detector else None
     judge = load_detector(recipe.monitor.judges[0].uri)
     reward = load_reward(recipe.reward.scorers, "cpu")
-    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed, few_step=recipe.few_step)
-    adapt_every_layer(policy, recipe)
-    steps: list[list[dict[str, Tensor]]] = []
+    counted = replace(recipe, method="flow-grpo")
+    steps = []
     with Scoring(reward, detector) as scoring:
         sampler = Sampler(recipe, policy, scoring)
         for epoch in track(range(epochs), "epochs", console=Console(stderr=True)):
@@ -138,22 +146,32 @@ def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
                 for found in judge.diagnose(pairs)
             ]
             groups = torch.tensor([row.group for row in rows])
-            signals = [
-                training_signal(recipe, scores, groups, policy.grid).advantages,
-                training_signal(replace(recipe, method="flow-grpo"), judged, groups, policy.grid).advantages,
-            ]
-            steps += step_gradients(policy, drawn, signals, parts)
+            by_name = signals(recipe, scores, groups, policy.grid)
+            by_name["judge"] = training_signal(counted, judged, groups, policy.grid).advantages
+            for step in step_gradients(policy, drawn, list(by_name.values()), parts):
+                steps.append(dict(zip(by_name, step, strict=True)))
+    return steps
+
+
+def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
+    """Every layer's likeness over `epochs` epochs, the best for the judge first."""
+
+    def own(recipe: AlignRecipe, scores: Sequence[Score], *of: Any) -> dict[str, Tensor]:
+        return {"own": training_signal(recipe, scores, *of).advantages}
+
+    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed, few_step=recipe.few_step)
+    adapt_every_layer(policy, recipe)
+    steps = gradients(recipe, policy, epochs, own)
     found = []
-    for name in steps[0][0]:
-        own, judged_ = (torch.stack([step[k][name].flatten() for step in steps]) for k in (0, 1))
-        found.append(likeness(name.split(UP)[0], own, judged_))
+    for name in steps[0]["own"]:
+        ours, judged = (torch.stack([step[by][name].flatten() for step in steps]) for by in ("own", "judge"))
+        found.append(likeness(name.split(UP)[0], ours, judged))
     return sorted(found, key=lambda item: -item.judge)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def command(about: str, measure: Callable[[AlignRecipe, int], list[Likeness]], first: str) -> None:
+    """Measure as the command line says, and print a table whose first column is called `first`."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--epochs", type=int, default=24, help="of the recipe's roll-outs, at least 2")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
@@ -164,14 +182,18 @@ def main() -> None:
         found = measure(load_recipe(AlignRecipe, options.recipe, options.overrides), options.epochs)
     except SdgError as error:
         sys.exit(f"Error: {error}")
-    table = Table("layer", "own, %", "judge, %", box=None)
+    table = Table(first, "own, %", "judge, %", box=None)
     for item in found:
         table.add_row(
-            item.layer,
+            item.of,
             f"{100 * item.own:+.2f} ± {100 * item.own_error:.2f}",
             f"{100 * item.judge:+.2f} ± {100 * item.judge_error:.2f}",
         )
     Console(width=110).print(table)
+
+
+def main() -> None:
+    command(__doc__ or "", measure, "layer")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
-"""The measurement that a recipe's layers are chosen by."""
+"""The measurements that a recipe's layers and its training signal are judged by."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from scripts import load
 from toy import RECIPES, small
 
-layers = load("alignment_layers")
+from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.rollout import Score
+from sdg.defects import Defect, DefectType, Diagnosis
+from sdg.recipes import load_recipe
+
+layers, by_signal = load("alignment_layers"), load("alignment_signals")
 
 
 def test_what_independent_gradients_share_is_told_from_their_noise() -> None:
@@ -36,17 +43,56 @@ def test_a_layer_without_a_gradient_shares_nothing() -> None:
     assert (still.own, still.judge) == (0, 0)
 
 
+def test_a_signal_of_some_defects_is_that_of_pictures_with_no_others() -> None:
+    recipe = load_recipe(AlignRecipe, RECIPES / "boxflow-testbed.yaml")
+    small_, large = (0, 0, 200, 400), (0, 0, 500, 500)
+    artifact, misalignment = DefectType.ARTIFACT, DefectType.MISALIGNMENT
+    found = [
+        [Defect(small_, artifact, "torn", 60)],
+        [Defect(large, misalignment, "absent", 80), Defect(large, artifact, "melted", 40)],
+        [],
+        [Defect(small_, misalignment, "wrong", 20)],
+    ]
+    groups, grid = torch.tensor([0, 0, 0, 0]), (4, 4)
+
+    def scores(defects: Sequence[Sequence[Defect]]) -> list[Score]:
+        return [Score(float(i), Diagnosis(tuple(of))) for i, of in enumerate(defects)]
+
+    def by_eq_4(keep: Callable[[Defect], bool]) -> torch.Tensor:
+        known = by_signal.signals(recipe, scores([list(filter(keep, of)) for of in found]), groups, grid)
+        return known["eq. 4"]
+
+    told = by_signal.signals(recipe, scores(found), groups, grid)
+    assert torch.equal(told["its artifacts"], by_eq_4(lambda defect: defect.type is artifact))
+    assert torch.equal(told["its misalignments"], by_eq_4(lambda defect: defect.type is misalignment))
+    assert torch.equal(told["its boxes below 10%"], by_eq_4(lambda defect: defect.box == small_))
+    assert torch.equal(told["its boxes from 10%"], by_eq_4(lambda defect: defect.box == large))
+    assert told["base reward"].shape == (4,)
+    assert told["eq. 4"].std((1, 2)).max() > 0.1
+    assert told["eq. 4, reach 1"].std((1, 2)).max() < 1e-5  # one penalty an image
+
+
 @pytest.mark.slow
-def test_every_linear_layer_is_measured(
-    checkpoints: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("script", "rows"),
+    [
+        (layers, ("single_transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.0.proj")),
+        (by_signal, ("base reward", "eq. 4, reach 0.7", "judge")),
+    ],
+)
+def test_every_layer_and_signal_is_measured(
+    script: Any,
+    rows: Sequence[str],
+    checkpoints: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = str(RECIPES / "boxflow-flux1-dev.yaml")
     options = small(checkpoints, optimizer__steps=2)
-    monkeypatch.setattr(sys, "argv", ["alignment_layers.py", recipe, *options, "--epochs", "2"])
-    layers.main()
+    monkeypatch.setattr(sys, "argv", ["script.py", recipe, *options, "--epochs", "2"])
+    script.main()
     said = capsys.readouterr().out
-    assert "single_transformer_blocks.0.attn.to_q" in said
-    assert "transformer_blocks.0.ff.net.0.proj" in said
+    assert all(row in said for row in rows)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--set", "monitor.judges=[]", "--set", "monitor.best=null"])
     with pytest.raises(SystemExit, match=r"monitor\.judges is empty"):
-        layers.main()
+        script.main()
