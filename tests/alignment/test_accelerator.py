@@ -43,6 +43,11 @@ def test_servers_add_up_and_so_do_rounds_of_a_limited_number(monkeypatch: pytest
     judge = ScorerRecipe("judge", "unified-reward:http://y/v1?timeout=7#m")
     both = wait(f"{SERVED}#m", reward=replace(REWARD, detector=f"{SERVED}#m", scorers=(judge,)))
     assert both == one + 6 * 7 + 5 * 600
+    slow = ScorerRecipe("slow", "remote:http://y?timeout=5&attempts=2")
+    scored = wait("testbed", reward=replace(REWARD, detector="testbed", scorers=(slow,)))
+    assert scored == 24 / RECIPE.sampling.batch_size * (2 * 5 + 600)  # a request of each batch that is drawn
+    few = replace(slow, uri=slow.uri + "&batch=1")
+    assert wait("testbed", reward=replace(REWARD, detector="testbed", scorers=(few,))) == 24 * (2 * 5 + 600)
     assert wait(f"union:ocr|{SERVED}#m | {SERVED}#n") == 2 * one
     assert wait(f"{SERVED}&concurrency=4#m") == 24 / 4 * one
     monkeypatch.setenv("WORLD_SIZE", "3")

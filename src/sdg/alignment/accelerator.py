@@ -22,7 +22,7 @@ from sdg.detectors import openai, parts_of
 from sdg.errors import SdgError
 from sdg.io.http import longest_wait
 from sdg.io.uri import count, seconds, split_options
-from sdg.scorers import unified_reward
+from sdg.scorers import remote, unified_reward
 
 MARGIN: Final = timedelta(minutes=30)
 """For all else that one process may do while others wait: loading, drawing, figures, checkpoints."""
@@ -35,8 +35,9 @@ _SERVERS: Final = {
         unified_reward.PARALLEL,
         "parallel",
     ),
+    "remote": (remote.TIMEOUT, remote.ATTEMPTS, remote.BATCH, "batch"),
 }
-"""Scheme -> its defaults, and the option that limits requests at a time."""
+"""Scheme -> its defaults, and the option that limits requests at a time, or pictures of one."""
 
 
 def start_accelerator(
@@ -79,18 +80,21 @@ def group_timeout(recipe: AlignRecipe) -> timedelta:
 def _longest_wait(uri: str, recipe: AlignRecipe) -> float:
     """Seconds that a process may wait for a server's view of an epoch's or the monitor's pictures."""
     address, options = split_options(uri)
-    defaults = _SERVERS.get(address.partition(":")[0])
-    if defaults is None:
+    scheme = address.partition(":")[0]
+    if scheme not in _SERVERS:
         return 0.0
-    timeout, attempts, usual, limit = defaults
+    timeout, attempts, usual, limit = _SERVERS[scheme]
     looks = _option(options, "looks", count, 1)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     batch = recipe.sampling.batch_size
     watched = ceil(ceil(recipe.monitor.prompts / processes) / batch)  # batches, one after the other
-    rounds = watched * ceil(batch * looks / _option(options, limit, count, usual))
-    if limit in options:  # without it all of an epoch's are out at once
-        drawn = ceil(recipe.groups.prompts * recipe.groups.size / processes)
-        rounds = max(rounds, ceil(drawn * looks / _option(options, limit, count, usual)))
+    drawn = ceil(recipe.groups.prompts * recipe.groups.size / processes)
+    together = _option(options, limit, count, usual)
+    rounds = watched * ceil(batch * looks / together)
+    if scheme == "remote":  # its requests come one after the other
+        rounds = max(rounds, ceil(drawn / min(batch, together)))
+    elif limit in options:  # without it all of an epoch's are out at once
+        rounds = max(rounds, ceil(drawn * looks / together))
     one = longest_wait(
         _option(options, "timeout", seconds, timeout), _option(options, "attempts", count, attempts)
     )
