@@ -49,6 +49,19 @@ def test_a_sound_recipe_has_a_page_and_the_command_prints_it(checkpoints: Path, 
         ({"policy__height": 18}, "policy: This model draws pictures whose sides are multiples of 4"),
         ({"policy__lora__targets": "[attn.to_qq]"}, "policy: policy.lora.targets names attn.to_qq"),
         ({"policy__model": "no/where/at/all"}, "policy.model: The configurations of no/where/at/all"),
+        (
+            {"reward__scorers__0__uri": "python:nowhere.score"},
+            "reward.scorers, dark: 'python:nowhere.score' names no function (No module named 'nowhere')",
+        ),
+        (
+            {"reward__scorers__0__uri": "python:textwrap.indent?prefx=9"},
+            "reward.scorers, dark: 'python:textwrap.indent?prefx=9' cannot be called with what it gets here",
+        ),
+        ({"reward__scorers__0__uri": "clap:model"}, "reward.scorers, dark: 'clap:model' is no scorer"),
+        (
+            {"reward__detector": "union:ocr|python:nowhere.find"},
+            "reward.detector: 'python:nowhere.find' names no function",
+        ),
     ],
 )
 def test_the_first_thing_that_would_fail_is_named(

@@ -318,6 +318,7 @@ def test_p_real_needs_a_token_for_both_words(tmp_path: Path) -> None:
         ("python:" + "x" * 5000, "names no function"),
         ("python:os.getpid", "takes neither 2 arguments nor makes what has `score`, but int"),
         ("python:os.getpid?a=1", "cannot be called with what it gets here"),
+        ("python:textwrap.indent?prefx=9", "gets here: got an unexpected keyword argument 'prefx'"),
         ("python:toy.nothing", "names no function"),
         ("python:toy.TEXT", "names int, not a function"),
     ],

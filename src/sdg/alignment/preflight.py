@@ -31,7 +31,7 @@ from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.real_size import KnownModel, configured, policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import check_levels, read_prompt_sets, require_processes, run_prompts, share
-from sdg.detectors import load_detector
+from sdg.detectors import load_detector, require_detector
 from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError, quoted
 from sdg.io.chat import require_served
@@ -39,7 +39,7 @@ from sdg.io.uri import model_location, split_options
 from sdg.models.lora import require_lora
 from sdg.models.vlm import LETTERS
 from sdg.runs.rehearsal import CUDA, GB, GPUS, Rehearsal
-from sdg.scorers import load_scorer
+from sdg.scorers import load_scorer, require_scorer
 
 T = TypeVar("T")
 _PIXELS: Final = 28
@@ -157,20 +157,32 @@ def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
     size = recipe.policy.width, recipe.policy.height
     picture = Image.linear_gradient("L").resize(size).convert("RGB")
 
-    def ask(uris: Sequence[tuple[str, str]], asked: Callable[[str], T], said: Callable[[T], str]) -> None:
+    def ask(
+        uris: Sequence[tuple[str, str]],
+        named: Callable[[str], object],
+        asked: Callable[[str], T],
+        said: Callable[[T], str],
+    ) -> None:
         for what, uri in uris:
             if uri.partition(":")[0] in _SERVED:
                 page.check(what, partial(asked, uri), said)
             else:
-                page.say(what, "not loaded or asked here")
+                try:
+                    named(uri)
+                except SdgError as error:
+                    page.require(what, False, str(error))
+                else:
+                    page.say(what, "not loaded or asked here")
 
     ask(
         recipe.detector_uris,
+        require_detector,
         lambda uri: _probe_detector(uri, picture, prompt),
         lambda seconds: f"answers about a picture in {seconds:.1f} s",
     )
     ask(
         recipe.scorer_uris,
+        require_scorer,
         lambda uri: _score(uri, picture, prompt),
         lambda seconds: f"scores a picture in {seconds:.1f} s",
     )

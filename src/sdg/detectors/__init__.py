@@ -94,6 +94,14 @@ def names_server(uri: str) -> bool:
     return parse_uri(uri, "detector", _FORMS, folder="hf").scheme == "openai"
 
 
+def require_detector(uri: str) -> None:
+    """Raise SdgError where a URI names no detector, or a function that is not there; nothing is loaded."""
+    for part in parts_of(uri):
+        parsed = parse_uri(part, "detector", _FORMS, folder="hf")
+        if parsed.scheme == _uri.PYTHON:
+            _uri.require_made(parsed, 2)
+
+
 class BatchDiagnoser(BatchFunction[StreamingDetector, Diagnosis]):
     """A detector as a function of columns: `sdg.load_detector(uri, **options)`, loaded on the first call.
 

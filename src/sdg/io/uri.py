@@ -132,22 +132,21 @@ def made_by(uri: Uri, takes: int, wrap: Callable[[Callable[..., Any]], T], metho
     of keyword arguments alone, makes the object: out of the URI's options, and of what is `offered` as far as
     it has parameters of these names. Raises SdgError where neither comes of it.
     """
-    function = _imported(uri)
-    itself = function.func if isinstance(function, partial) else function  # without the URI's options
-    if not inspect.isclass(itself) and not _refusal(function, takes):
+    function, works = _resolved(uri, takes, offered)
+    if works:
         return wrap(function)
-    try:
-        parameters = set(inspect.signature(itself).parameters) - set(uri.options)
-    except ValueError:
-        parameters = set()
-    known = {name: value for name, value in offered.items() if name in parameters}
-    made: Any = _called(uri, partial(function, **known), lambda made: made)
+    made: Any = _called(uri, function, lambda made: made)
     if not hasattr(made, method):
         raise SdgError(
             f"{quoted(str(uri))} takes neither {takes} arguments nor makes what has `{method}`, "
             f"but {type(made).__name__}."
         )
     return made
+
+
+def require_made(uri: Uri, takes: int, **offered: Any) -> None:
+    """Raise SdgError where `made_by` would have nothing to call; nothing is called here."""
+    _resolved(uri, takes, offered)
 
 
 def read_prompts(source: str) -> list[str]:
@@ -205,6 +204,25 @@ def _imported(uri: Uri) -> Callable[..., Any]:
         k: int(v) if isinstance(v, str) and _WHOLE.fullmatch(v) else v for k, v in uri.options.items()
     }
     return partial(function, **arguments) if arguments else function
+
+
+def _resolved(uri: Uri, takes: int, offered: Mapping[str, Any]) -> tuple[Callable[..., Any], bool]:
+    """The function of a URI, and whether it does the work itself; if not, it makes the object as it is."""
+    function = _imported(uri)
+    itself = function.func if isinstance(function, partial) else function  # without the URI's options
+    works = not inspect.isclass(itself)
+    if works and not (reason := _refusal(function, takes)):
+        return function, True
+    try:
+        parameters = set(inspect.signature(itself).parameters) - set(uri.options)
+    except ValueError:
+        parameters = set()
+    maker = partial(function, **{name: value for name, value in offered.items() if name in parameters})
+    if refusal := _refusal(maker, 0):
+        if works and not _refusal(itself, takes):  # its options are what does not fit
+            refusal = reason
+        raise SdgError(f"{quoted(str(uri))} cannot be called with what it gets here: {refusal}.")
+    return maker, False
 
 
 def _refusal(function: Callable[..., Any], called_with: int) -> str:

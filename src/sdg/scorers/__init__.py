@@ -13,7 +13,17 @@ from typing import Any, Final, Protocol
 from PIL import Image
 
 from sdg.errors import SdgError, first_line, quoted
-from sdg.io.uri import PYTHON, count, made_by, parse_uri, read_options, require_place, seconds, text
+from sdg.io.uri import (
+    PYTHON,
+    count,
+    made_by,
+    parse_uri,
+    read_options,
+    require_made,
+    require_place,
+    seconds,
+    text,
+)
 
 Scores = list[float | None]
 """One a picture; None where it could not be scored, which is never the same as a score of 0."""
@@ -63,6 +73,15 @@ class FunctionScorer:
         if len(scores) != len(pictures):
             raise SdgError(f"{self.name} returned {len(scores)} scores for {len(pictures)} pictures.")
         return scores
+
+
+def require_scorer(uri: str) -> None:
+    """Raise SdgError where a URI names no scorer, or a function that is not there; nothing is loaded."""
+    parsed = parse_uri(uri, "scorer", _FORMS)
+    if parsed.scheme == PYTHON:
+        require_made(parsed, 2, device="cpu")
+    else:
+        read_options(parsed, _OPTIONS[parsed.scheme], "scorer")
 
 
 def load_scorer(uri: str, device: str = "cpu") -> Scorer:
