@@ -97,6 +97,10 @@ def test_sources_that_give_nothing_are_refused(folder: Path) -> None:
         gather(["empty"], prompt="a")
     with pytest.raises(SdgError, match=r"one\.png has no prompt; give it with --prompt"):
         gather(["one.png"])
+    for name in ("rows.json", "rows.CSV"):
+        (folder / name).write_text("[]")
+        with pytest.raises(SdgError, match=rf"{name} is no picture; give rows .* as JSON Lines"):
+            gather([name], prompt="a")
 
 
 def test_what_leads_nowhere_is_an_image_that_will_fail(tmp_path: Path) -> None:

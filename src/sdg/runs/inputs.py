@@ -18,6 +18,8 @@ from sdg.runs.journal import Key
 _IMAGES: Final = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif"}
 )
+_TABLES: Final = (".json", ".csv", ".tsv", ".txt")
+"""Ends of what is taken for a list of pictures elsewhere, and holds none itself."""
 _PATHS, _PROMPTS = ("filepath", "filename", "image"), ("caption", "prompt")
 
 Place = str | os.PathLike[str]
@@ -75,6 +77,11 @@ def gather(
             ]
         elif path.is_dir():
             found += [(file.as_posix(), prompt, file) for file in _image_files(path, leave_out)]
+        elif path.suffix.lower() in _TABLES and path.is_file():
+            raise SdgError(
+                f"{path} is no picture; give rows of pictures and prompts as JSON Lines, one object a line, "
+                "in a file that ends in .jsonl."
+            )
         elif path.exists():
             found.append((path.as_posix(), prompt, path))
         else:
