@@ -642,3 +642,17 @@ def test_help_is_quick_and_names_both_commands() -> None:
     text = CliRunner().invoke(cli, ["align", "--help"]).output
     assert "compare" in text
     assert "run" in text
+
+
+def test_a_run_that_is_interrupted_says_how_to_go_on(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sdg.alignment.trainer.align", interrupted)
+    command = ["align", str(RECIPES / "boxflow-flux1-dev.yaml"), *small(checkpoints)]
+    done = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 1
+    said = f"Stopped. The newest checkpoint is kept; go on with --resume --out {tmp_path / 'run'}."
+    assert said in done.stderr

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import PATH, comparing, end_dry_run, needed_out, recipe, training
+from sdg.cli.options import PATH, comparing, end_dry_run, needed_out, recipe, resumable, training
 from sdg.cli.terminal import say, show
 
 
@@ -67,7 +67,8 @@ def run_(
         return
     from sdg.alignment.trainer import align as train  # after the recipe is known to be good: this loads torch
 
-    train(settings, needed_out(out), resume=resume)
+    with resumable(needed_out(out), "The newest checkpoint is kept"):
+        train(settings, needed_out(out), resume=resume)
 
 
 @align.command()

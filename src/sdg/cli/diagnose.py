@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import PATH, PROFILE, sources_and_prompts
+from sdg.cli.options import PATH, PROFILE, resumable, sources_and_prompts
 from sdg.cli.progress import blocks_done, diagnosed
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -136,14 +136,10 @@ def diagnose(
         show(text.encode("utf-8", "replace").decode())  # answers may hold half a surrogate pair
         rows, failed = [bulk.to_row(items[0], diagnosis)], []
     else:
-        try:
-            mine = items[part.of(len(items))]
-            with diagnosed(len(mine)) as advance:
-                summary = bulk.run(model, items, out, resume=resume, shard=part, on_result=advance)
-            items = mine
-        except KeyboardInterrupt:
-            say(f"Stopped. What is done so far is kept; go on with --resume --out {out}.")
-            raise
+        mine = items[part.of(len(items))]
+        with resumable(out), diagnosed(len(mine)) as advance:
+            summary = bulk.run(model, items, out, resume=resume, shard=part, on_result=advance)
+        items = mine
         rows, failed = list(jsonl.read_objects(out)), list(summary.failed)
         say(f"{summary.images:,} images in {out}, {summary.diagnosed:,} of them asked for now.")
     if overlays is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, PATH, RESUME, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, PATH, RESUME, resumable, write_numbers
 from sdg.cli.progress import counted
 from sdg.cli.terminal import say, show
 from sdg.data.formats import FORMATS, Format
@@ -105,11 +105,8 @@ def enrich(
             answers += 1
             advance(answers)
 
-        try:
+        with resumable(out, "What is answered so far is kept"):
             result = run(given, out, plan, resume=resume, only=only, on_row=on_row)
-        except KeyboardInterrupt:
-            say(f"Stopped. What is answered so far is kept; go on with --resume --out {out}.")
-            raise
     if sample is not None or html is not None:
         page = html or out.with_name(out.name.removesuffix(".jsonl") + ".sample.html")
         say(f"Page: {write_page(pictures, result, page, 'What the teacher wrote', f'Teacher: {teacher}')}")

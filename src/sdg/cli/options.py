@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,16 @@ def needed_out(out: Path | None) -> Path:
     if out is None:
         raise click.UsageError("Name the folder of the run with --out.")
     return out
+
+
+@contextmanager
+def resumable(out: Path, kept: str = "What is done so far is kept") -> Iterator[None]:
+    """Says at Ctrl-C what is kept of a run, and how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Stopped. {kept}; go on with --resume --out {out}.")
+        raise
 
 
 def write_numbers(path: Path | None, document: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import GPU, PATH, PROFILE, SEED, end_dry_run, sources_and_prompts
+from sdg.cli.options import GPU, PATH, PROFILE, SEED, end_dry_run, resumable, sources_and_prompts
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
@@ -157,28 +157,24 @@ def refine(
     def report(row: dict[str, Any], left: int) -> None:
         say(f"{row['id']}: {row['status']}{_tail(row)} ({left:,} left)")
 
-    try:
-        with shared() as processes:
-            model = load_detector(detector, profile=profile)
-            if dry_run:
-                if processes.is_main:
-                    _write_requests(items, out, model, plan, maps)
-                    end_dry_run(check_editor(editor, gpu=gpu, processes=processes.count, dtype=dtype))
-                return
-            summary = refine_all(
-                items,
-                out,
-                detector=model,
-                editor=load_editor(editor, device=device, dtype=dtype, steps=steps),
-                plan=plan,
-                heat=maps,
-                resume=resume,
-                on_result=report,
-                processes=processes,
-            )
-    except KeyboardInterrupt:
-        say(f"Stopped. What is done so far is kept; go on with --resume --out {out}.")
-        raise
+    with resumable(out), shared() as processes:
+        model = load_detector(detector, profile=profile)
+        if dry_run:
+            if processes.is_main:
+                _write_requests(items, out, model, plan, maps)
+                end_dry_run(check_editor(editor, gpu=gpu, processes=processes.count, dtype=dtype))
+            return
+        summary = refine_all(
+            items,
+            out,
+            detector=model,
+            editor=load_editor(editor, device=device, dtype=dtype, steps=steps),
+            plan=plan,
+            heat=maps,
+            resume=resume,
+            on_result=report,
+            processes=processes,
+        )
     if not processes.is_main:
         return
     counts = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.outcomes.items()))
