@@ -118,3 +118,12 @@ def test_a_fault_in_the_first_line_hides_no_other(tmp_path):
     (tmp_path / "b.jsonl").write_text("{\n[]\n")
     with pytest.raises(SdgError, match="line 1"):
         faults_of(tmp_path / "b.jsonl")
+
+
+def test_rows_without_a_prompt_are_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [LINE, LINE | {"filepath": "b.png", "caption": " "}, LINE | {"filepath": "c.png", "caption": ""}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    summary, found = faults_of(path)
+    assert (summary.unprompted, found) == (2, [])
+    assert "; 2 records without a prompt; no faults" in str(summary)

@@ -28,6 +28,7 @@ class Summary:
     records: int = 0
     clean: int = 0
     unannotated: int = 0
+    unprompted: int = 0
     defects: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     images: int = 0
@@ -39,6 +40,8 @@ class Summary:
             f"{_number(self.records, 'record')} ({self.clean:,} clean, {self.unannotated:,} unannotated)",
             _number(self.defects, "defect"),
         ]
+        if self.unprompted:
+            parts.append(f"{_number(self.unprompted, 'record')} without a prompt")
         parts += [f"{count:,} {status}" for status, count in sorted(self.statuses.items()) if status != "ok"]
         if self.images:
             parts.append(f"{_number(self.images, 'image')} read")
@@ -80,6 +83,7 @@ def validate(
     def look(record: Record) -> Iterator[str]:
         """Sum up a record; its faults."""
         found.records += 1
+        found.unprompted += not record.prompt.strip()
         if record.diagnosis is None:
             found.unannotated += 1
         else:
