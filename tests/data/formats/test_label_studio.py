@@ -269,7 +269,8 @@ def test_a_fault_names_task_annotation_and_reason(tmp_path, result, reason):
         ("{}", "is not a Label Studio file: it holds no list of tasks; export as JSON."),
         (
             '[{"image": "a.png", "label": []}]',
-            "task 1: A task is a JSON object with 'data'; export as JSON, not as",
+            "task 1: A task is a JSON object with 'data'; export as JSON, not as JSON-MIN. Rows that are not "
+            "Label Studio's stand one a line in a .jsonl.",
         ),
         ('[{"data": {"image": "a"}, "annotations": 3}]', "task 1: 'annotations' is a list, not 3."),
         ('[{"data": {"prompt": "a"}}]', "task 1: 'image' is missing."),

@@ -281,7 +281,10 @@ def _records(
 ) -> list[Record]:
     """The records of a task; on_fault: is told of annotations that cannot be read, where any may be."""
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
-        raise ValueError("A task is a JSON object with 'data'; export as JSON, not as JSON-MIN.")
+        raise ValueError(
+            "A task is a JSON object with 'data'; export as JSON, not as JSON-MIN. Rows that are not Label "
+            "Studio's stand one a line in a .jsonl."
+        )
     data = task["data"]
     filepath = text_of(data, "filepath") if "filepath" in data else _path_of(text_of(data, "image"))
     prompt_key = next((key for key in ("prompt", "caption", "text") if key in data), "prompt")
