@@ -85,3 +85,10 @@ def test_the_command_prints_a_page_and_ends_with_the_first_fault(tmp_path: Path)
     assert "FAILS  data.train" in done.output
     assert str(done.exception).startswith("The run would fail. data.train: data/sdg30k/splits/train.jsonl")
     assert CliRunner().invoke(cli, command[:-1]).exit_code == 2
+
+
+def test_a_checkpoint_that_is_not_trained_yet_is_a_path_that_is_not_there() -> None:
+    recipe = load_recipe(GrpoRecipe, RECIPES / "grpo-qwen3vl-4b.yaml")
+    said = {one.what: one.said for one in rehearse(recipe, gpu="H100", processes=8).findings}
+    assert said["profile"].startswith("There is no folder runs/sft-4b/final; ")
+    assert said["model"].startswith("There is no folder runs/sft-4b/final; train what it comes from first")

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from sdg.errors import SdgError, first_line, loading
+from sdg.io.uri import require_place
 
 KNOWN: Final[Mapping[str, str]] = {
     "Qwen/Qwen3-VL-4B-Instruct": "qwen3-vl-4b.json",
@@ -105,6 +106,7 @@ def _model(auto: Any, kind: str, checkpoint: str, dtype: torch.dtype, revision: 
         values = json.loads(files("sdg.models").joinpath("configs", KNOWN[checkpoint]).read_text("utf-8"))
         config = AutoConfig.for_model(**values)
     else:
+        require_place(checkpoint, "; train what it comes from first, or check the path.")
         failure = f"The configuration of {checkpoint} is neither known nor to be had"
         with loading(failure, "give a folder with its config.json"):
             config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)

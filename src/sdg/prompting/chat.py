@@ -11,6 +11,7 @@ from sdg.errors import SdgError, first_line, path_end
 from sdg.images import Source, rgb_picture
 from sdg.io.chat import as_data_url
 from sdg.io.files import is_folder
+from sdg.io.uri import require_place
 from sdg.prompting import PROFILE_FILE, PromptProfile
 from sdg.prompting.release import detector_profile
 
@@ -44,6 +45,7 @@ def checkpoint_profile(checkpoint: str, revision: str | None = None) -> PromptPr
         if not (Path(checkpoint) / PROFILE_FILE).is_file():
             raise _no_profile(checkpoint)
         return PromptProfile.load(checkpoint)
+    require_place(checkpoint, "; check the path, or name a model on a hub as ORG/NAME.")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
