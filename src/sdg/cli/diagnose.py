@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--detector",
     default="testbed",
     help="testbed, hf:ORG/NAME, a checkpoint folder, openai:BASE_URL#MODEL, heatmap:FOLDER, replay:FILE, "
-    "python:MODULE.FUNCTION.",
+    "ocr, union:URI|URI, python:MODULE.FUNCTION.",
 )
 @PROFILE
 @click.option("--batch-size", type=click.IntRange(1), help="Images at a time (hf) [default: 8].")
