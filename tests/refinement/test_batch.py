@@ -58,6 +58,18 @@ def test_each_picture_has_a_line_that_the_report_reads(source: Path, tmp_path: P
     assert shown["a.png"].rounds == 3
 
 
+def test_a_detector_of_stored_answers_is_refused_before_an_edit_is_paid_for(
+    source: Path, tmp_path: Path
+) -> None:
+    stored = tmp_path / "in.jsonl"
+    stored.write_text('{"filepath": "a.png", "response": "[]"}\n')
+    with pytest.raises(
+        SdgError, match="it cannot diagnose an edit; name one that looks at pictures, or take"
+    ):
+        run(source, tmp_path / "out", detector=ReplayDetector(stored))
+    assert not (tmp_path / "out").exists()
+
+
 def test_pixels_outside_of_the_boxes_are_untouched_and_the_rest_is_counted(source, tmp_path) -> None:
     run(source, tmp_path / "out")
     row = lines(tmp_path / "out")[0]

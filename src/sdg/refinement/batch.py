@@ -95,14 +95,20 @@ def refine_all(
     with `resume` it is tried again, after those not tried yet, and what has another status never is.
     `on_result` gets each row of this process once it is on disk, and how many are left to it, in the
     journal's thread.
-    Raises SdgError where the folder holds a run of other settings or pictures or another process writes
-    it, where it cannot be written, and where FATAL_ERRORS pictures in a row could not be diagnosed or edited.
+    Raises SdgError where the detector's answers are stored, for none is of an edit; where the folder holds a
+    run of other settings or pictures, another process writes it or it cannot be written; and where
+    FATAL_ERRORS pictures in a row could not be diagnosed or edited.
     """
     output = Path(out) / OUTPUT
     keys = [item.key for item in items]
     if not items:
         raise SdgError("There are no pictures to refine.")
     require_once(keys, "picture")
+    if detector.stored:
+        raise SdgError(
+            "This detector looks answers up by the path of a picture, so it cannot diagnose an edit; name "
+            "one that looks at pictures, or take --dry-run."
+        )
     require_writable(out)
     left = 0
 
