@@ -547,6 +547,11 @@ def test_a_comparison_is_not_resumed_with_other_settings(
         ({"sampling__batch_size": 3}, "samples .* which 1 process.* cannot share equally"),
         ({"monitor__best": "clap"}, "best is one of clip, judge/defects"),
         ({"reward__detector": "null"}, "reward.detector is missing, which method boxflow needs"),
+        ({"reward__detector": "replay:a.jsonl"}, "reward.detector is a detector that looks at pictures"),
+        (
+            {"monitor__judges": "[{name: a, uri: 'union:ocr|heatmap:maps'}]", "monitor__best": "null"},
+            "monitor.judges, a is a detector that looks at pictures",
+        ),
         ({"sampling__sde_steps": "[1, 9]"}, "sde_steps lie between 0 and 4"),
         ({"few_step__sde": "cps", "sampling__noise_level": "1.2"}, "at most 1 with cps"),
         ({"few_step__sde": "cps", "sampling__sde_steps": "[1, 4]"}, "leave out the last step"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sdg.detectors import answers_by_path
 from sdg.scorers.weighted import ScorerRecipe
 from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_name, check_seed, positive
 
@@ -271,6 +272,9 @@ class AlignRecipe:
         check_seed(self.seed)
         if self.needs_detector and self.reward.detector is None:
             raise ValueError(f"reward.detector is missing, which method {self.method} needs.")
+        for key, uri in self.detector_uris:
+            if answers_by_path(uri):
+                raise ValueError(f"{key} is a detector that looks at pictures, not stored answers ({uri}).")
         self._check_few_step()
         if self.policy.lora is None:
             self._check_whole()

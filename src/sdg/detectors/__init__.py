@@ -87,6 +87,11 @@ def parts_of(uri: str) -> list[str]:
     return [part.strip() for part in uri.removeprefix(_UNION).split("|")] if uri.startswith(_UNION) else [uri]
 
 
+def answers_by_path(uri: str) -> bool:
+    """Whether a detector's URI names stored answers, which are of known pictures and of no new one."""
+    return any(part.partition(":")[0] in ("heatmap", "replay") for part in parts_of(uri))
+
+
 def names_server(uri: str) -> bool:
     """Whether all that a detector's URI needs is a server, so that no model is loaded here."""
     if uri.startswith(_UNION):
