@@ -12,7 +12,7 @@ from PIL import Image
 
 import sdg
 from sdg.defects import Defect, Diagnosis
-from sdg.detectors import StreamingDetector, names_server
+from sdg.detectors import StreamingDetector, answers_by_path, names_server
 from sdg.detectors.base import FunctionDetector
 from sdg.errors import SdgError
 
@@ -112,6 +112,13 @@ def test_a_uri_names_a_server_where_nothing_is_loaded_here(tmp_path: Path) -> No
         "union:ocr|openai:http://localhost:1/v1#m",
     ):
         assert not names_server(uri)
+
+
+def test_a_uri_names_stored_answers_and_a_folder_of_that_name_does_not() -> None:
+    assert answers_by_path("replay:answers.jsonl")
+    assert answers_by_path("union:ocr | heatmap:maps")
+    assert not answers_by_path("replay")
+    assert not answers_by_path("union:ocr|runs/replay")
 
 
 def test_every_loaded_detector_streams(tmp_path: Path) -> None:

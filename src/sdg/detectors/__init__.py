@@ -89,7 +89,7 @@ def parts_of(uri: str) -> list[str]:
 
 def answers_by_path(uri: str) -> bool:
     """Whether a detector's URI names stored answers, which are of known pictures and of no new one."""
-    return any(part.partition(":")[0] in ("heatmap", "replay") for part in parts_of(uri))
+    return any(part.startswith(("heatmap:", "replay:")) for part in parts_of(uri))
 
 
 def names_server(uri: str) -> bool:
