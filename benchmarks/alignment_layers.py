@@ -16,6 +16,7 @@ Both are in percent, with the standard error they would have if there were no si
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -106,7 +107,10 @@ def likeness(of: str, own: Tensor, judged: Tensor) -> Likeness:
 
     def mean(products: Tensor, scale: Tensor, pairs: int) -> tuple[float, float]:
         values = products[different] / scale.clamp(min=1e-30)
-        return float(values.mean()), float(values.std()) / pairs**0.5
+        spread = (
+            float(values.std()) if len(own) > 2 else math.nan
+        )  # two steps have but one product of their own
+        return float(values.mean()), spread / pairs**0.5
 
     pairs = len(own) * (len(own) - 1)
     ours = mean(own @ own.T, own_size.square(), pairs // 2)  # a product stands there twice

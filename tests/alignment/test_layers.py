@@ -43,6 +43,12 @@ def test_a_layer_without_a_gradient_shares_nothing() -> None:
     assert (still.own, still.judge) == (0, 0)
 
 
+def test_the_error_of_a_single_pair_is_unknown_and_not_0() -> None:
+    found = layers.likeness("layer", torch.eye(2, 3), torch.ones(2, 3))
+    assert found.own == 0
+    assert found.own_error != found.own_error
+
+
 def test_a_signal_of_some_defects_is_that_of_pictures_with_no_others() -> None:
     recipe = load_recipe(AlignRecipe, RECIPES / "boxflow-testbed.yaml")
     small_, large = (0, 0, 200, 400), (0, 0, 500, 500)
