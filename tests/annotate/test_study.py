@@ -207,7 +207,10 @@ def test_a_server_signs_sessions_with_one_key_however_often_it_starts(tmp_path) 
     assert (study / "server.log").read_text().split()[2] != first
 
 
-@pytest.mark.parametrize("login", [[], {}, {"url": 8080, "username": "o", "password": "w", "token": "t"}])
+@pytest.mark.parametrize(
+    "login",
+    [[], {}, *({"url": url, "username": "o", "password": "w", "token": "t"} for url in (8080, "http://a:b"))],
+)
 def test_a_login_that_is_none_is_one_sentence(tmp_path, login: object) -> None:
     (tmp_path / "server.json").write_text(json.dumps(login))
     with pytest.raises(SdgError, match=r"server\.json is damaged; remove it and start the server again\.$"):

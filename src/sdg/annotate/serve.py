@@ -70,16 +70,21 @@ def read_login(folder: Path) -> Login | None:
         return None
     try:
         login = Login(**load_document(path))
-        if all(isinstance(value, str) for value in asdict(login).values()):
+        if all(isinstance(value, str) for value in asdict(login).values()) and _port(login):
             return login
-    except TypeError:  # of other keys, or none
+    except (TypeError, ValueError):  # of other keys, or none; a port that is no number
         pass
     raise SdgError(f"{path} is damaged; remove it and start the server again.")
 
 
+def _port(login: Login) -> int:
+    """Raises ValueError where the address names one that is none."""
+    return urlsplit(login.url).port or PORT
+
+
 def require_running(folder: Path, login: Login) -> None:
     """Raises SdgError where nothing listens at the address of a study's own server."""
-    if not _listening(urlsplit(login.url).port or PORT):
+    if not _listening(_port(login)):
         raise SdgError(
             f"The study's server at {login.url} is not up. Start it with `sdg annotate serve --project "
             f"{folder}`, and wait until it says that it runs."
