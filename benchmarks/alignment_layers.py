@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,7 +29,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from sdg.alignment.policies import FlowPolicy, load_policy
+from sdg.alignment.policies import FlowPolicy, Transitions, load_policy
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import (
     Purpose,
@@ -40,6 +40,7 @@ from sdg.alignment.rollout import (
     StepRows,
     epoch_prompts,
     group_rows,
+    noise_seed,
     sde_steps,
     share,
 )
@@ -73,8 +74,38 @@ def adapt_every_layer(policy: FlowPolicy, recipe: AlignRecipe) -> None:
     add_lora(policy.transformer, lora, recipe.seed, init=few.lora_init, above=few.lora_above)
 
 
+def raised(
+    recipe: AlignRecipe, policy: FlowPolicy, batch: Transitions, rows: Sequence[int], epoch: int
+) -> Iterator[Tensor]:
+    """What an advantage raises at each location, (B, H, W) or (B, L), by one forward pass each.
+
+    The log-probability of a stochastic step. On the forward process, for each of sampling.sde_steps: minus
+    the squared error of the picture predicted at that step's noise level, over its mean error, which is
+    what DiffusionNFT's gradient begins with (arXiv 2509.16117).
+    """
+    if not recipe.forward:
+        for step in range(len(batch.x)):
+            yield policy.score(batch, step).log_prob
+        return
+    levels = policy.sigmas(recipe.sampling.steps)
+    for step in recipe.sampling.sde_steps:
+        seeds = [noise_seed(recipe.seed, Purpose.FORWARD, epoch, row, step) for row in rows]
+        noise = policy.noise([torch.Generator().manual_seed(seed) for seed in seeds])
+        x_t = (1 - levels[step]) * batch.final + levels[step] * noise
+        predicted = x_t - levels[step] * policy.velocity(x_t, levels[step].expand(len(rows)), batch.prompts)
+        distance = predicted - batch.final
+        mean = distance.detach().abs().flatten(1).mean(1).clamp(min=1e-5)
+        error = distance.square().mean(policy.channel_dim)
+        yield -error / mean.view(-1, *[1] * (error.ndim - 1))
+
+
 def step_gradients(
-    policy: FlowPolicy, drawn: Rollouts, advantages: Sequence[Tensor], parts: Sequence[StepRows]
+    recipe: AlignRecipe,
+    policy: FlowPolicy,
+    drawn: Rollouts,
+    advantages: Sequence[Tensor],
+    parts: Sequence[StepRows],
+    epoch: int,
 ) -> list[list[dict[str, Tensor]]]:
     """For each optimizer step, each of the signals' gradients, by parameter."""
     parameters = {name: p for name, p in lora_parameters(policy.transformer).items() if UP in name}
@@ -85,12 +116,11 @@ def step_gradients(
         rows = list(part.own)
         for transitions in drawn.transitions[number * batches : (number + 1) * batches]:
             chosen, rows = rows[: len(transitions.prompts)], rows[len(transitions.prompts) :]
-            for step in range(len(transitions.x)):
-                log_prob = policy.score(transitions, step).log_prob
+            for quantity in raised(recipe, policy, transitions, chosen, epoch):
+                by_location = quantity.flatten(1)
                 for signal, total in enumerate(sums):
-                    weight = advantages[signal][chosen]
-                    weight = weight if weight.ndim == 3 else weight[:, None, None]
-                    objective = (weight * log_prob).mean((1, 2)).sum()
+                    weight = advantages[signal][chosen].reshape(len(chosen), -1)  # (B, 1 or locations)
+                    objective = (weight * by_location).mean(1).sum()
                     last = signal == len(sums) - 1
                     gradients = torch.autograd.grad(
                         objective, list(parameters.values()), retain_graph=not last
@@ -152,7 +182,7 @@ def gradients(
             groups = torch.tensor([row.group for row in rows])
             by_name = signals(recipe, scores, groups, policy.grid)
             by_name["judge"] = training_signal(counted, judged, groups, policy.grid).advantages
-            for step in step_gradients(policy, drawn, list(by_name.values()), parts):
+            for step in step_gradients(recipe, policy, drawn, list(by_name.values()), parts, epoch):
                 steps.append(dict(zip(by_name, step, strict=True)))
     return steps
 

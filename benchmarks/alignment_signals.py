@@ -2,10 +2,13 @@
 
     python benchmarks/alignment_signals.py recipes/align/boxflow-testbed.yaml --epochs 8
     python benchmarks/alignment_signals.py recipes/align/boxflow-testbed.yaml --set sampling.sde_steps=[1]
+    python benchmarks/alignment_signals.py recipes/align/boxflow-nft-testbed.yaml --set sampling.sde_steps=[0]
 
 As `alignment_layers.py`, for the recipe's adapter as a whole and by several signals on the same roll-outs:
-the base reward alone, eq. 4 (SDG §4.2) with all defects, with those of one type or size, and with boxes that
-reach further. The last row is the judge's own gradient: how alike another signal's could be at best.
+one reward an image, which is the base reward or minus the number of defects that the detector finds; eq. 4
+(SDG §4.2) with all defects, with those of one type or size, and with boxes that reach further. The last row
+is the judge's own gradient: how alike another signal's could be at best. On the forward process
+sampling.sde_steps are the steps at whose noise levels pictures are noised.
 """
 
 from __future__ import annotations
@@ -62,7 +65,12 @@ def signals(
         ]
 
     published = replace(recipe, method="boxflow", few_step=replace(recipe.few_step, reach=None))
-    found = {"base reward": advantages(replace(recipe, method="flow-grpo"))}
+    scalar = replace(recipe, method="flow-grpo")
+    counts = [
+        Score(None if score.diagnosis is None else -float(len(score.diagnosis.defects)), None)
+        for score in scores
+    ]
+    found = {"base reward": advantages(scalar), "number of defects": advantages(scalar, counts)}
     found |= {name: advantages(published, only(keep)) for name, keep in KEPT.items()}
     for reach in REACHES:
         wider = replace(published, few_step=replace(recipe.few_step, reach=reach))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import torch
 from scripts import load
 from toy import RECIPES, small
 
+from sdg.alignment.losses import nft_loss
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.rollout import Score
+from sdg.alignment.rollout import Purpose, Score, noise_seed
 from sdg.defects import Defect, DefectType, Diagnosis
 from sdg.recipes import load_recipe
 
@@ -73,28 +75,55 @@ def test_a_signal_of_some_defects_is_that_of_pictures_with_no_others() -> None:
     assert torch.equal(told["its misalignments"], by_eq_4(lambda defect: defect.type is misalignment))
     assert torch.equal(told["its boxes below 10%"], by_eq_4(lambda defect: defect.box == small_))
     assert torch.equal(told["its boxes from 10%"], by_eq_4(lambda defect: defect.box == large))
-    assert told["base reward"].shape == (4,)
+    assert told["base reward"].shape == told["number of defects"].shape == (4,)
+    assert told["number of defects"].sign().tolist() == [0, -1, 1, 0]
     assert told["eq. 4"].std((1, 2)).max() > 0.1
     assert told["eq. 4, reach 1"].std((1, 2)).max() < 1e-5  # one penalty an image
 
 
+def test_on_the_forward_process_gradients_are_what_nft_begins_with() -> None:
+    recipe = load_recipe(AlignRecipe, RECIPES / "boxflow-nft-testbed.yaml", ["sampling.sde_steps=[4]"])
+    layer, level = torch.nn.Linear(3, 3), 0.6
+    policy = SimpleNamespace(
+        sigmas=lambda steps: torch.full((steps + 1,), level),
+        noise=lambda generators: torch.stack([torch.randn(5, 3, generator=one) for one in generators]),
+        velocity=lambda x, t, prompts: layer(x),
+        channel_dim=-1,
+    )
+    x_0, advantages = torch.randn(2, 4, 5, 3)[0], torch.randn(4, 5)
+    batch = SimpleNamespace(final=x_0, prompts=("a",) * 4)
+    (quantity,) = layers.raised(recipe, policy, batch, range(4), 0)
+    (ours,) = torch.autograd.grad((advantages * quantity).mean(), layer.weight)
+
+    seeds = [noise_seed(recipe.seed, Purpose.FORWARD, 0, row, 4) for row in range(4)]
+    noise = torch.stack([torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    x_t = (1 - level) * x_0 + level * noise
+    limit = float(advantages.abs().max())
+    r = (0.5 + advantages / (2 * limit))[:, None]
+    loss = nft_loss(layer(x_t), layer(x_t).detach(), x_t, x_0, level, r, 1.0, limit)
+    (nft,) = torch.autograd.grad(loss, layer.weight)
+    torch.testing.assert_close(ours, -nft)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "rows"),
+    ("script", "method", "rows"),
     [
-        (layers, ("single_transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.0.proj")),
-        (by_signal, ("base reward", "eq. 4, reach 0.7", "judge")),
+        (layers, "boxflow", ("single_transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.0.proj")),
+        (by_signal, "boxflow", ("base reward", "eq. 4, reach 0.7", "judge")),
+        (by_signal, "boxflow-nft", ("number of defects", "eq. 4, reach 0.7", "judge")),
     ],
 )
 def test_every_layer_and_signal_is_measured(
     script: Any,
+    method: str,
     rows: Sequence[str],
     checkpoints: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = str(RECIPES / "boxflow-flux1-dev.yaml")
-    options = small(checkpoints, optimizer__steps=2)
+    options = small(checkpoints, optimizer__steps=2, method=method)
     monkeypatch.setattr(sys, "argv", ["script.py", recipe, *options, "--epochs", "2"])
     script.main()
     said = capsys.readouterr().out
