@@ -183,6 +183,18 @@ def test_predictions_are_read_leniently_and_every_repair_is_counted(run, files):
     assert status["repairs"]["clamped-box"] == status["repairs"]["dropped-item"] == 1
 
 
+def test_scores_of_no_image_are_an_error(files, run, tmp_path):
+    truth = files("truth.jsonl", annotation("a.png", item()), annotation("b.png"))
+    failed = [{"filepath": path, "response": "", "status": "failed"} for path in ("a.png", "b.png")]
+    for more in ([], ["--slice", "generator"]):
+        code, out, err = run("--truth", truth, "--predictions", files("p.jsonl", *failed), *more)
+        assert code == 1
+        assert "0 of 2 images evaluated" in out
+        assert err.splitlines()[-1] == (
+            "sdg: Nothing was scored: 0 of 2 images evaluated; answers: 2 failed (left out)."
+        )
+
+
 @pytest.mark.parametrize("side", ["--truth", "--predictions"])
 def test_a_missing_an_empty_and_a_file_that_is_a_folder(run, pair, tmp_path, side):
     (tmp_path / "empty.jsonl").touch()

@@ -139,5 +139,7 @@ def evaluate(
         print_tables(tables)
         show(describe_status(found.result.status))
         show(describe_settings(found.result.settings))
+    if not found.result.status["evaluated"]:
+        raise SdgError(f"Nothing was scored: {describe_status(found.result.status)}.")
     if reading is not None:
         gc.freeze()  # spares the interpreter's end a look at every object
