@@ -169,6 +169,24 @@ def test_nothing_is_learnt_from_average_pictures_at_the_old_policy(checkpoints: 
     assert max(float(g.abs().max()) for g in average.values()) < 1e-5 * largest
 
 
+def test_the_old_policy_is_not_asked_while_it_is_the_trained_one(checkpoints: Path) -> None:
+    """The velocity is then the same, so that half of the passes are spared at the same loss and gradient."""
+    learner = learner_of(recipe(checkpoints))
+    drawn = drawn_by(learner.policy)
+    advantages = torch.tensor([1.0, -0.5, 0.2, -3.0])
+    asked = spied(learner.policy)
+    found = gradients(learner, drawn, advantages)
+    assert len(asked) == len(drawn.transitions) * LEVELS
+    loss = learner.values["loss"]
+    with torch.no_grad():  # of the half that has no gradient yet: the model is what it was
+        next(p for name, p in learner.parameters.items() if "lora_A" in name).add_(1e-3)
+    again = gradients(learner, drawn, advantages)
+    assert len(asked) == 3 * len(drawn.transitions) * LEVELS
+    assert learner.values["loss"] == pytest.approx(loss, rel=1e-5)
+    for name, gradient in found.items():
+        torch.testing.assert_close(again[name], gradient, rtol=2e-2, atol=1e-5)
+
+
 def test_a_constant_map_is_scalar_nft(checkpoints: Path) -> None:
     learner = learner_of(recipe(checkpoints))
     drawn = drawn_by(learner.policy)

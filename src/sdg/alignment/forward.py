@@ -39,6 +39,7 @@ class ForwardLearner(Learner):
         super().__init__(recipe, accelerator, policy)
         self.old = Ema(self.parameters, recipe.nft.old_limit)
         self.levels = policy.sigmas(recipe.sampling.steps)[:-1]  # (steps,), without the picture's own, 0
+        self._is_old = False
 
     def _tensors(self) -> dict[str, Tensor]:
         """The learner's, and the old policy's weights."""
@@ -62,6 +63,13 @@ class ForwardLearner(Learner):
         self.old.move(decay)
         return values | {"old_decay": decay}
 
+    def step(self, *given: Any, **named: Any) -> dict[str, float]:
+        """`Learner.step`; while the policy is still the old one, its own velocity is the old one's."""
+        self._is_old = not self.sharded and all(
+            torch.equal(parameter, self.old.average[name]) for name, parameter in self.parameters.items()
+        )
+        return super().step(*given, **named)
+
     def passes(self, batch: Transitions) -> int:
         """Noise levels that each picture is trained at."""
         return self.recipe.nft.levels or len(self.levels)
@@ -84,12 +92,15 @@ class ForwardLearner(Learner):
         level = t.view(-1, *[1] * (noise.ndim - 1))
         x_t = (1 - level) * batch.final + level * noise
         # Other weights go in and out before the forward pass whose activations are kept.
-        with torch.no_grad(), self.old.applied():
-            v_old = policy.velocity(x_t, t, batch.prompts)
+        v_old = None
+        if not self._is_old:
+            with torch.no_grad(), self.old.applied():
+                v_old = policy.velocity(x_t, t, batch.prompts)
         if settings.kl > 0:
             with torch.no_grad(), policy.reference():
                 reference = policy.velocity(x_t, t, batch.prompts)
         v = policy.velocity(x_t, t, batch.prompts, self.model)
+        v_old = v.detach() if v_old is None else v_old
         loss = nft_loss(
             v,
             v_old,
