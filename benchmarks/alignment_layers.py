@@ -81,7 +81,8 @@ def raised(
 
     The log-probability of a stochastic step. On the forward process, for each of sampling.sde_steps: minus
     the squared error of the picture predicted at that step's noise level, over its mean error, which is
-    what DiffusionNFT's gradient begins with (arXiv 2509.16117).
+    what DiffusionNFT's gradient begins with (arXiv 2509.16117). That has advantages cut to
+    ±optimizer.advantage_limit, which are taken here as they are.
     """
     if not recipe.forward:
         for step in range(len(batch.x)):
@@ -137,9 +138,8 @@ def likeness(of: str, own: Tensor, judged: Tensor) -> Likeness:
 
     def mean(products: Tensor, scale: Tensor, pairs: int) -> tuple[float, float]:
         values = products[different] / scale.clamp(min=1e-30)
-        spread = (
-            float(values.std()) if len(own) > 2 else math.nan
-        )  # two steps have but one product of their own
+        # Two steps have but one product of their own.
+        spread = float(values.std()) if len(own) > 2 else math.nan
         return float(values.mean()), spread / pairs**0.5
 
     pairs = len(own) * (len(own) - 1)

@@ -90,7 +90,7 @@ def test_on_the_forward_process_gradients_are_what_nft_begins_with() -> None:
         velocity=lambda x, t, prompts: layer(x),
         channel_dim=-1,
     )
-    x_0, advantages = torch.randn(2, 4, 5, 3)[0], torch.randn(4, 5)
+    x_0, advantages = torch.randn(4, 5, 3), torch.randn(4, 5)
     batch = SimpleNamespace(final=x_0, prompts=("a",) * 4)
     (quantity,) = layers.raised(recipe, policy, batch, range(4), 0)
     (ours,) = torch.autograd.grad((advantages * quantity).mean(), layer.weight)

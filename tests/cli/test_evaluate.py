@@ -183,7 +183,7 @@ def test_predictions_are_read_leniently_and_every_repair_is_counted(run, files):
     assert status["repairs"]["clamped-box"] == status["repairs"]["dropped-item"] == 1
 
 
-def test_scores_of_no_image_are_an_error(files, run, tmp_path):
+def test_scores_of_no_image_are_an_error(files, run):
     truth = files("truth.jsonl", annotation("a.png", item()), annotation("b.png"))
     failed = [{"filepath": path, "response": "", "status": "failed"} for path in ("a.png", "b.png")]
     for more in ([], ["--slice", "generator"]):
