@@ -1,7 +1,7 @@
 """The testbed's alignment experiment: base and five methods, the oracle as judge.
 
     python benchmarks/experiment_alignment.py             # everything; the same again goes on after a stop
-    python benchmarks/experiment_alignment.py --methods boxflow-nft nft
+    python benchmarks/experiment_alignment.py --methods boxflow-nft nft     # some; others may follow later
     python benchmarks/experiment_alignment.py --set optimizer.steps=600 --runs runs/longer --out longer
     python benchmarks/experiment_alignment.py --trial 2   # two epochs a method: what all of it will take
     python benchmarks/plot_alignment.py                   # the learning curves, at any time
@@ -37,10 +37,10 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 _GRPO: Final = ROOT / "recipes/align/boxflow-testbed.yaml"
 _NFT: Final = ROOT / "recipes/align/boxflow-nft-testbed.yaml"
 RECIPES: Final = {
-    "boxflow": _GRPO,
     "boxflow-nft": _NFT,
-    "denseflow": _GRPO,
     "nft": _NFT,
+    "boxflow": _GRPO,
+    "denseflow": _GRPO,
     "flow-grpo": _GRPO,
 }
 """Of each method, the slowest first."""
@@ -69,12 +69,13 @@ def run_name(method: str, seed: int) -> str:
     return f"{method}-seed{seed}"
 
 
-def sdg(arguments: Sequence[str], console: Path, threads: int = 1) -> None:
+def sdg(arguments: Sequence[str], console: Path, processes: int = 1) -> None:
     """Run `sdg …`, all it says into a file; raises SdgError with the last line if it fails."""
     console.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    together = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
     with console.open("a", encoding="utf-8") as messages:
-        command = [sys.executable, "-m", "sdg", *arguments]
+        command = [sys.executable, "-m", *(together if processes > 1 else ()), "sdg", *arguments]
         done = subprocess.run(command, stdout=messages, stderr=messages, env=environment)
     if done.returncode:
         last = console.read_text(encoding="utf-8").strip().splitlines()[-1:]
@@ -136,28 +137,23 @@ def trial(
 
 
 def compare(methods: Sequence[str], seeds: Sequence[int], runs: Path, out: Path, options: Any) -> None:
-    """Base and every adapter on prompts of the test split; nothing where that is done."""
-    if (out / "comparison.json").is_file():
-        return
+    """Base and every adapter on prompts of the test split; only those that were not measured before."""
     names = [run_name(method, seed) for method in methods for seed in seeds]
+    table = out / "comparison.json"
+    if table.is_file() and [BASE, *names] == list(json.loads(table.read_text(encoding="utf-8"))["cells"]):
+        return
     adapters = [part for name in names for part in ("--lora", f"{name}={runs / name / options.adapter}")]
     chosen = [
         f"monitor.steps={options.steps}",
         JUDGES,
         *options.overrides,
         PROMPTS.format(count=options.prompts),
+        "method=nft",  # the one recipe of all, and the oracle needs no detector beside it
+        "reward.detector=null",
     ]
-    arguments = [
-        "align",
-        "compare",
-        str(RECIPES[methods[0]]),
-        *settings(chosen),
-        *adapters,
-        "--out",
-        str(out),
-    ]
+    arguments = ["align", "compare", str(RECIPES["nft"]), *settings(chosen), *adapters, "--out", str(out)]
     arguments += ["--samples", str(options.samples), "--resume"]
-    sdg(arguments, runs / "compare.txt", threads=os.cpu_count() or 1)
+    sdg(arguments, runs / "compare.txt", processes=options.parallel)
 
 
 def pooled(

@@ -27,6 +27,7 @@ from click.testing import CliRunner
 from kills import kill_and_resume
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from toy import RECIPES, small
 
 from sdg import Defect, Diagnosis, render_response
@@ -446,6 +447,13 @@ def test_compare_frees_a_generator_before_it_loads_the_next(
     assert alive == [0, 0]
 
 
+def write_changed(source: Path, out: Path) -> None:
+    out.mkdir()
+    for file in source.glob("*.safetensors"):
+        tensors = {name: 2 * value for name, value in load_file(file).items()}
+        save_file(tensors, out / file.name)
+
+
 @pytest.mark.slow
 def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
     checkpoints: Path, tmp_path: Path, moved: Path, monkeypatch: pytest.MonkeyPatch
@@ -479,6 +487,19 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
     refused = compare(checkpoints, moved, parts)
     assert "exists already; go on with --resume" in str(refused.exception)
     assert (parts / "measures.jsonl").read_bytes() == measured
+
+    further = compare(checkpoints, moved, parts, "--resume", "--lora", f"further={moved}")
+    assert further.exit_code == 0, further.output
+    assert len(batches) == 17  # of the further one alone
+    assert (parts / "measures.jsonl").read_bytes().startswith(measured)
+    assert "| further |" in (parts / "table.md").read_text()
+    fewer = compare(checkpoints, moved, parts, "--resume")
+    assert 'adapters.1.0 was "further" and is null now' in str(fewer.exception)
+    table = (parts / "table.md").read_text()
+    write_changed(moved, tmp_path / "changed")
+    changed = compare(checkpoints, tmp_path / "changed", parts, "--resume", "--lora", f"further={moved}")
+    assert "was begun with other settings: adapters.0.1 was" in str(changed.exception)
+    assert (parts / "table.md").read_text() == table
 
 
 @pytest.mark.slow

@@ -26,10 +26,13 @@ def load(name: str) -> ModuleType:
 def forked(
     command: list[str], *, stdout: TextIO, stderr: TextIO, env: dict[str, str]
 ) -> CompletedProcess[str]:
-    """`subprocess.run` of `python -m sdg …` in a fork, which has what the test has patched."""
+    """`subprocess.run` of `python -m sdg …` in a fork, which has what the test has patched.
+
+    What is to be started by torchrun is one process here.
+    """
     import processes  # late: it loads diffusers
 
-    assert command[:3] == [sys.executable, "-m", "sdg"]
-    process = processes.start(*command[3:], stderr=Path(stderr.name))
+    assert command[:2] == [sys.executable, "-m"]
+    process = processes.start(*command[command.index("sdg") + 1 :], stderr=Path(stderr.name))
     process.join()
     return CompletedProcess(command, process.exitcode or 0)

@@ -104,9 +104,9 @@ def compare_generators(
 
     The prompts are all held-out ones; noise depends on prompt and sample alone, so that generators are
     compared picture by picture. Several samples of a prompt are also measured against each other, by
-    `diversity`. One generator is in memory at a time. `resume` keeps what an earlier call
-    had measured. Of several `processes` each draws and measures its share. Raises SdgError where there are
-    no held-out prompts, or where the settings have changed.
+    `diversity`. One generator is in memory at a time. `resume` keeps what an earlier call had measured, and
+    takes further adapters after those. Of several `processes` each draws and measures its share. Raises
+    SdgError where there are no held-out prompts, or where the settings have changed.
     """
     import torch
 
@@ -130,10 +130,10 @@ def compare_generators(
         "recipe": to_document(recipe),
         "prompts": prompts,
         "samples": samples,
-        "adapters": [[name, trained_digest(folder)] for name, folder in adapters.items()],
     }
+    digests = {name: folder and trained_digest(folder) for name, folder in generators.items()}
     with measure_journal(
-        out, generators, settings, total=len(work), batch=size, resume=resume, processes=processes
+        out, digests, settings, total=len(work), batch=size, resume=resume, processes=processes
     ) as journal:
         missing: Counter[str] = Counter()
         planned = len(generators) * len(work) // processes.count

@@ -6,7 +6,8 @@ processes each has a part of its own, measures.jsonl-1 and so on, while they wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from PIL import Image
 from sdg.alignment.monitors import Measures
 from sdg.images import load_image, save_image
 from sdg.io import jsonl
-from sdg.runs.begin import begin
+from sdg.io.files import write_text
+from sdg.runs.begin import begin, read_settings, refuse_changes
 from sdg.runs.journal import Row, collect_parts, journal, part_of, parts_of
 from sdg.runs.processes import ALONE, Processes
 
@@ -27,7 +29,7 @@ _PLACE: Final = ("generator", "picture")
 @contextmanager
 def measure_journal(
     out: Path,
-    generators: Iterable[str],
+    generators: Mapping[str, str | None],
     settings: Mapping[str, Any],
     *,
     total: int,
@@ -37,19 +39,28 @@ def measure_journal(
 ) -> Iterator[MeasureJournal]:
     """The comparison in `out`, begun or gone on with, by one process or several.
 
-    generators: their names. settings: JSON of whatever the measures depend on. total, batch: pictures of a
-    generator. A batch that a kill cut off is drawn again as a whole, since pictures may depend on which are
-    drawn together. Raises SdgError as `begin` does.
+    generators: name -> digest of the adapter's weights, None for base. settings: JSON of whatever else the
+    measures depend on. total, batch: pictures of a generator. A batch that a kill cut off is drawn again as a
+    whole, since pictures may depend on which are drawn together. Raises SdgError as `begin` does, and where
+    an adapter that was measured has changed or lost its place; what stands after it may change.
     """
-    file = out / "measures.jsonl"
+    file, manifest = out / "measures.jsonl", out / "settings.json"
+    now = {**settings, "adapters": [[name, digest] for name, digest in generators.items() if digest]}
 
     @contextmanager
     def begun() -> Iterator[Known]:
-        with begin(out, out / "settings.json", settings, resume=resume, work=parts_of(file)):
+        with begin(out, manifest, now, resume=resume, work=parts_of(file), free=["adapters"]):
             with journal(file):  # cuts off half a line
                 pass
             collect_parts(file)
-            known = _read(file, generators)
+            known = _read(file)
+            before = read_settings(out, manifest)
+            measured = [place for place, (name, _) in enumerate(before["adapters"], 1) if name in known]
+            longest = max(len(before["adapters"]), len(now["adapters"]))
+            free = [f"adapters.{place}" for place in range(max(measured, default=0), longest)]
+            refuse_changes(out, before, {"adapters": now["adapters"]}, free)
+            write_text(manifest, json.dumps({**before, **now}, indent=2, ensure_ascii=False) + "\n")
+            known = {name: known.get(name, {}) for name in generators}
             for rows in known.values():
                 for start in _unfinished(rows, total, batch):
                     for place in range(start, start + batch):
@@ -96,7 +107,7 @@ class MeasureJournal:
         """For the main process, once all have added theirs: every measure, in the order of the pictures."""
         file = self.out / "measures.jsonl"
         collect_parts(file)
-        known = _read(file, self.known)
+        known = {name: {} for name in self.known} | _read(file)
         jsonl.write_objects(file, _lines(known))
         return {name: [row for _, row in sorted(rows.items())] for name, rows in known.items()}
 
@@ -109,11 +120,11 @@ class MeasureJournal:
         return self.out / "pictures" / f"{number}-{place}.png"
 
 
-def _read(file: Path, generators: Iterable[str]) -> Known:
-    known: Known = {name: {} for name in generators}
+def _read(file: Path) -> Known:
+    known: Known = {}
     for row in jsonl.read_objects(file) if file.stat().st_size else ():
         measures = {key: value for key, value in row.items() if key not in _PLACE}
-        known[row["generator"]][row["picture"]] = measures
+        known.setdefault(row["generator"], {})[row["picture"]] = measures
     return known
 
 
