@@ -131,7 +131,9 @@ def compare_generators(
         "prompts": prompts,
         "samples": samples,
     }
-    digests = {name: folder and trained_digest(folder) for name, folder in generators.items()}
+    digests = {
+        name: None if folder is None else trained_digest(folder) for name, folder in generators.items()
+    }
     with measure_journal(
         out, digests, settings, total=len(work), batch=size, resume=resume, processes=processes
     ) as journal:

@@ -107,7 +107,7 @@ class MeasureJournal:
         """For the main process, once all have added theirs: every measure, in the order of the pictures."""
         file = self.out / "measures.jsonl"
         collect_parts(file)
-        known = {name: {} for name in self.known} | _read(file)
+        known: Known = {name: {} for name in self.known} | _read(file)
         jsonl.write_objects(file, _lines(known))
         return {name: [row for _, row in sorted(rows.items())] for name, rows in known.items()}
 
