@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sdg.testbed.injection import MISALIGNMENTS, sample
-from sdg.testbed.injection.boxes import to_defect_box, widened
 from sdg.testbed.injection.misalignments import CHANGES
 from sdg.testbed.injection.reading import misalignments
+from sdg.testbed.world.boxes import to_defect_box, widened
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.prompts import parse_prompt
 from sdg.testbed.world.scene import Scene, Thing, Writing

@@ -17,16 +17,16 @@ from oracle_check import check
 import sdg.testbed.oracle
 from sdg.geometry import iou
 from sdg.testbed import conventions
-from sdg.testbed.conventions import SEMANTIC
+from sdg.testbed.importance import SEMANTIC
 from sdg.testbed.injection import ARTIFACTS, MISALIGNMENTS, sample
 from sdg.testbed.injection import vocabulary as injected_words
 from sdg.testbed.oracle import diagnose, vocabulary
-from sdg.testbed.oracle.diagnosis import to_defect_box
 from sdg.testbed.oracle.finding import find_objects
 from sdg.testbed.oracle.judgement import cast
 from sdg.testbed.oracle.outline import fit_outline, outline_points
 from sdg.testbed.oracle.perception import Seen
 from sdg.testbed.oracle.pixels import COLOUR_NAMES, as_picture, classify, look
+from sdg.testbed.world.boxes import to_defect_box, widened
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.prompts import WORDS, phrase, sample_request
 from sdg.testbed.world.renderer import render, render_float, thing_layer
@@ -110,7 +110,7 @@ def test_the_oracle_shares_no_code_with_injection_and_no_weights():
     )
     for name in names:
         if name.startswith("sdg.testbed."):
-            assert name.split(".")[2] in {"oracle", "world", "conventions"}
+            assert name.split(".")[2] in {"oracle", "world", "conventions", "importance"}
         assert name.split(".")[0] not in {"torch", "transformers", "diffusers"}
 
 
@@ -246,7 +246,7 @@ def test_a_blob_joins_the_short_group_of_its_colour_and_is_never_extra():
 @given(st.integers(0, 127), st.integers(1, 128), st.integers(0, 127), st.integers(1, 128))
 def test_boxes_hold_their_pixels_and_are_at_least_twelve_pixels_wide(x0, width, y0, height):
     box = x0, y0, min(128, x0 + width), min(128, y0 + height)
-    out = np.array(to_defect_box(box)) * 0.128
+    out = np.array(to_defect_box(widened(box, 128), 128)) * 0.128
     assert (out[:2] <= box[:2]).all()
     assert (out[2:] >= np.array(box[2:]) - 1e-9).all()
     assert (out[2:] - out[:2] >= 12 - 1e-9).all()

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.testbed.injection.boxes import Box, mask_box, overlap, widened
 from sdg.testbed.injection.effects import CORE_EFFECTS, Canvas, Effect
 from sdg.testbed.injection.rich_effects import RICH_EFFECTS
+from sdg.testbed.world.boxes import Box, mask_box, overlap, widened
 from sdg.testbed.world.renderer import to_uint8
 from sdg.testbed.world.scene import Level, Scene
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from sdg.testbed.injection.boxes import thing_box
 from sdg.testbed.injection.reading import relation_cosine, size_limit
+from sdg.testbed.world.boxes import thing_box
 from sdg.testbed.world.layout import MARGIN, RADII, SIZE_FACTOR, fulfils, has_room, place
 from sdg.testbed.world.prompts import WORDS
 from sdg.testbed.world.scene import CANVAS, COLOURS, OPPOSITE, RELATIONS, SHAPES, Level, Request, Scene, Thing

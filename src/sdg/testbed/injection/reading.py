@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sdg.testbed.injection.boxes import Box, thing_box, union, widened
+from sdg.testbed.world.boxes import Box, thing_box, union, widened
 from sdg.testbed.world.layout import RADII, SIZE_FACTOR
 from sdg.testbed.world.renderer import writing_coverage
 from sdg.testbed.world.scene import Relation, Request, Scene, Thing

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from sdg.testbed.injection.boxes import mask_box
 from sdg.testbed.injection.effects import Canvas, Effect, Proposal
+from sdg.testbed.world.boxes import mask_box
 from sdg.testbed.world.renderer import (
     background_picture,
     draw_shadow,

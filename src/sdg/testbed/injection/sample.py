@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdg.defects import Defect, DefectType, Diagnosis
+from sdg.testbed.importance import artifact_importance, misalignment_importance
 from sdg.testbed.injection.artifacts import MAX_OVERLAP, Artifact, damage
-from sdg.testbed.injection.boxes import Box, overlap, thing_box, to_defect_box
-from sdg.testbed.injection.importance import artifact_importance, misalignment_importance
 from sdg.testbed.injection.misalignments import CHANGES
 from sdg.testbed.injection.reading import Misalignment, misalignments
 from sdg.testbed.injection.thinking import trace
 from sdg.testbed.injection.wording import artifact_reason, misalignment_reason
+from sdg.testbed.world.boxes import Box, overlap, thing_box, to_defect_box
 from sdg.testbed.world.layout import sample_scene
 from sdg.testbed.world.prompts import Split
 from sdg.testbed.world.renderer import object_map, render
@@ -183,11 +183,15 @@ def _diagnose(
         if isinstance(defect, Misalignment):
             type = DefectType.MISALIGNMENT
             reason = misalignment_reason(rng, request, scene, boxes, size, defect, shortest)
-            importance = misalignment_importance(request, scene, size, defect)
+            colours = [scene.things[thing].colour for thing in defect.things]
+            importance = misalignment_importance(
+                request, defect.subtype, defect.group, colours, defect.box, size
+            )
         else:
             type = DefectType.ARTIFACT
             reason = artifact_reason(rng, scene, boxes, size, defect, shortest)
-            importance = artifact_importance(scene, size, defect)
+            group = scene.things[defect.target].group if defect.target >= 0 else None
+            importance = artifact_importance(defect.subtype, group, defect.change, defect.box, size)
         defects.append(Defect(to_defect_box(defect.box, size), type, reason, importance, defect.subtype))
     return Diagnosis(tuple(defects), trace(request, scene, boxes, size, found))
 

@@ -10,7 +10,6 @@ from itertools import chain
 from typing import Final
 
 from sdg.testbed.injection.artifacts import EFFECTS, Artifact
-from sdg.testbed.injection.boxes import Box
 from sdg.testbed.injection.lexicon import LEXICON, words_of
 from sdg.testbed.injection.reading import Misalignment
 from sdg.testbed.injection.wording import (
@@ -20,6 +19,7 @@ from sdg.testbed.injection.wording import (
     artifact_side,
     thing_place,
 )
+from sdg.testbed.world.boxes import Box
 from sdg.testbed.world.prompts import WORDS, asked, direction, noun, number, place, plural
 from sdg.testbed.world.scene import BACKGROUNDS, COLOURS, SHAPES, Request, Scene
 

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from sdg.testbed.injection.artifacts import Artifact
-from sdg.testbed.injection.boxes import Box
 from sdg.testbed.injection.lexicon import side
 from sdg.testbed.injection.reading import Misalignment
+from sdg.testbed.world.boxes import Box
 from sdg.testbed.world.prompts import (
     RELATION_WORDS,
     counted,

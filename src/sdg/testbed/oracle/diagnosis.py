@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis
-from sdg.testbed.conventions import LEAST_SIDE
-from sdg.testbed.oracle.judgement import Contradiction, contradictions
-from sdg.testbed.oracle.perception import SeenArtifact, perceive
-from sdg.testbed.oracle.pixels import SIDE, Box, as_picture
-from sdg.testbed.oracle.rating import rate_artifact, rate_contradiction
+from sdg.defects import Defect, DefectType, Diagnosis
+from sdg.testbed.importance import artifact_importance, misalignment_importance
+from sdg.testbed.oracle.judgement import Cast, Contradiction, contradictions
+from sdg.testbed.oracle.perception import Perception, SeenArtifact, perceive
+from sdg.testbed.oracle.pixels import SIDE, as_picture
 from sdg.testbed.oracle.reasons import reason_artifact, reason_contradiction
 from sdg.testbed.oracle.traces import trace
+from sdg.testbed.world.boxes import to_defect_box, widened
 from sdg.testbed.world.prompts import parse_prompt
+from sdg.testbed.world.scene import Request
 
 
 def diagnose(image: Image.Image | ArrayLike, prompt: str, *, most: int | None = None) -> Diagnosis:
@@ -37,10 +38,8 @@ def diagnose(image: Image.Image | ArrayLike, prompt: str, *, most: int | None = 
     request = parse_prompt(prompt)
     view = perceive(as_picture(image), request)
     parts, misalignments = contradictions(request, view)
-    rated: list[tuple[int, Contradiction | SeenArtifact]] = [
-        *((rate_contradiction(request, view.seen, item), item) for item in misalignments),
-        *((rate_artifact(parts, item), item) for item in view.artifacts),
-    ]
+    found: list[Contradiction | SeenArtifact] = [*misalignments, *view.artifacts]
+    rated = [(_importance(request, view, parts, item), item) for item in found]
     if most is not None:
         rated = sorted(rated, key=lambda pair: -pair[0])[:most]
     rated.sort(key=_in_order)
@@ -50,24 +49,21 @@ def diagnose(image: Image.Image | ArrayLike, prompt: str, *, most: int | None = 
             type, reason = DefectType.MISALIGNMENT, reason_contradiction(request, view, parts, item)
         else:
             type, reason = DefectType.ARTIFACT, reason_artifact(view, item)
-        defects.append(Defect(to_defect_box(item.box), type, reason, importance, item.subtype))
+        defects.append(
+            Defect(to_defect_box(widened(item.box, SIDE), SIDE), type, reason, importance, item.subtype)
+        )
     return Diagnosis(tuple(defects), trace(request, view, parts, [item for _, item in rated]))
 
 
-def to_defect_box(box: Box) -> Box:
-    """Pixel box of the 128-pixel picture to 0–1000, rounded outwards, no side under 12 pixels."""
-    x0, x1 = _widened(box[0], box[2])
-    y0, y1 = _widened(box[1], box[3])
-    low = (value * BOX_SCALE // SIDE for value in (x0, y0))
-    high = (-(-value * BOX_SCALE // SIDE) for value in (x1, y1))
-    return (*low, *high)  # type: ignore[return-value]
-
-
-def _widened(low: int, high: int) -> tuple[int, int]:
-    if high - low < LEAST_SIDE:
-        low = min(max(0, low - (LEAST_SIDE - (high - low)) // 2), SIDE - LEAST_SIDE)
-        high = low + LEAST_SIDE
-    return low, high
+def _importance(request: Request, view: Perception, parts: Cast, item: Contradiction | SeenArtifact) -> int:
+    if isinstance(item, Contradiction):
+        colours = [view.seen[thing].colour for thing in item.things]
+        return misalignment_importance(request, item.subtype, item.group, colours, item.box, SIDE)
+    group = None
+    if item.target >= 0:
+        groups = (n for n in range(len(parts.members)) if item.target in parts.players(n))
+        group = next(groups, -1)
+    return artifact_importance(item.subtype, group, item.change, item.box, SIDE)
 
 
 def _in_order(rated: tuple[int, Contradiction | SeenArtifact]) -> tuple[bool, int, int]:

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from sdg.testbed.oracle.fitting import SOLID, Fit, crispness, fit_patch, grown, opacity_of, window
-from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Box, Pixels, nearest_colour, tight_box
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Pixels, nearest_colour
+from sdg.testbed.world.boxes import Box, mask_box
 from sdg.testbed.world.renderer import signed_distance
 from sdg.testbed.world.scene import Thing
 
@@ -171,7 +172,7 @@ def _patches(pixels: Pixels) -> list[Patch]:
 
 
 def _patch(pixels: Pixels, colour: int, mask: Bools) -> Patch:
-    box = tight_box(mask)
+    box = mask_box(mask)
     if box is None:
         return Patch(colour, mask, (0, 0, 0, 0), 0, 0.0, True)
     rows, columns = slice(box[1], box[3]), slice(box[0], box[2])

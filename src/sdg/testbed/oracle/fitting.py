@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdg.testbed.oracle.outline import GRID, Start, best_starts, fit_outline, outline_points
-from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels, tight_box
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels
+from sdg.testbed.world.boxes import mask_box
 from sdg.testbed.world.renderer import signed_distance
 from sdg.testbed.world.scene import COLOURS, Thing
 
@@ -84,7 +85,7 @@ def window(
     solid: opacity from which a pixel is the object's. ignore: pixels already explained by another object;
     they speak neither for nor against.
     """
-    box = tight_box(mask)
+    box = mask_box(mask)
     assert box is not None, "a patch has pixels"
     x0, y0, x1, y1 = box
     centre = ((x0 + x1) / 2, (y0 + y1) / 2)

@@ -13,8 +13,9 @@ import numpy as np
 
 from sdg.testbed.oracle.finding import Found
 from sdg.testbed.oracle.fitting import opacity_of
-from sdg.testbed.oracle.pixels import COLOUR_NAMES, Box, Pixels, largest_channel
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, Pixels, largest_channel
 from sdg.testbed.oracle.residuals import Region, Residual, full_box, gap, regions, united
+from sdg.testbed.world.boxes import Box
 
 _LEAST_SEEDS: Final = 12
 _LEAST_MASS: Final = 700.0

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from sdg.testbed.oracle.perception import Perception, Seen
-from sdg.testbed.oracle.pixels import SIDE, Box, united_box
+from sdg.testbed.oracle.pixels import SIDE
+from sdg.testbed.world.boxes import Box, union
 from sdg.testbed.world.layout import RADII, SIZE_FACTOR
 from sdg.testbed.world.scene import BACKGROUNDS, OPPOSITE, Group, Relation, Request
 
@@ -163,4 +164,4 @@ def _wrong_background(request: Request, view: Perception) -> bool:
 
 
 def _union(seen: Sequence[Seen], indices: Sequence[int]) -> Box:
-    return united_box(*(seen[i].box for i in indices))
+    return union(seen[i].box for i in indices)

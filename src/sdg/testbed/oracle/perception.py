@@ -13,9 +13,10 @@ import numpy as np
 
 from sdg.testbed.oracle.finding import Found, find_objects, footprint
 from sdg.testbed.oracle.flaws import Flaw, find_flaws
-from sdg.testbed.oracle.pixels import COLOUR_NAMES, Box, Floats, Pixels, look, tight_box, united_box
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, Floats, Pixels, look
 from sdg.testbed.oracle.residuals import residual
 from sdg.testbed.oracle.writing import Word, read_word
+from sdg.testbed.world.boxes import Box, area, mask_box, union
 from sdg.testbed.world.scene import Request
 
 _HOPELESS: Final = 0.42
@@ -116,7 +117,7 @@ def _change(flaws: Sequence[Flaw], target: int) -> float:
 def _distinct(artifacts: Sequence[SeenArtifact]) -> list[SeenArtifact]:
     """Artifacts without those that lie mostly inside another: malformed objects first, then larger boxes."""
     kept: list[SeenArtifact] = []
-    for item in sorted(artifacts, key=lambda a: (a.subtype != "malformed object", -_area(a.box))):
+    for item in sorted(artifacts, key=lambda a: (a.subtype != "malformed object", -area(a.box))):
         for place, other in enumerate(kept):
             if other.subtype != "malformed object":
                 continue
@@ -125,7 +126,7 @@ def _distinct(artifacts: Sequence[SeenArtifact]) -> list[SeenArtifact]:
             tangled = item.subtype == "malformed object" and _share(item.box, other.box) >= _TANGLED
             # What is bent around a malformed object belongs to it.
             if tangled or (item.subtype == "warp" and _share(other.box, item.box) >= _SWALLOWED):
-                kept[place] = replace(other, box=united_box(item.box, other.box))
+                kept[place] = replace(other, box=union((item.box, other.box)))
                 break
         else:
             kept.append(item)
@@ -141,7 +142,7 @@ def _asked(request: Request) -> Mapping[str, Sequence[str]]:
 
 def _seen(item: Found, malformed: bool) -> Seen:
     thing = item.thing
-    box = tight_box(footprint(thing))
+    box = mask_box(footprint(thing))
     if malformed or box is None:
         return Seen(thing.colour, None, item.box, *_centre(item.box), thing.radius)
     return Seen(thing.colour, thing.shape, box, thing.x, thing.y, thing.radius)
@@ -169,8 +170,4 @@ def _share(box: Box, body: Box) -> float:
     """Share of a box that lies in another."""
     width = min(box[2], body[2]) - max(box[0], body[0])
     height = min(box[3], body[3]) - max(box[1], body[1])
-    return max(width, 0) * max(height, 0) / _area(box)
-
-
-def _area(box: Box) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])
+    return max(width, 0) * max(height, 0) / area(box)

@@ -17,8 +17,6 @@ from sdg.testbed.world.scene import BACKGROUNDS, COLOURS
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-Box = tuple[int, int, int, int]
-"""Pixels from (x0, y0) to before (x1, y1)."""
 
 SIDE: Final = 128
 """Every picture is looked at with this many pixels a side, so that one pixel is one scene unit."""
@@ -60,20 +58,6 @@ class Pixels:
 def largest_channel(values: Floats) -> Floats:
     """Largest of the three channels, (…, 3) -> (…); faster than a reduction over so short an axis."""
     return np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
-
-
-def tight_box(mask: Bools) -> Box | None:
-    """The box of a mask (h, w); None where it is empty."""
-    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def united_box(*boxes: Box) -> Box:
-    """The box that holds all of them."""
-    x0, y0, x1, y1 = zip(*boxes, strict=True)
-    return min(x0), min(y0), max(x1), max(y1)
 
 
 def foreground_threshold(noise: float) -> float:

@@ -12,7 +12,8 @@ from zlib import crc32
 from sdg.testbed.conventions import CENTRE
 from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.perception import Perception, Seen, SeenArtifact
-from sdg.testbed.oracle.pixels import SIDE, Box
+from sdg.testbed.oracle.pixels import SIDE
+from sdg.testbed.world.boxes import Box
 from sdg.testbed.world.prompts import RELATION_WORDS, counted, direction, noun, number, place, with_article
 from sdg.testbed.world.scene import OPPOSITE, Request
 

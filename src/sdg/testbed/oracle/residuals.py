@@ -14,18 +14,9 @@ from scipy import ndimage
 
 from sdg.testbed.oracle.finding import Found
 from sdg.testbed.oracle.fitting import grown
-from sdg.testbed.oracle.pixels import (
-    COLOUR_NAMES,
-    SIDE,
-    Bools,
-    Box,
-    Floats,
-    Pixels,
-    largest_channel,
-    tight_box,
-    united_box,
-)
+from sdg.testbed.oracle.pixels import COLOUR_NAMES, SIDE, Bools, Floats, Pixels, largest_channel
 from sdg.testbed.oracle.writing import Word
+from sdg.testbed.world.boxes import Box, mask_box, union
 from sdg.testbed.world.renderer import draw_shadow, signed_distance, thing_layer
 
 _SHIFT_LIMIT: Final = 26.0
@@ -173,7 +164,7 @@ def regions(residue: Residual, noise: float) -> list[Region]:
 
 def united(first: Region, second: Region) -> Region:
     """Both regions as one."""
-    box = united_box(first.box, second.box)
+    box = union((first.box, second.box))
     return Region(first.mask | second.mask, box, first.seeds + second.seeds, first.mass + second.mass)
 
 
@@ -193,7 +184,7 @@ def full_box(pixels: Pixels, residue: Residual, region: Region) -> Box:
     )
     mask = region.mask[rows, columns]
     mask = mask | (grown(mask, _MARGIN) & (difference > _VISIBLE + 3 * pixels.noise))
-    box = tight_box(mask)
+    box = mask_box(mask)
     assert box is not None, "a region has pixels"
     left, top = columns.start, rows.start
     return left + box[0], top + box[1], left + box[2], top + box[3]

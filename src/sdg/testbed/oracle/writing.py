@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from sdg.testbed.oracle.finding import Found
-from sdg.testbed.oracle.pixels import SIDE, Box, Floats, Pixels, tight_box
+from sdg.testbed.oracle.pixels import SIDE, Floats, Pixels
+from sdg.testbed.world.boxes import Box, mask_box
 from sdg.testbed.world.prompts import WORDS
 from sdg.testbed.world.renderer import writing_coverage
 from sdg.testbed.world.scene import Writing
@@ -45,7 +46,7 @@ def read_word(pixels: Pixels, found: Sequence[Found], asked: str | None) -> Word
     if asked is None:
         return None
     ink = _ink(pixels)
-    box = tight_box(ink > 0.5)
+    box = mask_box(ink > 0.5)
     if box is None or np.count_nonzero(ink > 0.5) < _LEAST_INK:
         return None
     scores = {word: _match(ink, box, word) for word in {*(w.upper() for w in WORDS), asked.upper()}}
@@ -79,7 +80,7 @@ def _templates(word: str) -> tuple[tuple[Floats, int, int], ...]:
     for height in _HEIGHTS:
         for fraction in _FRACTIONS:
             ink = writing_coverage(Writing(word, SIDE / 2 + fraction, SIDE / 2, height), SIDE)
-            box = tight_box(ink > 0.5)
+            box = mask_box(ink > 0.5)
             assert box is not None, "every word has ink"
             x0, y0, x1, y1 = box
             # A margin of two pixels, of which the match may use one.

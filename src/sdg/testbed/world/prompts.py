@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from sdg.testbed.conventions import EDGE
+from sdg.testbed.world.boxes import Box
 from sdg.testbed.world.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -26,8 +27,6 @@ from sdg.testbed.world.scene import (
 )
 
 Split = Literal["train", "validation", "test"]
-Box = tuple[int, int, int, int]
-"""Pixels from (x0, y0) to before (x1, y1)."""
 
 NUMBERS: Final = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 RELATION_WORDS: Final[dict[Relation, str]] = {

@@ -22,11 +22,11 @@ from transformers import PreTrainedTokenizerFast
 from sdg.defects import BOX_SCALE, DefectType
 from sdg.prompting import Generation, ImageLimits, PromptProfile
 from sdg.testbed.injection import Kind, Sample, sample, vocabulary
-from sdg.testbed.injection.boxes import to_defect_box
 from sdg.testbed.models.detector.build import new_tokenizer
 from sdg.testbed.models.detector.dense import CELLS, dense_targets
 from sdg.testbed.models.detector.see import DECODED, round_trip
 from sdg.testbed.oracle import vocabulary as oracle_vocabulary
+from sdg.testbed.world.boxes import to_defect_box
 from sdg.testbed.world.prompts import noun
 from sdg.training.dataset import jitter, target
 
