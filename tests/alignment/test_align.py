@@ -472,7 +472,9 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_it_lacks(
 
     parts = tmp_path / "parts"
     monkeypatch.setattr("sdg.alignment.compare.measure_pictures", stop)
-    assert compare(checkpoints, moved, parts).exit_code == 1
+    stopped = compare(checkpoints, moved, parts)
+    assert stopped.exit_code == 1
+    assert f"Stopped. What is measured so far is kept; go on with --resume --out {parts}." in stopped.stderr
     assert (parts / "measures.jsonl").read_text().count("\n") == 15
     with (parts / "measures.jsonl").open("a") as stream:  # as a kill leaves it: a batch cut off
         stream.write(rows[15] + "\n" + rows[16][:20])

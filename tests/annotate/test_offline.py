@@ -123,9 +123,10 @@ def test_a_box_is_chosen_by_a_tap_changed_and_deleted(page, tmp_path: Path) -> N
 
 def test_files_that_are_none_of_a_page_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
-    file.write_text('{"a": 1}')
-    with pytest.raises(SdgError, match="give a file downloaded from the page"):
-        read_offline(file)
+    for text in ('{"a": 1}', "[]"):
+        file.write_text(text)
+        with pytest.raises(SdgError, match="holds no annotations; give a file downloaded from the page"):
+            read_offline(file)
     task = {"data": {"filepath": "a.png", "prompt": "a cat"}}
     broken = [3, {}, task, task | {"annotations": [1]}, task | {"annotations": [{"result": 3}]}]
     file.write_text(json.dumps(broken))

@@ -55,6 +55,29 @@ def test_generating_never_loads_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, tmp_path / "out"], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "work", "sentence"),
+    [
+        (["generate", "--count", "2"], "datasets.injected.generate", "the same command goes on."),
+        (["corpus", "--count", "2"], "datasets.corpus.generate_corpus", "the same command goes on."),
+        (["sample"], "datasets.samples.draw_folder", "go on with --resume --out"),
+        (["train-vae"], "models.generator.vae.train_vae", "go on with --resume --out"),
+        (["train-scorer"], "models.scorer.train_scorer", "go on with --resume --out"),
+    ],
+)
+def test_what_is_interrupted_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], work: str, sentence: str
+) -> None:
+    def interrupted(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"sdg.testbed.{work}", interrupted)
+    result = CliRunner().invoke(cli, ["testbed", *arguments, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "Stopped. " in result.stderr
+    assert sentence in result.stderr
+
+
 COMMANDS = ("generate", "train-vae", "train-generator", "train-scorer", "sample", "corpus", "measure")
 
 

@@ -56,7 +56,7 @@ def read_offline(path: str | os.PathLike[str]) -> tuple[list[Record], list[Fault
     Raises SdgError where the file is none of a page.
     """
     tasks = load_document(path)
-    if not isinstance(tasks, list):
+    if not isinstance(tasks, list) or not tasks:
         raise SdgError(f"{path} holds no annotations; give a file downloaded from the page.")
     records: list[Record] = []
     faults: list[Fault] = []

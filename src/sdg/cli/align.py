@@ -112,7 +112,7 @@ def compare(
     from sdg.alignment.compare import compare_generators, parse_adapters
     from sdg.runs.processes import shared
 
-    with shared() as processes:
+    with resumable(out, "What is measured so far is kept"), shared() as processes:
         result = compare_generators(settings, parse_adapters(adapters), out, processes=processes, **options)
     if processes.is_main:
         show(result.table())

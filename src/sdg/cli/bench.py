@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, PATH, comparing, recipe
+from sdg.cli.options import ALLOW_OUTSIDE, PATH, comparing, recipe, resumable
 from sdg.cli.progress import diagnosed, embedder_of
 from sdg.cli.terminal import say, show
 
@@ -110,7 +110,7 @@ def table2(
         assert truth is not None
         items = gather([truth], **reading)
         file = out / f"{name}.jsonl"
-        with diagnosed(len(items)) as advance:
+        with resumable(out), diagnosed(len(items)) as advance:
             run(load_detector(str(uri)), items, file, resume=resume, on_result=advance)
         files[name] = file
     documents = _read_scores(scores)
@@ -181,7 +181,8 @@ def table5(
     from sdg.alignment.compare import compare_generators, parse_adapters
     from sdg.bench.generators import table5 as tabulate
 
-    found = compare_generators(settings, parse_adapters(adapters), out, **options)
+    with resumable(out, "What is measured so far is kept"):
+        found = compare_generators(settings, parse_adapters(adapters), out, **options)
     averaged = [scorer.name for scorer in settings.monitor.scorers] or ["reward"]
     used = {"recipe": str(recipe), "prompts": settings.prompts.held_out, "seed": settings.seed}
     _finish(tabulate(found, averaged, used), out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,13 +139,25 @@ def needed_out(out: Path | None) -> Path:
 
 
 @contextmanager
-def resumable(out: Path, kept: str = "What is done so far is kept") -> Iterator[None]:
-    """Says at Ctrl-C what is kept of a run, and how it goes on."""
+def resumable(out: Path | None, kept: str = "What is done so far is kept") -> Iterator[None]:
+    """Says at Ctrl-C what is kept of a run, and how it goes on: out None, by the same command."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"Stopped. {kept}; go on with --resume --out {out}.")
+        how = "the same command goes on" if out is None else f"go on with --resume --out {out}"
+        say(f"Stopped. {kept}; {how}.")
         raise
+
+
+def resumed_training(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose run in `out` has checkpoints, and which says so at Ctrl-C."""
+
+    @wraps(command)
+    def run(*, out: Path, **options: Any) -> Any:
+        with resumable(out, "The newest checkpoint is kept"):
+            return command(out=out, **options)
+
+    return run
 
 
 def write_numbers(path: Path | None, document: Mapping[str, Any]) -> bool:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import JSON, MINUTES, PATH, RESUME, SEED, Decorator, together, write_numbers
+from sdg.cli.options import (
+    JSON,
+    MINUTES,
+    PATH,
+    RESUME,
+    SEED,
+    Decorator,
+    resumable,
+    resumed_training,
+    together,
+    write_numbers,
+)
 from sdg.cli.progress import counted
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -28,6 +39,7 @@ _training = together(
     SEED,
     RESUME,
     MINUTES,
+    resumed_training,
 )
 """The options every from-scratch training has."""
 
@@ -77,7 +89,7 @@ def generate(count: int, out: Path, workers: int | None, **options: Any) -> None
     """
     from sdg.testbed.datasets.injected import generate as write
 
-    with counted("pictures", count) as on_progress:
+    with resumable(None), counted("pictures", count) as on_progress:
         splits = write(out, count, workers=workers or os.cpu_count() or 1, on_progress=on_progress, **options)
     shares = ", ".join(f"{number:,} {split}" for split, number in splits.items())
     say(f"Wrote {count:,} pictures ({shares}) to {out}")
@@ -114,7 +126,7 @@ def sample(
 
     texts = list(prompts) or held_out_prompts(count, options["seed"])
     generator = load_generator(pipeline, lora=lora)
-    with counted("pictures", len(texts)) as on_progress:
+    with resumable(out), counted("pictures", len(texts)) as on_progress:
         weights = fingerprints(pipeline, lora)
         drawn = draw_folder(generator, texts, out, weights=weights, on_progress=on_progress, **options)
     if drawn < len(texts):
@@ -143,7 +155,7 @@ def corpus(count: int, out: Path, generated_only: bool, **options: Any) -> None:
     """
     from sdg.testbed.datasets.corpus import generate_corpus
 
-    with counted("pictures", count) as on_progress:
+    with resumable(None), counted("pictures", count) as on_progress:
         splits = generate_corpus(out, count, injected=not generated_only, on_progress=on_progress, **options)
     if splits is None:
         say("Time is up; the same command goes on.")

@@ -8,7 +8,8 @@
     ['missing object']
 
 It shares no code with defect injection but the world's and the rubric of importance, and no weights with
-the learned models; it annotates and judges, and is never an alignment reward. What it cannot see is listed in docs/background/oracle.md.
+the learned models; it annotates and judges, and is never an alignment reward. What it cannot see is listed
+in docs/background/oracle.md.
 """
 
 from sdg.testbed.oracle.diagnosis import diagnose, diagnose_all
