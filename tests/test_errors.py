@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from sdg.errors import SdgError, first_line, installed, loading, loading_errors, quoted, shortened
+from sdg.errors import (
+    SdgError,
+    described,
+    first_line,
+    installed,
+    loading,
+    loading_errors,
+    path_end,
+    quoted,
+    shortened,
+)
 
 
 def test_damaged_weights_are_among_the_errors_of_loading(tmp_path: Path) -> None:
@@ -32,6 +45,26 @@ def test_what_is_not_installed_is_said_with_the_extra_that_brings_it() -> None:
         import_module("no_such_module")
     with pytest.raises(SdgError, match=r"\]'; or take d\.$"), installed("A needs b", "c", "or take d"):
         import_module("no_such_module")
+
+
+def test_what_a_user_s_function_raised_is_said_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import json\ndef f(text):\n    return json.loads(text)\n")
+    names: dict[str, Any] = {}
+    exec(compile(file.read_text(), str(file), "exec"), names)
+
+    def said(function: Callable[[str], object]) -> str:
+        with pytest.raises(ValueError, match="Expecting value") as caught:
+            function("x")
+        error = caught.value
+        # From where it was caught on, as in the package: without this test's own lines.
+        assert error.__traceback__ is not None
+        return described(error.with_traceback(error.__traceback__.tb_next))
+
+    plain = "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"
+    assert said(names["f"]) == f"{plain} at {path_end(str(file))}:3"
+    assert said(json.loads) == plain  # a library's lines are nobody's to mend
+    assert described(SdgError("This is wrong.")) == "This is wrong."
 
 
 @pytest.mark.parametrize(("text", "said"), [("\n one\ntwo", "one"), ("", "OSError"), (" \n", "OSError")])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 
@@ -49,6 +51,22 @@ def installed(need: str, extra: str, otherwise: str = "") -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one short line; its name where it says nothing."""
     return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__), 150)
+
+
+def described(error: BaseException) -> str:
+    """What a user's function raised, in one line: class, message, and the line of their own file, if any."""
+    if isinstance(error, SdgError):
+        return first_line(error)
+    import sysconfig  # late, as it takes a millisecond
+
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    others = ("<", str(Path(__file__).parent), *libraries)
+    places = [
+        f" at {path_end(frame.f_code.co_filename)}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith(others)
+    ]
+    return f"{type(error).__name__}: {first_line(error)}{places[-1] if places else ''}"
 
 
 def quoted(value: object, most: int = 80) -> str:

@@ -224,7 +224,7 @@ def test_a_weighted_sum_is_missing_where_a_part_is() -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("picky", r"failed \(RuntimeError: CUDA out of memory\)"),
+        ("picky", r"failed \(RuntimeError: CUDA out of memory at \S+red_scorer\.py:\d+\)"),
         ("too_few", "returned 1 scores for 2 pictures"),
         ("words", r"failed \(ValueError: could not convert string to float: 'good'\)"),
     ],

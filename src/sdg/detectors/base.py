@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from sdg.defects import Diagnosis, Status
-from sdg.errors import SdgError, first_line, quoted
+from sdg.errors import SdgError, described, first_line, quoted
 from sdg.images import Pair, Source, array_picture, rgb_picture
 from sdg.io.asking import Ask
 from sdg.prompting import PromptProfile
@@ -167,8 +167,7 @@ class FunctionDetector(StreamingDetector):
         except (SdgError, ValueError) as error:
             return failed(f"{self._name}: {first_line(error)}")
         except Exception as error:  # the function is at fault, and not this pair
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise SdgError(f"{self._name} failed ({reason}).") from error
+            raise SdgError(f"{self._name} failed ({described(error)}).") from error
         if not isinstance(found, Diagnosis):
             raise SdgError(f"{self._name} returned {type(found).__name__}, not a Diagnosis.")
         if found.raw or not found.is_informative:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 from sdg.detectors.base import Stream, StreamingDetector
-from sdg.errors import SdgError, first_line
+from sdg.errors import SdgError, described
 from sdg.images import Pair
 
 _READY: Final = "ready"
@@ -134,7 +134,7 @@ def _work(theirs: Connection, uri: str, options: dict[str, object], number: int,
     except SdgError as error:
         fault = str(error)
     except Exception as error:  # it would end in a traceback between the parent's lines
-        fault = f"The detector failed ({type(error).__name__}: {first_line(error)})."
+        fault = f"The detector failed ({described(error)})."
     with suppress(OSError):  # of a parent that has heard the same from another process
         theirs.send((_FAULT, fault))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdg.detectors.bulk import Shard, run
-from sdg.errors import SdgError, first_line, installed
+from sdg.errors import SdgError, described, first_line, installed
 from sdg.io.jsonl import is_parquet
 from sdg.io.parquet import row_count
 from sdg.runs.begin import begin
@@ -180,7 +180,7 @@ def _all(
         try:
             found = ray.get(ready[0])
         except ray.exceptions.RayTaskError as error:  # of the code that the worker ran
-            why = f"{type(error.cause).__name__}: {first_line(error.cause)}"
+            why = described(error.cause)
             raise SdgError(
                 f"A worker failed ({why}); what is answered is kept: go on with --resume."
             ) from error

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
-from sdg.errors import SdgError, first_line, path_end, quoted, shortened
+from sdg.errors import SdgError, described, first_line, path_end, quoted, shortened
 from sdg.io.files import is_folder
 
 T = TypeVar("T")
@@ -249,7 +249,7 @@ def _called(uri: Uri | str, function: Callable[[], Any], kind: Callable[[Any], T
     except SdgError:
         raise
     except (Exception, SystemExit) as error:
-        reason = shortened(f"{type(error).__name__}: {first_line(error)}", 100)
+        reason = shortened(described(error), 160)
         raise SdgError(f"{quoted(str(uri))} does not return what it should here ({reason}).") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from sdg.errors import SdgError, first_line
+from sdg.errors import SdgError, described
 from sdg.images import rgb_picture
 from sdg.io import uri as uris
 from sdg.models.device import choose_device
@@ -101,7 +101,7 @@ class FunctionEditor:
             if isinstance(edited, Image.Image):
                 return EditResult(rgb_picture(edited))
         except Exception as error:  # whatever a function raises, or its file, costs this picture alone
-            return EditResult(None, first_line(error))
+            return EditResult(None, described(error))
         raise SdgError(f"The editor's function returned {type(edited).__name__}, not a picture.")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from PIL import Image
 
-from sdg.errors import SdgError, first_line, quoted
+from sdg.errors import SdgError, described, quoted
 from sdg.io.uri import (
     PYTHON,
     count,
@@ -69,7 +69,7 @@ class FunctionScorer:
         except SdgError:
             raise
         except Exception as error:
-            raise SdgError(f"{self.name} failed ({type(error).__name__}: {first_line(error)}).") from error
+            raise SdgError(f"{self.name} failed ({described(error)}).") from error
         if len(scores) != len(pictures):
             raise SdgError(f"{self.name} returned {len(scores)} scores for {len(pictures)} pictures.")
         return scores

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from sdg.errors import SdgError, first_line, shortened
+from sdg.errors import SdgError, described, first_line, shortened
 from sdg.images import load_image
 from sdg.scorers import Scorer, Scores
 from sdg.scorers.weighted import ScaledScorer
@@ -86,7 +86,7 @@ class ScorerServer(ThreadingHTTPServer):
             return self._scorer.score(pictures, prompts)
         except Exception as error:  # a function of the user's, which may raise whatever it likes
             if len(pictures) == 1:
-                reason = shortened(f"{type(error).__name__}: {first_line(error)}", 200)
+                reason = shortened(described(error), 200)
                 _LOG.warning("A picture could not be scored: %s", reason)
                 return [None]
         return [
