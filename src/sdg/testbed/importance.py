@@ -75,8 +75,9 @@ def misalignment_importance(
 
 
 def artifact_importance(subtype: str, group: int | None, change: float, box: Box, size: int) -> int:
-    """Importance of an artifact. group: that of the object it is on, −1 for one that nobody asked for, None
-    where it is on no object; change: mean difference of its pixels, 0..255; box, size: as above.
+    """Importance of an artifact. group: of the object it is on, −1 for one nobody asked for, None for none.
+
+    change: mean difference of its pixels, 0..255; box, size: as above.
     """
     main = 0.0 if group is None else 0.3 if group < 0 else 1.0 if group == 0 else 0.5
     if subtype == "garbled letters":
@@ -89,8 +90,7 @@ def _extent(box: Box, size: int) -> float:
 
 
 def _weigh(prominence: float, subtype: str, extent: float, main: float) -> int:
-    criteria = (prominence, SEMANTIC[subtype], extent, main)
+    a, b, c, d = _WEIGHTS
+    score = a * prominence + b * SEMANTIC[subtype] + c * extent + d * main
     low, high = _RANGE
-    return max(
-        low, min(high, round(100 * sum(w * value for w, value in zip(_WEIGHTS, criteria, strict=True))))
-    )
+    return max(low, min(high, round(100 * score)))
