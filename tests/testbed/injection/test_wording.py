@@ -9,8 +9,7 @@ import pytest
 from sdg.defects import DefectType, Tier
 from sdg.response import parse_response, render_response
 from sdg.testbed.injection import ARTIFACTS, MISALIGNMENTS, sample, vocabulary
-from sdg.testbed.injection.lexicon import side
-from sdg.testbed.world.prompts import noun, place, with_article
+from sdg.testbed.world.prompts import noun, place, side, with_article
 from sdg.testbed.world.scene import COLOURS, SHAPES
 
 

@@ -6,28 +6,9 @@ The vocabulary is closed, so that a tokenizer with one token a word can be small
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import hypot
 from typing import Final
 
-from sdg.testbed.conventions import CENTRE
-from sdg.testbed.world.prompts import NUMBER_WORDS, PLACES, RELATION_WORDS
-
-_SIDES: Final = (
-    ("upper left side", "upper side", "upper right side"),
-    ("left side", "middle", "right side"),
-    ("lower left side", "lower side", "lower right side"),
-)
-
-
-def side(dx: float, dy: float) -> str:
-    """Which side of an object an offset from its centre, in radii, points to: "upper left side"."""
-    length = hypot(dx, dy)
-    if length < CENTRE:
-        return _SIDES[1][1]
-    # Eight directions: an axis counts from 22.5 degrees off the other one.
-    column = 1 + (dx > 0.38 * length) - (dx < -0.38 * length)
-    row = 1 + (dy > 0.38 * length) - (dy < -0.38 * length)
-    return _SIDES[row][column]
+from sdg.testbed.world.prompts import NUMBER_WORDS, PLACES, RELATION_WORDS, SIDES
 
 
 def words_of(texts: Iterable[str]) -> set[str]:
@@ -44,7 +25,7 @@ LEXICON: Final = frozenset(
         [
             *NUMBER_WORDS.values(),
             *RELATION_WORDS.values(),
-            *(name for row in (*PLACES, *_SIDES) for name in row),
+            *(name for row in (*PLACES, *SIDES) for name in row),
             "a an and with the word on background small large",
         ]
     )

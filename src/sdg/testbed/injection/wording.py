@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 
 from sdg.testbed.injection.artifacts import Artifact
-from sdg.testbed.injection.lexicon import side
 from sdg.testbed.injection.reading import Misalignment
 from sdg.testbed.world.boxes import Box
 from sdg.testbed.world.prompts import (
@@ -22,6 +21,7 @@ from sdg.testbed.world.prompts import (
     number,
     place,
     plural,
+    side,
     with_article,
 )
 from sdg.testbed.world.scene import CANVAS, OPPOSITE, Request, Scene

@@ -5,29 +5,24 @@ A wording is chosen by the content alone, so that the same picture is always des
 
 from __future__ import annotations
 
-from math import atan2, hypot, pi
 from typing import Final
 from zlib import crc32
 
-from sdg.testbed.conventions import CENTRE
 from sdg.testbed.oracle.judgement import Cast, Contradiction
 from sdg.testbed.oracle.perception import Perception, Seen, SeenArtifact
 from sdg.testbed.oracle.pixels import SIDE
 from sdg.testbed.world.boxes import Box
-from sdg.testbed.world.prompts import RELATION_WORDS, counted, direction, noun, number, place, with_article
-from sdg.testbed.world.scene import OPPOSITE, Request
-
-# Clockwise from the right, as angles grow where y points down.
-_SIDES: Final = (
-    "right side",
-    "lower right side",
-    "lower side",
-    "lower left side",
-    "left side",
-    "upper left side",
-    "upper side",
-    "upper right side",
+from sdg.testbed.world.prompts import (
+    RELATION_WORDS,
+    counted,
+    direction,
+    noun,
+    number,
+    place,
+    side,
+    with_article,
 )
+from sdg.testbed.world.scene import OPPOSITE, Request
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
     "missing object": (
@@ -253,6 +248,4 @@ def place_of(box: Box) -> str:
 def side_of(body: Seen, box: Box) -> str:
     """On which side of an object the middle of a box lies: "upper left side", or "middle"."""
     dx, dy = (box[0] + box[2]) / 2 - body.x, (box[1] + box[3]) / 2 - body.y
-    if hypot(dx, dy) < CENTRE * body.radius:
-        return "middle"
-    return _SIDES[round(atan2(dy, dx) / (pi / 4)) % 8]
+    return side(dx / body.radius, dy / body.radius)

@@ -6,16 +6,19 @@ A pixel box is (x0, y0, x1, y1), ints, the last column and row not included.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdg.defects import BOX_SCALE
-from sdg.testbed.conventions import LEAST_SIDE
 from sdg.testbed.world.renderer import signed_distance
 from sdg.testbed.world.scene import CANVAS, Thing
 
 Box = tuple[int, int, int, int]
+
+LEAST_SIDE: Final = 12
+"""Least side of a defect's box in pixels of a 128-pixel picture."""
 
 
 def mask_box(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> Box | None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import hypot
 from typing import Final, Literal
 from zlib import crc32
 
 import numpy as np
 
-from sdg.testbed.conventions import EDGE
 from sdg.testbed.world.boxes import Box
 from sdg.testbed.world.scene import (
     BACKGROUNDS,
@@ -36,6 +36,11 @@ RELATION_WORDS: Final[dict[Relation, str]] = {
     "below": "below",
 }
 NUMBER_WORDS: Final = {number: word for word, number in NUMBERS.items()} | {7: "seven", 8: "eight"}
+SIDES: Final = (
+    ("upper left side", "upper side", "upper right side"),
+    ("left side", "middle", "right side"),
+    ("lower left side", "lower side", "lower right side"),
+)
 PLACES: Final = (
     ("at the top left", "at the top", "at the top right"),
     ("on the left", "in the middle", "on the right"),
@@ -195,10 +200,27 @@ def counted(group: Group) -> str:
     return with_article(words) if group.count == 1 else f"{number(group.count)} {words}"
 
 
+_EDGE: Final = 0.36
+"""Share of the picture on each side that is not its middle."""
+_CENTRE: Final = 0.2
+"""Distance from an object's centre, in radii, that is its middle."""
+
+
 def place(x: float, y: float) -> str:
     """Where a point lies in a picture of side 1, for a sentence: "at the top left", "in the middle"."""
-    column, row = ((at >= EDGE) + (at > 1 - EDGE) for at in (x, y))
+    column, row = ((at >= _EDGE) + (at > 1 - _EDGE) for at in (x, y))
     return PLACES[row][column]
+
+
+def side(dx: float, dy: float) -> str:
+    """Which side of an object an offset from its centre, in radii, points to: "upper left side"."""
+    length = hypot(dx, dy)
+    if length < _CENTRE:
+        return SIDES[1][1]
+    # Eight directions: an axis counts from 22.5 degrees off the other one.
+    column = 1 + (dx > 0.38 * length) - (dx < -0.38 * length)
+    row = 1 + (dy > 0.38 * length) - (dy < -0.38 * length)
+    return SIDES[row][column]
 
 
 def direction(first: Box, second: Box) -> str:
