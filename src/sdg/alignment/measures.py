@@ -6,7 +6,6 @@ processes each has a part of its own, measures.jsonl-1 and so on, while they wor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from PIL import Image
 from sdg.alignment.monitors import Measures
 from sdg.images import load_image, save_image
 from sdg.io import jsonl
-from sdg.io.files import write_text
-from sdg.runs.begin import begin, read_settings, refuse_changes
+from sdg.runs.begin import begin, read_settings, refuse_changes, write_settings
 from sdg.runs.journal import Row, collect_parts, journal, part_of, parts_of
 from sdg.runs.processes import ALONE, Processes
 
@@ -59,7 +57,7 @@ def measure_journal(
             longest = max(len(before["adapters"]), len(now["adapters"]))
             free = [f"adapters.{place}" for place in range(max(measured, default=0), longest)]
             refuse_changes(out, before, {"adapters": now["adapters"]}, free)
-            write_text(manifest, json.dumps({**before, **now}, indent=2, ensure_ascii=False) + "\n")
+            write_settings(manifest, before | now)
             known = {name: known.get(name, {}) for name in generators}
             for rows in known.values():
                 for start in _unfinished(rows, total, batch):

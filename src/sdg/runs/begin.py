@@ -49,8 +49,7 @@ def begin(
             _require_resumable(out, manifest, resume)
             refuse_changes(out, read_settings(out, manifest), settings, free)
         else:
-            written = {"version": __version__, **(notes or {}), **settings}
-            write_text(manifest, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+            write_settings(manifest, {"version": __version__, **(notes or {}), **settings})
         yield begun
 
 
@@ -83,6 +82,11 @@ def read_settings(out: Path, manifest: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         pass
     raise SdgError(f"{manifest} is damaged, so {out} cannot be resumed; name another output.")
+
+
+def write_settings(manifest: Path, settings: Mapping[str, Any]) -> None:
+    """What `read_settings` reads."""
+    write_text(manifest, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def refuse_changes(
