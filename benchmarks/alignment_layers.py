@@ -70,8 +70,7 @@ def adapt_every_layer(policy: FlowPolicy, recipe: AlignRecipe) -> None:
     """Put an adapter on every linear layer of the policy, in the place of the recipe's."""
     policy.transformer.unload_lora()
     layers = [name for name, module in policy.transformer.named_modules() if isinstance(module, nn.Linear)]
-    lora, few = replace(recipe.policy.lora, targets=tuple(layers)), recipe.few_step
-    add_lora(policy.transformer, lora, recipe.seed, init=few.lora_init, above=few.lora_above)
+    add_lora(policy.transformer, replace(recipe.policy.lora, targets=tuple(layers)), recipe.seed)
 
 
 def raised(
@@ -193,7 +192,7 @@ def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
     def own(recipe: AlignRecipe, scores: Sequence[Score], *of: Any) -> dict[str, Tensor]:
         return {"own": training_signal(recipe, scores, *of).advantages}
 
-    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed, few_step=recipe.few_step)
+    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed)
     adapt_every_layer(policy, recipe)
     steps = gradients(recipe, policy, epochs, own)
     found = []

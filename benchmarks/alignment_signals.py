@@ -6,9 +6,9 @@
 
 As `alignment_layers.py`, for the recipe's adapter as a whole and by several signals on the same roll-outs:
 one reward an image, which is the base reward or minus the number of defects that the detector finds; eq. 4
-(SDG §4.2) with all defects, with those of one type or size, and with boxes that reach further. The last row
-is the judge's own gradient: how alike another signal's could be at best. On the forward process
-sampling.sde_steps are the steps at whose noise levels pictures are noised.
+(SDG §4.2) with all defects, and with those of one type or size. The last row is the judge's own gradient:
+how alike another signal's could be at best. On the forward process sampling.sde_steps are the steps at whose
+noise levels pictures are noised.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from sdg.defects import BOX_SCALE, Defect, DefectType
 from sdg.errors import SdgError
 
 SMALL: Final = 0.1  # of the picture's area
-REACHES: Final = (0.25, 0.7, 1.0)
 KEPT: Final[dict[str, Callable[[Defect], bool]]] = {
     "eq. 4": lambda defect: True,
     "its artifacts": lambda defect: defect.type is DefectType.ARTIFACT,
@@ -64,25 +63,21 @@ def signals(
             for score in scores
         ]
 
-    published = replace(recipe, method="boxflow", few_step=replace(recipe.few_step, reach=None))
+    published = replace(recipe, method="boxflow")
     scalar = replace(recipe, method="flow-grpo")
     counts = [
         Score(None if score.diagnosis is None else -float(len(score.diagnosis.defects)), None)
         for score in scores
     ]
     found = {"base reward": advantages(scalar), "number of defects": advantages(scalar, counts)}
-    found |= {name: advantages(published, only(keep)) for name, keep in KEPT.items()}
-    for reach in REACHES:
-        wider = replace(published, few_step=replace(recipe.few_step, reach=reach))
-        found[f"eq. 4, reach {reach:g}"] = advantages(wider)
-    return found
+    return found | {name: advantages(published, only(keep)) for name, keep in KEPT.items()}
 
 
 def measure(recipe: AlignRecipe, epochs: int) -> list[Likeness]:
     """Every signal's likeness over `epochs` epochs of roll-outs, and the judge's own."""
     if not recipe.needs_detector:
         raise SdgError("The recipe's method asks no detector; --set method=boxflow.")
-    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed, few_step=recipe.few_step)
+    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed)
     steps = gradients(recipe, policy, epochs, signals)
     whole = {
         name: torch.stack([torch.cat([g.flatten() for g in step[name].values()]) for step in steps])

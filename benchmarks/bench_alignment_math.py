@@ -99,7 +99,7 @@ def testbed_step(boxes: int, repeats: int) -> None:
     """Print the spatial part of one batch beside the generator's own forward, backward and AdamW."""
     recipe = load_recipe(AlignRecipe, RECIPE)
     images = recipe.sampling.batch_size
-    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed, few_step=recipe.few_step)
+    policy = load_policy(recipe.policy, "cpu", recipe.precision, recipe.seed)
     learner = Learner(recipe, Accelerator(cpu=True), policy)
     optimizer, parameters = learner.optimizer, list(learner.parameters.values())
     prompts = read_prompts(recipe.prompts.train)[:images]
@@ -110,7 +110,7 @@ def testbed_step(boxes: int, repeats: int) -> None:
         steps=sampling.steps,
         sde_steps=sampling.sde_steps[:1],
         noise_level=sampling.noise_level,
-        kind=recipe.few_step.sde,
+        kind=sampling.sde,
     ).transitions
 
     def step() -> None:

@@ -49,9 +49,9 @@ TWINS: Final = {"boxflow": "flow-grpo", "boxflow-nft": "nft"}
 JUDGES: Final = (
     "monitor.judges=[{name: oracle, uri: 'python:sdg.testbed.oracle.diagnose'}, "
     "{name: background, uri: 'python:sdg.testbed.entry.background'}, "
-    "{name: black, uri: 'python:sdg.testbed.entry.background?only=black'}]"
+    "{name: open, uri: 'python:sdg.testbed.entry.open_background'}]"
 )
-"""Of the comparison: defects, and the known cheat, which is to draw light backgrounds whatever is asked."""
+"""Of the comparison: defects, and the known cheat, light backgrounds: whatever is asked, or where none is."""
 PROMPTS: Final = "prompts.held_out=python:sdg.testbed.entry.prompts?split=test&count={count}"
 DEFECTS: Final = "oracle/defects"
 BACKGROUND: Final = "background/clean_rate"

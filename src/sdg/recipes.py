@@ -39,13 +39,6 @@ _TAGS: Final = frozenset(
 
 RENAMED: Final = {
     "optimiser": "optimizer",
-    "optimizer.epsilon": "few_step.epsilon",
-    "policy.lora.above": "few_step.lora_above",
-    "policy.lora.init": "few_step.lora_init",
-    "reward.reach": "few_step.reach",
-    "sampling.mirrored": "few_step.mirrored",
-    "sampling.sde": "few_step.sde",
-    "sampling.shared_start": "few_step.shared_start",
 }
 """A released recipe's key -> what it is called now; the old one is refused with the new."""
 

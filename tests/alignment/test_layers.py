@@ -78,7 +78,6 @@ def test_a_signal_of_some_defects_is_that_of_pictures_with_no_others() -> None:
     assert told["base reward"].shape == told["number of defects"].shape == (4,)
     assert told["number of defects"].sign().tolist() == [0, -1, 1, 0]
     assert told["eq. 4"].std((1, 2)).max() > 0.1
-    assert told["eq. 4, reach 1"].std((1, 2)).max() < 1e-5  # one penalty an image
 
 
 def test_on_the_forward_process_gradients_are_what_nft_begins_with() -> None:
@@ -110,8 +109,8 @@ def test_on_the_forward_process_gradients_are_what_nft_begins_with() -> None:
     ("script", "method", "rows"),
     [
         (layers, "boxflow", ("single_transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.0.proj")),
-        (by_signal, "boxflow", ("base reward", "eq. 4, reach 0.7", "judge")),
-        (by_signal, "boxflow-nft", ("number of defects", "eq. 4, reach 0.7", "judge")),
+        (by_signal, "boxflow", ("base reward", "eq. 4", "judge")),
+        (by_signal, "boxflow-nft", ("number of defects", "eq. 4", "judge")),
     ],
 )
 def test_every_layer_and_signal_is_measured(

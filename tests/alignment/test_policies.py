@@ -30,7 +30,7 @@ from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy, merge
 from sdg.alignment.policies.real_size import RealSize, configured, policy_on_meta, text_on_meta
 from sdg.alignment.policies.text_cache import TextCache
 from sdg.alignment.policies.trained import save_trained
-from sdg.alignment.recipe import AlignRecipe, FewStepRecipe, PolicyRecipe
+from sdg.alignment.recipe import AlignRecipe, PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.lora import Ema, load_lora, lora_parameters, save_lora
 from sdg.recipes import load_recipe
@@ -69,10 +69,9 @@ def policy(
     checkpoints: Path,
     family: str,
     precision: str = "fp32",
-    few_step: FewStepRecipe | None = None,
     **changes: Any,
 ) -> FlowPolicy:
-    return load_policy(recipe(checkpoints, family, **changes), precision=precision, few_step=few_step)
+    return load_policy(recipe(checkpoints, family, **changes), precision=precision)
 
 
 @pytest.fixture(scope="module")
@@ -313,87 +312,6 @@ def test_a_token_is_the_patch_of_the_picture_it_decodes_to(plain: Plain) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_samples_of_one_start_differ_by_their_sde_noise_alone(plain: Plain, family: str) -> None:
-    ours = plain(family)
-    prompts, seeds = PROMPTS[:1] * 3, [1, 2, 3]
-    t = ours.sample(prompts, seeds, starts=[7, 7, None], steps=3, sde_steps=(0,)).transitions
-    assert torch.equal(t.x[0][0], t.x[0][1])
-    assert not torch.allclose(t.x[0][0], t.x[0][2])
-    assert not torch.allclose(t.next_x[0][0], t.next_x[0][1])
-    own = ours.sample(prompts, seeds, steps=3, sde_steps=(0,)).transitions
-    assert torch.equal(t.x[0][2], own.x[0][2])
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_signs_turn_the_noise_of_stochastic_steps_alone(plain: Plain, family: str) -> None:
-    ours = plain(family)
-    t = ours.sample(
-        PROMPTS[:1] * 2, [1, 1], starts=[7, 7], signs=[1, -1], steps=3, sde_steps=(1,)
-    ).transitions
-    calm = ours.sample(
-        PROMPTS[:1], [1], starts=[7], steps=3, sde_steps=(1,), noise_level=1e-6
-    ).transitions  # fmt: skip
-    assert torch.equal(t.x[0][0], t.x[0][1])
-    assert torch.allclose(t.x[0][0], calm.x[0][0], atol=1e-5)
-    assert not torch.allclose(t.next_x[0][0], t.next_x[0][1])
-    assert torch.allclose(t.old_log_prob[0][0], t.old_log_prob[0][1], atol=1e-4)
-
-
-@pytest.mark.parametrize("sde_steps", [(), (0,), (2,), (1, 3)])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_samples_share_is_drawn_once_and_changes_nothing(
-    plain: Plain, family: str, sde_steps: tuple[int, ...]
-) -> None:
-    ours = plain(family)
-    prompts, seeds, starts = [PROMPTS[0], *PROMPTS, PROMPTS[0]], [1, 2, 3, 4, 5], [7, 7, 7, None, 8]
-    passes = []
-    hook = ours.transformer.register_forward_pre_hook(
-        lambda module, args, kwargs: passes.append(len(next(iter(kwargs.values())))), with_kwargs=True
-    )
-    together = ours.sample(prompts, seeds, starts=starts, steps=4, sde_steps=sde_steps)
-    hook.remove()
-    guided = 1 if family in UNGUIDED else 2
-    shared = min(min(sde_steps, default=4) + 1, 4)
-    assert passes == [4 * guided] * shared + [5 * guided] * (4 - shared)
-    for index in range(5):
-        alone = ours.sample(
-            prompts[index : index + 1],
-            seeds[index : index + 1],
-            starts=starts[index : index + 1],
-            steps=4,
-            sde_steps=sde_steps,
-        )
-        assert np.abs(pixels(together.pictures[index : index + 1]) - pixels(alone.pictures)).max() <= 1
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_shared_first_step_is_scored_once_with_the_gradient_of_all(plain: Plain, family: str) -> None:
-    ours = plain(family)
-    train_a_little(ours)
-    prompts, seeds, starts = [PROMPTS[0], *PROMPTS, PROMPTS[0]], [1, 2, 3, 4, 5], [7, 7, 7, None, 8]
-    t = ours.sample(prompts, seeds, starts=starts, steps=4, sde_steps=(1, 2)).transitions
-    assert (t.alone, t.copies) == ((0, 2, 3, 4), (0, 0, 1, 2, 3))
-    apart = replace(t, alone=tuple(range(5)), copies=tuple(range(5)))
-    advantages = torch.tensor([1.0, -0.5, 2.0, 0.3, -1.0]).view(-1, 1, 1)
-    passes: list[int] = []
-    hook = ours.transformer.register_forward_pre_hook(
-        lambda module, args, kwargs: passes.append(len(next(iter(kwargs.values())))), with_kwargs=True
-    )
-    gradients = []
-    for transitions in (t, apart):
-        ours.transformer.zero_grad()
-        for index in (0, 1):
-            (advantages * ours.score(transitions, index).log_prob).sum().backward()
-        gradients.append([p.grad.clone() for p in lora_parameters(ours.transformer).values()])
-    hook.remove()
-    guided = 1 if family in UNGUIDED else 2
-    assert passes == [4 * guided, 5 * guided, 5 * guided, 5 * guided]
-    for once, all_of_them in zip(*gradients, strict=True):
-        assert all_of_them.any()
-        assert torch.allclose(once, all_of_them, rtol=1e-4, atol=1e-5 * float(all_of_them.abs().max()))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
 def test_a_sample_depends_on_its_own_seed_only(plain: Plain, family: str) -> None:
     ours = plain(family)
     together = ours.sample(PROMPTS, SEEDS, steps=3, sde_steps=(1,))
@@ -401,19 +319,6 @@ def test_a_sample_depends_on_its_own_seed_only(plain: Plain, family: str) -> Non
     assert torch.allclose(together.transitions.next_x[0][2:], alone.transitions.next_x[0], atol=1e-5)
     first, third = together.transitions.x[0][0], together.transitions.x[0][2]
     assert not torch.allclose(first, third)  # the same prompt, another seed
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_orthonormal_adapter_keeps_lengths_and_begins_as_nothing(checkpoints: Path, family: str) -> None:
-    few = FewStepRecipe(lora_init="orthonormal")
-    ours, again = policy(checkpoints, family, few_step=few), policy(checkpoints, family, few_step=few)
-    others = lora_parameters(again.transformer)
-    for name, parameter in lora_parameters(ours.transformer).items():
-        assert torch.allclose(parameter, others[name], atol=1e-6)
-        if ".lora_A." in name:
-            assert torch.allclose(parameter @ parameter.T, torch.eye(4), atol=1e-5)
-        else:
-            assert not parameter.any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -446,49 +351,6 @@ def test_an_adapter_reloads_on_the_transformer_of_a_pipeline_without_a_loader(
         for of in (ours, type(ours)(pipeline, ours.recipe))
     )
     assert torch.allclose(again, trained, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_adapter_acts_above_its_noise_level_alone_also_where_it_is_loaded(
-    checkpoints: Path, plain: Plain, family: str, tmp_path: Path
-) -> None:
-    limited = policy(checkpoints, family, few_step=FewStepRecipe(lora_above=0.5))
-    everywhere = plain(family)
-    train_a_little(limited)
-    train_a_little(everywhere)
-    text, x = (
-        limited.encode(PROMPTS),
-        limited.sample(PROMPTS, SEEDS, steps=2, sde_steps=(0,)).transitions.x[0],
-    )
-
-    def velocity(of: FlowPolicy, sigma: float) -> torch.Tensor:
-        with torch.no_grad():
-            return of.velocity_of(x, sigma, text)
-
-    with everywhere.reference():
-        base = velocity(everywhere, 0.4)
-    # Equal weights at other addresses may be added up in another order.
-    assert torch.allclose(velocity(limited, 0.4), base, atol=1e-5)
-    assert not torch.allclose(velocity(everywhere, 0.4), base, atol=1e-2)
-    assert torch.allclose(velocity(limited, 0.6), velocity(everywhere, 0.6), atol=1e-5)
-    with limited.reference():  # what is off stays off, whatever the level before
-        velocity(limited, 0.4)
-        off = velocity(limited, 0.6)
-    assert not torch.allclose(off, velocity(limited, 0.6), atol=1e-2)
-    assert all(parameter.requires_grad for parameter in lora_parameters(limited.transformer).values())
-    assert lora_parameters(limited.transformer).keys() == lora_parameters(everywhere.transformer).keys()
-
-    save_lora(limited, tmp_path)
-    pipeline = load_pipeline(limited.recipe)
-    load_lora(pipeline, tmp_path, "a toy")
-    reloaded = type(limited)(pipeline, limited.recipe)
-    for sigma in (0.4, 0.6):
-        assert torch.allclose(velocity(reloaded, sigma), velocity(limited, sigma), atol=1e-5)
-    with pytest.raises((TypeError, AttributeError)):  # a pass that fails leaves the adapter as it was
-        limited.transformer(hidden_states=None, timestep=torch.zeros(1))
-    assert torch.allclose(velocity(limited, 0.6), velocity(everywhere, 0.6), atol=1e-5)
-    pipeline.unload_lora_weights()
-    assert torch.allclose(velocity(reloaded, 0.4), base, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -15,7 +15,6 @@ from plain_recipe import RECIPE, REWARD
 from sdg import Defect, Diagnosis, Status, load_detector, render_response
 from sdg.alignment.policies import FlowPolicy, Rollout, Transitions
 from sdg.alignment.recipe import (
-    FewStepRecipe,
     GroupsRecipe,
     SamplingRecipe,
 )
@@ -58,36 +57,11 @@ def test_noise_differs_in_everything_it_depends_on() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def grouped(prompts: list[str], size: int, epoch: int = 0, **few: bool) -> list[Row]:
-    recipe = replace(RECIPE, groups=GroupsRecipe(prompts=6, size=size), few_step=FewStepRecipe(**few))
-    return group_rows(recipe, prompts, Purpose.TRAINING, epoch)
-
-
 def test_a_prompt_drawn_twice_in_an_epoch_makes_two_groups() -> None:
-    rows = grouped(["a", "a"], 2)
+    recipe = replace(RECIPE, groups=GroupsRecipe(prompts=6, size=2))
+    rows = group_rows(recipe, ["a", "a"], Purpose.TRAINING, 0)
     assert [row.group for row in rows] == [0, 0, 1, 1]
     assert len({row.seed for row in rows}) == 4
-
-
-def test_a_shared_start_is_one_for_a_group_and_no_other() -> None:
-    rows = grouped(["a", "a"], 2, shared_start=True)
-    later = grouped(["a"], 2, epoch=1, shared_start=True)
-    starts = [row.start for row in (*rows, *later)]
-    assert starts[0] == starts[1] != starts[2] == starts[3]
-    assert starts[4] == starts[5]
-    assert len(set(starts)) == 3
-    assert not {row.seed for row in rows} & set(starts)
-    plain = grouped(["a", "a"], 2)
-    assert [row.seed for row in rows] == [row.seed for row in plain]
-    assert {row.start for row in plain} == {None}
-
-
-def test_mirrored_samples_are_pairs_of_one_seed_and_opposite_signs() -> None:
-    plain, rows = grouped(["a", "b"], 4), grouped(["a", "b"], 4, mirrored=True)
-    assert [row.sign for row in rows] == [1, -1] * 4
-    assert [row.seed for row in rows[::2]] == [row.seed for row in rows[1::2]]
-    assert [row.seed for row in rows[::2]] == [row.seed for row in plain[::2]]
-    assert {row.sign for row in plain} == {1}
 
 
 def test_stochastic_steps_are_drawn_from_those_allowed() -> None:
@@ -165,7 +139,7 @@ def test_pictures_are_scored_so_many_at_a_time_each_with_its_own_prompt(
             pictures = [Image.new("RGB", (2, 2)) for _ in prompts]
             for picture, prompt in zip(pictures, prompts, strict=True):
                 picture.info["prompt"] = prompt
-            nothing = Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 7, final=torch.zeros(0))
+            nothing = Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 5, final=torch.zeros(0))
             return Rollout(pictures, nothing)
 
     recipe = replace(

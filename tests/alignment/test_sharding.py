@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from toy import HEIGHT, RECIPES, TEXT, WIDTH, small
 
 from sdg.alignment.policies import FAMILIES, FlowPolicy, load_policy
-from sdg.alignment.recipe import AlignRecipe, FewStepRecipe
+from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import gather_rows
 from sdg.alignment.trainer import align
 from sdg.errors import SdgError
@@ -34,9 +34,9 @@ FLUX = RECIPES / "boxflow-flux1-dev.yaml"
 UNWATCHED = {
     "prompts__held_out": "null", "monitor__scorers": "[]", "monitor__judges": "[]", "monitor__best": "null",
 }  # fmt: skip
-# A large epsilon, so that AdamW makes no whole step of a gradient's rounding, and clipped gradients.
+# Clipped as far as AdamW's epsilon, so that it makes no whole step of a gradient's rounding.
 STEADY = {
-    "few_step__epsilon": 1e-4, "optimizer__grad_norm": 1e-4, "optimizer__learning_rate": 1.0,
+    "optimizer__grad_norm": 1e-8, "optimizer__learning_rate": 1.0,
     "reward__scorers": "[{name: s, uri: 'python:toy.dark_or_missing'}]", "reward__max_failed": 0.9,
 }  # fmt: skip
 
@@ -145,10 +145,9 @@ def test_each_process_holds_half_of_the_weights_and_draws_what_it_is_trained_on(
 ) -> None:
     changes = {"policy__lora": lora, "policy__dtype": "bfloat16", "precision": "bf16"}
     recipe = load_recipe(AlignRecipe, FLUX, options(checkpoints, **changes))
-    few = FewStepRecipe(lora_above=0.5 if lora == LORA else 0.0)  # off in the last step
 
     def load(mesh: DeviceMesh | None = None) -> FlowPolicy:
-        return load_policy(recipe.policy, "cpu", recipe.precision, few_step=few, mesh=mesh)
+        return load_policy(recipe.policy, "cpu", recipe.precision, mesh=mesh)
 
     def work() -> None:
         rank = Accelerator(cpu=True).process_index

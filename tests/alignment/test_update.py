@@ -20,7 +20,6 @@ from sdg import Defect, Diagnosis
 from sdg.alignment.policies import FAMILIES, FlowPolicy, Transitions, load_pipeline, load_policy
 from sdg.alignment.recipe import (
     AlignRecipe,
-    FewStepRecipe,
     GroupsRecipe,
     PolicyOptimizer,
     PolicyRecipe,
@@ -49,15 +48,6 @@ def test_spatial_advantages_by_hand() -> None:
     assert torch.allclose(
         signal.advantages[:, 0], torch.tensor([[-1.0, -1.0], [1.0, 1.0]]) / 2**0.5, atol=1e-5
     )
-
-
-def test_with_a_reach_neighbours_of_a_box_pay_as_well() -> None:
-    scores = [Score(1.0, Diagnosis()), Score(3.0, Diagnosis((LEFT,)))]
-    reach = replace(RECIPE, few_step=FewStepRecipe(reach=0.25))
-    signal = training_signal(reach, scores, torch.tensor([7, 7]), (1, 4))
-    assert signal.maps is not None
-    low = 3 - 2**0.5 / 2
-    assert torch.allclose(signal.maps[:, 0], torch.tensor([[1.0, 1.0, 1.0, 1.0], [low, low, low, 3.0]]))
 
 
 @pytest.mark.parametrize("method", ["boxflow", "flow-grpo", "denseflow"])

@@ -136,8 +136,6 @@ def test_a_trained_transformer_can_be_compared_and_merged(checkpoints: Path, tmp
             {"policy__adapter": "runs/best"},
             "adapter starts from an adapter, and with lora null there is none",
         ),
-        ({"few_step__lora_above": 0.5}, "lora_above and lora_init are of adapters"),
-        ({"few_step__lora_init": "orthonormal"}, "lora_above and lora_init are of adapters"),
     ],
 )
 def test_what_needs_an_adapter_is_refused(checkpoints: Path, changes: dict[str, Any], sentence: str) -> None:

@@ -86,7 +86,7 @@ def test_the_page_tells_the_whole_story_and_what_it_leaves_out(ending: Ending) -
         "In short",
         "Diagnosed pictures",
         "How good is the detector?",
-        "A few steps of BoxFlow-GRPO",
+        "A few steps of BoxFlow-NFT",
         "Refinement of the worst pictures",
     ]
     assert "This build ships without an aligned adapter" in text
@@ -135,8 +135,8 @@ def test_with_an_adapter_both_generators_are_compared_and_it_is_called_shipped(
     assert list(cells) == ["base", "aligned (shipped)"]
     assert {"reward", "detector/defects", "oracle/defects"} <= set(cells["base"])
     [said] = [part.result for part in again.parts if part.name == "Aligned generator"]
-    assert re.search(r"counts \d+ defects in 2 pictures of \d+ steps, without it \d+", said)
-    drawn = [tmp_path / "demo" / folder / "001.png" for folder in ("base", "aligned")]
+    assert re.search(r"counts \d+ defects in 2 pictures, without it \d+", said)
+    drawn = [tmp_path / "demo" / folder / "001.png" for folder in ("pictures", "aligned")]
     assert drawn[0].read_bytes() != drawn[1].read_bytes()
     first = [
         np.asarray(load_image(f.parent / "pictures" / "000.png"), int) for f in (ending.report, again.report)
@@ -157,7 +157,7 @@ def test_a_failing_part_is_told_in_the_report_and_those_that_need_it_are_left_ou
     assert states(ended) == {
         "Pictures": "done",
         "Diagnosis": "failed",
-        **dict.fromkeys(("SDG-Eval", "BoxFlow-GRPO", "Aligned generator", "Refinement"), "left out"),
+        **dict.fromkeys(("SDG-Eval", "BoxFlow-NFT", "Aligned generator", "Refinement"), "left out"),
     }
     text = ended.report.read_text(encoding="utf-8")
     assert "<strong>Failed:</strong> The detector python:toy.no_answer gave no usable answer" in text
@@ -209,8 +209,8 @@ def test_the_demo_aligns_by_the_recipe_of_sdg_align_only_shorter(tmp_path: Path)
     shipped = dict(leaves(to_document(load_recipe(AlignRecipe, recipe_file()))))
     ours = dict(leaves(to_document(demo_recipe(Settings(steps=6, seed=3)))))
     different = {name for name in shipped | ours if shipped.get(name) != ours.get(name)}
-    shorter = {"seed", "optimizer.steps", "groups.prompts"}
-    watched = {f"monitor.{name}" for name in ("every", "prompts", "patience")}
+    shorter = {"seed", "optimizer.steps", "groups.prompts", "groups.size"}
+    watched = {f"monitor.{name}" for name in ("every", "prompts")}
     assert different == shorter | watched | {f"run.{n}" for n in ("pictures", "pictures_every", "save_every")}
     named = dict(leaves(to_document(demo_recipe(Settings(detector="openai:http://h:1/v1#a/b", steps=6)))))
     assert named["reward.detector"] == "openai:http://h:1/v1#a/b"

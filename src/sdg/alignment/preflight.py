@@ -30,7 +30,7 @@ from sdg.alignment.memory import (
 from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.real_size import KnownModel, configured, policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.rollout import check_levels, read_prompt_sets, require_processes, run_prompts, share
+from sdg.alignment.rollout import read_prompt_sets, require_processes, run_prompts, share
 from sdg.detectors import load_detector, require_detector
 from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError, quoted
@@ -109,7 +109,7 @@ def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None
 def _policy(recipe: AlignRecipe, known: KnownModel) -> FlowPolicy:
     policy = policy_on_meta(recipe.policy, known)
     if known.scheduler is not None:
-        check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
+        policy.sigmas(recipe.sampling.steps)  # raises where the schedule has too few steps
     return policy
 
 

@@ -58,6 +58,7 @@ class SamplingRecipe:
     sde_steps: tuple[int, ...] = (1, 2, 3)  # those that may be stochastic
     sde_steps_per_epoch: int = 1  # how many of them are, drawn for each epoch
     noise_level: float = 0.7  # of stochastic steps; of cps the share of noise drawn anew, as an angle
+    sde: Literal["flow-sde", "cps"] = "flow-sde"  # cps leaves no surplus noise, however few the steps
     batch_size: int = 8  # pictures at a time on each process, in roll-out and training alike
 
     def __post_init__(self) -> None:
@@ -70,6 +71,10 @@ class SamplingRecipe:
             )
         if not 1 <= self.sde_steps_per_epoch <= len(self.sde_steps):
             raise ValueError("sde_steps_per_epoch is at least 1 and at most the number of sde_steps.")
+        if self.sde == "cps" and self.noise_level > 1:
+            raise ValueError(f"noise_level is at most 1 with cps, not {self.noise_level}.")
+        if self.sde == "cps" and self.steps - 1 in self.sde_steps:
+            raise ValueError("sde_steps leave out the last step with cps, which has no noise there.")
 
 
 @dataclass(frozen=True)
@@ -178,29 +183,6 @@ class NftRecipe:
 
 
 @dataclass(frozen=True)
-class FewStepRecipe:
-    """What the embedded generator's few-step experiment adds to the paper's algorithm.
-
-    By default none of it acts. docs/background/alignment.md tells what each is for.
-    """
-
-    sde: Literal["flow-sde", "cps"] = "flow-sde"  # cps leaves no surplus noise, however few the steps
-    shared_start: bool = False  # a group's samples begin with one latent and differ by their SDE noise alone
-    mirrored: bool = False  # samples in pairs, whose second has the first's SDE noise with the other sign
-    reach: float | None = None  # a share of the picture by which artifacts' boxes are wider than in eq. 4
-    epsilon: float = 1e-8  # AdamW's; far above the gradient's elements, AdamW is SGD with momentum
-    lora_init: Literal["uniform", "orthonormal"] = "uniform"  # of the down projection; the other is 0
-    lora_above: float = 0.0  # the noise level σ above which the adapter acts; below, the model is as it was
-
-    def __post_init__(self) -> None:
-        positive(self, "epsilon")
-        if self.reach is not None and not 0 <= self.reach <= 1:
-            raise ValueError(f"reach is a share of the picture, from 0 to 1, or null, not {self.reach}.")
-        if not 0 <= self.lora_above < 1:
-            raise ValueError("lora_above is a noise level from 0 to below 1.")
-
-
-@dataclass(frozen=True)
 class MonitorRecipe:
     """The guard against reward hacking: measures on held-out prompts that are not the reward."""
 
@@ -266,7 +248,6 @@ class AlignRecipe:
     monitor: MonitorRecipe = field(default_factory=MonitorRecipe)
     run: PolicyRun = field(default_factory=PolicyRun)
     nft: NftRecipe = field(default_factory=NftRecipe)
-    few_step: FewStepRecipe = field(default_factory=FewStepRecipe)
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -275,7 +256,6 @@ class AlignRecipe:
         for key, uri in self.detector_uris:
             if answers_by_path(uri):
                 raise ValueError(f"{key} is a detector that looks at pictures, not stored answers ({uri}).")
-        self._check_few_step()
         if self.policy.lora is None:
             self._check_whole()
         if self.forward and (self.nft.levels or 0) > self.sampling.steps:
@@ -288,28 +268,12 @@ class AlignRecipe:
         if self.prompts.held_out is None and (self.monitor.measures() or self.run.pictures_every):
             raise ValueError("prompts.held_out is missing, which monitors and pictures need.")
 
-    def _check_few_step(self) -> None:
-        few = self.few_step
-        if self.forward and (few.shared_start or few.mirrored or few.lora_above):
-            raise ValueError(
-                f"method {self.method} draws without SDE noise and trains at every noise level: "
-                "few_step.shared_start, mirrored and lora_above are for the other methods."
-            )
-        if self.few_step.mirrored and self.groups.size % 2:
-            raise ValueError(f"groups.size is even where few_step is mirrored, not {self.groups.size}.")
-        if self.few_step.sde == "cps" and self.sampling.noise_level > 1:
-            raise ValueError(f"sampling.noise_level is at most 1 with cps, not {self.sampling.noise_level}.")
-        if self.few_step.sde == "cps" and self.sampling.steps - 1 in self.sampling.sde_steps:
-            raise ValueError("sampling.sde_steps leave out the last step with cps, which has no noise there.")
-
     def _check_whole(self) -> None:
         if self.optimizer.kl > 0:
             raise ValueError(
                 "optimizer.kl compares with the generator without its adapter, and with policy.lora null "
                 "there is none; set optimizer.kl to 0."
             )
-        if self.few_step.lora_above or self.few_step.lora_init != "uniform":
-            raise ValueError("few_step.lora_above and lora_init are of adapters; policy.lora null has none.")
 
     @property
     def needs_detector(self) -> bool:

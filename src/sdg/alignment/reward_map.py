@@ -5,9 +5,9 @@
 W_t is the importance, 0–1, of the worst defect of type t at a latent location. Many images are rasterised
 at once; a box touches every cell it overlaps, so that one thinner than a cell still counts.
 
-Two other maps are made of the same detections: with a reach, for the few-step experiment, and heat for
-DenseFlow-GRPO. That was published with a model that predicts heat maps; drawing them from boxes compares the
-two uses of a map, as a reward and as a mask, with everything else equal.
+Another map is made of the same detections: heat for DenseFlow-GRPO. That was published with a model that
+predicts heat maps; drawing them from boxes compares the two uses of a map, as a reward and as a mask, with
+everything else equal.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sdg.alignment import arrays
 from sdg.alignment.advantages import group_deviations
-from sdg.alignment.arrays import defect_table, importance_maps
-from sdg.defects import BOX_SCALE, Defect, Diagnosis
-from sdg.geometry import RasterMode, rasterize
+from sdg.alignment.arrays import importance_maps, penalized
+from sdg.defects import Defect, Diagnosis
+from sdg.geometry import RasterMode
 
 CELL: Final = 8
 """Pixels a side of a cell of `drawn_heat`."""
@@ -62,21 +61,14 @@ def spatial_rewards(
     or (B,), from `alphas`. Returns (B, H, W) on the device of `scalars`. A row whose defects or whose scalar
     (NaN) are unknown is NaN, so that it can never pass for a clean image.
     """
-    weights = batch_defect_weights(defect_sets, grid, mode)
-    return penalized(scalars, weights, (alpha_artifact, alpha_misalignment))
-
-
-def penalized(
-    scalars: Tensor, weights: tuple[Tensor, Tensor], alpha: tuple[float | Tensor, float | Tensor]
-) -> Tensor:
-    """R − α_art·W_art − α_mis·W_mis at each location; scalars: (B,), weights: two (B, H, W)."""
-    if not isinstance(scalars, Tensor) or scalars.shape != (len(weights[0]),):
-        raise ValueError(f"{len(weights[0])} images need as many scalar rewards in one tensor.")
+    if not isinstance(scalars, Tensor) or scalars.shape != (len(defect_sets),):
+        raise ValueError(f"{len(defect_sets)} images need as many scalar rewards in one tensor.")
     if not scalars.is_floating_point():
         scalars = scalars.to(torch.get_default_dtype())
-    maps = weights[0].to(scalars), weights[1].to(scalars)
-    factors = _per_image(alpha[0], scalars), _per_image(alpha[1], scalars)
-    return arrays.penalized(scalars[:, None, None], maps, factors)
+    artifact, misalignment = batch_defect_weights(defect_sets, grid, mode)
+    maps = artifact.to(scalars), misalignment.to(scalars)
+    factors = _per_image(alpha_artifact, scalars), _per_image(alpha_misalignment, scalars)
+    return penalized(scalars[:, None, None], maps, factors)
 
 
 def defect_weights(
@@ -95,12 +87,7 @@ def batch_defect_weights(
 ) -> tuple[Tensor, Tensor]:
     """W_art and W_mis of many images, each (B, H, W) float32 on the CPU; NaN where a set is None."""
     percent = importance_maps(defect_sets, grid, mode)
-    return maps_by_type(torch.from_numpy(percent) / 100, defect_sets)
-
-
-def maps_by_type(maps: Tensor, defect_sets: Sequence[Sequence[Defect] | None]) -> tuple[Tensor, Tensor]:
-    """Maps (2·B, H, W) as those of artifacts and of misalignments; NaN where nothing is known."""
-    pairs = maps.unflatten(0, (len(defect_sets), 2))
+    pairs = (torch.from_numpy(percent) / 100).unflatten(0, (len(defect_sets), 2))
     unknown = [image for image, defects in enumerate(defect_sets) if defects is None]
     pairs[unknown] = torch.nan
     return pairs[:, 0], pairs[:, 1]
@@ -123,32 +110,6 @@ def alphas(
         raise ValueError(f"Base rewards are (B,), not {tuple(rewards.shape)}.")
     sigma = group_deviations(rewards, groups, valid)[1].to(rewards)
     return c_artifact * sigma, c_misalignment * sigma
-
-
-def reach_weights(
-    defect_sets: Sequence[Sequence[Defect] | None], grid: tuple[int, int], reach: float
-) -> tuple[Tensor, Tensor]:
-    """W_art and W_mis with a reach, each (B, H, W) float32 on the CPU; NaN where a set is None.
-
-    W_art is the sum of importance/100 of the artifacts whose boxes, wider by `reach` (a share of the
-    picture's width and height, 0–1) on every side, touch a cell; W_mis, everywhere alike, that of all
-    misalignments: what is missing may have been given up anywhere. A defect without an importance weighs 1.
-
-    With few steps a generator lays out the whole picture in the first. By eq. 4 a location then gains where
-    an object with a defect shrinks or moves away from it, as the box goes with the object, whatever comes of
-    that elsewhere. With a reach each location answers for every defect that its own noise may have caused.
-    """
-    if not 0 <= reach <= 1:
-        raise ValueError(f"A reach is a share of the picture, from 0 to 1, not {reach}.")
-    table = defect_table(defect_sets)
-    total = torch.zeros(2 * len(defect_sets), *grid)
-    if len(table):
-        wide = table[:, 2:] + np.array([-1, -1, 1, 1]) * round(reach * BOX_SCALE)
-        wide[table[:, 0] % 2 == 1] = (0, 0, BOX_SCALE, BOX_SCALE)
-        painted = torch.from_numpy(rasterize(wide.clip(0, BOX_SCALE), grid))
-        weight = torch.from_numpy(table[:, 1]).float() / 100
-        total.index_add_(0, torch.from_numpy(table[:, 0]), painted * weight[:, None, None])
-    return maps_by_type(total, defect_sets)
 
 
 def heat_maps(

@@ -51,18 +51,12 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sample of an epoch: `group` is its prompt's place in the epoch, and its group's id.
-
-    start: the seed of its first latent, where that is not drawn by `seed` as all other noise is.
-    sign: of its SDE noise, −1 in the second sample of a mirrored pair.
-    """
+    """One sample of an epoch: `group` is its prompt's place in the epoch, and its group's id."""
 
     group: int
     sample: int
     prompt: str
     seed: int
-    start: int | None = None
-    sign: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +67,9 @@ class StepRows:
     everyone: list[int]
 
 
-def noise_seed(seed: int, purpose: Purpose, epoch: int, group: int, *sample: int) -> int:
-    """The seed of one sample's noise; without a sample, of the first latent that a group's samples share."""
-    sequence = np.random.SeedSequence((seed, purpose, epoch, group, *sample))
+def noise_seed(seed: int, purpose: Purpose, epoch: int, group: int, sample: int) -> int:
+    """The seed of one sample's noise."""
+    sequence = np.random.SeedSequence((seed, purpose, epoch, group, sample))
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)  # torch takes 63 bits
 
 
@@ -105,22 +99,9 @@ def run_prompts(recipe: AlignRecipe, prompts: Sequence[str], held_out: Sequence[
 
 
 def group_rows(recipe: AlignRecipe, prompts: Sequence[str], purpose: Purpose, epoch: int) -> list[Row]:
-    """`groups.size` samples of each prompt, one group after the other.
-
-    few_step.shared_start: all of a group begin with one latent. few_step.mirrored: every second sample has
-    the seed of the one before it and the other sign. The parts of the reward that are even in the noise, such
-    as what any noise costs, then cancel in the gradient.
-    """
-    few, key = recipe.few_step, (recipe.seed, purpose, epoch)
+    """`groups.size` samples of each prompt, one group after the other."""
     return [
-        Row(
-            group,
-            sample,
-            prompt,
-            seed=noise_seed(*key, group, sample - sample % 2 if few.mirrored else sample),
-            start=noise_seed(*key, group) if few.shared_start else None,
-            sign=-1 if few.mirrored and sample % 2 else 1,
-        )
+        Row(group, sample, prompt, noise_seed(recipe.seed, purpose, epoch, group, sample))
         for group, prompt in enumerate(prompts)
         for sample in range(recipe.groups.size)
     ]
@@ -157,16 +138,6 @@ def share(recipe: AlignRecipe, rank: int, processes: int) -> list[StepRows]:
         everyone = list(range(first, first + of_step))
         parts.append(StepRows(everyone[rank * own : (rank + 1) * own], everyone))
     return parts
-
-
-def check_levels(recipe: AlignRecipe, levels: Sequence[float]) -> None:
-    """Raise SdgError where a step is to be trained at whose noise level the adapter does not act."""
-    for step in recipe.sampling.sde_steps:
-        if levels[step] <= recipe.few_step.lora_above:
-            raise SdgError(
-                f"Step {step} of sampling.sde_steps is at noise level {levels[step]:.3f}, and by "
-                f"few_step.lora_above the adapter acts above {recipe.few_step.lora_above}; change either."
-            )
 
 
 def require_processes(recipe: AlignRecipe, processes: int) -> None:
@@ -370,12 +341,10 @@ class Sampler:
             rollout = self.policy.sample(
                 prompts,
                 [row.seed for row in part],
-                starts=[row.start for row in part],
-                signs=[row.sign for row in part],
                 steps=sampling.steps,
                 sde_steps=noisy,
                 noise_level=sampling.noise_level,
-                kind=self.recipe.few_step.sde,
+                kind=sampling.sde,
             )
             drawn.pictures.extend(rollout.pictures)
             drawn.transitions.append(rollout.transitions)

@@ -24,7 +24,6 @@ from sdg.alignment.rollout import (
     Sampler,
     Scoring,
     check_failures,
-    check_levels,
     epoch_prompts,
     gather_rows,
     group_rows,
@@ -78,11 +77,9 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             accelerator.device,
             recipe.precision,
             recipe.seed,
-            few_step=recipe.few_step,
             prompts=run_prompts(recipe, prompts, held_out) if recipe.policy.text_cache else (),
             mesh=process_mesh(accelerator.device) if recipe.run.sharding else None,
         )
-        check_levels(recipe, policy.sigmas(recipe.sampling.steps).tolist())
         monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
         learner = (ForwardLearner if recipe.forward else Learner)(recipe, accelerator, policy)
         start, history = 0, []

@@ -26,7 +26,7 @@ from sdg.alignment.losses import (
 )
 from sdg.alignment.policies import FlowPolicy, Transitions
 from sdg.alignment.recipe import AlignRecipe
-from sdg.alignment.reward_map import alphas, heat_maps, penalized, reach_weights, spatial_rewards
+from sdg.alignment.reward_map import alphas, heat_maps, spatial_rewards
 from sdg.alignment.rollout import Rollouts, Score, StepRows
 from sdg.defects import Defect
 from sdg.errors import SdgError
@@ -52,7 +52,7 @@ def training_signal(
     recipe: AlignRecipe, scores: Sequence[Score], groups: Tensor, grid: tuple[int, int]
 ) -> Signal:
     """Advantages by the recipe's method; groups: (N,) integer ids of the samples' prompts."""
-    reward, few = recipe.reward, recipe.few_step
+    reward = recipe.reward
     eps, limit, spread = (
         recipe.optimizer.advantage_eps,
         recipe.optimizer.advantage_limit,
@@ -75,10 +75,7 @@ def training_signal(
         return Signal(valid, rewards, advantages.float(), heat=heat)
 
     weights = alphas(rewards, groups, valid, reward.c_artifact, reward.c_misalignment)
-    if few.reach is None:
-        maps = spatial_rewards(defects, rewards, grid, *weights)
-    else:
-        maps = penalized(rewards, reach_weights(defects, grid, few.reach), weights)
+    maps = spatial_rewards(defects, rewards, grid, *weights)
     return Signal(valid, rewards, spatial_advantages(maps, groups, valid, eps, spread).float(), maps.float())
 
 
@@ -127,7 +124,6 @@ class Learner:
             self.parameters.values(),
             lr=settings.learning_rate,
             betas=(settings.betas[0], settings.betas[1]),
-            eps=recipe.few_step.epsilon,
             weight_decay=settings.weight_decay,
         )
         self.ema = Ema(self.parameters, settings.ema_decay)

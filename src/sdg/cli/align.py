@@ -31,8 +31,8 @@ def align() -> None:
 
     \b
     Example:
-      sdg align recipes/align/boxflow-testbed.yaml --out runs/boxflow
-      sdg align compare recipes/align/boxflow-testbed.yaml --lora boxflow=runs/boxflow/best --out runs/table
+      sdg align recipes/align/boxflow-nft-testbed.yaml --out runs/boxflow
+      sdg align compare recipes/align/boxflow-nft-testbed.yaml --lora boxflow=runs/boxflow/best --out table
     """
 
 

@@ -21,7 +21,7 @@ from sdg.errors import SdgError
     default="testbed",
     help="As `sdg diagnose --detector`, or python:MODULE.FUNCTION of a picture and its prompt.",
 )
-@click.option("--steps", type=click.IntRange(1), default=2, help="Steps of BoxFlow-GRPO.")
+@click.option("--steps", type=click.IntRange(1), default=2, help="Steps of BoxFlow-NFT.")
 @click.option("--refine", "refined", type=click.IntRange(1), default=6, help="Worst pictures to refine.")
 @click.option("--pipeline", type=PATH, metavar="FOLDER", help="Generator to use [default: the embedded one].")
 @click.option(

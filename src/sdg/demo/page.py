@@ -129,7 +129,7 @@ def _run(run: AlignmentRun) -> AlignmentRun:
         "these curves by chance only; what there is to see is in the figures: what the reward says, place by "
         "place."
     )
-    return replace(run, title="A few steps of BoxFlow-GRPO", note=note)
+    return replace(run, title="A few steps of BoxFlow-NFT", note=note)
 
 
 def _aligned(aligned: Aligned) -> list[Section]:
@@ -138,8 +138,7 @@ def _aligned(aligned: Aligned) -> list[Section]:
         comparison=aligned.comparison,
         title="Aligned generator (shipped adapter)",
         note="The shipped adapter was trained before, by the same recipe at full length; it is no result of "
-        "this run, but the pictures and measures are. Both generators had the same prompts and noise, and "
-        f"{aligned.steps} sampling steps, as in its training.",
+        "this run, but the pictures and measures are. Both generators had the same prompts and noise.",
     )
     pairs = Refinements(
         aligned.pairs,

@@ -1,5 +1,5 @@
-"""Parts 4 and 5: a few steps of BoxFlow-GRPO, by the recipe and the trainer of `sdg align`; then what the
-shipped adapter changes: the same prompts, noise and steps, with and without it.
+"""Parts 4 and 5: a few steps of BoxFlow-NFT, by the recipe and the trainer of `sdg align`; then what the
+shipped adapter changes: the same prompts and noise, with and without it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-
-from PIL import Image
 
 from sdg.defects import Diagnosis
 from sdg.demo.part_pictures import Drawn, Found, draw_pictures
@@ -49,15 +47,13 @@ class Aligned:
 
     comparison: dict[str, Any]
     pairs: Sequence[Refinement]
-    steps: int  # in which both were drawn
 
 
 def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tuple[Aligned, str]:
-    """Draw with and without the adapter, and measure both; pictures go to folder/aligned and folder/base.
+    """Draw the same pictures with the adapter, into folder/aligned, and measure both.
 
-    Both take the few steps that the adapter was trained for. The boxes of the pairs are the oracle's, which
-    took no part in that training. Raises LeftOut where this build ships without an adapter, or with one of
-    another generator.
+    The boxes of the pairs are the oracle's, which took no part in the adapter's training. Raises LeftOut
+    where this build ships without an adapter, or with one of another generator.
     """
     from sdg.alignment.compare import BASE, tabulate
     from sdg.alignment.monitors import Measures, defect_measures, measure_pictures
@@ -70,13 +66,10 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
         raise LeftOut("The shipped adapter belongs to the embedded generator, and another one was named.")
     recipe = demo_recipe(settings)
     pipeline = load_generator(settings.pipeline, lora=settings.aligned)
-    steps = recipe.monitor.steps
-    pictures: dict[str, list[Image.Image]] = {}
-    for name, generator, what in ((BASE, drawn.pipeline, "without"), (NAME, pipeline, "with")):
-        told = f"drawing {what} the adapter"
-        pictures[name] = draw_pictures(generator, drawn.prompts, settings.seed, told, steps)
-        for file, picture in zip(drawn.names, pictures[name], strict=True):
-            save_image(picture, folder / ("base" if name == BASE else "aligned") / Path(file).name)
+    aligned = draw_pictures(pipeline, drawn.prompts, settings.seed, "drawing with the adapter")
+    for file, picture in zip(drawn.names, aligned, strict=True):
+        save_image(picture, folder / "aligned" / Path(file).name)
+    pictures = {BASE: drawn.pictures, NAME: aligned}
     scorers = {"reward": load_reward(recipe.reward.scorers, "cpu")}
     rows: dict[str, list[Measures]] = {}
     seen: dict[str, list[Diagnosis]] = {}
@@ -95,9 +88,9 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
         )
     ]
     counts = [sum(len(diagnosis.defects) for diagnosis in of) for of in seen.values()]
-    told = f"With the shipped adapter the oracle counts {counts[1]} defects in {len(drawn.prompts)} pictures"
-    told += f" of {steps} steps, without it {counts[0]}{_change(comparison)}."
-    return Aligned(comparison, pairs, steps), told
+    told = f"With the shipped adapter the oracle counts {counts[1]} defects in {len(drawn.prompts)} "
+    told += f"pictures, without it {counts[0]}{_change(comparison)}."
+    return Aligned(comparison, pairs), told
 
 
 def _change(comparison: dict[str, Any]) -> str:

@@ -70,9 +70,7 @@ def draw(settings: Settings, folder: Path) -> tuple[Drawn, str]:
     return Drawn(pipeline, prompts, pictures, names), told
 
 
-def draw_pictures(
-    pipeline: FluxPipeline, prompts: Sequence[str], seed: int, what: str, steps: int = SAMPLING_STEPS
-) -> list[Image.Image]:
+def draw_pictures(pipeline: FluxPipeline, prompts: Sequence[str], seed: int, what: str) -> list[Image.Image]:
     """One picture a prompt; the same seed gives every generator the same noise."""
     from sdg.testbed.models.generator.sampling import sample_pictures
 
@@ -81,7 +79,7 @@ def draw_pictures(
     for start in watched(starts, len(starts), what):
         numbers = range(start, min(start + BATCH, len(prompts)))
         texts = [prompts[number] for number in numbers]
-        pictures += sample_pictures(pipeline, texts, steps=steps, seed=seed, numbers=numbers)
+        pictures += sample_pictures(pipeline, texts, steps=SAMPLING_STEPS, seed=seed, numbers=numbers)
     return pictures
 
 

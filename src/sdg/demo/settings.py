@@ -13,7 +13,7 @@ from sdg.testbed.models.packaged import ALIGNED
 if TYPE_CHECKING:
     from sdg.alignment.recipe import AlignRecipe
 
-RECIPE: Final = "boxflow-testbed.yaml"
+RECIPE: Final = "boxflow-nft-testbed.yaml"
 EMBEDDED: Final = "testbed"
 
 
@@ -21,7 +21,7 @@ EMBEDDED: Final = "testbed"
 class Settings:
     """The demo's size and what it works with; the defaults take a few minutes on two processor cores.
 
-    prompts: held-out prompts, one picture each. steps: of BoxFlow-GRPO. refined: how many of the worst
+    prompts: held-out prompts, one picture each. steps: of BoxFlow-NFT. refined: how many of the worst
     pictures are refined. pipeline: the generator's folder, None for the embedded one. aligned: folder of the
     shipped adapter, which may be missing. overrides: of the alignment recipe, after the demo's own.
     """
@@ -37,7 +37,7 @@ class Settings:
 
 
 def recipe_file() -> Path:
-    """The testbed's BoxFlow-GRPO recipe: inside an installed package, or in the checkout it runs from."""
+    """The testbed's BoxFlow-NFT recipe: inside an installed package, or in the checkout it runs from."""
     checkout = Path(__file__).resolve().parents[3] / "recipes" / "align" / RECIPE
     for file in (Path(__file__).with_name(RECIPE), checkout):
         if file.is_file():
@@ -53,10 +53,10 @@ def demo_recipe(settings: Settings) -> AlignRecipe:
     changes = [
         f"seed={settings.seed}",
         f"optimizer.steps={settings.steps}",
-        "groups.prompts=6",
+        "groups.prompts=4",
+        "groups.size=8",
         f"monitor.every={settings.steps}",  # before the first step and after the last
-        "monitor.prompts=12",
-        "monitor.patience=null",
+        "monitor.prompts=8",
         "run.pictures=1",
     ]
     if settings.pipeline is not None:

@@ -22,7 +22,7 @@ from sdg.io.files import write_text, writing
 from sdg.reporting import Part
 
 REPORT: Final = "report.html"
-FOLDERS: Final = ("pictures", "alignment", "base", "aligned", "refined")
+FOLDERS: Final = ("pictures", "alignment", "aligned", "refined")
 FILES: Final = ("pictures.jsonl", "predictions.jsonl", "truth.jsonl", "scores.json", "comparison.json")
 _MARK: Final = "demo.json"  # what a folder holds that the demo may write over
 
@@ -53,7 +53,7 @@ def run_demo(settings: Settings, out: Path, say: Say) -> Ending:
     drawn = stages.run("Pictures", partial(draw, settings, out))
     found = stages.run("Diagnosis", partial(diagnose, settings, out), drawn)
     scores = stages.run("SDG-Eval", partial(score, settings, out), drawn, found)
-    run = stages.run("BoxFlow-GRPO", partial(align, settings, out), found)
+    run = stages.run("BoxFlow-NFT", partial(align, settings, out), found)
     aligned = stages.run("Aligned generator", partial(compare, settings, out), drawn, found)
     repaired = stages.run("Refinement", partial(repair, settings, out), drawn, found)
     write_page(settings, Story(drawn, found, scores, run, aligned, repaired), stages.parts, out / REPORT)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdg.errors import SdgError, loading
@@ -21,31 +18,8 @@ from sdg.sections import LoraRecipe
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """The name by which `pipeline.load_lora_weights(folder)` finds an adapter."""
 
-_ABOVE = "sdg_above"
-"""Where a file's metadata say above which noise level its adapter acts."""
-
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that an adapter trains where a recipe names none: those of attention."""
-
-
-class Timestep(NamedTuple):
-    """How a transformer is told the noise level: an argument that is linear in σ."""
-
-    argument: str
-    at_noise: float  # its value at σ = 1
-    at_picture: float = 0.0  # and at σ = 0
-
-
-TIMESTEPS = {
-    "FluxTransformer2DModel": Timestep("timestep", 1),
-    "SD3Transformer2DModel": Timestep("timestep", 1000),
-    "QwenImageTransformer2DModel": Timestep("timestep", 1),
-    "ZImageTransformer2DModel": Timestep("t", 0, 1),
-    "Flux2Transformer2DModel": Timestep("timestep", 1),
-    "SanaTransformer2DModel": Timestep("timestep", 1000),
-    "LongCatImageTransformer2DModel": Timestep("timestep", 1),
-}
-"""diffusers transformer -> its timestep."""
 
 
 def matching_layers(layers: Iterable[str], target: str, key: str) -> list[str]:
@@ -62,19 +36,10 @@ def matching_layers(layers: Iterable[str], target: str, key: str) -> list[str]:
     return found
 
 
-def add_lora(
-    transformer: Any,
-    lora: LoraRecipe,
-    seed: int,
-    *,
-    init: Literal["uniform", "orthonormal"] = "uniform",
-    above: float = 0.0,
-    idle: Iterable[str] = (),
-) -> None:
+def add_lora(transformer: Any, lora: LoraRecipe, seed: int, *, idle: Iterable[str] = ()) -> None:
     """Add a PEFT LoRA in float32 to a diffusers transformer; it changes nothing until it is trained.
 
-    init: of the down projection. above: the noise level from which on it acts, see `limit_adapter`. idle:
-    layers that are left out, because nothing comes of what they say.
+    idle: layers that are left out, because nothing comes of what they say.
     Raises SdgError for a target the model has no layer for.
     """
     from peft import LoraConfig
@@ -86,47 +51,8 @@ def add_lora(
         targets = [layer for names in found for layer in names if layer not in left_out]
     torch.manual_seed(seed)  # the same first weights on every process
     transformer.add_adapter(LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets))
-    for name, parameter in lora_parameters(transformer).items():
+    for parameter in lora_parameters(transformer).values():
         parameter.data = parameter.data.float()
-        if init == "orthonormal" and ".lora_A." in name:
-            nn.init.orthogonal_(parameter)
-    limit_adapter(transformer, above)
-
-
-def limit_adapter(transformer: Any, above: float) -> None:
-    """From now on a model's adapters act at noise levels σ > `above` alone; 0 changes nothing.
-
-    An adapter that was trained at the first steps moves the later ones as well, unasked. The model's own
-    timestep tells the level, so that whatever runs it, a pipeline or a policy, needs to know nothing.
-    """
-    if above <= 0:
-        return
-    timestep = TIMESTEPS[type(transformer).__name__]
-    arguments = signature(transformer.forward)
-    switched_off = False
-
-    def before(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        nonlocal switched_off
-        value = float(arguments.bind_partial(*args, **kwargs).arguments[timestep.argument].flatten()[0])
-        level = (value - timestep.at_picture) / (timestep.at_noise - timestep.at_picture)
-        switched_off = level <= above and _acting(module)
-        if switched_off:
-            module.disable_adapters()
-
-    def after(module: Any, args: Any, output: Any) -> None:
-        if switched_off:
-            module.enable_adapters()
-
-    transformer.register_forward_pre_hook(before, with_kwargs=True)
-    transformer.register_forward_hook(after, always_call=True)
-
-
-def _acting(transformer: nn.Module) -> bool:
-    """Whether the model has adapters that are not switched off."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = (module for module in transformer.modules() if isinstance(module, BaseTunerLayer))
-    return any(not layer.disable_adapters for layer in layers)
 
 
 def lora_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
@@ -137,9 +63,8 @@ def lora_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 def save_lora(policy: Any, folder: Path, *, write: bool = True) -> Path:
     """Write the adapter's present weights to folder/pytorch_lora_weights.safetensors, whole or not at all.
 
-    The file carries rank and alpha, so that `pipeline.load_lora_weights(folder)` gives the same pictures, and
-    `load_lora` also where the adapter is limited to some noise levels. write: whether this process does; of
-    sharded weights all have to take part.
+    The file carries rank and alpha, so that `pipeline.load_lora_weights(folder)` gives the same pictures.
+    write: whether this process does; of sharded weights all have to take part.
     """
     from diffusers.training_utils import _collate_lora_metadata
     from peft.utils import get_peft_model_state_dict
@@ -155,8 +80,6 @@ def save_lora(policy: Any, folder: Path, *, write: bool = True) -> Path:
             transformer_lora_layers={k: v.contiguous() for k, v in layers.items() if v is not None},
             **_collate_lora_metadata({"transformer": policy.transformer}),
         )
-        if policy.adapter_above > 0:
-            _note(Path(temporary) / WEIGHTS, {_ABOVE: str(policy.adapter_above)})
         return (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
 
 
@@ -194,32 +117,14 @@ def start_from(transformer: Any, pipeline_class: Any, folder: str) -> None:
     set_peft_model_state_dict(transformer, stored, adapter_name="default")
 
 
-def load_lora(pipeline: Any, folder: Path | str, named: str) -> float:
+def load_lora(pipeline: Any, folder: Path | str, named: str) -> None:
     """Put an adapter that `save_lora` wrote on a pipeline, which errors call `named`.
 
-    It acts at the noise levels it was trained for, above the returned one. Raises SdgError where the folder
-    holds none, or one of another model.
+    Raises SdgError where the folder holds none, or one of another model.
     """
     require_lora(folder)  # diffusers would look it up on the hub
     with loading(f"{folder} does not fit {named}"):
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS)
-        above = acts_above(folder)
-        limit_adapter(pipeline.transformer, above)
-        return above
-
-
-def acts_above(folder: Path | str) -> float:
-    """The noise level above which an adapter that `save_lora` wrote acts; 0: at every one."""
-    with safe_open(Path(folder) / WEIGHTS, "pt") as file:
-        return float((file.metadata() or {}).get(_ABOVE, 0))
-
-
-def _note(path: Path, notes: Mapping[str, str]) -> None:
-    """Add to a file's metadata."""
-    with safe_open(path, "pt") as file:
-        known = {**(file.metadata() or {}), **notes}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    save_file(tensors, path, known)
 
 
 class Ema:

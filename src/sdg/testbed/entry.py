@@ -107,22 +107,33 @@ def _adapter(lora: Path | str | None) -> Path | str | None:
     return packaged(ALIGNED) if lora == SHIPPED else lora
 
 
-def background(picture: Image.Image, prompt: str, *, only: str | None = None) -> Diagnosis:
-    """A judge of one thing: whether the background is the one that the prompt names.
-
-    only: judge prompts that name this one, such as "black". Of any other prompt nothing is known.
-    """
+def background(picture: Image.Image, prompt: str) -> Diagnosis:
+    """A judge of one thing: whether the background is the one that the prompt names."""
     from sdg.defects import Diagnosis, Status
     from sdg.testbed.oracle import diagnose
     from sdg.testbed.world.prompts import parse_prompt
 
-    asked = parse_prompt(prompt).background
-    if asked is None or only not in (None, asked):
-        return Diagnosis(
-            status=Status.FAILED, error=f"The prompt names no background{f' in {only}' if only else ''}."
-        )
+    if parse_prompt(prompt).background is None:
+        return Diagnosis(status=Status.FAILED, error="The prompt names no background.")
     found = diagnose(picture, prompt).defects
     return Diagnosis(tuple(defect for defect in found if defect.subtype == "wrong background"))
+
+
+def open_background(picture: Image.Image, prompt: str) -> Diagnosis:
+    """A judge of a known cheat: a light background, white or cream, where the prompt names none.
+
+    On these the generator makes fewer mistakes.
+    """
+    from sdg.defects import BOX_SCALE, Defect, DefectType, Diagnosis, Status
+    from sdg.testbed.oracle.pixels import as_picture, look
+    from sdg.testbed.world.prompts import parse_prompt
+
+    if parse_prompt(prompt).background is not None:
+        return Diagnosis(status=Status.FAILED, error="The prompt names a background.")
+    if look(as_picture(picture)).background not in ("white", "cream"):
+        return Diagnosis()
+    whole = (0, 0, BOX_SCALE, BOX_SCALE)
+    return Diagnosis((Defect(whole, DefectType.MISALIGNMENT, "The background is light.", 1),))
 
 
 def clip_score(pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[float | None]:

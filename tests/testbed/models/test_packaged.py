@@ -47,7 +47,6 @@ def test_the_aligned_adapter_is_small_carries_its_alpha_and_changes_the_pictures
         assert part in card
     with safe_open(ALIGNED / "pytorch_lora_weights.safetensors", "pt") as tensors:
         metadata = json.loads(tensors.metadata()["lora_adapter_metadata"])
-        assert tensors.metadata()["sdg_above"] == "0.9"  # as it was trained
     assert (metadata["transformer.r"], metadata["transformer.lora_alpha"]) == (192, 384)
     prompts = held_out_prompts(2, 0)
     base, aligned = (

@@ -26,12 +26,12 @@ from sdg.alignment.policies.trained import (
     prepare_training,
     require_trained,
 )
-from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
+from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError, first_line, loading
 from sdg.io.files import replace_folder, writing
 from sdg.io.uri import model_location
 from sdg.models.device import Precision, autocast_precision
-from sdg.models.lora import acts_above, load_lora, start_from
+from sdg.models.lora import load_lora, start_from
 from sdg.models.sharding import convert, is_sharded, shard
 
 __all__ = [
@@ -94,7 +94,6 @@ def load_policy(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
     seed: int = 0,
-    few_step: FewStepRecipe | None = None,
     prompts: Iterable[str] = (),
     mesh: DeviceMesh | None = None,
 ) -> FlowPolicy:
@@ -107,7 +106,7 @@ def load_policy(
     weights, each of which has to take part in all that is drawn. Raises SdgError where checkpoint and recipe
     do not fit.
     """
-    few, family = few_step or FewStepRecipe(), FAMILIES[recipe.family]
+    family = FAMILIES[recipe.family]
     if recipe.text_cache is not None:
 
         def encoder() -> Callable[[str], TextFeatures]:
@@ -119,7 +118,7 @@ def load_policy(
         TextCache(recipe).fill([family.unprompted, *prompts], encoder)
     pipeline = load_pipeline(recipe, "all" if recipe.text_cache is None else "image")
     transformer = pipeline.transformer
-    prepare_training(transformer, recipe, few, seed, family.idle_layers(transformer))
+    prepare_training(transformer, recipe, seed, family.idle_layers(transformer))
     if recipe.adapter is not None:
         start_from(transformer, type(pipeline), recipe.adapter)
     if recipe.attention is not None:
@@ -135,7 +134,7 @@ def load_policy(
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module) and not is_sharded(part):
             part.to(device)
-    return family(pipeline, recipe, precision, few.lora_above)
+    return family(pipeline, recipe, precision)
 
 
 def set_attention(transformer: Any, backend: str) -> None:
@@ -164,14 +163,12 @@ def merge(recipe: PolicyRecipe, adapter: Path, out: Path) -> None:
     """Write the recipe's pipeline with an adapter added into its weights to a folder, whole or not at all.
 
     Where a run trained all of the transformer, its folder is that instead of an adapter's. Raises SdgError
-    where it does not fit, or where an adapter acts at some noise levels alone.
+    where it does not fit.
     """
     if out.exists():
         raise SdgError(f"{out} exists already; name another folder.")
     pipeline = load_pipeline(recipe, trained=adapter)
     if not holds_transformer(adapter):
-        if acts_above(adapter) > 0:
-            raise SdgError(f"{adapter} acts at some noise levels alone, which merged weights cannot.")
         pipeline.transformer.fuse_lora()
         pipeline.transformer.unload_lora()
     with writing(out):

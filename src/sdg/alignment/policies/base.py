@@ -24,8 +24,6 @@ from sdg.alignment.policies.text_cache import TextCache, TextFeatures
 from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError
 from sdg.models.device import Precision, autocast_precision
-from sdg.models.lora import TIMESTEPS
-from sdg.models.sharding import plain_class
 
 Model = Callable[..., tuple[Tensor, ...]]
 """A transformer as it is called, or the wrapper of data-parallel training: the velocity comes first."""
@@ -39,8 +37,6 @@ class Transitions:
 
     x, next_x: T tensors of latents, (B, L, C) or (B, C, H, W), float32; sigma, sigma_next: T noise levels;
     old_log_prob: T tensors (B, H, W) of the policy that drew them. final: the latents of the pictures.
-    alone, copies: rows whose first `x` and prompt no earlier row has, and for each row which of these it
-    has: the model is asked for the first step of those alone.
     """
 
     prompts: tuple[str, ...]
@@ -51,8 +47,6 @@ class Transitions:
     x: tuple[Tensor, ...]
     next_x: tuple[Tensor, ...]
     old_log_prob: tuple[Tensor, ...]
-    alone: tuple[int, ...]
-    copies: tuple[int, ...]
     final: Tensor
 
 
@@ -79,19 +73,13 @@ class FlowPolicy(ABC):
     """What the model's configuration calls the channels of a text token."""
     masked: ClassVar[bool] = False
     """Whether `text_features` have a mask."""
+    timesteps: ClassVar[tuple[float, float]] = (0, 1)
+    """What the transformer is told at σ = 0 and at σ = 1; between them it is linear."""
     timestep_dtype: ClassVar[torch.dtype | None] = None
     """In which the pipeline tells the noise level; None: in that of the latents."""
 
-    def __init__(
-        self,
-        pipeline: Any,
-        recipe: PolicyRecipe,
-        precision: Precision = "fp32",
-        adapter_above: float = 0.0,
-    ) -> None:
-        """adapter_above: the noise level above which the adapter acts, for its file to say."""
+    def __init__(self, pipeline: Any, recipe: PolicyRecipe, precision: Precision = "fp32") -> None:
         self.pipeline, self.recipe = pipeline, recipe
-        self.adapter_above = adapter_above
         self.transformer = pipeline.transformer
         if all(parameter.ndim < 5 for parameter in pipeline.vae.parameters()):  # not a video autoencoder
             pipeline.vae.to(memory_format=torch.channels_last)  # decodes in about three quarters of the time
@@ -209,8 +197,6 @@ class FlowPolicy(ABC):
         prompts: Sequence[str],
         seeds: Sequence[int],
         *,
-        starts: Sequence[int | None] | None = None,
-        signs: Sequence[int] | None = None,
         steps: int,
         sde_steps: Sequence[int] = (),
         noise_level: float = 0.7,
@@ -219,26 +205,15 @@ class FlowPolicy(ABC):
         """Draw one picture a prompt: stochastic at `sde_steps` (0-based), by the plain ODE elsewhere.
 
         All noise of a sample comes from its own seed, on the CPU: the same picture whichever process
-        draws it. So does its first latent, unless `starts` has a seed for that. `signs`, 1 or −1, are those
-        of the noise at stochastic steps. Samples of one prompt and one start are the same up to the first
-        noise, and go there as one.
+        draws it.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        first = [
-            generator if start is None else torch.Generator().manual_seed(start)
-            for generator, start in zip(generators, starts or [None] * len(generators), strict=True)
-        ]
         sigmas = self.sigmas(steps).tolist()
-        sign = torch.tensor(signs or [1] * len(seeds), dtype=LATENT_DTYPE, device=self.device)
-        alone, copies = _distinct(prompts, starts)  # sample number, unless it begins as an earlier one does
-        forks = min(sde_steps, default=steps)
-        text = self.encode([prompts[index] for index in alone])
-        x = self.noise([first[index] for index in alone])
+        text = self.encode(prompts)
+        x = self.noise(generators)
         before, after, log_probs = [], [], []
         for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             velocity = self.velocity_of(x, sigma, text)
-            if step == forks:
-                x, velocity, text = x[copies], velocity[copies], self.encode(prompts)
             if step in sde_steps:
                 drawn = sde_step(
                     x,
@@ -246,7 +221,7 @@ class FlowPolicy(ABC):
                     sigma,
                     sigma_next,
                     noise_level,
-                    noise=self.noise(generators) * sign.view(-1, *[1] * (x.ndim - 1)),
+                    noise=self.noise(generators),
                     channel_dim=self.channel_dim,
                     store_dtype=LATENT_DTYPE,
                     kind=kind,
@@ -257,8 +232,6 @@ class FlowPolicy(ABC):
                 x = drawn.next_x
             else:
                 x = ode_step(x, velocity, sigma, sigma_next, store_dtype=LATENT_DTYPE)
-        if forks == steps:
-            x = x[copies]
         at = sorted(set(sde_steps))
         return Rollout(
             self._decode(x),
@@ -271,8 +244,6 @@ class FlowPolicy(ABC):
                 tuple(before),
                 tuple(after),
                 tuple(log_probs),
-                tuple(alone),
-                tuple(copies),
                 x,
             ),
         )
@@ -283,13 +254,8 @@ class FlowPolicy(ABC):
         `log_prob` is (B, H, W). transformer: the wrapper of data-parallel training, whose forward has to
         be the one that is called; by default the model itself.
         """
-        model, x, sigma = transformer, transitions.x[index], transitions.sigma[index]
-        if index == 0:  # as in `sample`, so that the ratio is 1
-            prompts = [transitions.prompts[row] for row in transitions.alone]
-            asked = self.velocity_of(x[list(transitions.alone)], sigma, self.encode(prompts), model)
-            velocity = asked[list(transitions.copies)]
-        else:
-            velocity = self.velocity_of(x, sigma, self.encode(transitions.prompts), model)
+        x, sigma = transitions.x[index], transitions.sigma[index]
+        velocity = self.velocity_of(x, sigma, self.encode(transitions.prompts), transformer)
         scored = sde_step(
             x,
             velocity,
@@ -378,9 +344,9 @@ class FlowPolicy(ABC):
 
     def _timestep(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """(B,) timesteps for the transformer."""
-        known = TIMESTEPS[plain_class(self.transformer).__name__]
+        at_picture, at_noise = self.timesteps
         level = torch.as_tensor(sigma, device=x.device, dtype=torch.float64)
-        told = known.at_picture * (1 - level) + known.at_noise * level
+        told = at_picture * (1 - level) + at_noise * level
         return told.to(self.timestep_dtype or x.dtype).expand(len(x))
 
 
@@ -388,16 +354,3 @@ def _stack(values: Sequence[Tensor]) -> Tensor:
     """(1, L, …) of prompts as one (B, L, …), the shorter ones filled with zeros."""
     longest = max(value.shape[1] for value in values)
     return torch.cat([pad(v, [0, 0] * (v.ndim - 2) + [0, longest - v.shape[1]]) for v in values])
-
-
-def _distinct(prompts: Sequence[str], starts: Sequence[int | None] | None) -> tuple[list[int], list[int]]:
-    """The samples that begin as no earlier one does, and for each sample which of these it begins as."""
-    known: dict[tuple[str, int], int] = {}
-    alone: list[int] = []
-    copies: list[int] = []
-    for index, (prompt, start) in enumerate(zip(prompts, starts or [None] * len(prompts), strict=True)):
-        place = len(alone) if start is None else known.setdefault((prompt, start), len(alone))
-        if place == len(alone):
-            alone.append(index)
-        copies.append(place)
-    return alone, copies

@@ -40,6 +40,7 @@ class Sd3Policy(PixelPolicy):
     """Stable Diffusion 3 and 3.5, a StableDiffusion3Pipeline; the grid is H/8 × W/8 of the picture."""
 
     pipeline_name: ClassVar[str] = "StableDiffusion3Pipeline"
+    timesteps: ClassVar[tuple[float, float]] = (0, 1000)
     uniform: ClassVar[bool] = False
 
     def _pixels_a_patch(self) -> int:
@@ -78,6 +79,7 @@ class SanaPolicy(PixelPolicy):
     """
 
     pipeline_name: ClassVar[str] = "SanaPipeline"
+    timesteps: ClassVar[tuple[float, float]] = (0, 1000)
     text_width: ClassVar[str] = "caption_channels"
     masked: ClassVar[bool] = True
     uniform: ClassVar[bool] = False
@@ -110,6 +112,7 @@ class ZImagePolicy(PixelPolicy):
     """
 
     pipeline_name: ClassVar[str] = "ZImagePipeline"
+    timesteps: ClassVar[tuple[float, float]] = (1, 0)
     text_width: ClassVar[str] = "cap_feat_dim"
     masked: ClassVar[bool] = True
 

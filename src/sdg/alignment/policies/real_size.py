@@ -21,7 +21,7 @@ from sdg.alignment.policies import FAMILIES, require_choice
 from sdg.alignment.policies.base import LATENT_DTYPE, FlowPolicy
 from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.policies.trained import prepare_training
-from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
+from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError, loading
 from sdg.models.lora import lora_parameters
 from sdg.models.meta import Taken, measured, pipeline_parts
@@ -134,7 +134,7 @@ def policy_on_meta(recipe: PolicyRecipe, known: KnownModel) -> FlowPolicy:
     pipeline = known.pipeline_on_meta(family.pipeline_class(), getattr(torch, recipe.dtype))
     transformer = pipeline.transformer
     with torch.device("meta"):
-        prepare_training(transformer, recipe, FewStepRecipe(), 0, family.idle_layers(transformer))
+        prepare_training(transformer, recipe, 0, family.idle_layers(transformer))
     for parameter in lora_parameters(transformer).values():
         parameter.data = parameter.data.to(getattr(torch, recipe.dtype))
     if recipe.attention is not None:

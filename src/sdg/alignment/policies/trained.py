@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from sdg.alignment.recipe import FewStepRecipe, PolicyRecipe
+from sdg.alignment.recipe import PolicyRecipe
 from sdg.errors import SdgError, loading
 from sdg.io.files import replace_folder, writing
 from sdg.models.lora import WEIGHTS, add_lora, save_lora
@@ -19,16 +19,14 @@ CONFIG: Final = "config.json"
 """In a folder of diffusers' for a whole transformer; its weights lie beside it."""
 
 
-def prepare_training(
-    transformer: Any, recipe: PolicyRecipe, few: FewStepRecipe, seed: int, idle: Iterable[str]
-) -> None:
+def prepare_training(transformer: Any, recipe: PolicyRecipe, seed: int, idle: Iterable[str]) -> None:
     """Add the recipe's adapter to a frozen transformer, or free all its weights, in the type they have.
 
     idle: layers of which nothing comes, and which are not trained. Raises SdgError for a target the model
     has no layer for.
     """
     if recipe.lora is not None:
-        add_lora(transformer, recipe.lora, seed, init=few.lora_init, above=few.lora_above, idle=idle)
+        add_lora(transformer, recipe.lora, seed, idle=idle)
         return
     transformer.requires_grad_(True)
     for name in idle:
