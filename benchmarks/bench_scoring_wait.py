@@ -77,7 +77,7 @@ class Painter:
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Rollout:
         time.sleep(self.seconds)
         self.last = time.perf_counter()
-        nothing = Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 7, final=torch.zeros(0))
+        nothing = Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 5, final=torch.zeros(0))
         return Rollout([self.picture.copy() for _ in prompts], nothing)
 
 

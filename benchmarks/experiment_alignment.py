@@ -89,7 +89,7 @@ def settings(overrides: Sequence[str]) -> list[str]:
 def align_once(method: str, seed: int, runs: Path, overrides: Sequence[str]) -> None:
     """One run, begun or gone on with; nothing where it has had all its steps."""
     folder = runs / run_name(method, seed)
-    chosen = ["monitor.patience=null", *overrides, f"method={method}", f"seed={seed}"]
+    chosen = [*overrides, f"method={method}", f"seed={seed}"]
     steps = load_recipe(AlignRecipe, RECIPES[method], chosen).optimizer.steps
     if (folder / ADAPTER).is_file() and read_log(folder)[-1]["step"] >= steps:
         print(f"{folder.name}: done before", flush=True)

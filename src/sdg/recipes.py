@@ -37,13 +37,22 @@ _TAGS: Final = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")
 )
 
-RENAMED: Final = {
-    "optimiser": "optimizer",
-}
+RENAMED: Final = {"optimiser": "optimizer"}
 """A released recipe's key -> what it is called now; the old one is refused with the new."""
 
 REFUSED: Final = {
     "rollout.structured": "a grammar would hide the malformed completions that the reward is to punish",
+    **dict.fromkeys(
+        (
+            "optimizer.epsilon",
+            "policy.lora.above",
+            "policy.lora.init",
+            "reward.reach",
+            "sampling.mirrored",
+            "sampling.shared_start",
+        ),
+        "only an experiment of version 0.1 used it",
+    ),
 }
 """A key that there is on purpose nowhere -> why."""
 

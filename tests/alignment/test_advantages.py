@@ -5,9 +5,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_maps import batches
 
 from sdg.alignment.advantages import group_deviations, scalar_advantages, spatial_advantages
+
+
+@st.composite
+def batches(draw):
+    rows = draw(st.integers(1, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = (rows, draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    maps = rng.normal(draw(st.sampled_from([0.0, 3.0, -50.0])), 1.0, shape)
+    groups = rng.integers(-(2**40), 2**40, 4)[rng.integers(0, 4, rows)]
+    return torch.from_numpy(maps), torch.from_numpy(groups), torch.from_numpy(rng.random(rows) < 0.8)
 
 
 def looped_advantages(maps, groups, valid, eps):

@@ -243,7 +243,7 @@ def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(
         run(tmp_path, options, "boxflow-flux1-dev.yaml", "--resume")
 
 
-def test_a_step_clipped_far_below_epsilon_has_a_set_length(checkpoints: Path, tmp_path: Path) -> None:
+def test_a_gradient_is_clipped_however_small_its_norm_is_to_be(checkpoints: Path, tmp_path: Path) -> None:
     length = {"optimizer__grad_norm": 1e-12, "optimizer__learning_rate": 200}
     once = {"optimizer__steps": 1, "optimizer__steps_per_epoch": 1, "optimizer__ema_decay": 0}
     plain = small(checkpoints, **length, **once, optimizer__ema_every=1, optimizer__weight_decay=0)

@@ -40,8 +40,6 @@ Plain = Callable[[str], FlowPolicy]
 PROMPTS = ["a red cup", "a blue hat", "a red cup"]
 SEEDS = [11, 12, 13]
 FAMILIES = ("flux", "sd3", *toy_families.PIPELINES)
-UNGUIDED = ("flux", "flux2")
-"""Those that are told their guidance, and so take one pass a step."""
 CALLS: dict[str, dict[str, Any]] = {
     "longcat-image": {"guidance_scale": 3.0, "negative_prompt": [""] * 3, "enable_prompt_rewrite": False},
     "qwen-image": {"true_cfg_scale": 3.0, "negative_prompt": [" "] * 3},
@@ -65,12 +63,7 @@ def recipe(checkpoints: Path, family: str, **changes: Any) -> PolicyRecipe:
     return replace(plain, **changes)
 
 
-def policy(
-    checkpoints: Path,
-    family: str,
-    precision: str = "fp32",
-    **changes: Any,
-) -> FlowPolicy:
+def policy(checkpoints: Path, family: str, precision: str = "fp32", **changes: Any) -> FlowPolicy:
     return load_policy(recipe(checkpoints, family, **changes), precision=precision)
 
 

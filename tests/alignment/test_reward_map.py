@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_maps import defects, grids
 
 from sdg import Defect
 from sdg.alignment.reward_map import (
@@ -14,6 +13,16 @@ from sdg.alignment.reward_map import (
     spatial_reward,
     spatial_rewards,
 )
+
+coordinates = st.lists(st.integers(0, 1000), min_size=2, max_size=2, unique=True).map(sorted)
+defects = st.builds(
+    lambda xs, ys, type, importance: Defect((xs[0], ys[0], xs[1], ys[1]), type, importance=importance),
+    coordinates,
+    coordinates,
+    st.sampled_from(["artifact", "misalignment"]),
+    st.none() | st.integers(1, 100),
+)
+grids = st.tuples(st.integers(1, 7), st.integers(1, 7))
 
 
 def brute_force_weights(defects, grid, type):

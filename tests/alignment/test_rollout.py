@@ -139,15 +139,18 @@ def test_pictures_are_scored_so_many_at_a_time_each_with_its_own_prompt(
             pictures = [Image.new("RGB", (2, 2)) for _ in prompts]
             for picture, prompt in zip(pictures, prompts, strict=True):
                 picture.info["prompt"] = prompt
-            nothing = Transitions(tuple(prompts), 0.7, "flow-sde", *[()] * 5, final=torch.zeros(0))
+            assert options == {"steps": 10, "sde_steps": [2], "noise_level": 0.5, "kind": "cps"}
+            nothing = Transitions(tuple(prompts), 0.5, "cps", *[()] * 5, final=torch.zeros(0))
             return Rollout(pictures, nothing)
 
     recipe = replace(
-        RECIPE, sampling=SamplingRecipe(batch_size=4), reward=replace(REWARD, batch_size=together)
+        RECIPE,
+        sampling=SamplingRecipe(batch_size=4, noise_level=0.5, sde="cps"),
+        reward=replace(REWARD, batch_size=together),
     )
     rows = [Row(number, 0, str(number), number) for number in range(10)]
     with Scoring(Recorder(), None) as scoring:
-        drawn = Sampler(recipe, cast(FlowPolicy, Painter()), scoring).draw(rows, [])
+        drawn = Sampler(recipe, cast(FlowPolicy, Painter()), scoring).draw(rows, [2])
         assert [score.reward for score in drawn.scores()] == list(range(10))
     assert [len(prompts) for prompts in asked] == chunks
     assert [len(transitions.prompts) for transitions in drawn.transitions] == [4, 4, 2]

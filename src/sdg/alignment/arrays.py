@@ -108,7 +108,7 @@ def importance_maps(
     defect_sets: Sequence[Sequence[Defect] | None], grid: tuple[int, int], mode: RasterMode = "touch"
 ) -> NDArray[np.uint8]:
     """Largest importance, 0 to 100, at each location, (2·B, H, W): artifacts, misalignments by turns."""
-    table = defect_table(defect_sets)
+    table = _table(defect_sets)
     percent = np.zeros((2 * len(defect_sets), *grid), dtype=np.uint8)
     if len(table):
         table = table[np.argsort(table[:, 0], kind="stable")]
@@ -123,7 +123,7 @@ def importance_maps(
     return percent
 
 
-def defect_table(defect_sets: Sequence[Sequence[Defect] | None]) -> NDArray[np.int64]:
+def _table(defect_sets: Sequence[Sequence[Defect] | None]) -> NDArray[np.int64]:
     """One row a defect: its map, image·2 + (0 for an artifact, 1 for a misalignment), importance and box."""
     rows = [
         (

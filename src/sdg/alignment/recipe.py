@@ -256,8 +256,11 @@ class AlignRecipe:
         for key, uri in self.detector_uris:
             if answers_by_path(uri):
                 raise ValueError(f"{key} is a detector that looks at pictures, not stored answers ({uri}).")
-        if self.policy.lora is None:
-            self._check_whole()
+        if self.policy.lora is None and self.optimizer.kl > 0:
+            raise ValueError(
+                "optimizer.kl compares with the generator without its adapter, and with policy.lora null "
+                "there is none; set optimizer.kl to 0."
+            )
         if self.forward and (self.nft.levels or 0) > self.sampling.steps:
             raise ValueError(f"nft.levels is at most sampling.steps ({self.sampling.steps}).")
         if self.groups.prompts % self.optimizer.steps_per_epoch:
@@ -267,13 +270,6 @@ class AlignRecipe:
             )
         if self.prompts.held_out is None and (self.monitor.measures() or self.run.pictures_every):
             raise ValueError("prompts.held_out is missing, which monitors and pictures need.")
-
-    def _check_whole(self) -> None:
-        if self.optimizer.kl > 0:
-            raise ValueError(
-                "optimizer.kl compares with the generator without its adapter, and with policy.lora null "
-                "there is none; set optimizer.kl to 0."
-            )
 
     @property
     def needs_detector(self) -> bool:

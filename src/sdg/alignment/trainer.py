@@ -80,6 +80,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             prompts=run_prompts(recipe, prompts, held_out) if recipe.policy.text_cache else (),
             mesh=process_mesh(accelerator.device) if recipe.run.sharding else None,
         )
+        policy.sigmas(recipe.sampling.steps)  # raises where the schedule has too few steps
         monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
         learner = (ForwardLearner if recipe.forward else Learner)(recipe, accelerator, policy)
         start, history = 0, []

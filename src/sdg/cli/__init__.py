@@ -16,7 +16,7 @@ COMMANDS = {
     "demo": ("sdg.cli.demo", "The whole story on the embedded world, told in one HTML file."),
     "diagnose": ("sdg.cli.diagnose", "Find the defects of images: where, what, why and how much."),
     "app": ("sdg.cli.app", "Look, correct, repair and compare in a browser; write a Space."),
-    "align": ("sdg.cli.align", "Train a generator with spatial rewards (BoxFlow-GRPO), and compare."),
+    "align": ("sdg.cli.align", "Train a generator with spatial rewards, and compare."),
     "annotate": ("sdg.cli.annotate", "Annotate pictures by people: passes, reviews, adjudication, rows."),
     "data": ("sdg.cli.data", "Check, describe, split, convert and compare annotation files."),
     "evaluate": ("sdg.cli.evaluate", "Score predicted defects against the truth with SDG-Eval."),

@@ -1,4 +1,4 @@
-"""`sdg align`: train a generator by BoxFlow-GRPO or a baseline, and compare what came out."""
+"""`sdg align`: train a generator by BoxFlow-GRPO, BoxFlow-NFT or a baseline, and compare what came out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHANGED = "optimizer.clip=1e-3"  # the example of --set
 
 @click.group(cls=RecipeGroup)
 def align() -> None:
-    """Align a flow-matching generator with spatial rewards from structured defects (BoxFlow-GRPO).
+    """Align a flow-matching generator with spatial rewards, by BoxFlow-GRPO or BoxFlow-NFT.
 
     \b
     Example:

@@ -70,15 +70,19 @@ def compare(settings: Settings, folder: Path, drawn: Drawn, found: Found) -> tup
     for file, picture in zip(drawn.names, aligned, strict=True):
         save_image(picture, folder / "aligned" / Path(file).name)
     pictures = {BASE: drawn.pictures, NAME: aligned}
+    detected = {
+        BASE: found.diagnoses,
+        NAME: found.detector.diagnose(list(zip(aligned, drawn.prompts, strict=True))),
+    }
     scorers = {"reward": load_reward(recipe.reward.scorers, "cpu")}
     rows: dict[str, list[Measures]] = {}
     seen: dict[str, list[Diagnosis]] = {}
     for name, of_name in pictures.items():
         cases = diagnose_all(zip(of_name, drawn.prompts, strict=True), workers=1)
         seen[name] = list(watched(cases, len(of_name), "measuring"))
-        rows[name] = measure_pictures(of_name, drawn.prompts, scorers, {"detector": found.detector})
-        for row, diagnosis in zip(rows[name], seen[name], strict=True):
-            row |= defect_measures("oracle", diagnosis)
+        rows[name] = measure_pictures(of_name, drawn.prompts, scorers, {})
+        for row, by_detector, by_oracle in zip(rows[name], detected[name], seen[name], strict=True):
+            row |= defect_measures("detector", by_detector) | defect_measures("oracle", by_oracle)
     comparison = asdict(tabulate(rows, ["reward"], seed=settings.seed))
     write_text(folder / "comparison.json", json.dumps(comparison, indent=1) + "\n")
     pairs = [

@@ -61,9 +61,6 @@ def demo_recipe(settings: Settings) -> AlignRecipe:
     ]
     if settings.pipeline is not None:
         changes.append(f"policy.model={json.dumps(str(settings.pipeline))}")
-        # The recipe's layers and rank are for the embedded generator; these layers every FLUX has.
-        changes.append("policy.lora.targets=[attn.to_q, attn.to_k, attn.to_v]")
-        changes += ["policy.lora.r=16", "policy.lora.alpha=32"]
     if settings.detector != EMBEDDED:
         changes.append(f"reward.detector={json.dumps(settings.detector)}")
     recipe = load_recipe(AlignRecipe, recipe_file(), [*changes, *settings.overrides])

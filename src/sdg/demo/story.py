@@ -22,7 +22,7 @@ from sdg.io.files import write_text, writing
 from sdg.reporting import Part
 
 REPORT: Final = "report.html"
-FOLDERS: Final = ("pictures", "alignment", "aligned", "refined")
+FOLDERS: Final = ("pictures", "alignment", "base", "aligned", "refined")  # base: of 0.1
 FILES: Final = ("pictures.jsonl", "predictions.jsonl", "truth.jsonl", "scores.json", "comparison.json")
 _MARK: Final = "demo.json"  # what a folder holds that the demo may write over
 

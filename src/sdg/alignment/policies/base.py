@@ -255,7 +255,7 @@ class FlowPolicy(ABC):
         be the one that is called; by default the model itself.
         """
         x, sigma = transitions.x[index], transitions.sigma[index]
-        velocity = self.velocity_of(x, sigma, self.encode(transitions.prompts), transformer)
+        velocity = self.velocity(x, sigma, transitions.prompts, transformer)
         scored = sde_step(
             x,
             velocity,
@@ -268,8 +268,10 @@ class FlowPolicy(ABC):
         )
         return scored._replace(log_prob=self._location_log_prob(scored.log_prob))
 
-    def velocity(self, x: Tensor, sigma: Tensor, prompts: Sequence[str], transformer: Any = None) -> Tensor:
-        """The velocity at latents x and noise levels (B,) under the present weights, as in `score`."""
+    def velocity(
+        self, x: Tensor, sigma: float | Tensor, prompts: Sequence[str], transformer: Any = None
+    ) -> Tensor:
+        """The velocity at latents x and one noise level or (B,) under the present weights, as in `score`."""
         return self.velocity_of(x, sigma, self.encode(prompts), transformer)
 
     def velocity_of(

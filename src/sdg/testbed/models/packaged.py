@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WEIGHTS: Final = Path(__file__).parents[1] / "weights"
 GENERATOR, SCORER, DETECTOR = WEIGHTS / "generator", WEIGHTS / "scorer", WEIGHTS / "detector"
 ALIGNED: Final = WEIGHTS / "aligned"
-"""The adapter that BoxFlow-GRPO trained on the generator, where this build ships with one."""
+"""The adapter that BoxFlow-NFT trained on the generator, where this build ships with one."""
 
 
 def packaged(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The measurements that a recipe's layers and its training signal are judged by."""
+"""The measurement that a training signal is judged by."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from sdg.alignment.rollout import Purpose, Score, noise_seed
 from sdg.defects import Defect, DefectType, Diagnosis
 from sdg.recipes import load_recipe
 
-layers, by_signal = load("alignment_layers"), load("alignment_signals")
+by_signal = load("alignment_signals")
 
 
 def test_what_independent_gradients_share_is_told_from_their_noise() -> None:
@@ -27,26 +26,26 @@ def test_what_independent_gradients_share_is_told_from_their_noise() -> None:
     signal, other = torch.randn(2, 400, generator=generator)
     noise, more = 3 * torch.randn(2, 60, 400, generator=generator)
     # Of a gradient's square a tenth is signal. The judge's gradient points half into the same direction.
-    found = layers.likeness("both", signal + noise, (signal + other) / 2**0.5 + more)
+    found = by_signal.likeness("both", signal + noise, (signal + other) / 2**0.5 + more)
     assert found.own == pytest.approx(0.1, abs=4 * found.own_error)
     assert found.judge == pytest.approx(0.1 / 2**0.5, abs=4 * found.judge_error)
-    none = layers.likeness("none", noise, more)
+    none = by_signal.likeness("none", noise, more)
     assert abs(none.own) < 4 * none.own_error < 0.01
     assert abs(none.judge) < 4 * none.judge_error < 0.01
 
 
 def test_a_judge_of_the_opposite_opinion_is_below_nothing() -> None:
     signal = torch.ones(8, 5)
-    assert layers.likeness("layer", signal, -signal).judge == pytest.approx(-1)
+    assert by_signal.likeness("signal", signal, -signal).judge == pytest.approx(-1)
 
 
-def test_a_layer_without_a_gradient_shares_nothing() -> None:
-    still = layers.likeness("layer", torch.zeros(4, 3), torch.zeros(4, 3))
+def test_a_signal_without_a_gradient_shares_nothing() -> None:
+    still = by_signal.likeness("signal", torch.zeros(4, 3), torch.zeros(4, 3))
     assert (still.own, still.judge) == (0, 0)
 
 
 def test_the_error_of_a_single_pair_is_unknown_and_not_0() -> None:
-    found = layers.likeness("layer", torch.eye(2, 3), torch.ones(2, 3))
+    found = by_signal.likeness("signal", torch.eye(2, 3), torch.ones(2, 3))
     assert found.own == 0
     assert found.own_error != found.own_error
 
@@ -91,7 +90,7 @@ def test_on_the_forward_process_gradients_are_what_nft_begins_with() -> None:
     )
     x_0, advantages = torch.randn(4, 5, 3), torch.randn(4, 5)
     batch = SimpleNamespace(final=x_0, prompts=("a",) * 4)
-    (quantity,) = layers.raised(recipe, policy, batch, range(4), 0)
+    (quantity,) = by_signal.raised(recipe, policy, batch, range(4), 0)
     (ours,) = torch.autograd.grad((advantages * quantity).mean(), layer.weight)
 
     seeds = [noise_seed(recipe.seed, Purpose.FORWARD, 0, row, 4) for row in range(4)]
@@ -106,15 +105,13 @@ def test_on_the_forward_process_gradients_are_what_nft_begins_with() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "method", "rows"),
+    ("method", "rows"),
     [
-        (layers, "boxflow", ("single_transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.0.proj")),
-        (by_signal, "boxflow", ("base reward", "eq. 4", "judge")),
-        (by_signal, "boxflow-nft", ("number of defects", "eq. 4", "judge")),
+        ("boxflow", ("base reward", "eq. 4", "judge")),
+        ("boxflow-nft", ("number of defects", "eq. 4", "judge")),
     ],
 )
-def test_every_layer_and_signal_is_measured(
-    script: Any,
+def test_every_signal_is_measured(
     method: str,
     rows: Sequence[str],
     checkpoints: Path,
@@ -124,9 +121,9 @@ def test_every_layer_and_signal_is_measured(
     recipe = str(RECIPES / "boxflow-flux1-dev.yaml")
     options = small(checkpoints, optimizer__steps=2, method=method)
     monkeypatch.setattr(sys, "argv", ["script.py", recipe, *options, "--epochs", "2"])
-    script.main()
+    by_signal.main()
     said = capsys.readouterr().out
     assert all(row in said for row in rows)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--set", "monitor.judges=[]", "--set", "monitor.best=null"])
     with pytest.raises(SystemExit, match=r"monitor\.judges is empty"):
-        script.main()
+        by_signal.main()
