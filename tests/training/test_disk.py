@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, TrainerState
 
 from sdg.errors import SdgError
 from sdg.sections import LoraRecipe
+from sdg.training.evaluate import SdgEvalMixin
 from sdg.training.model import checkpoint_bytes, load_model, lora_config, needed
 from sdg.training.recipe import DetectorRun, SftRecipe
 from sdg.training.run import finish
@@ -71,6 +73,29 @@ def test_a_disk_that_is_full_at_the_end_is_a_sentence_and_leaves_no_half_of_a_de
     with pytest.raises(SdgError, match="final cannot be written: No space left on device"):
         finish(run, trainer)
     assert not (tmp_path / "final").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("unexpected pos 576 vs 470: No space left on device\nException raised from …"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_disk_that_is_full_at_a_checkpoint_is_a_sentence(error: Exception, tmp_path: Path) -> None:
+    class Library:
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            raise error
+
+    class Trainer(SdgEvalMixin, Library):
+        args = SimpleNamespace(output_dir=str(tmp_path))
+        state = SimpleNamespace(global_step=3)
+
+    trainer = object.__new__(Trainer)
+    with pytest.raises(SdgError, match=r"checkpoint-3 cannot be written: .*No space left on device.*\.$"):
+        trainer._save_checkpoint(None, None)
 
 
 @pytest.mark.slow

@@ -17,8 +17,9 @@ from trl.models import unwrap_model_for_generation
 
 from sdg.defects import DefectType, Diagnosis, Status
 from sdg.embeddings import Embedder, TokenF1
-from sdg.errors import SdgError
+from sdg.errors import SdgError, first_line
 from sdg.evaluation import PAPER_METRICS, evaluate
+from sdg.io.files import writing
 from sdg.models.vlm import Answer, LoadedModel
 from sdg.prompting import PromptProfile
 from sdg.response import cut_off, format_fault, parse_response
@@ -182,6 +183,16 @@ class SdgEvalMixin:
             trainer.compute_loss_context_manager(),
         ):
             return answer_rows(model, trainer.processing_class, todo.profile, rows, todo.batch_size)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # What a full disk leaves half written has no state, and is passed over when the run is resumed.
+        trainer: Any = self
+        library: Any = super()
+        with writing(Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"):
+            try:
+                library._save_checkpoint(*args, **kwargs)
+            except RuntimeError as error:  # torch's own writer, of optimizer and random state
+                raise OSError(first_line(error)) from error
 
     def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
         # The library would remember the score of weights that are not saved, and choose no checkpoint by it.
