@@ -19,7 +19,8 @@ import toy
 import toy_families
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.models import attention_dispatch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toy import RECIPES
@@ -383,6 +384,19 @@ def test_an_adapter_of_another_shape_is_refused_to_start_from(
         policy(checkpoints, "flux", adapter=str(tmp_path), lora=lora)
     with pytest.raises(SdgError, match="holds no adapter"):
         policy(checkpoints, "flux", adapter=str(tmp_path / "none"))
+
+
+def test_an_adapter_for_some_noise_levels_alone_is_refused(plain: Plain, tmp_path: Path) -> None:
+    ours = plain("flux")
+    file = save_lora(ours, tmp_path)
+    with safe_open(file, "pt") as saved:
+        metadata = saved.metadata()
+    save_file(load_file(file), file, metadata | {"sdg_above": "0.9"})  # as version 0.1 wrote it
+    with pytest.raises(SdgError, match="acts at some noise levels alone"):
+        load_pipeline(ours.recipe, trained=tmp_path)
+    file.write_bytes(b"{}")
+    with pytest.raises(SdgError, match="cannot be read as an adapter"):
+        load_pipeline(ours.recipe, trained=tmp_path)
 
 
 def test_attention_is_chosen_for_one_model_alone(checkpoints: Path) -> None:

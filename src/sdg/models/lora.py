@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from sdg.errors import SdgError, loading
@@ -84,9 +85,13 @@ def save_lora(policy: Any, folder: Path, *, write: bool = True) -> Path:
 
 
 def require_lora(folder: Path | str) -> Path:
-    """The file of the adapter in a folder; raises SdgError where there is none."""
+    """The file of the adapter in a folder; raises SdgError where there is none that can be used."""
     if not (file := Path(folder) / WEIGHTS).is_file():
         raise SdgError(f"{folder} holds no adapter ({WEIGHTS} is missing); check the path.")
+    with loading(f"{file} cannot be read as an adapter"), safe_open(file, "pt") as opened:
+        limited = "sdg_above" in (opened.metadata() or {})
+    if limited:  # by version 0.1's policy.lora.above
+        raise SdgError(f"{folder} acts at some noise levels alone, which 0.1 could; train it anew.")
     return file
 
 

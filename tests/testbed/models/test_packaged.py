@@ -20,7 +20,7 @@ from sdg.testbed.models.generator.sampling import held_out_prompts, sample_pictu
 from sdg.testbed.models.measure import measure_scorer
 from sdg.testbed.models.packaged import ALIGNED, DETECTOR, GENERATOR, SCORER, WEIGHTS, load_generator
 
-LARGEST = {GENERATOR: 16_000_000, SCORER: 4_000_000, DETECTOR: 12_000_000}
+LARGEST = {GENERATOR: 16_000_000, SCORER: 4_000_000, DETECTOR: 12_000_000, ALIGNED: 4_000_000}
 
 
 def size(folder):
@@ -40,14 +40,10 @@ def test_weights_are_small_bf16_safetensors_with_a_card(folder):
             assert {tensors.get_tensor(name).dtype for name in names} <= {torch.bfloat16, torch.int64}
 
 
-def test_the_aligned_adapter_is_small_carries_its_alpha_and_changes_the_pictures():
-    assert size(ALIGNED) <= 4_000_000
-    card = (ALIGNED / "README.md").read_text("utf-8")
-    for part in ("Seed", "Command", "Time", "Measured", "Limits"):
-        assert part in card
+def test_the_aligned_adapter_carries_its_alpha_and_changes_the_pictures():
     with safe_open(ALIGNED / "pytorch_lora_weights.safetensors", "pt") as tensors:
         metadata = json.loads(tensors.metadata()["lora_adapter_metadata"])
-    assert (metadata["transformer.r"], metadata["transformer.lora_alpha"]) == (192, 384)
+    assert (metadata["transformer.r"], metadata["transformer.lora_alpha"]) == (64, 128)
     prompts = held_out_prompts(2, 0)
     base, aligned = (
         sample_pictures(generator, prompts, steps=4, numbers=[0, 1])
