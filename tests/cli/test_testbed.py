@@ -60,6 +60,7 @@ def test_generating_never_loads_torch(tmp_path):
     [
         (["generate", "--count", "2"], "datasets.injected.generate", "the same command goes on."),
         (["corpus", "--count", "2"], "datasets.corpus.generate_corpus", "the same command goes on."),
+        (["measure", "--what", "generator"], "models.measure.measure_generator", "the same command goes on."),
         (["sample"], "datasets.samples.draw_folder", "go on with --resume --out"),
         (["train-vae"], "models.generator.vae.train_vae", "go on with --resume --out"),
         (["train-scorer"], "models.scorer.train_scorer", "go on with --resume --out"),

@@ -54,6 +54,14 @@ def test_the_grpo_recipe_is_the_papers():
     assert recipe.image == ImageLimits(200_704, 1_003_520, 1024)
 
 
+@pytest.mark.parametrize("size", ["testbed", "qwen3vl-4b"])
+def test_neither_training_takes_the_others_recipe(size: str) -> None:
+    with pytest.raises(SdgError, match=r": rollout is missing"):
+        load_recipe(GrpoRecipe, FOLDER / f"sft-{size}.yaml")
+    with pytest.raises(SdgError, match=r"'rollout' is no key"):
+        load_recipe(SftRecipe, FOLDER / f"grpo-{size}.yaml")
+
+
 @pytest.mark.parametrize("name", ["grpo-qwen3vl-4b.yaml", "grpo-testbed.yaml"])
 def test_grpo_keeps_the_checkpoints_profile_but_for_the_limits_on_pictures(name, tmp_path):
     trained = PromptProfile(

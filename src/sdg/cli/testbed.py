@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,11 @@ def measure(
     if what == "scorer":
         result = measure_scorer(scorer, scenes=2 * prompts, seed=seed)
     else:
-        with TemporaryDirectory() as temporary, counted("pictures", prompts * seeds) as on_progress:
+        with (
+            TemporaryDirectory() as temporary,
+            resumable(None) if out else nullcontext(),
+            counted("pictures", prompts * seeds) as on_progress,
+        ):
             result = measure_generator(
                 out or Path(temporary) / "pictures",
                 prompts=prompts,

@@ -179,9 +179,9 @@ class GrpoRecipe:
     model: ModelRecipe
     data: DataRecipe
     optimizer: DetectorOptimizer
+    rollout: RolloutRecipe  # required, which tells this recipe from one of SFT
     profile: PromptProfile | Path | None = None  # null takes the checkpoint's own
     image: ImageLimits | None = None  # in place of all limits that the profile has; its wording stays
-    rollout: RolloutRecipe = field(default_factory=RolloutRecipe)
     similarity: str = "qwen3"  # embedder that compares reasons in the reward
     beta: float = 0.01  # weight of the KL term against the starting checkpoint
     clip: float = 0.2  # of the likelihood ratio, which is 1 here, one step to a roll-out
