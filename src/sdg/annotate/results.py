@@ -43,19 +43,11 @@ def read_annotation(results: object) -> Diagnosis:
     Raises ValueError (Faults for several), in words for whoever drew them.
     """
     drawn = _drawn(results)
-    labelled = {
-        str(one.get("id"))
+    faults = [
+        f"Something was entered that the page does not ask for: {quoted(one.get('from_name'))}."
         for one in drawn
-        if isinstance(one.get("value"), dict) and "rectanglelabels" in one["value"]
-    }
-    faults = []
-    for one in drawn:
-        if _control(one) not in _CONTROLS:
-            faults.append(
-                f"Something was entered that the page does not ask for: {quoted(one.get('from_name'))}."
-            )
-        elif str(one.get("id")) not in labelled:
-            faults.append("A box has no label; say whether it is an artifact or a misalignment.")
+        if _control(one) not in _CONTROLS
+    ]
     try:
         defects = read_regions(drawn)
     except ValueError as error:

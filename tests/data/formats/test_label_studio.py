@@ -232,6 +232,12 @@ def test_controls_of_other_names_are_known_by_their_type(tmp_path):
     assert record.diagnosis.defects[0].importance == 9
 
 
+def test_boxes_without_an_id_are_each_a_defect(tmp_path):
+    boxes = [rectangle(None), rectangle(None, ["misalignment"]), rectangle(None, x=50)]
+    [record] = read(tmp_path, {"result": boxes})
+    assert [defect.type for defect in record.diagnosis.defects] == ["artifact", "misalignment", "artifact"]
+
+
 def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
     for labels in (["artifact", "misalignment"], ["both"]):
         [record] = read(tmp_path, {"result": [rectangle(labels=labels)]})
@@ -254,6 +260,33 @@ def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
         ([rectangle(rotation=12)], "Region 1: The box is turned; draw it upright."),
         ([rectangle(), rectangle("r2", ["no problem"])], "It carries the tag 'no problem' beside defects"),
         ([rectangle(), control("r1", "importance", "number", number=0)], "from 1 to 100, not 0."),
+        (
+            [
+                rectangle("r2", ["no problem"]),
+                control("r", "label", "rectangle", x=1, y=1, width=9, height=9),
+            ],
+            "Annotation 2: A box has no label; say whether it is an artifact or a misalignment.",
+        ),
+        (
+            [control("r", "reason", "textarea", text=["A dog."], x=1, y=1, width=9, height=9)],
+            "Annotation 2: A box has no label; say whether it is an artifact or a misalignment.",
+        ),
+        (
+            [
+                rectangle(),
+                control("p", "label", "polygonlabels", points=[[1, 2]], polygonlabels=["artifact"]),
+            ],
+            "Annotation 2: A region of type 'polygonlabels' is no box; draw a rectangle.",
+        ),
+        (
+            [control("e", "label", "labels", x=1, y=2, radiusX=3, radiusY=4, labels=["artifact"])],
+            "Annotation 2: A region of type 'labels' is no box; draw a rectangle.",
+        ),
+        (
+            [control("b", "label", "brushlabels", format="rle", rle=[1], brushlabels=["artifact"])],
+            "Annotation 2: A region of type 'brushlabels' is no box; draw a rectangle.",
+        ),
+        ([rectangle(), rectangle(labels=["misalignment"])], "Two boxes have the id 'r1'; give each its own."),
     ],
 )
 def test_a_fault_names_task_annotation_and_reason(tmp_path, result, reason):

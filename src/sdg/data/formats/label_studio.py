@@ -59,6 +59,7 @@ _WIRE: Final = {
     "subtype": ("choices", "choices"),
 }
 _NAMES: Final = {kind: name for name, (kind, _) in _WIRE.items()}  # for controls of other names
+_AREAS: Final = frozenset({"x", "y", "points", "vertices", "rle"})  # keys of a result that is about a part
 
 
 def read(path: Path, on_fault: Callable[[Fault], object] | None = None) -> Iterator[Record]:
@@ -252,9 +253,8 @@ def read_regions(results: list[Any]) -> tuple[Defect, ...] | None:
 
     Raises ValueError, Faults for several, each of which names the region, counted from 1.
     """
-    regions = _regions(results)
+    regions, faults = _regions(results)
     defects: list[Defect] = []
-    faults: list[str] = []
     for number, region in enumerate(regions, start=1):
         try:
             defects.extend(_defects(region))
@@ -352,26 +352,43 @@ def _annotated(annotation: object, number: int, stored: list[Any]) -> tuple[str 
     return as_name("completed_by", person), None if unknown else diagnosis
 
 
-def _regions(results: list[Any]) -> list[dict[str, Any]]:
-    """What is said of each box, in the order of the boxes: `box`, `label` and, where given, the rest."""
+def _regions(results: list[Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is said of each box, in their order: `box`, `label` and, where given, the rest; and what is none.
+
+    A region that is not read would leave the picture clean, so one without a label, or of another shape, is
+    a fault.
+    """
     regions: dict[str, dict[str, Any]] = {}
-    others: list[tuple[str, str, dict[str, Any]]] = []
-    for result in results:
+    others: list[tuple[str, str, dict[str, Any], object]] = []
+    for number, result in enumerate(results):
         if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
             raise ValueError("A result is a JSON object with a 'value'.")
-        value, key = result["value"], str(result.get("id"))
+        value, kind, key = result["value"], result.get("type"), str(result.get("id"))
         labels = value.get("rectanglelabels", value.get("labels"))
-        if labels is not None:
+        if labels is not None and (_is_box(value) or _AREAS.isdisjoint(value)):
             if not isinstance(labels, list):
                 raise ValueError(f"The labels of a region are a list, not {quoted(labels)}.")
+            key = f"nameless {number}" if result.get("id") is None else key
+            if key in regions:
+                raise ValueError(f"Two boxes have the id {quoted(key)}; give each its own.")
             regions[key] = {"box": value, "label": [_tag(label) for label in labels]}
         else:
             name = str(result.get("from_name"))
-            others.append((key, name if name in _WIRE else _NAMES.get(str(result.get("type")), ""), value))
-    for region, control, value in others:
-        if region in regions and control:
-            regions[region].setdefault(control, value)
-    return list(regions.values())
+            others.append((key, name if name in _WIRE else _NAMES.get(str(kind), ""), value, kind))
+    faults: dict[str, None] = {}
+    for region, control, value, kind in others:
+        if region in regions:
+            if control:
+                regions[region].setdefault(control, value)
+        elif _is_box(value):
+            faults["A box has no label; say whether it is an artifact or a misalignment."] = None
+        elif not _AREAS.isdisjoint(value):
+            faults[f"A region of type {quoted(kind)} is no box; draw a rectangle."] = None
+    return list(regions.values()), list(faults)
+
+
+def _is_box(value: Mapping[str, Any]) -> bool:
+    return value.keys() >= {"x", "y", "width", "height"}
 
 
 def _tag(label: object) -> str:
