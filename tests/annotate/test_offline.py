@@ -10,6 +10,7 @@ from everything import HOSTILE
 from PIL import Image
 
 from sdg.annotate.offline import read_offline, write_offline
+from sdg.cli import main
 from sdg.data.formats import label_studio
 from sdg.defects import Defect, Diagnosis
 from sdg.errors import SdgError
@@ -138,6 +139,27 @@ def test_files_that_are_none_of_a_page_are_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps([task | {"annotations": [annotation]}]))
     (record,), _ = read_offline(file)
     assert record.metadata["annotation"][0]["minutes"] == 2.0
+
+
+def test_two_downloads_of_one_page_are_not_two_opinions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / name for name in ("annotations.json", "annotations (1).json", "bob.json")]
+    for file, person in zip(files, ("ann", "ann", "bob"), strict=True):
+        annotation = {"completed_by": {"email": person}, "lead_time": 120}
+        annotation["result"] = label_studio.write_regions(Diagnosis(), "x", (10, 10))
+        task = {"data": {"filepath": "a.png", "prompt": "a cat"}, "annotations": [annotation]}
+        file.write_text(json.dumps([task]))
+    rows = tmp_path / "rows.jsonl"
+    with pytest.raises(SystemExit):
+        main(["annotate", "read", *map(str, files), "--out", str(rows)])
+    said = f"{files[0]} and {files[1]} both hold what ann says of a.png; give the newer alone."
+    assert said in capsys.readouterr().err
+    assert not rows.exists()
+    with pytest.raises(SystemExit) as ended:
+        main(["annotate", "read", str(files[0]), str(files[2]), "--out", str(rows)])
+    assert ended.value.code == 0
+    assert len(rows.read_text().splitlines()) == 2
 
 
 def test_a_page_of_too_many_pictures_is_refused(items: list[Item], tmp_path: Path) -> None:

@@ -65,3 +65,10 @@ def test_annotations_bring_their_truth(pictures: Path) -> None:
     examples = examples_of(gather([file]), known_truth([file, pictures]))
     assert [(one.name, one.prompt) for one in examples] == [("a b.png", "a cat"), ("other.png", "a dog")]
     assert [one.truth for one in examples] == [Diagnosis(FOUND), None]
+
+
+def test_a_list_of_pictures_and_prompts_brings_no_truth(pictures: Path) -> None:
+    file = pictures / "list.jsonl"
+    file.write_text('{"filepath": "a b.png", "caption": "a cat"}')
+    (example,) = examples_of(gather([file]), known_truth([file]))
+    assert (example.prompt, example.truth) == ("a cat", None)

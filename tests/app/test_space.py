@@ -69,6 +69,32 @@ def test_the_space_of_a_checkpoint_takes_it_along(gradio: None, tmp_path: Path) 
         export_app(folder, "testbed")
 
 
+@pytest.mark.parametrize(("before", "options"), [("hf:", ""), ("", "?batch_size=4"), ("hf:", "?looks=8")])
+def test_the_options_of_a_checkpoint_in_a_folder_stay(
+    gradio: None, tmp_path: Path, before: str, options: str
+) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    folder = export_app(tmp_path / "space", f"{before}{tmp_path / 'checkpoint'}{options}")
+    assert (folder / "model").is_dir()
+    names = {"Offer": dict, "drawn_examples": list, "__file__": str(folder / "app.py"), "__name__": "other"}
+    source = (folder / "app.py").read_text().replace("from sdg.app", "# from sdg.app")
+    exec(compile(source, "app.py", "exec"), names)
+    assert names["offer"]["detectors"] == (f"{folder / 'model'}{options}",)
+
+
+@pytest.mark.parametrize(
+    ("detector", "editors"),
+    [("testbed", ["diffusers:{}"]), ("union:{}|ocr", []), ("union:ocr|hf:{}?looks=2", [])],
+)
+def test_a_folder_that_stays_behind_is_refused(
+    gradio: None, tmp_path: Path, detector: str, editors: list[str]
+) -> None:
+    here = str(tmp_path)
+    with pytest.raises(SdgError, match="A Space cannot reach the folder"):
+        export_app(tmp_path / "space", detector.format(here), [uri.format(here) for uri in editors])
+    assert not (tmp_path / "space").exists()
+
+
 def test_a_uri_cannot_become_code(gradio: None, tmp_path: Path) -> None:
     folder = export_app(tmp_path / "space", 'openai:http://x/v1#a",),editors=(print("stolen"),))\n#')
     names = {"Offer": dict, "drawn_examples": list, "__file__": str(folder / "app.py"), "__name__": "other"}

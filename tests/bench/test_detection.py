@@ -131,3 +131,17 @@ def test_table2_end_to_end_with_a_detector_that_is_run_here(tmp_path: Path) -> N
     assert again.exit_code == 1
     assert CliRunner().invoke(cli, [*command, "--resume"]).exit_code == 0
     assert document["settings"]["truth"].endswith("truth.jsonl")
+
+
+def test_a_server_may_be_a_detector_of_table2_and_a_row_without_answers_is_a_failure(
+    tmp_path: Path,
+) -> None:
+    Image.new("RGB", (16, 16), "white").save(tmp_path / "a.png")
+    write_records(tmp_path / "truth.jsonl", [Record("a.png", "a cat", Diagnosis())], "sdg30k")
+    command = ["bench", "table2", "--truth", str(tmp_path / "truth.jsonl"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(
+        cli, [*command, "--detector", "ours=openai:http://127.0.0.1:9/v1?attempts=1#m"]
+    )
+    assert result.exit_code == 1
+    assert str(result.exception) == "Nothing was scored of ours: no picture has a truth and an answer."
+    assert "0 of 1 images evaluated (1 failed)" in (tmp_path / "out" / "table2.md").read_text()

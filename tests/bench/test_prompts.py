@@ -77,6 +77,8 @@ def test_pick_a_pic_without_the_prompts_a_detector_was_trained_on(tmp_path: Path
         tmp_path / "seen.jsonl", '{"filepath": "a.png", "caption": "a dog", "ann_translated_bboxes": []}\n'
     )
     assert [p.text for p in read_prompt_set("pick-a-pic", file, without=seen)] == ["a cat", "a hat"]
+    spelled = write(tmp_path / "spelled.jsonl", '{"filepath": "a.png", "prompt": " A  hat "}\n')
+    assert [p.text for p in read_prompt_set("pick-a-pic", file, without=spelled)] == ["a dog", "a cat"]
 
 
 @pytest.mark.parametrize(

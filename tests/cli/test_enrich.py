@@ -92,7 +92,10 @@ def test_a_bound_on_requests_ends_the_run_with_what_to_do(run):
 
 
 def test_a_server_that_is_not_there_is_one_sentence_and_nothing_is_lost(run, folder):
-    code, _, err = run("openai:http://127.0.0.1:9/v1?attempts=1#vlm")
+    code, _, err = run("openai:http://127.0.0.1:9/v1?attempts=1#vlm", "--sample", "3")
+    assert (code, "Look at the page" in err) == (1, False)
+    assert "3 pictures got no answer; ask again with --resume." in err
+    code, _, err = run("openai:http://127.0.0.1:9/v1?attempts=1#vlm", "--resume")
     assert code == 1
     assert "12 pictures got no answer; ask again with --resume." in err
     with teacher(RIGHT, lambda index: well) as server:

@@ -141,6 +141,15 @@ def test_a_line_without_a_prompt_is_named(tmp_path):
         assign_prompts(path, SHARES)
 
 
+def test_a_file_that_holds_its_pictures_is_not_divided(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    columns = {"caption": ["a cat"], "image": [b"png"]}
+    (path := tmp_path / "in.parquet").touch()
+    __import__("pyarrow.parquet").parquet.write_table(pyarrow.table(columns), path)
+    with pytest.raises(SdgError, match=r"in\.parquet holds its pictures itself; splits are of files"):
+        split(path, tmp_path / "out")
+
+
 def test_a_file_is_not_overwritten_by_its_own_split(tmp_path):
     path = write_lines(tmp_path / "train.jsonl", [line(str(n), "A") for n in range(20)])
     with pytest.raises(SdgError, match="would be overwritten"):

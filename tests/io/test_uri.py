@@ -39,6 +39,7 @@ def parse(uri: str, what: str = "detector") -> Uri:
         ("openai:http://h/v1#m:7b?attempts=2", "openai", "http://h/v1#m:7b", {"attempts": "2"}),
         ("heatmap:maps?threshold=0.1", "heatmap", "maps", {"threshold": "0.1"}),
         ("replay:a b/out.jsonl", "replay", "a b/out.jsonl", {}),
+        ("hf:a/b?profile=c+d%20e.toml", "hf", "a/b", {"profile": "c+d e.toml"}),
     ],
 )
 def test_a_uri_is_taken_apart(uri: str, scheme: str, place: str, options: dict[str, str]) -> None:

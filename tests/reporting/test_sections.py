@@ -10,8 +10,10 @@ from everything import sections
 from PIL import Image
 
 from sdg.cli import main
+from sdg.data.formats import hf
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.errors import SdgError
+from sdg.records import Record
 from sdg.reporting import Entry, Gallery, Report, read_refinements, read_run, read_scores, write_report
 from sdg.reporting.alignment import HEIGHT, WIDTH, curve
 from sdg.reporting.gallery import boxes_of
@@ -215,3 +217,15 @@ def test_a_diagnosis_can_be_looked_at_in_a_page(run, tmp_path: Path):
     html = out.read_text(encoding="utf-8")
     assert "Odd &lt;b&gt;." in html
     assert "data:image/" in html
+
+
+def test_the_pictures_of_a_dataset_folder_are_found_where_it_has_put_them(run, tmp_path):
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "a.png")
+    record = Record("a.png", "a cat", Diagnosis())
+    hf.write(tmp_path / "dataset", [record], images=tmp_path)
+    (tmp_path / "a.png").unlink()
+    code, _, err = run("report", "--diagnoses", tmp_path / "dataset", "--out", tmp_path / "r.html")
+    assert code == 0, err
+    page = (tmp_path / "r.html").read_text()
+    assert "does not exist" not in page
+    assert "data:image/" in page

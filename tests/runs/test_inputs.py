@@ -38,6 +38,16 @@ def test_a_folder_gives_its_images_in_order_and_each_only_once(folder: Path) -> 
     assert all(item.file.exists() for item in items)
 
 
+def test_pictures_in_a_parquet_file_without_prompts_take_the_one_that_is_given(folder: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table({"image": [b"1", b"2"], "caption": ["a hat", None]})
+    pq.write_table(table, folder / "in.parquet")
+    found = gather(["in.parquet"], prompt="a cat", embedded=True)
+    assert [item.prompt for item in found] == ["a hat", "a cat"]
+    with pytest.raises(SdgError, match="has no prompt; give it with --prompt"):
+        gather(["in.parquet"], embedded=True)
+
+
 def test_drawings_inside_of_a_folder_and_folders_named_as_images_are_no_inputs(folder: Path) -> None:
     (folder / "pics" / "x.png").mkdir()
     assert [item.filepath for item in gather(["pics"], prompt="a", leave_out="pics/deep")] == [

@@ -105,15 +105,16 @@ def drawn_examples(drawn: Iterable[Drawn]) -> list[Example]:
 def known_truth(sources: Iterable[Path]) -> dict[str, Diagnosis]:
     """What files of annotations among these sources say, by the paths of their pictures.
 
-    Raises SdgError where such a file cannot be read.
+    A plain list of pictures and prompts says nothing. Raises SdgError where a file cannot be read.
     """
-    from sdg.data.formats import guess_format, read_records
+    from sdg.data.formats import format_of, read_records
+    from sdg.io.jsonl import first_object
 
     files = [source for source in sources if source.suffix.lower() == ".jsonl"]
     return {
         record.filepath: record.diagnosis
         for file in files
-        if guess_format(file) in ("sdg", "sdg30k")
+        if format_of(first_object(file)) in ("sdg", "sdg30k")
         for record in read_records(file)
         if record.diagnosis is not None
     }

@@ -16,7 +16,7 @@ from typing import Final
 
 from sdg._version import __version__
 from sdg.app.offer import EMBEDDED, OTHER_WORLDS, usual_editors
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.io.files import is_folder, replace_folder, write_text, writing
 from sdg.io.paths import real_path
 
@@ -66,20 +66,26 @@ _OWN_COPY: Final = (
 def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, title: str = "") -> Path:
     """Write the Space of a detector into a new folder; returns the folder. A detector in a folder goes along.
 
-    Raises SdgError where the folder holds anything already, or a file cannot be written.
+    Raises SdgError where the folder holds anything already, or a file cannot be written, and for other
+    folders of this machine: an editor's, or a part's of a union.
     """
     import gradio
 
     _require_new(folder)
-    place = 'str(HERE / "model")' if is_folder(detector) else None
+    checkpoint = _checkpoint(detector)
     editors = tuple(editors) or usual_editors((detector,))
+    for uri in (*(detector.removeprefix("union:").split("|") if checkpoint is None else ()), *editors):
+        if _checkpoint(uri) is not None:
+            raise SdgError(f"A Space cannot reach the folder of {quoted(uri)}; put the model on a hub first.")
     embedded = EMBEDDED in {_scheme(uri) for uri in (detector, *editors)}
 
     def write(fresh: Path) -> None:
-        if place:
-            shutil.copytree(detector, fresh / "model")
+        if checkpoint is not None:
+            shutil.copytree(checkpoint[0], fresh / "model")
         _copy_package(fresh / "sdg", weights=embedded)
-        shown = place or repr(detector)
+        shown = repr(detector)
+        if checkpoint is not None:
+            shown = 'str(HERE / "model")' + (f" + {checkpoint[1]!r}" if checkpoint[1] else "")
         write_text(
             fresh / "app.py",
             _APP.format(
@@ -146,14 +152,24 @@ def _scheme(uri: str) -> str:
     return re.split(r"[:?]", uri, maxsplit=1)[0]
 
 
+def _checkpoint(uri: str) -> tuple[str, str] | None:
+    """Folder and options, "?NAME=VALUE" or "", of a model that lies on this machine; None for any other."""
+    scheme, _, place = uri.partition(":")
+    whole = place if scheme in ("hf", "diffusers") else uri
+    folder, mark, options = whole.partition("?")
+    if whole and is_folder(whole):
+        return whole, ""
+    return (folder, mark + options) if folder and is_folder(folder) else None
+
+
 def _copy_package(target: Path, *, weights: bool) -> None:
     left_out = ("__pycache__",) if weights else ("__pycache__", _WEIGHTS)
     shutil.copytree(Path(__file__).parents[1], target, ignore=shutil.ignore_patterns(*left_out))
 
 
 def _write_readme(folder: Path, title: str, settings: str, body: str) -> None:
-    quoted = json.dumps(" ".join(title.split())[:_LONGEST], ensure_ascii=False)
-    write_text(folder / "README.md", _README.format(title=quoted, settings=settings, body=body))
+    name = json.dumps(" ".join(title.split())[:_LONGEST], ensure_ascii=False)
+    write_text(folder / "README.md", _README.format(title=name, settings=settings, body=body))
 
 
 def _require_new(folder: Path) -> None:

@@ -89,15 +89,20 @@ class BenchTable:
             write_text(out / f"{self.name}.{suffix}", text)
 
 
-def named_paths(texts: Iterable[str], what: str) -> dict[str, Path]:
-    """NAME=PATH pairs; raises SdgError for anything else, and for a name that comes twice."""
-    found: dict[str, Path] = {}
+def named_texts(texts: Iterable[str], what: str, value: str = "PATH") -> dict[str, str]:
+    """NAME=value pairs; raises SdgError for anything else, and for a name that comes twice."""
+    found: dict[str, str] = {}
     for text in texts:
-        name, equals, path = text.partition("=")
-        if not equals or not name.strip() or not path or name.strip() in found:
-            raise SdgError(f"{what} {shortened(text, 80)}: write NAME=PATH, each name once.")
-        found[name.strip()] = Path(path)
+        name, equals, given = text.partition("=")
+        if not equals or not name.strip() or not given or name.strip() in found:
+            raise SdgError(f"{what} {shortened(text, 80)}: write NAME={value}, each name once.")
+        found[name.strip()] = given
     return found
+
+
+def named_paths(texts: Iterable[str], what: str) -> dict[str, Path]:
+    """`named_texts` of paths."""
+    return {name: Path(path) for name, path in named_texts(texts, what).items()}
 
 
 def require_same(settings: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from sdg.bench.archive import number_order, one_line, texts_as_lines
 from sdg.data.formats import read_records
+from sdg.data.splits import prompt_key
 from sdg.errors import SdgError, first_line, path_end, quoted, shortened
 from sdg.io import jsonl
 from sdg.io.download import pinned_file
@@ -216,7 +217,7 @@ def read_prompt_set(
 
     path: a file or folder in the published layout; without one the pinned files are fetched, of `split`.
     category: only prompts of this one. limit: the first so many of what is left. without: an annotation file
-    whose prompts are left out, such as that of a detector's training set.
+    whose prompts are left out, in whatever case, width and spacing; such as a detector's training set.
     Raises SdgError for an unknown set, split or category, for a file in another layout, and where fetching
     fails or brings other bytes than were published.
     """
@@ -238,8 +239,8 @@ def read_prompt_set(
                 f"{shortened(', '.join(known), 300) or 'none at all'}."
             )
     if without is not None:
-        known_prompts = {record.prompt for record in read_records(without)}
-        found = [prompt for prompt in found if prompt.text not in known_prompts]
+        known_prompts = {prompt_key(record.prompt) for record in read_records(without)}
+        found = [prompt for prompt in found if prompt_key(prompt.text) not in known_prompts]
     if limit is not None and (type(limit) is not int or limit < 1):
         raise SdgError(f"limit is a whole number from 1, not {quoted(limit)}.")
     if not found:

@@ -285,6 +285,15 @@ def read(entered: tuple[Path, ...], out: Path) -> None:
     from sdg.data.formats.sdg30k import write_annotations
 
     found = [read_offline(path) for path in entered]
+    known: dict[tuple[str | None, str, str], Path] = {}
+    for path, (records, _) in zip(entered, found, strict=True):
+        for record in records:
+            other = known.setdefault((record.annotator, record.filepath, record.prompt), path)
+            if other is not path:
+                raise SdgError(
+                    f"{other} and {path} both hold what {record.annotator} says of {record.filepath}; "
+                    "give the newer alone."
+                )
     faults = [fault for _, of_file in found for fault in of_file]
     for fault in faults:
         say(fault)

@@ -94,7 +94,7 @@ def table2(
     Example:
       sdg bench table2 --truth test.jsonl --predictions ours=predictions.jsonl --embedder qwen3 --out table2
     """
-    from sdg.bench.bench_table import named_paths
+    from sdg.bench.bench_table import named_paths, named_texts
     from sdg.bench.detection import table2 as tabulate
     from sdg.detectors import load_detector
     from sdg.detectors.bulk import run
@@ -104,20 +104,22 @@ def table2(
     files = named_paths(predictions, "--predictions")
     if (detectors or files) and truth is None:
         raise click.UsageError("Give --truth, which predictions are held against.")
-    for name, uri in named_paths(detectors, "--detector").items():
+    for name, uri in named_texts(detectors, "--detector", "URI").items():
         if name in files or "/" in name or name.startswith("."):
             raise SdgError(f"--detector {name}: a name is that of one row, and of a file in --out.")
         assert truth is not None
         items = gather([truth], **reading)
         file = out / f"{name}.jsonl"
         with resumable(out), diagnosed(len(items)) as advance:
-            run(load_detector(str(uri)), items, file, resume=resume, on_result=advance)
+            run(load_detector(uri), items, file, resume=resume, on_result=advance)
         files[name] = file
     documents = _read_scores(scores)
     if both := sorted(files.keys() & documents.keys()):
         raise SdgError(f"{both[0]} names predictions and scores; give each row a name of its own.")
-    documents = _evaluated(truth, files, embedder) | documents
-    _finish(tabulate(documents), out)
+    evaluated = _evaluated(truth, files, embedder)
+    _finish(tabulate(evaluated | documents), out)
+    if empty := [name for name, one in evaluated.items() if not one["status"]["evaluated"]]:
+        raise SdgError(f"Nothing was scored of {', '.join(empty)}: no picture has a truth and an answer.")
 
 
 @bench.command()
@@ -227,7 +229,7 @@ def table7(
       sdg bench table7 --list
       sdg bench table7 --base sft=sft.json --ablation no-jitter=no-jitter.json --out table7
     """
-    from sdg.bench.bench_table import named_paths
+    from sdg.bench.bench_table import named_texts
     from sdg.bench.detection import OVERRIDES
     from sdg.bench.detection import table7 as tabulate
 
@@ -237,7 +239,7 @@ def table7(
         return
     if out is None:
         raise click.UsageError("Give --out, the folder to write to.")
-    known = {name: str(seed) for name, seed in named_paths(seeds, "--seed").items()}
+    known = named_texts(seeds, "--seed", "SEED")
     _finish(tabulate(_read_scores(bases), _read_scores(ablations), known), out)
 
 

@@ -112,9 +112,6 @@ def enrich(
         say(f"Page: {write_page(pictures, result, page, 'What the teacher wrote', f'Teacher: {teacher}')}")
     if not write_numbers(json_path, result.to_dict()):
         print_tables(result.tables())
-    if sample is not None:
-        say(f"Look at the page, then ask about the rest with --resume --out {out}.")
-        return
     if result.exhausted:
         raise SdgError(
             f"{result.requests:,} requests are sent, and no more were allowed; "
@@ -123,6 +120,9 @@ def enrich(
     if silent := result.statuses[UNANSWERED]:
         error = next(row["error"] for row in result.rows.values() if row["status"] == UNANSWERED)
         raise SdgError(f"{silent:,} pictures got no answer; ask again with --resume. The first: {error}")
+    if sample is not None:
+        say(f"Look at the page, then ask about the rest with --resume --out {out}.")
+        return
     if left := result.statuses[LEFT]:
         raise SdgError(f"{left:,} of {result.images:,} pictures are left for a person, in {left_of(out)}.")
 

@@ -71,6 +71,7 @@ def report(
         raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
 
     from sdg.data.formats import read_records
+    from sdg.data.formats.hf import pictures
     from sdg.refinement.batch import OUTPUT
     from sdg.reporting import (
         Gallery,
@@ -95,7 +96,7 @@ def report(
         sections.append(Refinements(read_refinements(file, inputs, allow_outside=allow_outside), name))
     sections += [read_run(folder) for folder in alignment]
     for path in diagnoses:
-        folder = images or (path if path.is_dir() else path.parent)
+        folder = images or (pictures(path) if path.is_dir() else path.parent)
         name = "Pictures" if len(diagnoses) == 1 else f"Pictures: {path.stem}"
         entries = entries_of(read_records(path), folder, allow_outside=allow_outside)
         sections.append(Gallery(entries, name))

@@ -27,6 +27,7 @@ from sdg.data.statistics import NO_GENERATOR
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.io.files import atomic_writer
+from sdg.io.parquet_images import stored_images
 from sdg.io.paths import real_path
 from sdg.records import Path, as_name, text_of
 from sdg.tables import Table
@@ -73,9 +74,12 @@ def assign_prompts(path: Path, shares: Mapping[str, float], seed: int = 0) -> As
     """First pass: read the prompts and generators of a file and deal the prompts out.
 
     shares: split -> its share of the images, in any unit ({"train": 96, "test": 4}).
-    Raises SdgError where a line has no prompt, a share is not above 0 or a split would stay empty.
+    Raises SdgError where a line has no prompt, a share is not above 0, a split would stay empty, or a
+    Parquet file holds pictures, which a split would lack.
     """
     _check_shares(shares)
+    if jsonl.is_parquet(path) and stored_images(path):
+        raise SdgError(f"{path} holds its pictures itself; splits are of files that name theirs.")
     keys, painters = array("Q"), array("I")
     generators: dict[str | None, int] = {}
     for prompt, generator in jsonl.read_with(path, _prompt_and_generator):
@@ -122,7 +126,7 @@ def write_splits(path: Path, folder: Path, assignment: Assignment) -> dict[str, 
     return paths
 
 
-def prompt_key(prompt: str, seed: int) -> int:
+def prompt_key(prompt: str, seed: int = 0) -> int:
     """A seeded 64-bit hash of a prompt; case, width of characters and spacing do not matter."""
     plain = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
     data = plain.encode("utf-8", "surrogatepass")

@@ -78,7 +78,8 @@ def split_options(text: str) -> tuple[str, dict[str, str]]:
     for part in text.split("#", 1):
         place, _, query = part.partition("?")
         parts.append(place)
-        options |= dict(parse_qsl(query, keep_blank_values=True))
+        # A plus sign is itself, as in names of files, and no blank as in a form.
+        options |= dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
     return "#".join(parts), options
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,13 +117,19 @@ class Gallery:
         )
 
 
-def entries_of(records: Iterable[Record], images: Path | None, *, allow_outside: bool = False) -> list[Entry]:
+def entries_of(
+    records: Iterable[Record], images: Path | Mapping[str, Path] | None, *, allow_outside: bool = False
+) -> list[Entry]:
     """An entry for each record; images: the folder that their paths are relative to, None for no pictures.
+
+    Where the files have other names than the records say, images is the file of each record's path.
 
     Raises SdgError where a path leads out of that folder and is not allowed to (allow_outside).
     """
 
     def picture(path: str) -> Path | None:
+        if isinstance(images, Mapping):
+            return images[path]
         return None if images is None else data_path(path, images, allow_outside=allow_outside)
 
     return [Entry(r.filepath, r.prompt, r.diagnosis, r.generator, picture(r.filepath)) for r in records]

@@ -69,7 +69,10 @@ def gather(
             if not embedded:
                 raise SdgError(f"{path} holds its pictures itself; here they have to be files of their own.")
             names = parquet.prompts(path)
-            found += [(image.name, text, image) for image, text in zip(stored, names, strict=True)]
+            found += [
+                (image.name, prompt if text is None else text, image)
+                for image, text in zip(stored, names, strict=True)
+            ]
         elif path.suffix.lower() == ".jsonl" or jsonl.is_parquet(path):
             found += [
                 (name, text, data_path(name, folder, allow_outside=allow_outside))

@@ -60,7 +60,7 @@ def from_detections(detections: supervision.Detections, size: tuple[int, int]) -
         reason, subtype = _value(data, "reason", index) or "", _value(data, "subtype", index)
         box = from_scale([x0, y0, x1 - x0, y1 - y0], size)
         defects.extend(Defect(box, kind, reason, importance, subtype) for kind in LABELS[label])
-    known = {"reasoning", "status", "raw", "repairs"}
+    known = {"reasoning", "status", "raw", "repairs", "error"}
     return with_extras(defects, {key: value for key, value in detections.metadata.items() if key in known})
 
 

@@ -111,6 +111,23 @@ def restore_images(folder: Path, target: Path) -> int:
     return count
 
 
+def pictures(folder: Path) -> dict[str, pathlib.Path]:
+    """Path of each record -> where its image lies in a dataset folder.
+
+    Raises SdgError where an image's path leaves the folder.
+    """
+    found: dict[str, pathlib.Path] = {}
+    for metadata_file in metadata_files(folder):
+        beside = metadata_file.parent.relative_to(folder)
+        for row in jsonl.read_objects(metadata_file):
+            try:
+                place = _inside(metadata_file.parent, text_of(row, "file_name"))
+                found[_record(row, beside).filepath] = place
+            except ValueError as error:
+                raise SdgError(f"{metadata_file}: {error}") from None
+    return found
+
+
 def _fill(whole: pathlib.Path, records: Iterable[Record], images: pathlib.Path, allow_outside: bool) -> int:
     whole.mkdir()
     files: dict[str, BinaryIO] = {}
@@ -169,6 +186,7 @@ def _row(record: Record, name: str) -> dict[str, str]:
     diagnosis = diagnosis or Diagnosis()
     row |= {"status": diagnosis.status.value, "reasoning": diagnosis.reasoning, "raw": diagnosis.raw}
     return row | {
+        "error": diagnosis.error,
         "repairs": json.dumps(diagnosis.repairs),
         "metadata": json.dumps(dict(record.metadata), allow_nan=False),
     }
@@ -189,6 +207,7 @@ def _record(row: Mapping[str, Any], beside: pathlib.Path) -> Record:
     diagnosis = None
     if defects is not None:
         texts = {key: row[key] for key in ("status", "reasoning", "raw")}
+        texts["error"] = row.get("error", "")  # which version 0.1 did not write
         diagnosis = Diagnosis.from_dict({"defects": defects, **texts, "repairs": repairs})
     return Record(text_of(row, "filepath"), text_of(row, "prompt"), diagnosis, **names, metadata=metadata)
 
