@@ -6,16 +6,18 @@ import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import processes
 import pytest
+from accelerate.utils import DistributedType
 from bad_server import Server, completion
 from plain_recipe import RECIPE, REWARD
 from toy import RECIPES, small
 
 from sdg import Diagnosis, render_response
 from sdg.alignment import trainer
-from sdg.alignment.accelerator import MARGIN, group_timeout
+from sdg.alignment.accelerator import MARGIN, group_timeout, start_accelerator
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
 from sdg.cli import main
 from sdg.recipes import load_recipe
@@ -35,6 +37,22 @@ def test_it_is_the_servers_attempts_and_the_longest_pauses_they_may_ask_for() ->
     assert wait("openai:http://x/v1#m") == 6 * 300 + 5 * 600
     assert wait("testbed") == 0
     assert wait("openai:http://x/v1?timeout=soon#m") == wait("openai:http://x/v1#m")  # is refused later
+
+
+@pytest.mark.parametrize("apple", [True, False])
+def test_a_gpu_without_float64_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apple: bool
+) -> None:
+    given: dict[str, object] = {}
+
+    def accelerator(**options: object) -> SimpleNamespace:
+        given.update(options)
+        return SimpleNamespace(distributed_type=DistributedType.NO)
+
+    monkeypatch.setattr("sdg.alignment.accelerator.Accelerator", accelerator)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: apple)
+    start_accelerator([], tmp_path, timedelta(hours=1))
+    assert given["cpu"] is apple
 
 
 def test_servers_add_up_and_so_do_rounds_of_a_limited_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plain_recipe import RECIPE
 from scripts import load
 
 from sdg import Defect, Diagnosis, Status
 from sdg.alignment.monitors import BY_PROMPT, best_entry, defect_measures, hacking, mean_measures
-from sdg.alignment.recipe import MonitorRecipe
+from sdg.alignment.recipe import JudgeRecipe, MonitorRecipe
+from sdg.errors import SdgError
+from sdg.recipes import to_document
+from sdg.runs.begin import refuse_changes
 from sdg.scorers.weighted import ScorerRecipe
 
 LEFT = Defect((0, 0, 500, 1000), "artifact", importance=50)
@@ -39,6 +43,19 @@ def run_of(quality: Sequence[float], reward: Sequence[float], noise: float = 0.1
         values = {n: m + noise * rng.normal(size=16) for n, m in zip(("q", "reward"), means, strict=True)}
         history.append({name: float(v.mean()) for name, v in values.items()} | {BY_PROMPT: values})
     return history
+
+
+@pytest.mark.parametrize(("name", "value"), [("prompts", 32), ("steps", 4)])
+def test_measures_that_cannot_be_compared_are_not_mixed_when_a_run_is_resumed(name: str, value: int) -> None:
+    other = replace(WATCH, scorers=(), judges=(JudgeRecipe("o", "testbed"),), best="o/defects", every=3)
+    prompts = replace(RECIPE.prompts, held_out="held-out.txt")
+    recipes = (replace(RECIPE, monitor=watch, prompts=prompts) for watch in (WATCH, other))
+    begun, now = ({"recipe": to_document(recipe)} for recipe in recipes)
+    now["recipe"]["monitor"][name] = value
+    with pytest.raises(SdgError, match=rf"recipe\.monitor\.{name} was \d+ and is {value} now; "):
+        refuse_changes("run", begun, now, RECIPE.free)
+    now["recipe"]["monitor"][name] = begun["recipe"]["monitor"][name]
+    refuse_changes("run", begun, now, RECIPE.free)
 
 
 @pytest.mark.parametrize(

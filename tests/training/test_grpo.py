@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from sdg.training.grpo import LENGTH, Guards, grpo, grpo_arguments
 from sdg.training.model import load_processor
 from sdg.training.recipe import GuardsRecipe, RolloutRecipe
 from sdg.training.reward import MALFORMED_SHARE, SPREAD, Reward, reward_function
-from sdg.training.run import check_environment, trainer_arguments
+from sdg.training.run import check_environment, join_processes, trainer_arguments
 
 
 def entries(out) -> list[dict[str, Any]]:
@@ -134,6 +135,13 @@ def test_the_papers_values_reach_the_trainer(grpo_recipe, tmp_path):
     assert (arguments.temperature, arguments.loss_type) == (1.0, "grpo")
 
 
+def test_the_reference_is_of_the_policys_revision(grpo_recipe, tmp_path):
+    shared = trainer_arguments(grpo_recipe, tmp_path, resumed=False)
+    assert grpo_arguments(grpo_recipe, shared, PromptProfile()).model_init_kwargs is None
+    pinned = replace(grpo_recipe, model=replace(grpo_recipe.model, revision="abc"))
+    assert grpo_arguments(pinned, shared, PromptProfile()).model_init_kwargs == {"revision": "abc"}
+
+
 @pytest.mark.parametrize(("engine", "mode"), [("vllm", "colocate"), ("vllm-server", "server")])
 def test_an_engine_has_room_for_the_longest_prompt_and_the_longest_answer(
     grpo_recipe, tmp_path, engine, mode
@@ -210,6 +218,40 @@ def test_deepspeed_on_a_cpu_is_refused_because_it_would_be_left_out(grpo_recipe)
     sharded = replace(grpo_recipe, run=replace(grpo_recipe.run, deepspeed=Path("zero2.json")))
     with pytest.raises(SdgError, match=r"run\.deepspeed is set, but this run is on the CPU"):
         check_environment(sharded)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            '{"zero_optimization": {"stage": 3}}',
+            "has ZeRO stage 3; detectors are trained with",
+        ),
+        ("{}", r"is no configuration of DeepSpeed with a zero_optimization\.stage"),
+    ],
+)
+def test_what_deepspeed_would_divide_is_refused_before_anything_is_loaded(
+    grpo_recipe, tmp_path, monkeypatch, text, reason
+):
+    (file := tmp_path / "zero.json").write_text(text)
+    monkeypatch.setattr("sdg.training.run.on_cpu", lambda recipe: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(SdgError, match=reason):
+        check_environment(replace(grpo_recipe, run=replace(grpo_recipe.run, deepspeed=file)))
+
+
+def test_one_process_that_sees_several_gpus_is_told_how_to_start(grpo_recipe, monkeypatch):
+    monkeypatch.setattr("sdg.training.run.on_cpu", lambda recipe: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    state = SimpleNamespace(num_processes=1)
+    monkeypatch.setattr("sdg.training.run.PartialState", lambda **given: state)
+    with pytest.raises(SdgError, match=r"One process sees 2 GPUs: start it with `accelerate launch"):
+        join_processes(grpo_recipe)
+    state.num_processes = 2
+    assert join_processes(grpo_recipe) is state
+    state.num_processes = 1
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert join_processes(grpo_recipe) is state
 
 
 def test_without_a_gpu_an_automatic_device_is_the_cpu(grpo_recipe, tmp_path, monkeypatch):

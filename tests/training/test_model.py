@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from sdg.training.recipe import ModelRecipe
 
 
 def test_a_merged_adapter_is_a_whole_detector_that_answers_alike(
-    toy: Path, tmp_path: Path, profile: PromptProfile
+    toy: Path, tmp_path: Path, profile: PromptProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = ModelRecipe(str(toy / "checkpoint"), dtype="float32")
     adapted = get_peft_model(load_model(start), LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj"]))
@@ -51,6 +52,16 @@ def test_a_merged_adapter_is_a_whole_detector_that_answers_alike(
     assert not torch.allclose(merged, base, rtol=0, atol=1e-2)
     load_processor(whole)
     assert checkpoint_profile(whole.checkpoint) == profile
+
+    said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    said["revision"] = "abc"
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(said))
+    loaded: list[ModelRecipe] = []
+    monkeypatch.setattr("sdg.training.model.load_model", lambda one: loaded.append(one) or load_model(one))
+    merge_adapter(tmp_path / "adapter", tmp_path / "pinned", dtype="float32")
+    merge_adapter(tmp_path / "adapter", tmp_path / "elsewhere", said["base_model_name_or_path"], "float32")
+    assert [one.revision for one in loaded] == ["abc", None]
+    monkeypatch.undo()
 
     with pytest.raises(SdgError, match="no whole weights; merge it first: sdg train merge"):
         load_model(ModelRecipe(str(tmp_path / "adapter")))

@@ -14,6 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
@@ -53,6 +54,7 @@ def start_accelerator(
             raise SdgError(f"run.trackers names {tracker}, which is not installed; pip install {tracker}.")
     # The policy applies autocast itself, in roll-out and training alike, so Accelerate must not.
     accelerator = Accelerator(
+        cpu=torch.backends.mps.is_available(),  # noise levels are in float64, which Apple's GPUs lack
         mixed_precision="no",
         log_with=list(trackers) or None,
         project_dir=str(out),

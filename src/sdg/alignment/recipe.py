@@ -5,7 +5,7 @@ Defaults are the paper's settings or the released configuration's (SDG §4.2, Ap
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from sdg.detectors import answers_by_path
@@ -307,8 +307,13 @@ class AlignRecipe:
 
     @property
     def free(self) -> tuple[str, ...]:
-        """What may differ when a run is resumed: how long, how often and what is watched, nothing trained."""
-        free = ("recipe.run", "recipe.monitor", "recipe.policy.text_cache")
+        """What may differ when a run is resumed: how long, how often and what is watched, nothing trained.
+
+        Measures of other prompts, or of pictures in other steps, could not be told from better and worse.
+        """
+        watched = {field.name for field in fields(MonitorRecipe)} - {"prompts", "steps"}
+        monitor = (f"recipe.monitor.{name}" for name in sorted(watched))
+        free = ("recipe.run", "recipe.policy.text_cache", *monitor)
         if self.optimizer.schedule in ("linear", "cosine"):  # which fall over all steps, so with their number
             return free
         return *free, "recipe.optimizer.steps"

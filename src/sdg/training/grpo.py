@@ -120,6 +120,8 @@ def grpo_arguments(recipe: GrpoRecipe, shared: Mapping[str, Any], profile: Promp
             num_iterations=1,
             loss_type="grpo",
             scale_rewards="group",
+            # Of the reference, which is loaded by the checkpoint's name alone.
+            model_init_kwargs=None if recipe.model.revision is None else {"revision": recipe.model.revision},
         )
     except ValueError as error:
         if "num_generations" not in str(error):

@@ -107,19 +107,24 @@ def merge_adapter(
         raise SdgError(f"{folder} holds no adapter ({ADAPTER} is missing); check the path.")
     if out.exists():
         raise SdgError(f"{out} exists already; name another folder.")
+    revision = None
     try:
-        start = base or str(json.loads(read_text(folder / ADAPTER))["base_model_name_or_path"])
-    except (ValueError, LookupError, TypeError):
+        said = json.loads(read_text(folder / ADAPTER))
+        start = base or str(said["base_model_name_or_path"])
+        if base is None and said.get("revision") is not None:
+            revision = str(said["revision"])
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise SdgError(f"{folder / ADAPTER} is damaged: it names no base.") from None
-    profile = given_profile(wording) or checkpoint_profile(
-        str(folder) if (folder / PROFILE_FILE).is_file() else start
+    own_profile = (folder / PROFILE_FILE).is_file()
+    profile = given_profile(wording) or (
+        checkpoint_profile(str(folder)) if own_profile else checkpoint_profile(start, revision)
     )
-    recipe = ModelRecipe(start, dtype=dtype, freeze_vision=False)  # type: ignore[arg-type]
+    recipe = ModelRecipe(start, revision, dtype=dtype, freeze_vision=False)  # type: ignore[arg-type]
     model = load_model(recipe)
     with loading(f"{folder} does not fit {start}"):
         merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     own = (folder / "preprocessor_config.json").is_file() or (folder / "processor_config.json").is_file()
-    processor = load_processor(replace(recipe, checkpoint=str(folder)) if own else recipe)
+    processor = load_processor(replace(recipe, checkpoint=str(folder), revision=None) if own else recipe)
 
     def write(fresh: Path) -> None:
         merged.save_pretrained(fresh)
@@ -159,8 +164,26 @@ def lora_config(recipe: ModelRecipe, model: PreTrainedModel) -> LoraConfig | Non
     for target in recipe.lora.targets or LANGUAGE:
         chosen |= set(matching_layers(linear, target, "model.lora.targets"))
     return LoraConfig(
-        r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules=sorted(chosen), lora_dropout=0.0
+        r=recipe.lora.r,
+        lora_alpha=recipe.lora.alpha,
+        target_modules=sorted(chosen),
+        lora_dropout=0.0,
+        revision=recipe.revision,  # of the base, for whoever loads or merges it
     )
+
+
+def zero_stage(path: Path) -> int:
+    """The ZeRO stage of DeepSpeed's configuration; raises SdgError for one without, and for stage 3.
+
+    That one divides the weights as well, of which a process alone could neither merge nor save them all.
+    """
+    try:
+        stage = int(json.loads(read_text(path))["zero_optimization"]["stage"])
+    except (ValueError, LookupError, TypeError):
+        raise SdgError(f"{path} is no configuration of DeepSpeed with a zero_optimization.stage.") from None
+    if stage > 2:
+        raise SdgError(f"{path} has ZeRO stage {stage}; detectors are trained with stage 2 at most.")
+    return stage
 
 
 def needed(run: DetectorRun, model: PreTrainedModel, adapter: LoraConfig | None, out: Path) -> str:

@@ -5,7 +5,6 @@ Nothing is loaded but configurations, so a laptop without weights or GPU does.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,13 +12,18 @@ import torch
 from torch.nn import functional
 
 from sdg.data.formats import read_records
-from sdg.errors import SdgError
-from sdg.io.files import read_text
 from sdg.models.meta import Taken, measured, vision_language_model
 from sdg.models.vlm import LETTERS
 from sdg.prompting import PromptProfile
 from sdg.runs.rehearsal import GB, GPUS, Rehearsal
-from sdg.training.model import checkpoint_weights, load_profile, lora_config, run_bytes, vision_encoder
+from sdg.training.model import (
+    checkpoint_weights,
+    load_profile,
+    lora_config,
+    run_bytes,
+    vision_encoder,
+    zero_stage,
+)
 from sdg.training.recipe import GrpoRecipe, Recipe
 
 ANSWER: Final = 1024
@@ -43,8 +47,8 @@ def rehearse(
     )
     rows = page.check("data.train", lambda: _count(recipe.data.train), lambda n: f"{n:,} rows")
     page.check("data.validation", lambda: _count(recipe.data.validation), lambda n: f"{n:,} rows")
-    if recipe.run.deepspeed is not None:
-        page.check("run.deepspeed", lambda: _zero(recipe.run.deepspeed), lambda stage: f"ZeRO stage {stage}")
+    if (deepspeed := recipe.run.deepspeed) is not None:
+        page.check("run.deepspeed", lambda: zero_stage(deepspeed), lambda stage: f"ZeRO stage {stage}")
     if grpo is not None:
         _check_groups(page, grpo)
     model = page.check(
@@ -82,15 +86,6 @@ def rehearse(
 
 def _count(path: Path) -> int:
     return sum(1 for _ in read_records(path))
-
-
-def _zero(path: Path | None) -> int:
-    assert path is not None
-    try:
-        document = json.loads(read_text(path))
-        return int(document["zero_optimization"]["stage"])
-    except (ValueError, LookupError, TypeError):
-        raise SdgError(f"{path} is no configuration of DeepSpeed with a zero_optimization.stage.") from None
 
 
 def _check_groups(page: Rehearsal, recipe: GrpoRecipe) -> None:

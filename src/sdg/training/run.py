@@ -41,7 +41,7 @@ from sdg.runs.log import NAME as LOG
 from sdg.runs.log import append_log, trim_log
 from sdg.training.dataset import RowReader, Rows
 from sdg.training.evaluate import Outcome, Validation
-from sdg.training.model import load_model, load_processor, load_profile, lora_config, needed
+from sdg.training.model import load_model, load_processor, load_profile, lora_config, needed, zero_stage
 from sdg.training.recipe import GrpoRecipe, Recipe
 
 MANIFEST: Final = "manifest.json"
@@ -110,8 +110,18 @@ def on_cpu(recipe: Recipe) -> bool:
 
 
 def join_processes(recipe: Recipe) -> PartialState:
-    """This process among those that train together, with a device of its own from now on."""
-    return PartialState(cpu=on_cpu(recipe), timeout=WAITING)
+    """This process among those that train together, with a device of its own from now on.
+
+    Raises SdgError for one process that sees several GPUs: transformers would spread each batch over them, so
+    that it is as many times larger, and would cut a batch's pictures and its texts at different places.
+    """
+    state = PartialState(cpu=on_cpu(recipe), timeout=WAITING)
+    if state.num_processes == 1 and not on_cpu(recipe) and (gpus := torch.cuda.device_count()) > 1:
+        raise SdgError(
+            f"One process sees {gpus} GPUs: start it with `accelerate launch --num_processes {gpus} -m sdg "
+            "train …`, or name the one to use, as CUDA_VISIBLE_DEVICES=0."
+        )
+    return state
 
 
 def check_environment(recipe: Recipe) -> None:
@@ -129,6 +139,7 @@ def check_environment(recipe: Recipe) -> None:
             )
         if not recipe.run.deepspeed.is_file():
             raise SdgError(f"run.deepspeed is {recipe.run.deepspeed}, which is no file.")
+        zero_stage(recipe.run.deepspeed)
     if isinstance(recipe, GrpoRecipe) and recipe.rollout.engine != "transformers":
         _check_vllm(recipe)
 
