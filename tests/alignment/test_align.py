@@ -142,8 +142,8 @@ def test_the_real_recipes_run_end_to_end_on_toy_checkpoints(
     assert all(line["grad_norm"] > 0 and "kl" not in line for line in lines)
     watched = [line for line in read_log(tmp_path) if line["kind"] == "monitor"]
     assert [line["epoch"] for line in watched] == [0, 1, 2]
-    assert all({"reward", "pick", "clip", "detector/defects"} <= line.keys() for line in watched)
-    assert watched[0]["clip"] == pytest.approx(watched[0]["pick"] / 30)  # Table 5's scales
+    assert all({"reward", "PickScore", "CLIPScore", "detector/defects"} <= line.keys() for line in watched)
+    assert watched[0]["CLIPScore"] == pytest.approx(watched[0]["PickScore"] / 30)  # Table 5's scales
     for name in ("final", "best"):
         assert (tmp_path / name / "pytorch_lora_weights.safetensors").is_file()
     assert len(list((tmp_path / "pictures").glob("epoch-*.png"))) == 2

@@ -171,7 +171,7 @@ def table5(
 
     \b
     Example:
-      sdg bench table5 recipes/align/boxflow-flux1-dev.yaml --lora BoxFlow-GRPO=runs/boxflow/best \\
+      sdg bench table5 recipes/align/boxflow-flux1-dev.yaml --lora BoxFlow-GRPO=runs/flux/best \\
           --prompts bench:drawbench --out table5
     """
     from sdg.alignment.recipe import AlignRecipe

@@ -264,7 +264,7 @@ def train_vae(out: Path, **options: Any) -> None:
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile first: a minute and a C++ compiler, for a fifth more speed in bfloat16.",
+    help="Compile first: a minute and a C++ compiler, for a seventh less time in bfloat16.",
 )
 @_training
 def train_generator(vae: Path, start_from: Path | None, out: Path, **options: Any) -> None:
