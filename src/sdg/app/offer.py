@@ -107,14 +107,15 @@ def known_truth(sources: Iterable[Path]) -> dict[str, Diagnosis]:
 
     A plain list of pictures and prompts says nothing. Raises SdgError where a file cannot be read.
     """
-    from sdg.data.formats import format_of, read_records
-    from sdg.io.jsonl import first_object
+    from sdg.data.formats import guess_format, read_records
 
-    files = [source for source in sources if source.suffix.lower() == ".jsonl"]
-    return {
-        record.filepath: record.diagnosis
-        for file in files
-        if format_of(first_object(file)) in ("sdg", "sdg30k")
-        for record in read_records(file)
-        if record.diagnosis is not None
-    }
+    found: dict[str, Diagnosis] = {}
+    for file in (source for source in sources if source.suffix.lower() == ".jsonl"):
+        try:
+            format = guess_format(file)
+        except SdgError:  # of a list that has no format, or a first line that `gather` has refused
+            continue
+        if format in ("sdg", "sdg30k"):
+            records = read_records(file, format)
+            found |= {one.filepath: one.diagnosis for one in records if one.diagnosis is not None}
+    return found

@@ -6,7 +6,7 @@ Those of other tools are loaded once one is asked for: they bring an image libra
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
 from typing import Any, Final, Literal, get_args
@@ -111,21 +111,14 @@ def guess_format(path: Path) -> Format:
         return "hf"
     if pathlib.Path(path).suffix.lower() == ".json":
         return "label-studio" if isinstance(load_document(path), list) else "coco"
-    if (found := format_of(jsonl.first_object(path))) is None:
-        raise SdgError(
-            f"The format of {path} is not plain from its first line; name it: {', '.join(FORMATS)}."
-        )
-    return found
-
-
-def format_of(row: Mapping[str, Any]) -> Format | None:
-    """The format of a line of a file, from its keys; None for any other line."""
-    keys = row.keys()
+    keys = jsonl.first_object(path).keys()
     if "ann_translated_bboxes" in keys:
         return "sdg30k"
     if keys & {"response", "error"}:
         return "predictions"
-    return "sdg" if keys >= {"filepath", "prompt"} else None
+    if "filepath" in keys and "prompt" in keys:
+        return "sdg"
+    raise SdgError(f"The format of {path} is not plain from its first line; name it: {', '.join(FORMATS)}.")
 
 
 def _of_tool(format: Format) -> Any:
