@@ -50,8 +50,8 @@ recipe, not in code.
 - **Overridden.** `--set section.key=value`, as often as needed; items of lists by number, as
   `--set reward.scorers.0.weight=2`.
 - **Resumed.** `--resume` goes on from the newest whole checkpoint and refuses another recipe. `sdg align`
-  takes other values of `run`, `policy.text_cache` and `monitor`, except its prompts and steps. It takes
-  another `optimizer.steps` where the schedule does not fall over them.
+  takes other values of `run`, `policy.text_cache`, `monitor.every`, `monitor.patience` and the monitor's
+  URIs, and another `optimizer.steps` where the schedule does not fall over them.
 - **Bounded.** A recipe or profile has at most 128 KiB and 16 levels, no anchors or aliases, and
   YAML's core tags only. A fault of a value is one sentence of at most 300 characters.
 - **Trusted.** `python:MODULE.FUNCTION` in an alignment recipe names a function of yours. It is code, so run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from scripts import load
 
 from sdg import Defect, Diagnosis, Status
 from sdg.alignment.monitors import BY_PROMPT, best_entry, defect_measures, hacking, mean_measures
-from sdg.alignment.recipe import JudgeRecipe, MonitorRecipe
+from sdg.alignment.recipe import MonitorRecipe
 from sdg.errors import SdgError
 from sdg.recipes import to_document
 from sdg.runs.begin import refuse_changes
@@ -45,17 +46,30 @@ def run_of(quality: Sequence[float], reward: Sequence[float], noise: float = 0.1
     return history
 
 
-@pytest.mark.parametrize(("name", "value"), [("prompts", 32), ("steps", 4)])
-def test_measures_that_cannot_be_compared_are_not_mixed_when_a_run_is_resumed(name: str, value: int) -> None:
-    other = replace(WATCH, scorers=(), judges=(JudgeRecipe("o", "testbed"),), best="o/defects", every=3)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompts": 32}, r"recipe\.monitor\.prompts was 64 and is 32 now"),
+        ({"steps": 4}, r"recipe\.monitor\.steps was 28 and is 4 now"),
+        ({"goal": "min"}, r"recipe\.monitor\.goal was .max. and is .min. now"),
+        ({"scorers": (ScorerRecipe("q", "clip:x", scale=2.0),)}, r"recipe\.monitor\.scorers\.0\.scale was 1"),
+        (
+            {"scorers": (ScorerRecipe("p", "clip:x"),), "best": "p"},
+            r"recipe\.monitor\.scorers\.0\.name was .q.",
+        ),
+        ({"every": 3, "patience": 2, "scorers": (ScorerRecipe("q", "remote:http://moved"),)}, None),
+    ],
+)
+def test_a_resumed_run_measures_what_it_measured_wherever_and_however_often(
+    changes: dict[str, Any], said: str | None
+) -> None:
     prompts = replace(RECIPE.prompts, held_out="held-out.txt")
-    recipes = (replace(RECIPE, monitor=watch, prompts=prompts) for watch in (WATCH, other))
-    begun, now = ({"recipe": to_document(recipe)} for recipe in recipes)
-    now["recipe"]["monitor"][name] = value
-    with pytest.raises(SdgError, match=rf"recipe\.monitor\.{name} was \d+ and is {value} now; "):
-        refuse_changes("run", begun, now, RECIPE.free)
-    now["recipe"]["monitor"][name] = begun["recipe"]["monitor"][name]
-    refuse_changes("run", begun, now, RECIPE.free)
+    begun, now = (
+        replace(RECIPE, monitor=watch, prompts=prompts) for watch in (WATCH, replace(WATCH, **changes))
+    )
+    refusal = nullcontext() if said is None else pytest.raises(SdgError, match=said)
+    with refusal:
+        refuse_changes("run", {"recipe": to_document(begun)}, {"recipe": to_document(now)}, now.free)
 
 
 @pytest.mark.parametrize(

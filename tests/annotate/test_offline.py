@@ -151,7 +151,7 @@ def test_two_downloads_of_one_page_are_not_two_opinions(
         task = {"data": {"filepath": "a.png", "prompt": "a cat"}, "annotations": [annotation]}
         file.write_text(json.dumps([task]))
     rows = tmp_path / "rows.jsonl"
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="1"):
         main(["annotate", "read", *map(str, files), "--out", str(rows)])
     said = f"{files[0]} and {files[1]} both hold what ann says of a.png; give the newer alone."
     assert said in capsys.readouterr().err

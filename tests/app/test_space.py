@@ -84,15 +84,35 @@ def test_the_options_of_a_checkpoint_in_a_folder_stay(
 
 @pytest.mark.parametrize(
     ("detector", "editors"),
-    [("testbed", ["diffusers:{}"]), ("union:{}|ocr", []), ("union:ocr|hf:{}?looks=2", [])],
+    [
+        ("testbed", ["diffusers:{}"]),
+        ("hf:a/b", ["diffusers:c/d?lora={}"]),
+        ("union:{}|ocr", []),
+        ("union:ocr | hf:{}?looks=2", []),
+        ("union:ocr | heatmap:{}", []),
+        ("heatmap:{}", []),
+        ("testbed:{}", []),
+        ("{}?profile={}", []),
+    ],
 )
 def test_a_folder_that_stays_behind_is_refused(
     gradio: None, tmp_path: Path, detector: str, editors: list[str]
 ) -> None:
     here = str(tmp_path)
-    with pytest.raises(SdgError, match="A Space cannot reach the folder"):
-        export_app(tmp_path / "space", detector.format(here), [uri.format(here) for uri in editors])
+    with pytest.raises(SdgError, match=r"A Space cannot reach .* on this machine"):
+        export_app(tmp_path / "space", detector.format(here, here), [uri.format(here) for uri in editors])
     assert not (tmp_path / "space").exists()
+
+
+def test_a_folder_that_happens_to_have_the_name_of_an_embedded_model_is_not_meant(
+    gradio: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "testbed").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for number, detector in enumerate(("testbed", "testbed?looks=2", "union:testbed|ocr")):
+        folder = export_app(tmp_path / f"space{number}", detector, ["testbed"])
+        assert not (folder / "model").exists()
+        assert f"detectors=({detector!r},)" in (folder / "app.py").read_text()
 
 
 def test_a_uri_cannot_become_code(gradio: None, tmp_path: Path) -> None:

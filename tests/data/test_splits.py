@@ -142,10 +142,9 @@ def test_a_line_without_a_prompt_is_named(tmp_path):
 
 
 def test_a_file_that_holds_its_pictures_is_not_divided(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    columns = {"caption": ["a cat"], "image": [b"png"]}
-    (path := tmp_path / "in.parquet").touch()
-    __import__("pyarrow.parquet").parquet.write_table(pyarrow.table(columns), path)
+    pyarrow, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+    path = tmp_path / "in.parquet"
+    parquet.write_table(pyarrow.table({"caption": ["a cat"], "image": [b"png"]}), path)
     with pytest.raises(SdgError, match=r"in\.parquet holds its pictures itself; splits are of files"):
         split(path, tmp_path / "out")
 

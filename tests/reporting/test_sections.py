@@ -229,3 +229,12 @@ def test_the_pictures_of_a_dataset_folder_are_found_where_it_has_put_them(run, t
     page = (tmp_path / "r.html").read_text()
     assert "does not exist" not in page
     assert "data:image/" in page
+
+    picture = next((tmp_path / "dataset").rglob("*.png"))
+    picture.rename(tmp_path / "elsewhere.png")
+    picture.symlink_to(tmp_path / "elsewhere.png")
+    code, _, err = run("report", "--diagnoses", tmp_path / "dataset", "--out", tmp_path / "r.html")
+    assert code == 1
+    assert "or --allow-outside if you trust the file that names it." in err
+    options = ("--allow-outside", "--out", tmp_path / "r.html")
+    assert run("report", "--diagnoses", tmp_path / "dataset", *options)[0] == 0

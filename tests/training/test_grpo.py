@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from kills import kill_and_resume
 from train_runs import CLOSE, assert_same_weights, command, finish, not_ended, start_two
 
@@ -230,7 +231,7 @@ def test_deepspeed_on_a_cpu_is_refused_because_it_would_be_left_out(grpo_recipe)
         ("{}", r"is no configuration of DeepSpeed with a zero_optimization\.stage"),
     ],
 )
-def test_what_deepspeed_would_divide_is_refused_before_anything_is_loaded(
+def test_a_configuration_that_cannot_be_trained_with_is_refused_before_anything_is_loaded(
     grpo_recipe, tmp_path, monkeypatch, text, reason
 ):
     (file := tmp_path / "zero.json").write_text(text)
@@ -243,13 +244,13 @@ def test_what_deepspeed_would_divide_is_refused_before_anything_is_loaded(
 def test_one_process_that_sees_several_gpus_is_told_how_to_start(grpo_recipe, monkeypatch):
     monkeypatch.setattr("sdg.training.run.on_cpu", lambda recipe: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    state = SimpleNamespace(num_processes=1)
+    state = SimpleNamespace(distributed_type=DistributedType.NO)
     monkeypatch.setattr("sdg.training.run.PartialState", lambda **given: state)
     with pytest.raises(SdgError, match=r"One process sees 2 GPUs: start it with `accelerate launch"):
         join_processes(grpo_recipe)
-    state.num_processes = 2
+    state.distributed_type = DistributedType.MULTI_GPU  # also of one process, which torchrun has started
     assert join_processes(grpo_recipe) is state
-    state.num_processes = 1
+    state.distributed_type = DistributedType.NO
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert join_processes(grpo_recipe) is state
 

@@ -5,7 +5,7 @@ Defaults are the paper's settings or the released configuration's (SDG §4.2, Ap
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sdg.detectors import answers_by_path
@@ -191,7 +191,7 @@ class MonitorRecipe:
     every: int = 10  # epochs between measurements
     prompts: int = 64  # the first so many held-out prompts
     steps: int = 28  # sampling steps, without noise
-    best: str | None = None  # the measure that picks the best adapter, such as "oracle/defects" or "clip"
+    best: str | None = None  # picks the best adapter, such as "oracle/defects" or "PickScore"
     goal: Literal["min", "max"] = "min"  # which way of `best` is better
     # Measurements in a row, worse than the best beyond chance at a higher reward, at which the run ends.
     patience: int | None = None
@@ -307,13 +307,20 @@ class AlignRecipe:
 
     @property
     def free(self) -> tuple[str, ...]:
-        """What may differ when a run is resumed: how long, how often and what is watched, nothing trained.
+        """What may differ when a run is resumed: how long, how often and where it is watched.
 
-        Measures of other prompts, or of pictures in other steps, could not be told from better and worse.
+        What is trained stays, and what is measured on which pictures: measures that differ in more than the
+        adapter would not tell which one is better.
         """
-        watched = {field.name for field in fields(MonitorRecipe)} - {"prompts", "steps"}
-        monitor = (f"recipe.monitor.{name}" for name in sorted(watched))
-        free = ("recipe.run", "recipe.policy.text_cache", *monitor)
+        watched = [
+            f"recipe.monitor.{kind}.{at}.uri"
+            for kind, found in (("scorers", self.monitor.scorers), ("judges", self.monitor.judges))
+            for at in range(len(found))
+        ]
+        free = (
+            *("recipe.run", "recipe.policy.text_cache", "recipe.monitor.every", "recipe.monitor.patience"),
+            *watched,
+        )
         if self.optimizer.schedule in ("linear", "cosine"):  # which fall over all steps, so with their number
             return free
         return *free, "recipe.optimizer.steps"

@@ -43,15 +43,23 @@ def read_annotation(results: object) -> Diagnosis:
     Raises ValueError (Faults for several), in words for whoever drew them.
     """
     drawn = _drawn(results)
-    faults = [
-        f"Something was entered that the page does not ask for: {quoted(one.get('from_name'))}."
+    labelled = {
+        str(one.get("id"))
         for one in drawn
-        if _control(one) not in _CONTROLS
-    ]
+        if isinstance(one.get("value"), dict) and "rectanglelabels" in one["value"]
+    }
+    faults = []
+    for one in drawn:
+        if _control(one) not in _CONTROLS:
+            faults.append(
+                f"Something was entered that the page does not ask for: {quoted(one.get('from_name'))}."
+            )
+        elif str(one.get("id")) not in labelled:
+            faults.append("A box has no label; say whether it is an artifact or a misalignment.")
     try:
         defects = read_regions(drawn)
     except ValueError as error:
-        raise Faults([*dict.fromkeys(faults), *reasons(error)]) from None
+        raise Faults(list(dict.fromkeys([*faults, *reasons(error)]))) from None
     if defects is None:
         faults.append("No box is drawn; a picture without defects gets one box with the tag 'no problem'.")
     elif len(defects) > MOST:

@@ -7,23 +7,28 @@ needs, and runs the very code it was exported with.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from sdg._version import __version__
 from sdg.app.offer import EMBEDDED, OTHER_WORLDS, usual_editors
-from sdg.errors import SdgError, quoted
+from sdg.detectors import parts_of
+from sdg.errors import SdgError, path_end
 from sdg.io.files import is_folder, replace_folder, write_text, writing
 from sdg.io.paths import real_path
+from sdg.io.uri import ALIASES, split_options
 
 _PACKAGE: Final = "structured-defect-grounding"
 _EXTRAS: Final = {"hf": "models", EMBEDDED: "models", "openai": "api", "ocr": "ocr", "diffusers": "models"}
 _WEIGHTS: Final = "weights"  # the one folder of this name
 _LONGEST: Final = 100  # characters of a title
+_FILES: Final = ("folder", "lora", "processor", "profile")  # options that may name a file or folder
 
 _README: Final = """\
 ---
@@ -66,17 +71,18 @@ _OWN_COPY: Final = (
 def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, title: str = "") -> Path:
     """Write the Space of a detector into a new folder; returns the folder. A detector in a folder goes along.
 
-    Raises SdgError where the folder holds anything already, or a file cannot be written, and for other
-    folders of this machine: an editor's, or a part's of a union.
+    Raises SdgError where the folder holds anything already, or a file cannot be written, and for other files
+    and folders of this machine: an editor's, a profile, heat maps, a part of a union.
     """
     import gradio
 
     _require_new(folder)
     checkpoint = _checkpoint(detector)
     editors = tuple(editors) or usual_editors((detector,))
-    for uri in (*(detector.removeprefix("union:").split("|") if checkpoint is None else ()), *editors):
-        if _checkpoint(uri) is not None:
-            raise SdgError(f"A Space cannot reach the folder of {quoted(uri)}; put the model on a hub first.")
+    named = [*(path for uri in parts_of(detector) for path in _paths(uri)), *chain(*map(_paths, editors))]
+    for path in named if checkpoint is None else named[1:]:
+        if os.path.exists(path):  # noqa: PTH110 (pathlib's raises for a name that is too long)
+            raise SdgError(f"A Space cannot reach {path_end(path)} on this machine; put it on a hub first.")
     embedded = EMBEDDED in {_scheme(uri) for uri in (detector, *editors)}
 
     def write(fresh: Path) -> None:
@@ -153,13 +159,24 @@ def _scheme(uri: str) -> str:
 
 
 def _checkpoint(uri: str) -> tuple[str, str] | None:
-    """Folder and options, "?NAME=VALUE" or "", of a model that lies on this machine; None for any other."""
-    scheme, _, place = uri.partition(":")
-    whole = place if scheme in ("hf", "diffusers") else uri
+    """Folder and options, "?NAME=VALUE" or "", of a detector that lies on this machine; else None."""
+    whole = uri.removeprefix("hf:")
     folder, mark, options = whole.partition("?")
+    if folder.partition(":")[0] in ALIASES:
+        return None
     if whole and is_folder(whole):
         return whole, ""
     return (folder, mark + options) if folder and is_folder(folder) else None
+
+
+def _paths(uri: str) -> list[str]:
+    """What may be a path in a URI: its place, and options that name files."""
+    if (found := _checkpoint(uri)) is not None and not found[1]:
+        return [found[0]]
+    address, options = split_options(uri)
+    scheme, colon, place = address.partition(":")
+    first = place if colon else "" if scheme in ALIASES else address
+    return [first, *(value for name, value in options.items() if name in _FILES)]
 
 
 def _copy_package(target: Path, *, weights: bool) -> None:

@@ -289,7 +289,7 @@ def read(entered: tuple[Path, ...], out: Path) -> None:
     for path, (records, _) in zip(entered, found, strict=True):
         for record in records:
             other = known.setdefault((record.annotator, record.filepath, record.prompt), path)
-            if other is not path:
+            if other is not path and record.annotator is not None:
                 raise SdgError(
                     f"{other} and {path} both hold what {record.annotator} says of {record.filepath}; "
                     "give the newer alone."

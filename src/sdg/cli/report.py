@@ -96,7 +96,7 @@ def report(
         sections.append(Refinements(read_refinements(file, inputs, allow_outside=allow_outside), name))
     sections += [read_run(folder) for folder in alignment]
     for path in diagnoses:
-        folder = images or (pictures(path) if path.is_dir() else path.parent)
+        folder = images or (pictures(path, allow_outside=allow_outside) if path.is_dir() else path.parent)
         name = "Pictures" if len(diagnoses) == 1 else f"Pictures: {path.stem}"
         entries = entries_of(read_records(path), folder, allow_outside=allow_outside)
         sections.append(Gallery(entries, name))

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from peft import LoraConfig
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
 
@@ -116,7 +117,8 @@ def join_processes(recipe: Recipe) -> PartialState:
     that it is as many times larger, and would cut a batch's pictures and its texts at different places.
     """
     state = PartialState(cpu=on_cpu(recipe), timeout=WAITING)
-    if state.num_processes == 1 and not on_cpu(recipe) and (gpus := torch.cuda.device_count()) > 1:
+    alone = state.distributed_type is DistributedType.NO  # as a launcher's only process is not
+    if alone and not on_cpu(recipe) and (gpus := torch.cuda.device_count()) > 1:
         raise SdgError(
             f"One process sees {gpus} GPUs: start it with `accelerate launch --num_processes {gpus} -m sdg "
             "train …`, or name the one to use, as CUDA_VISIBLE_DEVICES=0."

@@ -232,10 +232,32 @@ def test_controls_of_other_names_are_known_by_their_type(tmp_path):
     assert record.diagnosis.defects[0].importance == 9
 
 
-def test_boxes_without_an_id_are_each_a_defect(tmp_path):
-    boxes = [rectangle(None), rectangle(None, ["misalignment"]), rectangle(None, x=50)]
-    [record] = read(tmp_path, {"result": boxes})
-    assert [defect.type for defect in record.diagnosis.defects] == ["artifact", "misalignment", "artifact"]
+PLACE = {"x": 50, "y": 20, "width": 20.5, "height": 20}
+
+
+def test_boxes_without_an_id_are_each_a_defect_with_what_is_said_at_their_place(tmp_path):
+    said = [
+        control(None, "reason", "textarea", text=["A dog."], **PLACE),
+        control(None, "importance", "number", number=80, **PLACE),
+    ]
+    [record] = read(tmp_path, {"result": [rectangle(None), rectangle(None, x=50), *said]})
+    one, other = record.diagnosis.defects
+    assert (one.reason, one.importance) == ("", None)
+    assert (other.reason, other.importance) == ("A dog.", 80)
+    [record] = read(
+        tmp_path, {"result": [rectangle(None), control(None, "reason", "textarea", text=["A dog."])]}
+    )
+    assert record.diagnosis.defects[0].reason == "A dog."
+
+
+def test_regions_of_other_controls_are_let_be(tmp_path):
+    others = [
+        control("k", "eyes", "keypoint", x=1, y=2, width=0.4, keypointlabels=["eye"]),
+        control("c", "crop", "rectangle", **PLACE),
+        control("v", "outline", "vector", vertices=[{"x": 1, "y": 2}]),
+    ]
+    [record] = read(tmp_path, {"result": [rectangle(), *others]})
+    assert [defect.type for defect in record.diagnosis.defects] == ["artifact"]
 
 
 def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
@@ -286,7 +308,19 @@ def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
             [control("b", "label", "brushlabels", format="rle", rle=[1], brushlabels=["artifact"])],
             "Annotation 2: A region of type 'brushlabels' is no box; draw a rectangle.",
         ),
+        (
+            [rectangle("r2", ["no problem"]), control("m", "label", "bitmask", bitmasklabels=["Artifact"])],
+            "Annotation 2: A region of type 'bitmask' is no box; draw a rectangle.",
+        ),
+        (
+            [rectangle(), control("l", "label", "polygon", points=[[1, 2]])],
+            "Annotation 2: A box has no label; say whether it is an artifact or a misalignment.",
+        ),
         ([rectangle(), rectangle(labels=["misalignment"])], "Two boxes have the id 'r1'; give each its own."),
+        (
+            [rectangle(None), rectangle(None, x=50), control(None, "reason", "textarea", text=["A dog."])],
+            "Which of the boxes without an id is meant cannot be told; give each an id.",
+        ),
     ],
 )
 def test_a_fault_names_task_annotation_and_reason(tmp_path, result, reason):

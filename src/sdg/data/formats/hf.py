@@ -111,20 +111,20 @@ def restore_images(folder: Path, target: Path) -> int:
     return count
 
 
-def pictures(folder: Path) -> dict[str, pathlib.Path]:
+def pictures(folder: Path, *, allow_outside: bool = False) -> dict[str, pathlib.Path]:
     """Path of each record -> where its image lies in a dataset folder.
 
-    Raises SdgError where an image's path leaves the folder.
+    Raises SdgError where an image's path leads out of the folder and is not allowed to.
     """
-    found: dict[str, pathlib.Path] = {}
+    folder, found = pathlib.Path(folder), {}
     for metadata_file in metadata_files(folder):
         beside = metadata_file.parent.relative_to(folder)
         for row in jsonl.read_objects(metadata_file):
             try:
-                place = _inside(metadata_file.parent, text_of(row, "file_name"))
-                found[_record(row, beside).filepath] = place
+                name, path = text_of(row, "file_name"), _record(row, beside).filepath
             except ValueError as error:
                 raise SdgError(f"{metadata_file}: {error}") from None
+            found[path] = data_path(name, metadata_file.parent, folder, allow_outside=allow_outside)
     return found
 
 

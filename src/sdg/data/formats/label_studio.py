@@ -60,6 +60,9 @@ _WIRE: Final = {
 }
 _NAMES: Final = {kind: name for name, (kind, _) in _WIRE.items()}  # for controls of other names
 _AREAS: Final = frozenset({"x", "y", "points", "vertices", "rle"})  # keys of a result that is about a part
+_BOX_LABELS: Final = ("rectanglelabels", "labels")  # keys that labels of a box are under
+_KNOWN: Final = frozenset({*LABELS, NO_PROBLEM})
+_NAMELESS: Final = "without an id, at "
 
 
 def read(path: Path, on_fault: Callable[[Fault], object] | None = None) -> Iterator[Record]:
@@ -353,38 +356,53 @@ def _annotated(annotation: object, number: int, stored: list[Any]) -> tuple[str 
 
 
 def _regions(results: list[Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """What is said of each box, in their order: `box`, `label` and, where given, the rest; and what is none.
+    """What is said of each box, in their order: `box`, `label` and, where given, the rest; and the faults.
 
-    A region that is not read would leave the picture clean, so one without a label, or of another shape, is
-    a fault.
+    A defect that is not read would leave the picture clean. So a label on another shape than a box is a
+    fault, and so is a region of a control of labels that has none. Regions of other controls are let be.
     """
     regions: dict[str, dict[str, Any]] = {}
-    others: list[tuple[str, str, dict[str, Any], object]] = []
-    for number, result in enumerate(results):
+    others: list[dict[str, Any]] = []
+    faults: dict[str, None] = {}
+    labellers = {"label"}  # names of controls of labels
+    for result in results:
         if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
             raise ValueError("A result is a JSON object with a 'value'.")
-        value, kind, key = result["value"], result.get("type"), str(result.get("id"))
-        labels = value.get("rectanglelabels", value.get("labels"))
-        if labels is not None and (_is_box(value) or _AREAS.isdisjoint(value)):
-            if not isinstance(labels, list):
+        value = result["value"]
+        kind = next((key for key in value if key.endswith("labels")), None)
+        if kind in _BOX_LABELS and (_is_box(value) or _AREAS.isdisjoint(value)):
+            if not isinstance(labels := value[kind], list):
                 raise ValueError(f"The labels of a region are a list, not {quoted(labels)}.")
-            key = f"nameless {number}" if result.get("id") is None else key
-            if key in regions:
-                raise ValueError(f"Two boxes have the id {quoted(key)}; give each its own.")
+            if (key := _key(result)) in regions:
+                raise ValueError(f"Two boxes have the id {quoted(result.get('id'))}; give each its own.")
             regions[key] = {"box": value, "label": [_tag(label) for label in labels]}
+            labellers.add(str(result.get("from_name")))
+        elif kind is not None and isinstance(value[kind], list) and _KNOWN & set(map(_tag, value[kind])):
+            faults[f"A region of type {quoted(result.get('type'))} is no box; draw a rectangle."] = None
         else:
-            name = str(result.get("from_name"))
-            others.append((key, name if name in _WIRE else _NAMES.get(str(kind), ""), value, kind))
-    faults: dict[str, None] = {}
-    for region, control, value, kind in others:
-        if region in regions:
+            others.append(result)
+    nameless = [key for key in regions if key.startswith(_NAMELESS)]
+    for result in others:
+        value, name = result["value"], str(result.get("from_name"))
+        control = name if name in _WIRE else _NAMES.get(str(result.get("type")), "")
+        key = _key(result)
+        if result.get("id") is None and control and not _is_box(value) and nameless:
+            if len(nameless) > 1:
+                raise ValueError("Which of the boxes without an id is meant cannot be told; give each an id.")
+            (key,) = nameless
+        if key in regions:
             if control:
-                regions[region].setdefault(control, value)
-        elif _is_box(value):
+                regions[key].setdefault(control, value)
+        elif (name in labellers or name in _WIRE) and not _AREAS.isdisjoint(value):
             faults["A box has no label; say whether it is an artifact or a misalignment."] = None
-        elif not _AREAS.isdisjoint(value):
-            faults[f"A region of type {quoted(kind)} is no box; draw a rectangle."] = None
     return list(regions.values()), list(faults)
+
+
+def _key(result: Mapping[str, Any]) -> str:
+    """The id of a result's region; without one the place of its box, which all results of a region repeat."""
+    if result.get("id") is not None:
+        return str(result["id"])
+    return _NAMELESS + json.dumps([result["value"].get(name) for name in ("x", "y", "width", "height")])
 
 
 def _is_box(value: Mapping[str, Any]) -> bool:
