@@ -109,9 +109,11 @@ def test_a_folder_that_happens_to_have_the_name_of_an_embedded_model_is_not_mean
 ) -> None:
     (tmp_path / "testbed").mkdir()
     monkeypatch.chdir(tmp_path)
-    for number, detector in enumerate(("testbed", "testbed?looks=2", "union:testbed|ocr")):
-        folder = export_app(tmp_path / f"space{number}", detector, ["testbed"])
+    for number, detector in enumerate(("testbed", "testbed?looks=2", "union:testbed | ocr")):
+        folder = export_app(tmp_path / f"space{number}", detector)
         assert not (folder / "model").exists()
+        assert (folder / "sdg/testbed/weights/detector").exists()
+        assert ("onnxruntime" in (folder / "requirements.txt").read_text()) is ("ocr" in detector)
         assert f"detectors=({detector!r},)" in (folder / "app.py").read_text()
 
 

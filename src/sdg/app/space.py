@@ -77,18 +77,18 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
     import gradio
 
     _require_new(folder)
-    checkpoint = _checkpoint(detector)
+    checkpoint, parts = _checkpoint(detector), parts_of(detector)
     editors = tuple(editors) or usual_editors((detector,))
-    named = [*(path for uri in parts_of(detector) for path in _paths(uri)), *chain(*map(_paths, editors))]
+    named = [*chain(*map(_paths, parts)), *chain(*map(_paths, editors))]
     for path in named if checkpoint is None else named[1:]:
         if os.path.exists(path):  # noqa: PTH110 (pathlib's raises for a name that is too long)
             raise SdgError(f"A Space cannot reach {path_end(path)} on this machine; put it on a hub first.")
-    embedded = EMBEDDED in {_scheme(uri) for uri in (detector, *editors)}
+    schemes = set(map(_scheme, (*parts, *editors)))
 
     def write(fresh: Path) -> None:
         if checkpoint is not None:
             shutil.copytree(checkpoint[0], fresh / "model")
-        _copy_package(fresh / "sdg", weights=embedded)
+        _copy_package(fresh / "sdg", weights=EMBEDDED in schemes)
         shown = repr(detector)
         if checkpoint is not None:
             shown = 'str(HERE / "model")' + (f" + {checkpoint[1]!r}" if checkpoint[1] else "")
@@ -100,7 +100,7 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
                 examples=_DRAWN if _scheme(detector) == EMBEDDED else _NONE,
             ),
         )
-        extras = {"app", *(_EXTRAS.get(_scheme(uri), "models") for uri in (detector, *editors))}
+        extras = {"app", *(_EXTRAS.get(scheme, "models") for scheme in schemes)}
         write_text(fresh / "requirements.txt", "\n".join(requirements(extras)) + "\n")
         settings = f'sdk: gradio\nsdk_version: {gradio.__version__}\npython_version: "3.11"\napp_file: app.py'
         body = f"Defects of generated pictures, found by `{detector}` (sdg {__version__})."
@@ -153,7 +153,7 @@ def requirements(extras: set[str]) -> list[str]:
 
 
 def _scheme(uri: str) -> str:
-    if is_folder(uri):
+    if _checkpoint(uri) is not None:
         return "hf"
     return re.split(r"[:?]", uri, maxsplit=1)[0]
 

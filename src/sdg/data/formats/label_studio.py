@@ -386,10 +386,11 @@ def _regions(results: list[Any]) -> tuple[list[dict[str, Any]], list[str]]:
         value, name = result["value"], str(result.get("from_name"))
         control = name if name in _WIRE else _NAMES.get(str(result.get("type")), "")
         key = _key(result)
-        if result.get("id") is None and control and not _is_box(value) and nameless:
-            if len(nameless) > 1:
+        if result.get("id") is None and control and not _is_box(value):
+            if len(nameless) == 1:
+                (key,) = nameless
+            elif nameless and name in _WIRE:
                 raise ValueError("Which of the boxes without an id is meant cannot be told; give each an id.")
-            (key,) = nameless
         if key in regions:
             if control:
                 regions[key].setdefault(control, value)
