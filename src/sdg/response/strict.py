@@ -121,14 +121,15 @@ def read_diagnosis(value: Mapping[str, Any]) -> Diagnosis:
 
 
 def write_diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:
-    """A diagnosis for people and scripts: status, defects as items, reasoning and, if any, repairs."""
-    value = {
+    """A diagnosis for people and scripts: status, defects as items, reasoning, and any repairs and error."""
+    value: dict[str, Any] = {
         "status": diagnosis.status.value,
         "defects": write_defects(diagnosis.defects),
         "reasoning": diagnosis.reasoning,
     }
-    # They say whether items were lost.
-    return value | ({"repairs": list(diagnosis.repairs)} if diagnosis.repairs else {})
+    if diagnosis.repairs:  # which say whether items were lost
+        value["repairs"] = list(diagnosis.repairs)
+    return value | ({"error": diagnosis.error} if diagnosis.error else {})
 
 
 def _fault(item: object, error: Exception) -> str:
