@@ -48,15 +48,16 @@ defects = st.builds(
     st.none() | texts | st.just("wrong colour"),
 )
 repairs = st.lists(st.sampled_from([DROPPED_ITEM, "code-fence"]), max_size=2).map(tuple)
+answers = st.builds(
+    Diagnosis,
+    st.lists(defects, max_size=3).map(tuple),
+    texts,
+    st.sampled_from([Status.OK, Status.REPAIRED, Status.TRUNCATED]),
+    texts,
+    repairs,
+)
 diagnoses = (
-    st.builds(
-        Diagnosis,
-        st.lists(defects, max_size=3).map(tuple),
-        texts,
-        st.sampled_from([Status.OK, Status.REPAIRED, Status.TRUNCATED]),
-        texts,
-        repairs,
-    )
+    answers
     | st.builds(Diagnosis, st.just(()), texts, st.just(Status.UNPARSEABLE), texts, repairs)
     | st.builds(Diagnosis, st.just(()), texts, st.just(Status.FAILED), texts, repairs, texts)
 )

@@ -18,7 +18,7 @@ def test_what_is_written_comes_back(diagnosis):
     assert asdict(again) == asdict(replace(diagnosis, raw=""))  # raw is not for people
 
 
-@given(strategies.diagnoses.filter(lambda diagnosis: diagnosis.is_informative))
+@given(strategies.answers.filter(lambda diagnosis: diagnosis.is_informative))
 def test_the_items_are_those_of_a_response(diagnosis):
     answer = render_response(diagnosis, think=False).removeprefix("<answer>").removesuffix("</answer>")
     items = json.loads(answer)

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import strategies
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -246,7 +247,7 @@ def test_a_response_told_to_be_cut_off_is_never_clean(tmp_path, response):
 
 
 responses = st.text(max_size=20) | st.builds(
-    render_response, st.from_type(Diagnosis).filter(lambda d: d.is_informative)
+    render_response, strategies.answers.filter(lambda diagnosis: diagnosis.is_informative)
 )
 
 
