@@ -121,7 +121,7 @@ def pictures(folder: Path, *, allow_outside: bool = False) -> dict[str, pathlib.
         beside = metadata_file.parent.relative_to(folder)
         for row in jsonl.read_objects(metadata_file):
             try:
-                name, path = text_of(row, "file_name"), _record(row, beside).filepath
+                name, path = text_of(row, "file_name"), _path(row, beside)
             except ValueError as error:
                 raise SdgError(f"{metadata_file}: {error}") from None
             found[path] = data_path(name, metadata_file.parent, folder, allow_outside=allow_outside)
@@ -209,14 +209,18 @@ def _record(row: Mapping[str, Any], beside: pathlib.Path) -> Record:
         texts = {key: row[key] for key in ("status", "reasoning", "raw")}
         texts["error"] = row.get("error", "")  # which version 0.1 did not write
         diagnosis = Diagnosis.from_dict({"defects": defects, **texts, "repairs": repairs})
-    return Record(text_of(row, "filepath"), text_of(row, "prompt"), diagnosis, **names, metadata=metadata)
+    return Record(_path(row, beside), text_of(row, "prompt"), diagnosis, **names, metadata=metadata)
 
 
 def _foreign_record(row: Mapping[str, Any], beside: pathlib.Path) -> Record:
     prompt = next((key for key in ("prompt", "text", "caption") if key in row), "prompt")
-    filepath = (beside / text_of(row, "file_name")).as_posix()
     fields = from_extras(row, known={"file_name", prompt})
-    return Record(filepath, text_of(row, prompt, default=""), None, **fields)
+    return Record(_path(row, beside), text_of(row, prompt, default=""), None, **fields)
+
+
+def _path(row: Mapping[str, Any], beside: pathlib.Path) -> str:
+    """The path that an image had; in the folder of somebody else the one it has there."""
+    return text_of(row, "filepath") if row.keys() >= _OWN else (beside / text_of(row, "file_name")).as_posix()
 
 
 def _json(row: Mapping[str, Any], key: str) -> Any:
