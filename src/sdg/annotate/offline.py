@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +66,28 @@ def read_offline(path: str | os.PathLike[str]) -> tuple[list[Record], list[Fault
         except ValueError as error:
             place = f"picture {number}"
             faults += [Fault(str(path), place, reason) for reason in reasons(error)]
+    return records, faults
+
+
+def read_all(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Record], list[Fault]]:
+    """`read_offline` of several files; raises SdgError where two hold what one person says of one picture.
+
+    A page keeps what was entered, so that it is easily downloaded twice.
+    """
+    records: list[Record] = []
+    faults: list[Fault] = []
+    known: dict[tuple[str, str, str], str | os.PathLike[str]] = {}
+    for path in paths:
+        found, more = read_offline(path)
+        said = [(one.annotator, one.filepath, one.prompt) for one in found if one.annotator is not None]
+        for key in said:
+            if key in known:
+                raise SdgError(
+                    f"{known[key]} and {path} both hold what {key[0]} says of {key[1]}; give the newer alone."
+                )
+        known |= dict.fromkeys(said, path)
+        records += found
+        faults += more
     return records, faults
 
 

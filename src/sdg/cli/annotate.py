@@ -281,23 +281,13 @@ def read(entered: tuple[Path, ...], out: Path) -> None:
     Example:
       sdg annotate read annotations-ann.json --out annotations.jsonl
     """
-    from sdg.annotate.offline import read_offline
+    from sdg.annotate.offline import read_all
     from sdg.data.formats.sdg30k import write_annotations
 
-    found = [read_offline(path) for path in entered]
-    known: dict[tuple[str | None, str, str], Path] = {}
-    for path, (records, _) in zip(entered, found, strict=True):
-        for record in records:
-            other = known.setdefault((record.annotator, record.filepath, record.prompt), path)
-            if other is not path and record.annotator is not None:
-                raise SdgError(
-                    f"{other} and {path} both hold what {record.annotator} says of {record.filepath}; "
-                    "give the newer alone."
-                )
-    faults = [fault for _, of_file in found for fault in of_file]
+    records, faults = read_all(entered)
     for fault in faults:
         say(fault)
-    count = write_annotations(out, (record for records, _ in found for record in records))
+    count = write_annotations(out, records)
     say(f"{count:,} pictures are annotated: {out}")
     if faults:
         raise SdgError(
