@@ -50,8 +50,11 @@ recipe, not in code.
 - **Overridden.** `--set section.key=value`, as often as needed; items of lists by number, as
   `--set reward.scorers.0.weight=2`.
 - **Resumed.** `--resume` goes on from the newest whole checkpoint and refuses another recipe. `sdg align`
-  takes other values of `run`, `policy.text_cache`, `monitor.every`, `monitor.patience` and the monitor's
-  URIs, and another `optimizer.steps` where the schedule does not fall over them.
+  takes other values of `run`, `policy.text_cache`, `reward.max_failed`, `monitor.every`, `monitor.patience`
+  and the monitor's URIs, and another `optimizer.steps` where the schedule does not fall over them.
+- **Servers may move.** On resume, of a URI of `openai:`, `unified-reward:` or `remote:` neither the address
+  counts nor `timeout`, `attempts`, `concurrency`, `parallel`, `batch` and `key`. `sdg align compare` and
+  `sdg bench table5` take these changes too, and no others of the monitor's URIs.
 - **Bounded.** A recipe or profile has at most 128 KiB and 16 levels, no anchors or aliases, and
   YAML's core tags only. A fault of a value is one sentence of at most 300 characters.
 - **Trusted.** `python:MODULE.FUNCTION` in an alignment recipe names a function of yours. It is code, so run

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from plain_recipe import RECIPE
 
 from sdg.alignment.compare import diversity, parse_adapters, tabulate
+from sdg.alignment.measures import measure_journal
+from sdg.alignment.recipe import AlignRecipe
 from sdg.errors import SdgError
+from sdg.recipes import to_document
 
 
 def test_changes_are_relative_to_base_and_averaged_over_scorers() -> None:
@@ -60,3 +67,20 @@ def test_diversity_is_the_distance_to_the_other_pictures_of_a_prompt() -> None:
     assert found[:3] == pytest.approx([0.6, 0.9, 0.5])  # of distances 1, 0.2 and 0.8
     assert found[3:] == [None, None]
     assert diversity([greys[3], greys[4]], [4, 4]) == [0, 0]
+
+
+def test_a_comparison_goes_on_with_the_same_models_wherever_their_servers_are(tmp_path: Path) -> None:
+    def asking(uri: str, max_failed: float) -> AlignRecipe:
+        return replace(RECIPE, reward=replace(RECIPE.reward, detector=uri, max_failed=max_failed))
+
+    def measured(recipe: AlignRecipe, *, resume: bool) -> int:
+        settings = {"recipe": to_document(recipe)}
+        with measure_journal(tmp_path, {"base": None}, settings, total=1, batch=1, resume=resume) as journal:
+            for start in (todo := journal.todo("base")):
+                journal.add("base", start, [{"reward": 1.0}], {})
+            return len(todo)
+
+    assert measured(asking("openai:http://node1:8000/v1#m", 0.1), resume=False) == 1
+    assert measured(asking("openai:http://node2:8000/v1?timeout=900#m", 0.9), resume=True) == 0
+    with pytest.raises(SdgError, match=r"reward\.detector was .openai:#m. and is .openai:#n. now"):
+        measured(asking("openai:http://node2:8000/v1#n", 0.9), resume=True)

@@ -14,7 +14,7 @@ from scripts import load
 
 from sdg import Defect, Diagnosis, Status
 from sdg.alignment.monitors import BY_PROMPT, best_entry, defect_measures, hacking, mean_measures
-from sdg.alignment.recipe import MonitorRecipe
+from sdg.alignment.recipe import MonitorRecipe, compared
 from sdg.errors import SdgError
 from sdg.recipes import to_document
 from sdg.runs.begin import refuse_changes
@@ -70,6 +70,48 @@ def test_a_resumed_run_measures_what_it_measured_wherever_and_however_often(
     refusal = nullcontext() if said is None else pytest.raises(SdgError, match=said)
     with refusal:
         refuse_changes("run", {"recipe": to_document(begun)}, {"recipe": to_document(now)}, now.free)
+
+
+SERVED = replace(
+    RECIPE.reward,
+    scorers=(ScorerRecipe("u", "unified-reward:http://node1:8001/v1?profile=release#ORG/U"),),
+    detector="union:openai:http://node1:8000/v1?profile=release&looks=8#ORG/D|ocr",
+)
+
+
+@pytest.mark.parametrize(
+    ("detector", "scorer", "said"),
+    [
+        (
+            "union:openai:https://node17/v1#ORG/D?looks=8&profile=release&timeout=900&concurrency=64|ocr",
+            "unified-reward:http://node17:9000/v1#ORG/U?parallel=4&profile=release&timeout=60",
+            None,
+        ),
+        (
+            "union:openai:http://node1:8000/v1?profile=release&looks=4#ORG/D|ocr",
+            None,
+            r"recipe\.reward\.detector was .openai:#ORG/D\?looks=8&profile=release\|ocr. and is .*looks=4",
+        ),
+        ("union:openai:http://node1:8000/v1?profile=release&looks=8#ORG/E|ocr", None, "reward.detector was"),
+        ("openai:http://node1:8000/v1?profile=release&looks=8#ORG/D", None, "reward.detector was"),
+        (None, "unified-reward:http://node1:8001/v1?profile=default#ORG/U", "reward.scorers.0.uri was"),
+        (None, "remote:http://node1:8001", "reward.scorers.0.uri was"),
+    ],
+)
+def test_a_resumed_run_is_rewarded_by_the_same_models_wherever_their_servers_are(
+    detector: str | None, scorer: str | None, said: str | None
+) -> None:
+    moved = replace(
+        SERVED,
+        detector=detector or SERVED.detector,
+        scorers=(replace(SERVED.scorers[0], uri=scorer or SERVED.scorers[0].uri),),
+        max_failed=0.9,
+    )
+    begun, now = (replace(RECIPE, reward=reward) for reward in (SERVED, moved))
+    refusal = nullcontext() if said is None else pytest.raises(SdgError, match=said)
+    with refusal:
+        documents = [{"recipe": to_document(recipe)} for recipe in (begun, now)]
+        refuse_changes("run", *documents, now.free, compared)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import toy
 
+from sdg import load_detector
 from sdg.errors import SdgError
-from sdg.io.uri import Uri, model_location, named_function, parse_uri, read_prompts
+from sdg.io.uri import SERVED, Uri, answering, model_location, named_function, parse_uri, read_prompts
+from sdg.scorers import require_scorer
 
 
 def test_a_function_gets_what_its_uri_says() -> None:
@@ -44,6 +46,32 @@ def parse(uri: str, what: str = "detector") -> Uri:
 )
 def test_a_uri_is_taken_apart(uri: str, scheme: str, place: str, options: dict[str, str]) -> None:
     assert parse(uri) == Uri(scheme, place, options)
+
+
+@pytest.mark.parametrize(
+    ("uri", "left"),
+    [
+        ("openai:http://h:8000/v1?timeout=9&key=K&looks=8#org/m", "openai:#org/m?looks=8"),
+        ("openai:http://h/v1#org/m?profile=release&agree=0.5", "openai:#org/m?agree=0.5&profile=release"),
+        ("unified-reward:http://h/v1#m?parallel=2&timeout=1", "unified-reward:#m"),
+        ("remote:http://localhost:9101?batch=4&attempts=1", "remote:"),
+        ("hf:a/b?dtype=float32&device=cuda:1", "hf:a/b?dtype=float32&device=cuda:1"),
+        ("python:a.b?timeout=3", "python:a.b?timeout=3"),
+    ],
+)
+def test_answers_depend_on_a_servers_model_and_wording_alone(uri: str, left: str) -> None:
+    assert answering(uri) == left
+
+
+def test_options_of_servers_that_change_no_answer_are_options_they_have() -> None:
+    values = {"key": "PATH"}
+    plain = load_detector("openai:http://h/v1?profile=default#m").identity
+    for name in SERVED["openai"]:
+        other = f"openai:http://g/v1?profile=default&{name}={values.get(name, 3)}#m"
+        assert load_detector(other).identity == plain
+    for scheme, place in (("unified-reward", "http://h/v1#m"), ("remote", "http://h")):
+        for name in SERVED[scheme]:
+            require_scorer(f"{scheme}:{place}?{name}=3")
 
 
 def test_a_folder_needs_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

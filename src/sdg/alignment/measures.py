@@ -15,6 +15,7 @@ from typing import Any, Final
 from PIL import Image
 
 from sdg.alignment.monitors import Measures
+from sdg.alignment.recipe import FREE, compared
 from sdg.images import load_image, save_image
 from sdg.io import jsonl
 from sdg.runs.begin import begin, read_settings, refuse_changes, write_settings
@@ -38,16 +39,18 @@ def measure_journal(
     """The comparison in `out`, begun or gone on with, by one process or several.
 
     generators: name -> digest of the adapter's weights, None for base. settings: JSON of whatever else the
-    measures depend on. total, batch: pictures of a generator. A batch that a kill cut off is drawn again as a
-    whole, since pictures may depend on which are drawn together. Raises SdgError as `begin` does, and where
-    an adapter that was measured has changed or lost its place; what stands after it may change.
+    measures depend on; of its recipe only what `FREE` and `compared` say. total, batch: pictures of a
+    generator. A batch that a kill cut off is drawn again as a whole, since pictures may depend on which are
+    drawn together. Raises SdgError as `begin` does, and where an adapter that was measured has changed or
+    lost its place; what stands after it may change.
     """
     file, manifest = out / "measures.jsonl", out / "settings.json"
     now = {**settings, "adapters": [[name, digest] for name, digest in generators.items() if digest]}
 
     @contextmanager
     def begun() -> Iterator[Known]:
-        with begin(out, manifest, now, resume=resume, work=parts_of(file), free=["adapters"]):
+        free = ["adapters", *FREE]
+        with begin(out, manifest, now, resume=resume, work=parts_of(file), free=free, compared=compared):
             with journal(file):  # cuts off half a line
                 pass
             collect_parts(file)
@@ -55,8 +58,8 @@ def measure_journal(
             before = read_settings(out, manifest)
             measured = [place for place, (name, _) in enumerate(before["adapters"], 1) if name in known]
             longest = max(len(before["adapters"]), len(now["adapters"]))
-            free = [f"adapters.{place}" for place in range(max(measured, default=0), longest)]
-            refuse_changes(out, before, {"adapters": now["adapters"]}, free)
+            later = [f"adapters.{place}" for place in range(max(measured, default=0), longest)]
+            refuse_changes(out, before, {"adapters": now["adapters"]}, later)
             write_settings(manifest, before | now)
             known = {name: known.get(name, {}) for name in generators}
             for rows in known.values():

@@ -35,7 +35,7 @@ from sdg.detectors import load_detector, require_detector
 from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError, quoted
 from sdg.io.chat import require_served
-from sdg.io.uri import model_location, split_options
+from sdg.io.uri import SERVED, model_location, split_options
 from sdg.models.lora import require_lora
 from sdg.models.vlm import LETTERS
 from sdg.runs.rehearsal import CUDA, GB, GPUS, Rehearsal
@@ -44,8 +44,6 @@ from sdg.scorers import load_scorer, require_scorer
 T = TypeVar("T")
 _PIXELS: Final = 28
 """Side of the part of a picture that is a token, at least, in today's vision-language models."""
-_SERVED: Final = ("openai", "unified-reward", "remote")
-"""Schemes of detectors and scorers that are asked over HTTP, and so can be asked from anywhere."""
 
 
 def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None = None) -> Rehearsal:
@@ -164,7 +162,7 @@ def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
         said: Callable[[T], str],
     ) -> None:
         for what, uri in uris:
-            if uri.partition(":")[0] in _SERVED:
+            if uri.partition(":")[0] in SERVED:
                 page.check(what, partial(asked, uri), said)
             else:
                 try:

@@ -6,9 +6,10 @@ Defaults are the paper's settings or the released configuration's (SDG §4.2, Ap
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Final, Literal
 
-from sdg.detectors import answers_by_path
+from sdg.detectors import answers_by_path, parts_of
+from sdg.io.uri import answering
 from sdg.scorers.weighted import ScorerRecipe
 from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_name, check_seed, positive
 
@@ -310,17 +311,29 @@ class AlignRecipe:
         """What may differ when a run is resumed: how long, how often and where it is watched.
 
         What is trained stays, and what is measured on which pictures: measures that differ in more than the
-        adapter would not tell which one is better.
+        adapter would not tell which one is better. Of the reward's URIs see `compared`.
         """
         watched = [
             f"recipe.monitor.{kind}.{at}.uri"
             for kind, found in (("scorers", self.monitor.scorers), ("judges", self.monitor.judges))
             for at in range(len(found))
         ]
-        free = (
-            *("recipe.run", "recipe.policy.text_cache", "recipe.monitor.every", "recipe.monitor.patience"),
-            *watched,
-        )
+        free = (*FREE, "recipe.monitor.every", "recipe.monitor.patience", *watched)
         if self.optimizer.schedule in ("linear", "cosine"):  # which fall over all steps, so with their number
             return free
         return *free, "recipe.optimizer.steps"
+
+
+FREE: Final = ("recipe.run", "recipe.policy.text_cache", "recipe.reward.max_failed")
+"""What changes neither a picture nor its score, and so may differ when a run or a comparison is resumed."""
+_URIS: Final = (".uri", ".detector")
+
+
+def compared(name: str, value: Any) -> Any:
+    """What of a setting has to be the same when a run or a comparison is resumed, by its dotted name.
+
+    Of a URI that is what answers depend on: a server may come back elsewhere, and be asked in another way.
+    """
+    if not isinstance(value, str) or not name.startswith("recipe.") or not name.endswith(_URIS):
+        return value
+    return "|".join(map(answering, parts_of(value)))

@@ -18,7 +18,7 @@ from sdg.alignment.forward import ForwardLearner
 from sdg.alignment.monitors import BY_PROMPT, Monitor, hacking, is_best
 from sdg.alignment.policies import load_policy
 from sdg.alignment.policies.trained import save_trained
-from sdg.alignment.recipe import AlignRecipe
+from sdg.alignment.recipe import AlignRecipe, compared
 from sdg.alignment.rollout import (
     Purpose,
     Sampler,
@@ -68,7 +68,8 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
     prompts, held_out, digest = read_prompt_sets(recipe.prompts)
     settings = {"recipe": to_document(recipe), "prompts": digest}
     work = [out / CHECKPOINTS]
-    with begin_together(out, out / MANIFEST, settings, resume=resume, work=work, free=recipe.free) as begun:
+    same = {"free": recipe.free, "compared": compared}
+    with begin_together(out, out / MANIFEST, settings, resume=resume, work=work, **same) as begun:
         # First what a wrong address or a missing profile stops at once; the generator takes minutes to load.
         detector = load_detector(recipe.reward.detector or "") if recipe.needs_detector else None
         reward = load_reward(recipe.reward.scorers, str(accelerator.device))

@@ -32,6 +32,13 @@ PROMPT_SETS: Final = "bench"
 """Scheme of the published prompt sets: `bench:NAME?path=…`, read by the function named below."""
 _PROMPT_SETS: Final = "sdg.bench.prompts.prompts"
 
+SERVED: Final[Mapping[str, frozenset[str]]] = {
+    "openai": frozenset({"concurrency", "timeout", "attempts", "key"}),
+    "unified-reward": frozenset({"parallel", "timeout"}),
+    "remote": frozenset({"batch", "timeout", "attempts"}),
+}
+"""Scheme of what a server answers -> the options that say how it is asked, and on which no answer depends."""
+
 _WHOLE: Final = re.compile("-?[0-9]{1,18}")
 
 
@@ -81,6 +88,20 @@ def split_options(text: str) -> tuple[str, dict[str, str]]:
         # A plus sign is itself, as in names of files, and no blank as in a form.
         options |= dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
     return "#".join(parts), options
+
+
+def answering(uri: str) -> str:
+    """What of a URI answers depend on: of a server's its model and wording, not its address or time limits.
+
+    Example: `openai:http://node17:8000/v1?timeout=900&profile=release#M` gives `openai:#M?profile=release`.
+    """
+    scheme = uri.partition(":")[0]
+    if scheme not in SERVED:
+        return uri
+    address, options = split_options(uri)
+    model = address.partition("#")[2]
+    kept = {name: value for name, value in sorted(options.items()) if name not in SERVED[scheme]}
+    return str(Uri(scheme, f"#{model}" if model else "", kept))
 
 
 def require_place(place: str, otherwise: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,12 @@ from sdg.runs.processes import Processes
 
 _HELD: Final[set[IO[bytes]]] = set()
 _LONGEST: Final = 60  # characters of a setting in a message
+Compared = Callable[[str, Any], Any]
+"""Dotted name of a setting and its value -> what of it two runs are compared by."""
+
+
+def _as_it_is(name: str, value: Any) -> Any:
+    return value
 
 
 @contextmanager
@@ -31,14 +37,16 @@ def begin(
     resume: bool = False,
     work: Iterable[Path] | None = None,
     free: Collection[str] = (),
+    compared: Compared = _as_it_is,
     notes: Mapping[str, Any] | None = None,
 ) -> Iterator[bool]:
     """Hold the run of `out` for this process alone; yields whether there is an earlier one to go on with.
 
     manifest: the file for the settings, in the run's folder or beside its output. settings: JSON of whatever
     the results depend on; `free` are dotted names of what may differ when it is resumed, all below them
-    included, and `notes` are written but never compared. work: files and folders that a run leaves and that
-    must not be lost, by default all in the manifest's folder that is not hidden; without them a run begins.
+    included, `compared` says what counts of the others, and `notes` are written but never compared. work:
+    files and folders that a run leaves and that must not be lost, by default all in the manifest's folder
+    that is not hidden; without them a run begins.
     Raises SdgError where another process holds the run, where there is work and `resume` is not asked for,
     where the run was begun with other settings, and where the disk refuses. Nothing is changed by a refusal.
     """
@@ -47,7 +55,7 @@ def begin(
             begun = _holds_work(manifest, work)
         if begun:
             _require_resumable(out, manifest, resume)
-            refuse_changes(out, read_settings(out, manifest), settings, free)
+            refuse_changes(out, read_settings(out, manifest), settings, free, compared)
         else:
             write_settings(manifest, {"version": __version__, **(notes or {}), **settings})
         yield begun
@@ -90,15 +98,21 @@ def write_settings(manifest: Path, settings: Mapping[str, Any]) -> None:
 
 
 def refuse_changes(
-    out: Path | str, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()
+    out: Path | str,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    free: Collection[str] = (),
+    compared: Compared = _as_it_is,
 ) -> None:
     """Raise SdgError where settings differ, naming the first three that do.
 
-    free: dotted names of what may differ, all below them included. Only the groups that `now` has are looked
-    at: `before` may hold notes.
+    free: dotted names of what may differ, all below them included. compared: what is compared of a setting,
+    by its dotted name and value. Only the groups that `now` has are looked at: `before` may hold notes.
     """
-    old = dict(leaves({group: before.get(group) for group in now}))
-    new = dict(leaves(json.loads(json.dumps(now))))
+    old, new = (
+        {name: compared(name, value) for name, value in leaves(settings)}
+        for settings in ({group: before.get(group) for group in now}, json.loads(json.dumps(now)))
+    )
     names = [
         name
         for name in {**old, **new}
