@@ -570,6 +570,8 @@ def test_a_comparison_is_not_resumed_with_other_settings(
         ({"sampling__sde": "cps", "sampling__noise_level": "1.2"}, "at most 1 with cps"),
         ({"sampling__sde": "cps", "sampling__sde_steps": "[1, 4]"}, "leave out the last step"),
         ({"sampling__sde": "ddim"}, "cps"),
+        ({"policy__attention": "xformers"}, "_native_efficient"),
+        ({"policy__attention": "flash"}, "_native_flash"),
         ({"groups__size": 1}, "size is at least 2"),
         ({"method": "nft", "nft__levels": 9}, r"nft.levels is at most sampling.steps \(5\)"),
         ({"nft__old_limit": 1}, "old_limit is at least 0 and below 1"),

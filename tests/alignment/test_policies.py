@@ -411,10 +411,19 @@ def test_attention_is_chosen_for_one_model_alone(checkpoints: Path) -> None:
     with torch.no_grad():
         one, other = (each.velocity_of(x, 0.6, text) for each in (plain, chosen))
     assert torch.allclose(one, other, rtol=0, atol=1e-5)
-    with pytest.raises(SdgError, match=r"policy\.attention xformers cannot be used here"):
-        policy(checkpoints, "flux", attention="xformers")
     with pytest.raises(SdgError, match="SD3Transformer2DModel has no choice of attention"):
         policy(checkpoints, "sd3", attention="_native_math")
+
+
+@pytest.mark.parametrize("family", ["qwen-image", "z-image"])
+def test_attention_that_takes_no_masks_is_refused_where_prompts_have_some(
+    checkpoints: Path, family: str
+) -> None:
+    flash = recipe(checkpoints, family, attention="_native_flash")
+    for refused in (load_policy, lambda r: policy_on_meta(r, configured(family, r.model))):
+        with pytest.raises(SdgError, match=rf"_native_flash takes no masks, which {family} needs"):
+            refused(flash)
+    assert policy_on_meta(replace(flash, attention="_native_efficient"), configured(family, flash.model))
 
 
 def attending(of: FlowPolicy) -> list[Any]:

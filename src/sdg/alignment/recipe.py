@@ -15,10 +15,11 @@ from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check
 
 Spread = Literal["location", "group", "epoch"]
 Family = Literal["flux", "flux2", "flux2-klein", "longcat-image", "qwen-image", "sana", "sd3", "z-image"]
-Attention = Literal[
-    "native", "flash", "xformers", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math"
-]
-"""diffusers' attention backends that have gradients and fetch no kernels from a hub."""
+Attention = Literal["native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math"]
+"""torch's attention backends by their names in diffusers.
+
+Others lack gradients, fetch kernels from a hub, take no masks (flash) or take them wrongly (xformers).
+"""
 Method = Literal["boxflow", "flow-grpo", "denseflow", "boxflow-nft", "nft"]
 
 

@@ -122,7 +122,7 @@ def load_policy(
     if recipe.adapter is not None:
         start_from(transformer, type(pipeline), recipe.adapter)
     if recipe.attention is not None:
-        set_attention(transformer, recipe.attention)
+        set_attention(transformer, recipe.family, recipe.attention)
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     kept = None if recipe.lora is not None else torch.float32
@@ -137,14 +137,14 @@ def load_policy(
     return family(pipeline, recipe, precision)
 
 
-def set_attention(transformer: Any, backend: str) -> None:
+def set_attention(transformer: Any, family: str, backend: str) -> None:
     """Let a transformer attend by one of diffusers' backends, and no other model of this process.
 
-    Raises SdgError where its package is missing, and for a transformer that has no choice.
+    Raises SdgError where this machine does not have it, and as `require_choice` does.
     """
     from diffusers.models.attention_dispatch import attention_backend
 
-    require_choice(transformer)
+    require_choice(transformer, family, backend)
     try:
         with attention_backend(backend):  # what is set for the whole process is as before afterwards
             transformer.set_attention_backend(backend)
@@ -152,11 +152,16 @@ def set_attention(transformer: Any, backend: str) -> None:
         raise SdgError(f"policy.attention {backend} cannot be used here ({first_line(error)}).") from error
 
 
-def require_choice(transformer: Any) -> None:
-    """Raise SdgError for a transformer that always attends by torch's own attention."""
+def require_choice(transformer: Any, family: str, backend: str) -> None:
+    """Raise SdgError for a transformer that has no choice of attention, or masks what the backend cannot."""
     processors = [module.processor for module in transformer.modules() if hasattr(module, "processor")]
     if not any(hasattr(processor, "_attention_backend") for processor in processors):
         raise SdgError(f"{type(transformer).__name__} has no choice of attention; set policy.attention=null.")
+    if backend == "_native_flash" and FAMILIES[family].masked:
+        raise SdgError(
+            f"policy.attention {backend} takes no masks, which {family} needs for prompts of unequal length; "
+            "set policy.attention=null."
+        )
 
 
 def merge(recipe: PolicyRecipe, adapter: Path, out: Path) -> None:

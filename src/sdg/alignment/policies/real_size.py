@@ -138,7 +138,7 @@ def policy_on_meta(recipe: PolicyRecipe, known: KnownModel) -> FlowPolicy:
     for parameter in lora_parameters(transformer).values():
         parameter.data = parameter.data.to(getattr(torch, recipe.dtype))
     if recipe.attention is not None:
-        require_choice(transformer)
+        require_choice(transformer, recipe.family, recipe.attention)
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return family(pipeline, recipe)
