@@ -17,7 +17,7 @@ import pytest
 import torch
 import toy
 import toy_families
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.models import attention_dispatch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -360,6 +360,11 @@ def test_a_saved_adapter_is_started_from_and_merges_into_a_folder(
     for name, parameter in lora_parameters(again.transformer).items():
         assert torch.equal(parameter, weights[name])
     merge(ours.recipe, tmp_path / "adapter", tmp_path / "merged")
+    plainly = DiffusionPipeline.from_pretrained(tmp_path / "merged")  # whoever has diffusers alone
+    original = DiffusionPipeline.from_pretrained(checkpoints / family)
+    assert {name: type(part) for name, part in plainly.components.items()} == {
+        name: type(part) for name, part in original.components.items()
+    }
     merged = load_policy(replace(ours.recipe, model=str(tmp_path / "merged")))
     x = ours.noise([torch.Generator().manual_seed(1)])
     text = ours.encode(PROMPTS[:1])

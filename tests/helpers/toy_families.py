@@ -35,6 +35,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
@@ -192,7 +195,9 @@ def longcat_image_pipeline() -> LongCatImagePipeline:
         vae=toy.vae(16),
         text_encoder=qwen25_vl(),
         tokenizer=tokenizer(),
-        text_processor=None,
+        text_processor=Qwen2VLProcessor(
+            Qwen2VLImageProcessor(), tokenizer(), Qwen2VLVideoProcessor(), chat_template=CHAT
+        ),
         transformer=LongCatImageTransformer2DModel(
             in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
             joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=[4, 6, 6],

@@ -61,18 +61,21 @@ FAMILIES: dict[str, type[FlowPolicy]] = {
 
 
 def load_pipeline(
-    recipe: PolicyRecipe, parts: Literal["all", "text", "image"] = "all", trained: Path | None = None
+    recipe: PolicyRecipe,
+    parts: Literal["all", "text", "image", "unused as well"] = "all",
+    trained: Path | None = None,
 ) -> Any:
     """The diffusers pipeline of a recipe, frozen, on the CPU; raises SdgError where it cannot be read.
 
-    parts: "text" is the text encoders and tokenizers alone, "image" all but these. trained: the folder of an
-    adapter to put on it, or of a transformer in place of its own.
+    parts: "all" that a policy uses; "text" is the text encoders and tokenizers alone, "image" all but these.
+    trained: the folder of an adapter to put on it, or of a transformer in place of its own.
     """
     location = model_location(recipe.model)
     pipeline_class = FAMILIES[recipe.family].pipeline_class()
     known = signature(pipeline_class).parameters.keys()
     text = {name for name in known if name.startswith(_TEXT)}
-    left_out = {"all": set(), "text": {"transformer", "vae"}, "image": text}[parts] | (_UNUSED & known)
+    left_out = {"text": {"transformer", "vae"}, "image": text}.get(parts, set())
+    left_out |= set() if parts == "unused as well" else _UNUSED & known
     given: dict[str, Any] = dict.fromkeys(left_out)
     dtype = getattr(torch, recipe.dtype)
     if trained is not None and holds_transformer(require_trained(trained)):
@@ -172,7 +175,9 @@ def merge(recipe: PolicyRecipe, adapter: Path, out: Path) -> None:
     """
     if out.exists():
         raise SdgError(f"{out} exists already; name another folder.")
-    pipeline = load_pipeline(recipe, trained=adapter)
+    pipeline = load_pipeline(
+        recipe, "unused as well", adapter
+    )  # diffusers loads no pipeline that lacks a part
     if not holds_transformer(adapter):
         pipeline.transformer.fuse_lora()
         pipeline.transformer.unload_lora()
