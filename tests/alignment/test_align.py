@@ -262,6 +262,9 @@ def test_failed_detections_are_left_out_and_counted(checkpoints: Path, tmp_path:
     assert all(0 < line["failed_detector"] < 16 for line in lines)
     assert all(line["valid"] == 16 - line["failed_detector"] for line in lines)
     assert all(line["failed_reward"] == 0 for line in lines)
+    watched = [line["known"] for line in read_log(tmp_path) if line["kind"] == "monitor"]
+    assert all(known.pop("detector") <= 3 for known in watched)
+    assert watched == [{"reward": 3, "clip": 3, "judge": 3}] * 3
 
 
 def test_a_run_stops_with_a_sentence_when_nothing_can_be_scored(checkpoints: Path, tmp_path: Path) -> None:

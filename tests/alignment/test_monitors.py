@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from plain_recipe import RECIPE
 from scripts import load
 
 from sdg import Defect, Diagnosis, Status
-from sdg.alignment.monitors import BY_PROMPT, best_entry, defect_measures, hacking, mean_measures
-from sdg.alignment.recipe import MonitorRecipe, compared
+from sdg.alignment.monitors import (
+    BY_PROMPT,
+    Monitor,
+    best_entry,
+    defect_measures,
+    hacking,
+    is_best,
+    known_counts,
+    mean_measures,
+)
+from sdg.alignment.recipe import JudgeRecipe, MonitorRecipe, compared
 from sdg.errors import SdgError
 from sdg.recipes import to_document
 from sdg.runs.begin import refuse_changes
+from sdg.scorers import FunctionScorer
 from sdg.scorers.weighted import ScorerRecipe
 
 LEFT = Defect((0, 0, 500, 1000), "artifact", importance=50)
@@ -26,10 +38,43 @@ LEFT = Defect((0, 0, 500, 1000), "artifact", importance=50)
 def test_defects_are_measured_by_type_and_unknown_pictures_left_out() -> None:
     mixed = Diagnosis((LEFT, LEFT, replace(LEFT, type="misalignment")))
     rows = [defect_measures("o", d) for d in (mixed, Diagnosis(), Diagnosis(status=Status.FAILED))]
-    assert mean_measures(rows) == {
+    assert mean_measures(rows, 0.5) == {
         "o/defects": 1.5, "o/artifacts": 1.0, "o/misalignments": 0.5, "o/clean_rate": 0.5,
     }  # fmt: skip
-    assert mean_measures(rows[2:])["o/defects"] is None
+    assert mean_measures(rows[2:], 0.5)["o/defects"] is None
+    assert known_counts(rows) == {"o": 2}
+
+
+def test_a_judge_that_mostly_failed_measures_nothing_and_takes_no_best() -> None:
+    answers = [Diagnosis((LEFT,))] * 10, [Diagnosis()] * 2 + [Diagnosis(status=Status.FAILED)] * 8
+    history = [
+        mean_measures([{**defect_measures("o", d), "ocr": None} for d in found[:9]] + [{
+            **defect_measures("o", found[9]), "ocr": 0.5}], 0.2, {"ocr"}) for found in answers
+    ]  # fmt: skip
+    assert [entry["o/defects"] for entry in history] == [1.0, None]
+    assert [entry["ocr"] for entry in history] == [0.5, 0.5]  # which only one prompt has words for
+    watch = MonitorRecipe(judges=(JudgeRecipe("o", "testbed"),), best="o/defects")
+    assert is_best(history[:1], watch)
+    assert not is_best(history, watch)
+
+
+def test_the_monitor_says_of_how_many_pictures_a_measure_is() -> None:
+    def half(pictures: list[Image.Image], prompts: list[str]) -> list[float | None]:
+        return [1.0 if "0" in prompt else None for prompt in prompts]
+
+    recipe = replace(
+        RECIPE, monitor=MonitorRecipe(prompts=4), sampling=replace(RECIPE.sampling, batch_size=4)
+    )
+    prompts = ["a 0", "b 0", "c", "d"]
+    picture = Image.new("RGB", (8, 8))
+    policy: Any = SimpleNamespace(
+        sample=lambda texts, *_, **__: SimpleNamespace(pictures=[picture] * len(texts))
+    )
+    for max_failed, mean in ((0.5, 1.0), (0.4, None)):
+        allowing = replace(recipe, reward=replace(recipe.reward, max_failed=max_failed))
+        found = Monitor(allowing, prompts, FunctionScorer(half), None, "cpu").measure(policy)
+        assert (found.means, found.known) == ({"reward": mean}, {"reward": 2})
+        assert found.by_prompt == {"reward": [1.0, 1.0, None, None]}
 
 
 early = load("experiment_early_stop")

@@ -119,8 +119,7 @@ def compare_generators(
     judges = {judge.name: load_detector(judge.uri) for judge in recipe.monitor.judges}
     if recipe.reward.detector is not None:
         judges = {"detector": load_detector(recipe.reward.detector)} | judges
-    # `ocr` has nothing to say of most prompts; of the others every picture has a score.
-    expected = ["reward", *(s.name for s in recipe.monitor.scorers if s.uri.partition(":")[0] != "ocr")]
+    expected = ["reward", *(scorer.name for scorer in recipe.monitor.scorers if not scorer.sparse)]
     everything = {"reward": load_reward(recipe.reward.scorers, device)} | scorers
 
     work = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]

@@ -6,7 +6,8 @@ be read off one line, and ends the run if the recipe says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -25,10 +26,21 @@ from sdg.scorers import Scorer
 from sdg.scorers.weighted import load_scaled
 
 Measures = dict[str, float | None]
-"""Name of a measure -> its mean over the pictures it is known for."""
+"""Name of a measure -> its value, or its mean over pictures; None where it is not known."""
 
 BY_PROMPT: Final = "by_prompt"
 """Where an entry of a run's history holds measures of each prompt."""
+KNOWN: Final = "known"
+"""Where it, and its line in the log, hold of how many pictures each scorer and judge said something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured of the held-out prompts' pictures, of how many, and what `hacking` looks at."""
+
+    means: Measures
+    known: dict[str, int]  # by scorer and judge
+    by_prompt: dict[str, list[float | None]]
 
 
 def defect_measures(name: str, diagnosis: Diagnosis) -> Measures:
@@ -64,13 +76,24 @@ def measure_pictures(
     return rows
 
 
-def mean_measures(rows: Sequence[Measures]) -> Measures:
-    """Means over the pictures where a measure is known, None where it is known for none."""
+def mean_measures(rows: Sequence[Measures], max_failed: float, sparse: Collection[str] = ()) -> Measures:
+    """Means over the pictures where a measure is known, None where too few are known to compare by.
+
+    Those are too few where more than the share `max_failed` are unknown, or all. sparse: measures that may
+    have nothing to say of most pictures, for which one is enough.
+    """
     means: Measures = {}
     for name in rows[0] if rows else ():
         known = [value for row in rows if (value := row[name]) is not None]
-        means[name] = sum(known) / len(known) if known else None
+        enough = name in sparse or len(rows) - len(known) <= max_failed * len(rows)
+        means[name] = sum(known) / len(known) if known and enough else None
     return means
+
+
+def known_counts(rows: Sequence[Measures]) -> dict[str, int]:
+    """Of how many pictures each scorer and judge said something, by its name."""
+    names = rows[0] if rows else ()
+    return {name.partition("/")[0]: sum(row[name] is not None for row in rows) for name in names}
 
 
 class Monitor:
@@ -89,18 +112,16 @@ class Monitor:
         self.judges: dict[str, Detector] = {} if detector is None else {"detector": detector}
         self.scorers |= {scorer.name: load_scaled(scorer, device) for scorer in recipe.monitor.scorers}
         self.judges |= {judge.name: load_detector(judge.uri) for judge in recipe.monitor.judges}
+        self.sparse = {scorer.name for scorer in recipe.monitor.scorers if scorer.sparse}
+        if any(scorer.sparse for scorer in recipe.reward.scorers):
+            self.sparse.add("reward")
 
     def due(self, epoch: int) -> bool:
         """Whether the pictures are measured before this epoch, or after the last."""
         return epoch % self.recipe.monitor.every == 0 or epoch == self.recipe.epochs
 
-    def measure(
-        self, policy: FlowPolicy, rank: int = 0, processes: int = 1
-    ) -> tuple[Measures, dict[str, list[float | None]]]:
-        """Means over all held-out prompts, and by prompt what `hacking` looks at; the same on every process.
-
-        Each draws its share of the prompts.
-        """
+    def measure(self, policy: FlowPolicy, rank: int = 0, processes: int = 1) -> Measurement:
+        """What comes out for all held-out prompts, the same on every process; each draws its share."""
         own = even_share(len(self.prompts), rank, processes)
         rows: list[Measures] = []
         size = self.recipe.sampling.batch_size
@@ -113,7 +134,8 @@ class Monitor:
         gathered = gather_rows(own, rows, processes)
         kept = {self.recipe.monitor.best, "reward", "detector/defects"} & set(gathered[0])
         by_prompt = {name: [row[name] for row in gathered] for name in kept if name is not None}
-        return mean_measures(gathered), by_prompt
+        means = mean_measures(gathered, self.recipe.reward.max_failed, self.sparse)
+        return Measurement(means, known_counts(gathered), by_prompt)
 
 
 def is_best(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe) -> bool:

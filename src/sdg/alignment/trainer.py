@@ -15,7 +15,7 @@ import torch
 from sdg.alignment.accelerator import group_timeout, start_accelerator
 from sdg.alignment.figures import draw_figure
 from sdg.alignment.forward import ForwardLearner
-from sdg.alignment.monitors import BY_PROMPT, Monitor, hacking, is_best
+from sdg.alignment.monitors import BY_PROMPT, KNOWN, Monitor, hacking, is_best
 from sdg.alignment.policies import load_policy
 from sdg.alignment.policies.trained import save_trained
 from sdg.alignment.recipe import AlignRecipe, compared
@@ -97,9 +97,9 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                 # 0. Watch: held-out prompts, under the averaged adapter, from before the first epoch on.
                 with learner.ema.applied():
                     if monitor is not None and monitor.due(epoch):
-                        means, by_prompt = monitor.measure(policy, rank, processes)
-                        measured = {"epoch": epoch, **means}
-                        history.append({**measured, BY_PROMPT: by_prompt})
+                        found = monitor.measure(policy, rank, processes)
+                        measured = {"epoch": epoch, **found.means, KNOWN: found.known}
+                        history.append({**measured, BY_PROMPT: found.by_prompt})
                         log.measured(measured, epoch * recipe.optimizer.steps_per_epoch)
                         if is_best(history, recipe.monitor):
                             save_trained(policy, out / "best", write=main)

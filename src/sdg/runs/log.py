@@ -74,7 +74,7 @@ class RunLog:
     def measured(self, entry: Mapping[str, Any], step: int) -> None:
         """One measurement of the monitor, before the epoch it names."""
         self._write({"kind": "monitor", "step": step, **entry})
-        numbers = {k: v for k, v in entry.items() if k != "epoch" and v is not None}
+        numbers = {k: v for k, v in entry.items() if k != "epoch" and isinstance(v, (int, float))}
         self.say("monitor  " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
         self._track({f"monitor/{name}": value for name, value in numbers.items()}, step)
 

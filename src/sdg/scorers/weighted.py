@@ -29,6 +29,11 @@ class ScorerRecipe:
     def __post_init__(self) -> None:
         check_name(self.name)
 
+    @property
+    def sparse(self) -> bool:
+        """Whether it may have nothing to say of most pictures: `ocr` of prompts without quotation marks."""
+        return self.uri.partition(":")[0] == "ocr"
+
 
 class ScaledScorer:
     """A scorer with its values times `scale`, whatever is not a number counted as missing."""
