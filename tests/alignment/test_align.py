@@ -441,6 +441,24 @@ def test_compare_frees_a_generator_before_it_loads_the_next(
     assert alive == [0, 0]
 
 
+def test_compare_needs_no_text_encoder_beside_the_generator_where_prompts_are_cached(
+    checkpoints: Path, tmp_path: Path, moved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def load(recipe: PolicyRecipe, parts: Any = "all", **options: Any) -> Any:
+        loads.append(parts)
+        return load_pipeline(recipe, parts, **options)
+
+    for module in ("compare", "policies"):
+        monkeypatch.setattr(f"sdg.alignment.{module}.load_pipeline", load)
+    assert compare(checkpoints, moved, tmp_path / "plain").exit_code == 0
+    cached = ("--set", f"policy.text_cache={tmp_path / 'texts'}")
+    assert compare(checkpoints, moved, tmp_path / "cached", *cached).exit_code == 0
+    assert loads == ["all", "all", "text", "image", "image"]
+    assert_same_comparison(tmp_path / "cached", tmp_path / "plain")
+
+
 def write_changed(source: Path, out: Path) -> None:
     out.mkdir()
     for file in source.glob("*.safetensors"):
@@ -503,6 +521,7 @@ def test_two_processes_compare_what_one_compares(checkpoints: Path, tmp_path: Pa
     words = [
         "align", "compare", str(RECIPES / "boxflow-flux1-dev.yaml"), "--lora", f"moved={moved}",
         *small(checkpoints, sampling__batch_size=3), "--bootstrap", "100",
+        "--set", f"policy.text_cache={tmp_path / 'texts'}",
     ]  # fmt: skip
     two = processes.torchrun(
         lambda: main([*words, "--out", str(tmp_path / "two")]), stderr=tmp_path / "stderr"

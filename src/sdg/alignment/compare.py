@@ -22,7 +22,7 @@ from rich.progress import track
 from sdg.alignment.figures import picture_grid
 from sdg.alignment.measures import measure_journal
 from sdg.alignment.monitors import Measures, measure_pictures
-from sdg.alignment.policies import FAMILIES, FlowPolicy, load_pipeline
+from sdg.alignment.policies import FAMILIES, FlowPolicy, fill_text_cache, load_pipeline, needed_parts
 from sdg.alignment.policies.trained import require_trained, trained_digest
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import Purpose, noise_seed
@@ -105,8 +105,9 @@ def compare_generators(
     The prompts are all held-out ones; noise depends on prompt and sample alone, so that generators are
     compared picture by picture. Several samples of a prompt are also measured against each other, by
     `diversity`. One generator is in memory at a time. `resume` keeps what an earlier call had measured, and
-    takes further adapters after those. Of several `processes` each draws and measures its share. Raises
-    SdgError where there are no held-out prompts, or where the settings have changed.
+    takes further adapters after those. Of several `processes` each draws and measures its share, with the
+    whole generator. With a `text_cache` the prompts are encoded into it first, together. Raises SdgError
+    where there are no held-out prompts, or where the settings have changed.
     """
     import torch
 
@@ -136,6 +137,7 @@ def compare_generators(
     with measure_journal(
         out, digests, settings, total=len(work), batch=size, resume=resume, processes=processes
     ) as journal:
+        fill_text_cache(recipe.policy, device, prompts)
         missing: Counter[str] = Counter()
         planned = len(generators) * len(work) // processes.count
         for name, folder in generators.items():
@@ -250,7 +252,7 @@ def tabulate(
 
 
 def _generator(recipe: AlignRecipe, folder: Path | None, device: str) -> FlowPolicy:
-    pipeline = load_pipeline(recipe.policy, trained=folder)
+    pipeline = load_pipeline(recipe.policy, parts=needed_parts(recipe.policy), trained=folder)
     pipeline.to(device)
     return FAMILIES[recipe.policy.family](pipeline, recipe.policy, recipe.precision)
 

@@ -40,9 +40,11 @@ __all__ = [
     "Rollout",
     "Sd3Policy",
     "Transitions",
+    "fill_text_cache",
     "load_pipeline",
     "load_policy",
     "merge",
+    "needed_parts",
 ]
 
 _TEXT = ("text_encoder", "tokenizer")
@@ -110,16 +112,8 @@ def load_policy(
     do not fit.
     """
     family = FAMILIES[recipe.family]
-    if recipe.text_cache is not None:
-
-        def encoder() -> Callable[[str], TextFeatures]:
-            texts = load_pipeline(recipe, "text").to(device)
-            return torch.no_grad()(
-                lambda prompt: family.text_features(texts, recipe, prompt, torch.device(device))
-            )
-
-        TextCache(recipe).fill([family.unprompted, *prompts], encoder)
-    pipeline = load_pipeline(recipe, "all" if recipe.text_cache is None else "image")
+    fill_text_cache(recipe, device, prompts)
+    pipeline = load_pipeline(recipe, needed_parts(recipe))
     transformer = pipeline.transformer
     prepare_training(transformer, recipe, seed, family.idle_layers(transformer))
     if recipe.adapter is not None:
@@ -138,6 +132,30 @@ def load_policy(
         if isinstance(part, torch.nn.Module) and not is_sharded(part):
             part.to(device)
     return family(pipeline, recipe, precision)
+
+
+def fill_text_cache(recipe: PolicyRecipe, device: torch.device | str, prompts: Iterable[str]) -> None:
+    """Encode prompts into the recipe's `text_cache`, and that of guidance; nothing where it names none.
+
+    The text encoders are loaded where a prompt is missing, and freed again. The processes of a machine share
+    the prompts among them.
+    """
+    if recipe.text_cache is None:
+        return
+    family = FAMILIES[recipe.family]
+
+    def encoder() -> Callable[[str], TextFeatures]:
+        texts = load_pipeline(recipe, "text").to(device)
+        return torch.no_grad()(
+            lambda prompt: family.text_features(texts, recipe, prompt, torch.device(device))
+        )
+
+    TextCache(recipe).fill([family.unprompted, *prompts], encoder)
+
+
+def needed_parts(recipe: PolicyRecipe) -> Literal["all", "image"]:
+    """Which parts of its pipeline a policy draws with: no text encoder where `text_cache` has the prompts."""
+    return "all" if recipe.text_cache is None else "image"
 
 
 def set_attention(transformer: Any, family: str, backend: str) -> None:
