@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from torch.distributions import Normal
 
 from sdg.alignment.flow_sde import ode_step, sde_step, sigma_schedule, to_grid, to_tokens
@@ -35,6 +35,26 @@ def test_at_sigma_one_the_next_level_stands_in_unless_told_otherwise():
     torch.testing.assert_close(by_default.mean, x * (1 - s**2 / 2 * 0.1) - 0.1 * v)  # the factor 1−σ is 0
     told = sde_step(x, v, 1.0, 0.9, 0.7, noise=z, sigma_max=0.98)
     assert told.std.item() == pytest.approx(0.7 * math.sqrt(1 / 0.02) * math.sqrt(0.1))
+
+
+def test_the_first_level_of_a_dpm_solver_is_as_good_as_pure_noise():
+    # As SANA-1.5 is published.
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    levels = sigma_schedule(scheduler, 10, 256, uniform=False).tolist()
+    assert 0 < 1 - levels[0] < 5e-4
+    x, velocity, noise = latents((2, 4, 8))
+    first, pure = (sde_step(x, velocity, level, levels[1], 0.7, noise=noise) for level in (levels[0], 1.0))
+    assert first.std < levels[1]  # of noise there is no more than the next level has room for
+    torch.testing.assert_close(first.std, pure.std, rtol=1e-2, atol=0)
+    torch.testing.assert_close(first.next_x, pure.next_x, rtol=0, atol=3e-2)
+    # All other levels are taken as they are.
+    for now, then in pairwise(levels[1:-1]):
+        s = 0.7 * (now / (1 - now)) ** 0.5
+        assert float(sde_step(x, velocity, now, then, 0.7, noise=noise).std) == pytest.approx(
+            s * (now - then) ** 0.5, rel=1e-5
+        )
 
 
 @pytest.mark.parametrize(("shape", "channel_dim"), [((3, 6, 8), -1), ((3, 8, 2, 5), 1)])

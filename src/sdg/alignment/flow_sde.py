@@ -15,6 +15,8 @@ from torch import Tensor
 
 SIGMA_FLOOR = 1e-6
 """σ and 1−σ are kept above this, so that s is positive and finite."""
+PURE_NOISE = 1e-3
+"""Below this 1−σ a level counts as pure noise: a DPM-Solver begins at 0.9997, where s would be 50 times a."""
 
 
 SdeKind = Literal["flow-sde", "cps"]
@@ -56,9 +58,10 @@ def sde_step(
 
     x, velocity, noise, next_x: (B, L, C) packed tokens with channel_dim=-1, or (B, C, H, W) with
     channel_dim=1. sigma, sigma_next: a number, or (B,) for one a sample; 1 ≥ σ > σ' ≥ 0. Pass `noise` to
-    draw, `next_x` to score, never both. sigma_max stands in for σ in 1−σ where σ = 1; by default it is
-    sigma_next. store_dtype: the type in which latents are kept; a drawn x' is rounded to it *before* it is
-    scored, so that scoring the stored latent later gives the same value: clip ranges are as small as 1e-4.
+    draw, `next_x` to score, never both. sigma_max stands in for σ in 1−σ where σ is 1 or nearly so, see
+    PURE_NOISE; by default it is sigma_next. store_dtype: the type in which latents are kept; a drawn x' is
+    rounded to it *before* it is scored, so that scoring the stored latent later gives the same value: clip
+    ranges are as small as 1e-4.
 
     log_prob is the mean over channels of the Gaussian log-density: one value a location. Arithmetic is
     at least float32 whatever the inputs' type. Raises ValueError for arguments outside these domains.
@@ -97,7 +100,7 @@ def _flow_sde_weights(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What x and v weigh in the flow SDE's mean, and its standard deviation."""
     dt = sigma_next - sigma
-    gap = 1 - torch.where(sigma == 1, stand_in, sigma)
+    gap = 1 - torch.where(1 - sigma < PURE_NOISE, stand_in, sigma)
     if (gap <= 0).any():
         raise ValueError("sigma_max stands in for σ = 1 and must be below 1.")
     sigma = sigma.clamp(min=SIGMA_FLOOR)
