@@ -76,9 +76,13 @@ def test_pick_a_pic_without_the_prompts_a_detector_was_trained_on(tmp_path: Path
     seen = write(
         tmp_path / "seen.jsonl", '{"filepath": "a.png", "caption": "a dog", "ann_translated_bboxes": []}\n'
     )
-    assert [p.text for p in read_prompt_set("pick-a-pic", file, without=seen)] == ["a cat", "a hat"]
+    assert [p.text for p in read_prompt_set("pick-a-pic", file, without=[seen])] == ["a cat", "a hat"]
     spelled = write(tmp_path / "spelled.jsonl", '{"filepath": "a.png", "prompt": " A  hat "}\n')
-    assert [p.text for p in read_prompt_set("pick-a-pic", file, without=spelled)] == ["a dog", "a cat"]
+    assert [p.text for p in read_prompt_set("pick-a-pic", file, without=[spelled])] == ["a dog", "a cat"]
+    assert read_prompts(f"bench:pick-a-pic?path={file}&without={seen}|{spelled}") == ["a cat"]
+    left_out = [word for one in (seen, spelled) for word in ("--without", str(one))]
+    result = CliRunner().invoke(cli, ["bench", "prompts", "pick-a-pic", "--path", str(file), *left_out])
+    assert result.stdout == "a cat\n"
 
 
 @pytest.mark.parametrize(

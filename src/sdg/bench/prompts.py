@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -192,14 +192,17 @@ def prompts(
     limit: int | None = None,
     without: str | None = None,
 ) -> list[str]:
-    """The texts of `read_prompt_set`: what `bench:NAME?path=…&limit=…` gives to a recipe."""
+    """The texts of `read_prompt_set`: what `bench:NAME?path=…&limit=…` gives to a recipe.
+
+    without: one file, or several joined by "|".
+    """
     found = read_prompt_set(
         str(name),
         None if path is None else str(path),
         split=split,
         category=category,
         limit=limit,
-        without=without,
+        without=str(without).split("|") if without else (),
     )
     return [prompt.text for prompt in found]
 
@@ -211,12 +214,12 @@ def read_prompt_set(
     split: str | None = None,
     category: str | None = None,
     limit: int | None = None,
-    without: str | os.PathLike[str] | None = None,
+    without: Iterable[str | os.PathLike[str]] = (),
 ) -> list[Prompt]:
     """The prompts of a published set, in its order.
 
     path: a file or folder in the published layout; without one the pinned files are fetched, of `split`.
-    category: only prompts of this one. limit: the first so many of what is left. without: an annotation file
+    category: only prompts of this one. limit: the first so many of what is left. without: annotation files
     whose prompts are left out, in whatever case, width and spacing; such as a detector's training set.
     Raises SdgError for an unknown set, split or category, for a file in another layout, and where fetching
     fails or brings other bytes than were published.
@@ -238,8 +241,8 @@ def read_prompt_set(
                 f"{one.title} has no category {quoted(category)}, but "
                 f"{shortened(', '.join(known), 300) or 'none at all'}."
             )
-    if without is not None:
-        known_prompts = {prompt_key(record.prompt) for record in read_records(without)}
+    known_prompts = {prompt_key(record.prompt) for file in without for record in read_records(file)}
+    if known_prompts:
         found = [prompt for prompt in found if prompt_key(prompt.text) not in known_prompts]
     if limit is not None and (type(limit) is not int or limit < 1):
         raise SdgError(f"limit is a whole number from 1, not {quoted(limit)}.")

@@ -43,7 +43,13 @@ def bench() -> None:
 @click.option("--split", metavar="NAME", help="Of the files that are fetched [default: the set's first].")
 @click.option("--category", metavar="NAME", help="Only prompts of this category.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The first so many.")
-@click.option("--without", type=PATH, metavar="FILE", help="Leave out the prompts of this annotation file.")
+@click.option(
+    "--without",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Leave out the prompts of this annotation file. May be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines with caption and category, not plain text.")
 def prompts_(name: str, as_json: bool, **options: Any) -> None:
     """Print the prompts of a published set, one a line.
