@@ -592,6 +592,10 @@ def test_a_comparison_is_not_resumed_with_other_settings(
         ({"sampling__sde": "cps", "sampling__noise_level": "1.2"}, "at most 1 with cps"),
         ({"sampling__sde": "cps", "sampling__sde_steps": "[1, 4]"}, "leave out the last step"),
         ({"sampling__sde": "ddim"}, "cps"),
+        (
+            {"optimizer__schedule": "constant_with_warmup"},
+            "optimizer.schedule is constant or linear or cosine, not 'constant_with_warmup'",
+        ),
         ({"policy__attention": "xformers"}, "_native_efficient"),
         ({"policy__attention": "flash"}, "_native_flash"),
         ({"groups__size": 1}, "size is at least 2"),

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from sdg.detectors import answers_by_path, parts_of
 from sdg.io.uri import answering
 from sdg.scorers.weighted import ScorerRecipe
-from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_name, check_seed, positive
+from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, check_name, check_seed, positive
 
 Spread = Literal["location", "group", "epoch"]
 Family = Literal["flux", "flux2", "flux2-klein", "longcat-image", "qwen-image", "sana", "sd3", "z-image"]
@@ -139,7 +139,7 @@ class PolicyOptimizer(OptimizerRecipe):
     steps: int = 500  # of the whole run
     steps_per_epoch: int = 2  # each on its share of whole groups
     learning_rate: float = 3e-4  # AdamW's
-    schedule: Schedule = "constant"  # linear and cosine fall to 0 over `steps`
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # linear and cosine fall to 0 over `steps`
     weight_decay: float = 1e-4  # AdamW's
     clip: float = 1e-4  # range of the likelihood ratio around 1
     kl: float = 0.0  # weight of the divergence from the model before training; nft: of squared velocities
