@@ -17,9 +17,10 @@ from toy import RECIPES, small
 
 from sdg import Diagnosis, render_response
 from sdg.alignment import trainer
-from sdg.alignment.accelerator import MARGIN, group_timeout, start_accelerator
+from sdg.alignment.accelerator import MARGIN, group_timeout, require_same_start, start_accelerator
 from sdg.alignment.recipe import AlignRecipe, MonitorRecipe
 from sdg.cli import main
+from sdg.errors import SdgError
 from sdg.recipes import load_recipe
 from sdg.scorers.weighted import ScorerRecipe
 
@@ -107,3 +108,33 @@ def test_a_judge_too_slow_for_one_process_ends_the_run_in_a_sentence(
     assert together.exitcode != 0
     assert (sentence in said) is derived
     assert ("RuntimeError" in said) is not derived
+
+
+def test_processes_that_see_different_checkpoints_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[int] = [4]
+    monkeypatch.setattr("sdg.alignment.accelerator.gather_object", lambda own: [*own, *others])
+    require_same_start(4, 2)
+    others[0] = 0  # whose machine has a folder of its own, without any checkpoint
+    with pytest.raises(SdgError, match="has to be a folder that all machines see"):
+        require_same_start(4, 2)
+    require_same_start(4, 1)
+
+
+@pytest.mark.slow
+def test_a_run_is_not_resumed_by_machines_of_which_one_does_not_see_its_folder(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwatched = {"prompts__held_out": "null", "monitor__scorers": "[]", "monitor__judges": "[]"}
+    unwatched["monitor__best"] = "null"
+    words = ["align", str(RECIPES / "boxflow-flux1-dev.yaml"), "--out", str(tmp_path / "run")]
+    main_of = [*words, *small(checkpoints, optimizer__steps=2, **unwatched)]
+    assert processes.run(*main_of).returncode == 0
+    here = trainer.resume_point
+    monkeypatch.setattr(
+        trainer, "resume_point", lambda *given: None if os.environ.get("RANK") == "1" else here(*given)
+    )
+    further = [*words, "--resume", *small(checkpoints, optimizer__steps=4, **unwatched)]
+    together = processes.torchrun(lambda: main(further), stderr=tmp_path / "stderr")
+    together.join()
+    assert together.exitcode != 0
+    assert "sdg: The processes of this run see different checkpoints" in (tmp_path / "stderr").read_text()

@@ -16,7 +16,12 @@ from typing import Any, Final
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    gather_object,
+)
 
 from sdg.alignment.recipe import AlignRecipe
 from sdg.detectors import openai, parts_of
@@ -70,6 +75,15 @@ def start_accelerator(
             "accelerate configuration that has neither. run.sharding: fsdp shares weights among processes."
         )
     return accelerator
+
+
+def require_same_start(epoch: int, processes: int) -> None:
+    """Raise SdgError where the processes would go on from different epochs: they see different folders."""
+    if processes > 1 and len(set(gather_object([epoch]))) > 1:
+        raise SdgError(
+            "The processes of this run see different checkpoints; --out has to be a folder that all machines "
+            "see."
+        )
 
 
 def group_timeout(recipe: AlignRecipe) -> timedelta:

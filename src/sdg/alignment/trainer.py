@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from sdg.alignment.accelerator import group_timeout, start_accelerator
+from sdg.alignment.accelerator import group_timeout, require_same_start, start_accelerator
 from sdg.alignment.figures import draw_figure
 from sdg.alignment.forward import ForwardLearner
 from sdg.alignment.monitors import BY_PROMPT, KNOWN, Monitor, hacking, is_best
@@ -85,8 +85,11 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
         monitor = Monitor(recipe, held_out, reward, detector, str(accelerator.device)) if held_out else None
         learner = (ForwardLearner if recipe.forward else Learner)(recipe, accelerator, policy)
         start, history = 0, []
-        if begun and (point := resume_point(out, recipe.epochs)) is not None:
+        point = resume_point(out, recipe.epochs) if begun else None
+        if point is not None:
             start, history = point.progress["epoch"], point.progress["history"]
+        require_same_start(start, processes)
+        if point is not None:
             learner.restore(point.tensors, start)
 
         log = RunLog(out, accelerator, start)
