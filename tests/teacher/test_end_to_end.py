@@ -17,7 +17,7 @@ from sdg.teacher.plan import Plan, prepare
 from sdg.testbed.datasets.injected import generate
 
 ROOT = Path(__file__).parents[2]
-STEPS = 30
+STEPS = 6
 WORDS = (8, 45)  # the small world's reasons are shorter than people's
 
 
@@ -85,14 +85,15 @@ def test_a_detector_learns_from_what_the_teacher_wrote(shapes: Path, enriched: P
     document = yaml.safe_load((ROOT / "recipes" / "detector" / "sft-testbed.yaml").read_text())
     document["model"]["checkpoint"] = str(packaged(DETECTOR))
     document["data"] |= {"train": str(enriched), "images": str(shapes), "workers": 0}
+    document["data"] |= {"limit": 8, "jitter": 0}  # the same rows each time, so that what falls is no chance
     document["data"] |= {"validation": str(shapes / "validation.jsonl"), "validation_limit": 2}
-    document["optimizer"] |= {"max_steps": STEPS, "batch_size": 4}
+    document["optimizer"] |= {"max_steps": STEPS, "batch_size": 8}
     document["evaluation"] |= {"every": STEPS, "batch_size": 2}
-    document["run"] |= {"log_every": 5}
+    document["run"] |= {"log_every": 1}
     out = shapes.parent / "sft"
     final = sft(parse_recipe(SftRecipe, document, "recipe"), out)
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
-    assert len(losses) == STEPS // 5
-    assert sum(losses[-3:]) < 0.9 * sum(losses[:3]), losses  # it knew the world before, in other words
+    assert len(losses) == STEPS
+    assert losses[-1] < 0.8 * losses[0], losses  # it knew the world before, in other words
     assert (final / "sdg_profile.toml").is_file()
