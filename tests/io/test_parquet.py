@@ -99,6 +99,60 @@ def test_a_split_of_values_that_json_lacks_is_one_sentence(tmp_path: Path) -> No
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
+BOX = {"box_2d": [1, 2, 3, 4], "label": "artifact"}
+DIAGNOSIS = {"defects": [{"box": [1, 2, 3, 4], "type": "artifact"}], "reasoning": "Step 1"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [
+            {"filepath": "a", "prompt": "a", "diagnosis": DIAGNOSIS, "metadata": {"seed": 7}},
+            {"filepath": "b", "prompt": "b", "generator": "FLUX", "diagnosis": {"defects": []}},
+            {"filepath": "c", "prompt": "c", "metadata": {"steps": 9}},
+            {"filepath": "d", "prompt": "d", "diagnosis": {"defects": [], "status": "failed"}},
+        ],
+        [
+            {"filepath": "a", "caption": "a", "ann_translated_bboxes": [{**BOX, "description": "d"}, BOX]},
+            {"filepath": "b", "caption": "b", "ann_translated_bboxes": [{**BOX, "desc": "e"}], "seed": 3},
+            {"filepath": "c", "caption": "c", "ann_translated_bboxes": []},
+            {"filepath": "d", "caption": "d", "ann_translated_bboxes": None},
+            {
+                "filepath": "e",
+                "caption": "e",
+                "ann_translated_bboxes": [],
+                "_diagnosis": {"status": "repaired"},
+            },
+        ],
+        [
+            {"filepath": "a", "caption": "a", "response": "[]", "_metadata": {"x": 1}, "annotator": "7"},
+            {"filepath": "b", "caption": "b", "response": None},
+            {"filepath": "c", "response": "[]", "status": "unparseable", "seed": 3},
+        ],
+    ],
+)
+def test_keys_that_a_row_lacks_are_lacking_and_not_null(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    jsonl.write_objects(tmp_path / "a.jsonl", lines)
+    pq.write_table(pa.Table.from_pylist(lines, _schema(lines)), tmp_path / "a.parquet")
+    assert list(read_records(tmp_path / "a.parquet")) == list(read_records(tmp_path / "a.jsonl"))
+
+
+def _schema(lines: list[dict[str, Any]]) -> pa.Schema:
+    """Of the keys of all lines, as `from_pylist` takes those of the first."""
+    keys = dict.fromkeys(key for line in lines for key in line)
+    return pa.schema([(key, pa.array([line.get(key) for line in lines]).type) for key in keys])
+
+
+def test_a_struct_without_any_value_says_nothing(tmp_path: Path) -> None:
+    """As some tools write a row that lacks it; an image without an answer is not clean then."""
+    nothing = pa.array(
+        [{"status": None, "raw": None}], pa.struct([("status", pa.string()), ("raw", pa.string())])
+    )
+    boxes = pa.array([None], pa.list_(pa.struct([("label", pa.string())])))
+    columns = {"filepath": ["a"], "caption": ["a"], "ann_translated_bboxes": boxes, "_diagnosis": nothing}
+    assert list(read_records(write(tmp_path / "a.parquet", columns))) == [Record("a", "a")]
+
+
 def test_a_bad_row_is_named(tmp_path: Path) -> None:
     path = write(
         tmp_path / "p.parquet", {"filepath": ["a", "b"], "response": ["[]", "[]"], "caption": ["a", None]}

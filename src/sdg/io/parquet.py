@@ -26,13 +26,15 @@ PREDICTION_COLUMNS: Final = ("filepath", "caption", "response", "status", "error
 """All text but `defects`: a list of structs of box (4 integers, 0–1000, xyxy), type, reason, importance and
 subtype, null where nothing is known. It says what `response` says, for whoever queries the file."""
 PROMPT_COLUMNS: Final = ("caption", "prompt")
+_NULLS: Final = frozenset({"filepath", "caption", "prompt", "response", "ann_translated_bboxes"})
+"""Columns of which null says something, or is a fault that readers name; of others it stands for no value."""
 _ROWS: Final = 4096  # in memory at a time, without pictures
 
 
 def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number (from 1) and values of each row, without pictures; an `error` of null is left out, and so is
-    `defects` beside a `response`.
+    """Number (from 1) and values of each row, without pictures; `defects` beside a `response` is left out.
 
+    So is null, by which Arrow writes a key that a row or a struct lacks, but in columns where it says something.
     Raises SdgError where the file cannot be read or holds no rows.
     """
     number = 0
@@ -41,11 +43,10 @@ def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         for batch in file.iter_batches(_ROWS, columns=names):
             for value in batch.to_pylist():
                 number += 1
-                if value.get("error", "") is None:
-                    del value["error"]
                 if "response" in value:
                     value.pop("defects", None)
-                yield number, value
+                known = ((key, _without_nulls(one)) for key, one in value.items())
+                yield number, {key: one for key, one in known if one is not None or key in _NULLS}
     if not number:
         raise SdgError(f"{path_end(str(path), 160)} is empty; it holds no rows.")
 
@@ -136,6 +137,14 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise SdgError(f"{name} does not exist; check the path.") from None
     except (pa.lib.ArrowException, OSError) as error:
         raise SdgError(f"{name} cannot be read as Parquet ({first_line(error)}).") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value without its structs' members that are null; None for a struct that has no others."""
+    if isinstance(value, dict):
+        known = ((key, _without_nulls(one)) for key, one in value.items())
+        return {key: one for key, one in known if one is not None} or None
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
 def _whole(value: Any) -> Any:
