@@ -52,6 +52,52 @@ def test_defects_stand_in_a_column_of_their_own_and_nothing_known_is_null(tmp_pa
     assert column == [[{**box, "subtype": None}], [], None, None]  # a response tells no subtype
 
 
+CLEAN = render_response(Diagnosis())
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ({"response": CLEAN}, "ok"),
+        ({"response": "<answer>[]</answer>", "status": "ok"}, "ok"),  # by a profile without a think block
+        ({"response": "<answer>[]</answer>"}, "repaired"),
+        ({"response": CLEAN, "finish_reason": "length"}, "truncated"),
+        ({"response": CLEAN, "finish_reason": "content_filter", "status": "ok"}, "failed"),
+        ({"response": CLEAN, "refusal": "I cannot."}, "failed"),
+        ({"response": CLEAN, "error": "It was late."}, "failed"),
+        ({"response": None}, "failed"),
+        ({"response": "", "finish_reason": "length"}, "unparseable"),
+        ({"response": "No.", "status": "done"}, "unparseable"),
+    ],
+)
+def test_the_column_status_is_how_the_line_reads(tmp_path: Path, line: dict[str, Any], status: str) -> None:
+    path = tmp_path / "found.parquet"
+    line = {"filepath": "a.png", "caption": "a", **line}
+    jsonl.write_objects(path, [line])
+    assert [row["status"] for row in jsonl.read_objects(path)] == [status]
+    (record,) = read_records(path)
+    assert record == read_prediction(line)
+
+
+def test_generator_split_annotator_and_other_keys_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "found.parquet"
+    more = {"generator": "FLUX", "split": "test", "annotator": "7", "seed": 10**30, "tags": ["\u00fc", None]}
+    lines = [LINES[0] | more | {"_metadata": {"status": 5}}, {"filename": "b.png", "response": CLEAN}]
+    jsonl.write_objects(path, lines)
+    assert list(read_records(path)) == [read_prediction(line) for line in lines]
+    names = pq.read_table(path).column_names
+    assert names == [*LINES[2], "generator", "split", "annotator", "_metadata", "defects"]
+
+
+def test_metadata_that_is_no_json_object_is_named(tmp_path: Path) -> None:
+    day = LINES[0] | {"day": date(2026, 1, 1)}
+    with pytest.raises(SdgError, match=r"record 1: This cannot be written as JSON: .*date is not JSON"):
+        jsonl.write_objects(tmp_path / "a.parquet", [day])
+    columns = {"filepath": ["a"], "caption": ["a"], "response": ["[]"], "_metadata": ["{half"]}
+    with pytest.raises(SdgError, match=r"b\.parquet, row 1: '_metadata' is a JSON object, not '\{half'"):
+        list(read_records(write(tmp_path / "b.parquet", columns)))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

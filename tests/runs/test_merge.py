@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdg.cli import cli
+from sdg.data.formats import read_records
 from sdg.detectors.bulk import Shard
 from sdg.errors import SdgError
 from sdg.io import jsonl
@@ -40,6 +41,18 @@ def test_parts_are_written_in_their_order_and_failures_counted(tmp_path: Path) -
     assert [row["filepath"] for row in jsonl.read_objects(tmp_path / "all.jsonl")] == list("abzc")
     with pytest.raises(SdgError, match="exists already"):
         merge(parts, tmp_path / "all.jsonl")
+
+
+@pytest.mark.parametrize("name", ["all.jsonl", "all.parquet"])
+def test_a_line_that_reads_as_failed_is_counted_and_stays_so(tmp_path: Path, name: str) -> None:
+    clean = {"caption": "a", "response": "<think>\n</think>\n<answer>\n[]\n</answer>"}
+    ends = ({"finish_reason": "length"}, {"refusal": "No."}, {"finish_reason": "content_filter"}, {})
+    lines = [{"filepath": f"{place}.png", **clean, **end} for place, end in enumerate(ends)]
+    jsonl.write_objects(tmp_path / "part.jsonl", lines)
+    assert merge([tmp_path / "part.jsonl"], tmp_path / name) == Merged(lines=4, failed=2, unknown=1)
+    found = [record.diagnosis for record in read_records(tmp_path / name)]
+    assert [one.status.value for one in found if one] == ["truncated", "failed", "failed", "ok"]
+    assert [one.is_clean for one in found if one] == [False, False, False, True]
 
 
 def test_parts_without_their_settings_are_counted_and_the_others_still_compared(tmp_path: Path) -> None:

@@ -7,24 +7,28 @@ of `PREDICTION_COLUMNS`.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from sdg.defects import Status
 from sdg.errors import SdgError, first_line, installed, path_end
 from sdg.io.files import atomic_writer
-from sdg.records import optional_text
+from sdg.records import ESCAPE, NAMES, Record, optional_text
 
 if TYPE_CHECKING:
     import pyarrow
 
 T = TypeVar("T")
 
-PREDICTION_COLUMNS: Final = ("filepath", "caption", "response", "status", "error", "defects")
+_TEXTS: Final = ("filepath", "caption", "response", "status", "error", *NAMES, ESCAPE)
+PREDICTION_COLUMNS: Final = (*_TEXTS, "defects")
 """All text but `defects`: a list of structs of box (4 integers, 0–1000, xyxy), type, reason, importance and
-subtype, null where nothing is known. It says what `response` says, for whoever queries the file."""
+subtype, null where nothing is known. It says what `response` says, for whoever queries the file. `_metadata`
+is a JSON object of a line's other keys."""
 PROMPT_COLUMNS: Final = ("caption", "prompt")
 _NULLS: Final = frozenset({"filepath", "caption", "prompt", "response", "ann_translated_bboxes"})
 """Columns of which null says something, or is a fault that readers name; of others it stands for no value."""
@@ -34,8 +38,8 @@ _ROWS: Final = 4096  # in memory at a time, without pictures
 def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number (from 1) and values of each row, without pictures; `defects` beside a `response` is left out.
 
-    So is null, by which Arrow writes a key that a row or a struct lacks, but in columns where it says something.
-    Raises SdgError where the file cannot be read or holds no rows.
+    So is null, as Arrow writes a key that a row or a struct lacks, but in columns where it says something.
+    `_metadata` may be an object in JSON. Raises SdgError where the file cannot be read or holds no rows.
     """
     number = 0
     with opened(path) as file:
@@ -46,7 +50,10 @@ def rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
                 if "response" in value:
                     value.pop("defects", None)
                 known = ((key, _without_nulls(one)) for key, one in value.items())
-                yield number, {key: one for key, one in known if one is not None or key in _NULLS}
+                made = {key: one for key, one in known if one is not None or key in _NULLS}
+                if isinstance(told := made.get(ESCAPE), str):
+                    made[ESCAPE] = _object(told)
+                yield number, made
     if not number:
         raise SdgError(f"{path_end(str(path), 160)} is empty; it holds no rows.")
 
@@ -77,8 +84,10 @@ def write_predictions(
 ) -> int:
     """Write `convert(value)` of each value, a line of predictions, as Parquet, or no file; returns how many.
 
-    Half surrogates, which Parquet's text cannot hold, become question marks. Raises SdgError where the file
-    cannot be written, or a value is no line of predictions.
+    The columns say how a line is read: its `status` is that of the diagnosis, as what else the line has to
+    say of its end (`finish_reason`, `refusal`) lies in `_metadata`. Half surrogates, which Parquet's text
+    cannot hold, become question marks. Raises SdgError where the file cannot be written, or a value is no
+    line of predictions.
     """
     pa = _pyarrow()
     import pyarrow.parquet as pq
@@ -95,18 +104,16 @@ def write_predictions(
             ("subtype", text),
         ]
     )
-    schema = pa.schema([(name, text) for name in PREDICTION_COLUMNS[:-1]] + [("defects", pa.list_(defect))])
+    schema = pa.schema([(name, text) for name in _TEXTS] + [("defects", pa.list_(defect))])
 
     def row(number: int, value: T) -> dict[str, Any]:
         try:
             line = convert(value)
-            diagnosis = read_prediction(line).diagnosis
-            texts = {name: optional_text(line, name) for name in PREDICTION_COLUMNS[:-1]}
+            return _columns(line, read_prediction(line))
         except ValueError as error:
             raise SdgError(
                 f"{path_end(os.fspath(path), 160)} holds predictions; record {number}: {error}"
             ) from None
-        return {**texts, "defects": diagnosis.known_defects() if diagnosis is not None else None}
 
     written, source = 0, enumerate(values, start=1)
     with atomic_writer(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -114,6 +121,32 @@ def write_predictions(
             writer.write_table(pa.Table.from_pylist(chunk, schema))
             written += len(chunk)
     return written
+
+
+def _columns(line: Mapping[str, Any], record: Record) -> dict[str, Any]:
+    """The values of a row; raises ValueError for what a column cannot hold."""
+    values = {name: optional_text(line, name) for name in ("response", "status", "error")}
+    values |= {"filepath": record.filepath, "caption": record.prompt}
+    values |= {name: getattr(record, name) for name in NAMES}
+    if record.metadata:
+        try:
+            values[ESCAPE] = json.dumps(record.metadata, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"This cannot be written as JSON: {error}.") from None
+    if (diagnosis := record.diagnosis) is None:
+        return values
+    # Whether a readable answer had to be mended is for the line to say: it depends on the profile.
+    if not {values["status"], diagnosis.status} <= {Status.OK, Status.REPAIRED}:
+        values["status"] = diagnosis.status.value
+    return values | {"error": diagnosis.error or None, "defects": diagnosis.known_defects()}
+
+
+def _object(text: str) -> Any:
+    """The object that a column holds as JSON; any other text as it is, for the reader to refuse."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def holds_pictures(field: pyarrow.Field) -> bool:

@@ -39,8 +39,7 @@ def read_prediction(
     caption = optional_text(value, "caption") or ""
     response, status, finish = (value.get(key) for key in ("response", "status", "finish_reason"))
     known = _KEYS | {"status"} if status in _STATUSES else _KEYS
-    failed = bool(status == Status.FAILED.value or value.get("error") or value.get("refusal"))
-    failed = failed or finish not in ENDS
+    failed = _says_failed(value)
     if not failed and "response" not in value:
         raise ValueError("'response' is missing; where the detector failed it is null.")
     if not isinstance(response, str | None):
@@ -56,6 +55,16 @@ def read_prediction(
         told = Status.TRUNCATED if finish == "length" else status
         diagnosis = _reorder(_read(response, told, require_think), box_order)
     return Record(filepath, caption, diagnosis, **from_extras(value, known=known))
+
+
+def has_answer(value: Mapping[str, Any]) -> bool:
+    """Whether a line says that the detector answered; of one that does not, the diagnosis is `failed`."""
+    return value.get("response") is not None and not _says_failed(value)
+
+
+def _says_failed(value: Mapping[str, Any]) -> bool:
+    told = value.get("status") == Status.FAILED.value or value.get("error") or value.get("refusal")
+    return bool(told) or value.get("finish_reason") not in ENDS
 
 
 def write_prediction(record: Record, response: str | None = None) -> dict[str, Any]:

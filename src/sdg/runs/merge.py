@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.defects import Status
 from sdg.errors import SdgError, path_end, quoted
 from sdg.io import jsonl
+from sdg.io.predictions import has_answer
 from sdg.runs.begin import read_settings, refuse_changes
 from sdg.runs.journal import Key, Row, manifest_of, partial_of
 
@@ -19,7 +19,7 @@ _NAME: Final = re.compile(r"part-(\d+)-of-(\d+)\.[a-z]+")
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """How many lines were written, and how many of them got no answer.
+    """How many lines were written, and how many of them got no answer, as readers of predictions see it.
 
     unknown: parts without their run's settings beside them, of which nobody can say that they are of one run.
     """
@@ -52,7 +52,7 @@ def merge(parts: Sequence[Path], out: Path, expected: Iterable[Key] | None = Non
                 if key in seen:
                     raise SdgError(f"{quoted(key[0])} is twice in these parts, in {part} again.")
                 seen.add(key)
-                failed += row.get("status") == Status.FAILED.value
+                failed += not has_answer(row)
                 yield row
         if expected is not None:
             _compare(seen, set(expected))
