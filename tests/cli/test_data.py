@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -330,3 +331,14 @@ def test_audit_prints_tables_and_writes_numbers_and_a_page(sdg, tmp_path, annota
     kinds = {one["kind"] for one in found["findings"]}
     assert kinds == {"duplicates", "figure 3", "reasons", "importance"}
     assert "Pictures that are alike" in (tmp_path / "a.html").read_text()
+
+
+def test_audit_finds_prompts_in_two_files_of_one_name(sdg, tmp_path, annotations):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "ann.jsonl").write_bytes((tmp_path / "ann.jsonl").read_bytes())
+    code, out, _ = sdg("data", "audit", "train/ann.jsonl", "test/ann.jsonl")
+    assert code == 0
+    assert re.search(
+        r"Prompts in several splits: \d+ \(\d+ in test/ann and train/ann\)", " ".join(out.split())
+    )

@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sdg import Defect, Diagnosis
-from sdg.data.audit import audit
+from sdg.data.audit import audit, split_names
 from sdg.errors import SdgError
 from sdg.records import Record
 
@@ -60,6 +62,20 @@ def test_prompts_in_several_splits_leak_however_they_are_written():
     [leak] = [one for one in found.findings if one.kind == "leak"]
     assert leak.text == "Prompts in several splits: 1 (1 in test and train)."
     assert leak.where == ("A red  Cat",)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (("train.jsonl", "x/test.jsonl"), ["train", "test"]),
+        (("train/a.jsonl", "test/a.jsonl", "b.jsonl"), ["train/a", "test/a", "b"]),
+        (("a.jsonl", "x/a.jsonl"), ["a", "x/a"]),
+        (("x/t/a.jsonl", "y/t/a.jsonl", "z/a.jsonl"), ["x/t/a.jsonl", "y/t/a.jsonl", "z/a"]),
+        (("t/a.jsonl", "t/a.parquet"), ["t/a.jsonl", "t/a.parquet"]),
+    ],
+)
+def test_each_file_is_a_split_of_its_own_whatever_it_is_called(paths, names):
+    assert split_names([Path(path) for path in paths]) == names
 
 
 def test_pictures_that_are_alike_are_found_and_those_across_splits_are_leaks(tmp_path):

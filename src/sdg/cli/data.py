@@ -290,18 +290,20 @@ def audit(
 
     Pictures that are alike and prompts in several splits; numbers far from the paper's Figure 3; boxes that
     hold everything or nothing; annotators unlike the rest; reasons that repeat; inflated importance. Each
-    file is a split, named as the file is, unless its records name theirs.
+    file is a split, named as the file is (and its folder, where two files have one name), unless its records
+    name theirs.
 
     \b
     Example:
       sdg data audit train.jsonl test.jsonl --images . --html audit.html
     """
     from sdg.data.audit import audit as audit_files
+    from sdg.data.audit import split_names
     from sdg.reporting.audit_page import write_audit
 
     with records_read() as on_record:
         found = audit_files(
-            ((path.stem, formats.read_records(path, **reading)) for path in paths),
+            zip(split_names(paths), (formats.read_records(path, **reading) for path in paths), strict=True),
             images=images,
             allow_outside=allow_outside,
             on_record=on_record,

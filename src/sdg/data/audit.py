@@ -123,6 +123,15 @@ def audit(
     )
 
 
+def split_names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """A name for each file's split: its stem, where that repeats its folder too, or its whole path."""
+    names = [path.stem for path in paths]
+    for longer in (lambda path: f"{path.parent.name}/{path.stem}".lstrip("/"), str):
+        times = Counter(names)
+        names = [longer(path) if times[name] > 1 else name for path, name in zip(paths, names, strict=True)]
+    return names
+
+
 def _prints(
     paths: Sequence[str], images: pathlib.Path | None, allow_outside: bool
 ) -> tuple[list[Print | None], list[tuple[str, str]]]:
