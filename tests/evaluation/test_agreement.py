@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from sdg import evaluate
@@ -88,3 +89,29 @@ def test_reasons_are_compared_with_an_embedder():
     assert result.forward.to_dict()["artifact"]["DescCos@0.1"] == 0
     assert result.forward.intervals is not None
     assert result.to_document()["second_against_first"]["settings"]["bootstrap"] == 10
+
+
+def test_intervals_resample_images_with_all_of_their_pairs():
+    """Five annotators agree on some images and on the others not at all: what varies is the image."""
+    records = []
+    for image in range(24):
+        for one in range(5):
+            at = 190 * one if image % 2 else 0
+            records.append(
+                record(str(image), Defect((at, at, at + 100, at + 100), "artifact"), annotator=str(one))
+            )
+    result = agreement(*pair_annotators(records), bootstrap=400)
+    low, high = result.forward.intervals["artifact"]["BoxF1@0.1"]
+    draws = np.random.default_rng(0).binomial(24, 0.5, 4000) / 24  # BoxF1 is the share of easy images
+    assert (low, high) == pytest.approx(np.quantile(draws, (0.025, 0.975)), abs=0.05)
+    assert result.forward.metrics["artifact"]["BoxF1@0.1"] == 0.5
+    document = result.to_document()
+    assert (document["pairs"], document["images"]) == (240, 24)
+    assert "240 pairs of annotations compared, of 24 images" in str(result.backward)
+    assert "400 resamples of images" in str(result.backward)
+
+
+def test_of_one_pair_an_image_the_intervals_are_those_of_evaluate():
+    pairs, _ = pair_files(FIRST, SECOND)
+    found = evaluate([pair.first for pair in pairs], [pair.second for pair in pairs], bootstrap=50, seed=3)
+    assert agreement(pairs, bootstrap=50, seed=3).forward.intervals == found.intervals

@@ -6,15 +6,18 @@ round (SDG §5, Table 2, the row "human").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sdg.defects import Diagnosis
 from sdg.errors import SdgError
 from sdg.evaluation import Evaluation, evaluate
 from sdg.evaluation.metrics import by_type, metrics
+from sdg.evaluation.sdg_eval import intervals
 from sdg.records import Record
 
 if TYPE_CHECKING:
@@ -62,6 +65,7 @@ class Agreement:
         """Both evaluations and what was left out, in JSON values."""
         return {
             "pairs": len(self.pairs),
+            "images": len({pair.filepath for pair in self.pairs}),
             "skipped": list(self.skipped),
             "second_against_first": self.forward.to_document(),
             "first_against_second": self.backward.to_document(),
@@ -78,6 +82,7 @@ def agreement(
 ) -> Agreement:
     """Score each second annotation against the first and the other way round; options as for `evaluate`.
 
+    Images are resampled, each with all of its pairs, as those of one image are not independent.
     Raises SdgError where there are no pairs.
     """
     kept = tuple(pairs)
@@ -85,10 +90,23 @@ def agreement(
         raise SdgError("No image has annotations by two annotators, so there is no agreement to measure.")
     first, second = [pair.first for pair in kept], [pair.second for pair in kept]
     return Agreement(
-        evaluate(first, second, embedder=embedder, bootstrap=bootstrap, seed=seed),
-        evaluate(second, first, embedder=embedder, bootstrap=bootstrap, seed=seed),
+        _of_images(evaluate(first, second, embedder=embedder), kept, bootstrap, seed),
+        _of_images(evaluate(second, first, embedder=embedder), kept, bootstrap, seed),
         kept,
         tuple(skipped),
+    )
+
+
+def _of_images(found: Evaluation, pairs: Sequence[Pair], bootstrap: int, seed: int) -> Evaluation:
+    """The evaluation of all pairs, with intervals of their images."""
+    places = {path: at for at, path in enumerate(dict.fromkeys(pair.filepath for pair in pairs))}
+    table = np.zeros((len(places), *found.details.table.shape[1:]))
+    np.add.at(table, [places[pair.filepath] for pair in pairs], found.details.table)
+    return replace(
+        found,
+        intervals=intervals(table, bootstrap, seed) if bootstrap else None,
+        status={**found.status, "images": len(places), "evaluated": len(places), "pairs": len(pairs)},
+        settings={**found.settings, "bootstrap": bootstrap, "seed": seed},
     )
 
 

@@ -194,7 +194,12 @@ def interval_cell(bounds: tuple[float, float] | None) -> str:
 
 
 def describe_status(status: Mapping[str, Any]) -> str:
-    """One sentence on how many images were scored and how their answers were read."""
+    """One sentence on how many images were scored and how their answers were read.
+
+    Of annotators (`pairs`) it is on how many annotations were compared.
+    """
+    if "pairs" in status:
+        return f"{status['pairs']:,} pairs of annotations compared, of {status['images']:,} images"
     notes = {
         Status.UNPARSEABLE: " (counted as predicting nothing)",
         Status.FAILED: " (left out)",
