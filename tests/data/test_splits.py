@@ -74,6 +74,21 @@ def test_the_split_does_not_depend_on_the_order_of_the_lines(mixed, tmp_path):
     ]
 
 
+@given(st.randoms(use_true_random=False), st.sampled_from([(8, 1, 1), (1, 1, 1), (3, 2)]))
+def test_shuffled_lines_give_the_same_split(tmp_path_factory, rng, weights):
+    lines = [
+        line(f"p {n}", g) for n in range(60) for g in rng.sample(["c", "a", None, "b"], rng.choice([1, 3, 4]))
+    ]
+    shares = {f"part{n}": weight for n, weight in enumerate(weights)}
+    folder = tmp_path_factory.mktemp("splits")
+    found = []
+    for name in ("as it is.jsonl", "shuffled.jsonl"):
+        assignment = assign_prompts(write_lines(folder / name, lines), shares)
+        found.append(([assignment.split_of(f"p {n}") for n in range(60)], assignment.counts))
+        rng.shuffle(lines)
+    assert found[0] == found[1]
+
+
 def test_the_seed_makes_the_split(mixed, tmp_path):
     def test_prompts(seed, name):
         return {row["caption"] for row in split(mixed, tmp_path / name, seed=seed)["test"]}

@@ -1,9 +1,9 @@
 """Prompt-disjoint splits, seeded and stratified by generator, in two passes over a JSON Lines file.
 
 The first pass keeps twelve bytes a line; prompts are then dealt out in the order of a seeded hash, so the
-split of a prompt depends on neither the order of the lines nor their number of copies. The second pass
-writes each line to its split. A prompt goes to the split that is furthest behind its share, summed over the
-generators that painted the prompt: a prompt that all generators share counts for all of them at once.
+split of a prompt does not depend on the order of the lines. The second pass writes each line to its split.
+A prompt goes to the split that is furthest behind its share, summed over the generators that painted the
+prompt: a prompt that all generators share counts for all of them at once.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ def assign_prompts(path: Path, shares: Mapping[str, float], seed: int = 0) -> As
     for prompt, generator in jsonl.read_with(path, _prompt_and_generator):
         keys.append(prompt_key(prompt, seed))
         painters.append(generators.setdefault(generator, len(generators)))
-    images = np.stack([np.asarray(keys, np.uint64), np.asarray(painters, np.uint64)], axis=1)
+    known = sorted(generators, key=lambda name: name or "")
+    place = np.empty(len(known), np.uint64)  # of a generator by name, as the order of the lines says nothing
+    place[[generators[name] for name in known]] = np.arange(len(known))
+    images = np.stack([np.asarray(keys, np.uint64), place[np.asarray(painters)]], axis=1)
     pairs, numbers = np.unique(images, axis=0, return_counts=True)  # sorted by key, then generator
     prompts, first = np.unique(pairs[:, 0], return_index=True)
     total = sum(shares.values())
@@ -96,7 +99,7 @@ def assign_prompts(path: Path, shares: Mapping[str, float], seed: int = 0) -> As
         [*first.tolist(), len(pairs)],
         len(generators),
     )
-    names, known = tuple(shares), list(generators)
+    names = tuple(shares)
     of_pair = np.repeat(np.frombuffer(splits, np.uint8), np.diff([*first, len(pairs)]))
     counts: dict[str, Counter[str | None]] = {name: Counter() for name in names}
     for split, generator_index, number in zip(of_pair, pairs[:, 1], numbers, strict=True):
