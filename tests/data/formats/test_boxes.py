@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdg.data.formats.boxes import from_scale, to_scale
+from sdg.data.formats.boxes import from_scale, known_size, to_scale
 from sdg.defects import Defect
+from sdg.records import Record
 
 sizes = st.tuples(st.integers(1, 20_000), st.integers(1, 20_000))
 
@@ -55,8 +56,18 @@ def test_a_thin_box_is_one_step_wide_and_a_hair_outside_is_on_the_edge(pixels, b
         (None, "four numbers"),
         ([90, 0, 20, 5], "leaves the image, which is 100 by 50"),
         ([-2, 0, 20, 5], "leaves the image"),
+        ([0, 0, 10**400, 5], "leaves the image, which is 100 by 50"),
+        ([0, -(10**400), 20, 5], "leaves the image"),
+        ([0, 0, float("inf"), 5], "four numbers"),
     ],
 )
 def test_what_is_no_box_in_the_image_is_refused(pixels, reason):
     with pytest.raises(ValueError, match=reason):
         from_scale(pixels, (100, 50))
+
+
+@pytest.mark.parametrize("width", [10**400, 10**10, 0, -5, 5.0, True, "5", None])
+def test_a_size_that_no_picture_has_is_not_known(width):
+    assert known_size(Record("a.png", "", metadata={"width": width, "height": 5})) is None
+    assert known_size(Record("a.png", "", metadata={"width": 5, "height": width})) is None
+    assert known_size(Record("a.png", "", metadata={"width": 9, "height": 5})) == (9, 5)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sdg.data.formats import coco
 from sdg.defects import Defect, Diagnosis
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.records import Record
 
 RECORD = Record(
@@ -140,6 +140,19 @@ def test_an_image_without_annotations_is_clean_unless_it_says_otherwise(tmp_path
         (
             {"annotations": [ANNOTATION | {"bbox": [0, 0, 1e308, 10]}]},
             ", image 1: Annotation 1: The box [0, 0, 1e+308, 10] leaves the image, which is 1000 by 500.",
+        ),
+        (
+            {"annotations": [ANNOTATION | {"bbox": [0, 0, 10**300, 10]}]},
+            f", image 1: Annotation 1: The box {quoted([0, 0, 10**300, 10])} leaves the image, "
+            "which is 1000 by 500.",
+        ),
+        (
+            {"images": [IMAGE | {"width": 10**400}]},
+            ", image 1: Annotation 1: Its image needs a 'width' and a 'height' in pixels.",
+        ),
+        (
+            {"images": [IMAGE | {"id": ""}], "annotations": [5]},
+            ", annotation 1: An annotation is a JSON object, not 5.",
         ),
         (
             {"images": [{"id": 1, "file_name": "a.png"}]},

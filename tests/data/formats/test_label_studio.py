@@ -279,6 +279,7 @@ def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
         ([{"id": "r", "value": {"rectanglelabels": 3}}], "The labels of a region are a list, not 3."),
         ([rectangle(), rectangle("r2", width=0)], "Region 2: A box needs a width and a height above 0"),
         ([rectangle(x=90)], "leaves the image, which is 100 by 100."),
+        ([rectangle(width=10**400)], "leaves the image, which is 100 by 100."),
         ([rectangle(rotation=12)], "Region 1: The box is turned; draw it upright."),
         ([rectangle(), rectangle("r2", ["no problem"])], "It carries the tag 'no problem' beside defects"),
         ([rectangle(), control("r1", "importance", "number", number=0)], "from 1 to 100, not 0."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from sdg.defects import BOX_SCALE
 from sdg.errors import quoted
@@ -20,12 +21,17 @@ from sdg.records import Record
 Box = tuple[int, int, int, int]
 Size = tuple[int, int]
 """(width, height) in pixels."""
+_MOST: Final = 1_000_000_000  # pixels, or a box's numbers: beyond, the grid's numbers overflow
 
 
 def known_size(record: Record) -> Size | None:
     """The `width` and `height` of a record's metadata."""
-    width, height = record.metadata.get("width"), record.metadata.get("height")
-    if type(width) is int and type(height) is int and width > 0 and height > 0:
+    return as_size(record.metadata.get("width"), record.metadata.get("height"))
+
+
+def as_size(width: object, height: object) -> Size | None:
+    """Both as a size in pixels; None where one is no number of pixels that a picture has."""
+    if type(width) is int and type(height) is int and 0 < width <= _MOST and 0 < height <= _MOST:
         return width, height
     return None
 
@@ -63,7 +69,7 @@ def from_scale(box: object, scale: tuple[float, float]) -> Box:
     if not isinstance(box, Sequence) or len(box) != 4 or not all(map(_is_finite, box)):
         raise ValueError(f"A box is four numbers [x, y, width, height], not {quoted(box)}.")
     x, y, width, height = box
-    if max(map(abs, box)) > 1e9:  # so far outside that the grid's numbers overflow
+    if max(map(abs, box)) > _MOST:
         raise ValueError(
             f"The box {quoted(list(box))} leaves the image, which is {scale[0]:g} by {scale[1]:g}."
         )
@@ -85,4 +91,5 @@ def _interval(start: float, length: float, whole: float) -> tuple[int, int]:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, as an integer may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf

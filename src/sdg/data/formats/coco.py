@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
-from sdg.data.formats.boxes import from_scale, known_size, pixel_size, to_scale
+from sdg.data.formats.boxes import as_size, from_scale, known_size, pixel_size, to_scale
 from sdg.defects import Defect, DefectType
 from sdg.errors import Faults, SdgError, quoted
 from sdg.io.files import atomic_writer
@@ -69,8 +69,7 @@ def parts(path: Path) -> Iterator[Part]:
         if isinstance(category, dict):
             names[_key(category.get("id"))] = category.get("name")
     for number, annotation in enumerate(document.get("annotations") or [], start=1):
-        image_id = _key(annotation.get("image_id")) if isinstance(annotation, dict) else ""
-        if image_id in annotations:
+        if isinstance(annotation, dict) and (image_id := _key(annotation.get("image_id"))) in annotations:
             annotations[image_id].append((number, annotation))
         else:
             yield f"annotation {number}", partial(_refuse_orphan, annotation)
@@ -170,10 +169,9 @@ def _record(
 def _defects(
     annotation: Mapping[str, Any], names: Mapping[str, object], pixels: tuple[object, object]
 ) -> Iterator[Defect]:
-    width, height = pixels
-    if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+    if (size := as_size(*pixels)) is None:
         raise ValueError("Its image needs a 'width' and a 'height' in pixels.")
-    box = from_scale(annotation.get("bbox"), (width, height))
+    box = from_scale(annotation.get("bbox"), size)
     name = names.get(_key(annotation.get("category_id")))
     if not isinstance(name, str) or name not in LABELS:
         raise ValueError(f"The category is 'artifact', 'misalignment' or 'both', not {quoted(name)}.")
