@@ -226,3 +226,16 @@ def test_what_is_no_parquet_is_one_sentence(tmp_path: Path) -> None:
     write(tmp_path / "numbers.parquet", {"prompt": [1], "image": [b"x"]})
     with pytest.raises(SdgError, match="holds no text"):
         prompts(tmp_path / "numbers.parquet")
+
+
+def test_a_value_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    names = pa.array(["a.png", "b.png"])
+    no_text = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff\xfe", b"ok"], pa.binary()).buffers())
+    far = pa.array([2**61, 0], pa.timestamp("ms"))
+    for name, column in (("text", no_text), ("date", far)):
+        path = write(tmp_path / f"{name}.parquet", {"filepath": names, "caption": names, "response": column})
+        with pytest.raises(SdgError, match=rf"{name}\.parquet cannot be read as Parquet \("):
+            list(read_records(path))
+    path = write(tmp_path / "prompts.parquet", {"prompt": no_text})
+    with pytest.raises(SdgError, match=r"prompts\.parquet cannot be read as Parquet \('utf-8' codec"):
+        prompts(path)

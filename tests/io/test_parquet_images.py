@@ -56,3 +56,26 @@ def test_a_row_without_its_picture_says_so(tmp_path: Path) -> None:
 
 def test_paths_are_no_pictures(tmp_path: Path) -> None:
     assert stored_images(write(tmp_path / "in.parquet", {"image": ["a.png"], "prompt": ["a"]})) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [(pa.int64(), 300_000_000), (pa.string(), "text"), (pa.list_(pa.int64()), [1, 2])]
+)
+def test_bytes_that_are_something_else_are_no_picture(tmp_path: Path, kind: pa.DataType, value: Any) -> None:
+    column = pa.array([{"bytes": value, "more": b"x"}], pa.struct([("bytes", kind), ("more", pa.binary())]))
+    (found,) = stored_images(write(tmp_path / "in.parquet", {"image": column, "prompt": ["a"]}))
+    with pytest.raises(SdgError, match=r"in\.parquet#0 has no picture in its row"):
+        found.content()
+
+
+def test_a_picture_is_read_whatever_stands_beside_it(tmp_path: Path) -> None:
+    no_text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
+    column = pa.StructArray.from_arrays([pa.array([content(1)]), no_text], ["bytes", "path"])
+    (found,) = stored_images(write(tmp_path / "in.parquet", {"image": column}))
+    assert found.content() == content(1)
+
+
+def test_of_two_columns_called_image_none_is_taken(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array([b"a"]), pa.array([b"b"])], names=["image", "image"])
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert stored_images(tmp_path / "in.parquet") == []

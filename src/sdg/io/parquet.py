@@ -153,12 +153,18 @@ def holds_pictures(field: pyarrow.Field) -> bool:
     """Whether a column's values are bytes, or structs with some."""
     pa = _pyarrow()
     types = [field.type] if not pa.types.is_struct(field.type) else [inner.type for inner in field.type]
-    return any(pa.types.is_binary(one) or pa.types.is_large_binary(one) for one in types)
+    return any(map(is_bytes, types))
+
+
+def is_bytes(kind: pyarrow.DataType) -> bool:
+    """Whether values of an Arrow type are bytes."""
+    pa = _pyarrow()
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """The file as pyarrow's ParquetFile; raises SdgError where it cannot be read."""
+    """The file as pyarrow's ParquetFile; raises SdgError where it, or a value inside, cannot be read."""
     pa = _pyarrow()
     import pyarrow.parquet as pq
 
@@ -168,7 +174,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise SdgError(f"{name} does not exist; check the path.") from None
-    except (pa.lib.ArrowException, OSError) as error:
+    except (pa.lib.ArrowException, OSError, ValueError, OverflowError) as error:  # or text that is no UTF-8
         raise SdgError(f"{name} cannot be read as Parquet ({first_line(error)}).") from None
 
 

@@ -6,11 +6,11 @@ import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sdg.errors import SdgError
 from sdg.images import StoredImage
-from sdg.io.parquet import holds_pictures, opened
+from sdg.io.parquet import holds_pictures, is_bytes, opened
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,7 +25,8 @@ def stored_images(path: str | os.PathLike[str]) -> list[StoredImage]:
     """
     with opened(path) as file:
         schema, count = file.schema_arrow, file.metadata.num_rows
-        if "image" not in schema.names or not holds_pictures(schema.field("image")):
+        place = schema.get_field_index("image")  # -1 also where two columns are so called
+        if place < 0 or not holds_pictures(schema.field(place)):
             return []
         own = Path(path).name
         names = [f"{own}#{row}" for row in range(count)]
@@ -45,20 +46,30 @@ class _RowGroups:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._known: OrderedDict[int, pyarrow.ChunkedArray] = OrderedDict()
+        self._known: OrderedDict[int, pyarrow.ChunkedArray | None] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[_RowGroups], tuple[Path]]:
         return _RowGroups, (self._path,)
 
-    def value(self, group: int, row: int) -> Any:
+    def value(self, group: int, row: int) -> bytes | None:
         with self._lock:
             if group not in self._known:
                 with opened(self._path) as file:
-                    self._known[group] = file.read_row_group(group, columns=["image"]).column(0)
+                    self._known[group] = _bytes(file.read_row_group(group, columns=["image"]).column(0))
                 if len(self._known) > _KEPT:
                     self._known.popitem(last=False)
             self._known.move_to_end(group)
-            return self._known[group][row].as_py()
+            column = self._known[group]
+            value: bytes | None = None if column is None else column[row].as_py()
+            return value
+
+
+def _bytes(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray | None:
+    """The pictures of a column, of structs their member `bytes`; None where that holds something else."""
+    names = [column.type.field(at).name for at in range(column.type.num_fields)]
+    if "bytes" in names:
+        column = column.flatten()[names.index("bytes")]
+    return column if is_bytes(column.type) else None
 
 
 class _Picture(StoredImage):
@@ -69,7 +80,6 @@ class _Picture(StoredImage):
 
     def content(self) -> bytes:
         value = self._groups.value(self._group, self._row)
-        value = value.get("bytes") if isinstance(value, dict) else value
         if not value:
             raise SdgError(f"{self.name} has no picture in its row.")
-        return bytes(value)
+        return value
