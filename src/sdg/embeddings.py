@@ -7,6 +7,7 @@ paper's. Every embedder's `name` says model and pooling, and is written into eac
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,12 @@ EMBEDDERS: Final = ("token-f1", "minilm", "qwen3", "qwen3:last")
 
 _MAX_TOKENS: Final = {"mean": 256, "last": 8192}  # the authors' code; the model's card
 _CACHE_SIZE: Final = 100_000
-_SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
+_SEPARATORS: Final = re.compile(r"[^a-z0-9]+")  # of ASCII text
+_UNSPACED: Final = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # kana, Han
+)
+"""Letters of scripts that put no space between words."""
 
 
 @runtime_checkable
@@ -77,9 +83,10 @@ def as_embedder(embedder: Embedder | Similarity | str) -> Embedder:
 
 
 def token_f1(a: str, b: str) -> float:
-    """F1 of the multisets of tokens: lower-cased, everything but a–z and 0–9 a separator.
+    """F1 of the multisets of tokens: lower-cased words of letters and digits, everything else a separator.
 
-    Both without a token 1, one of them 0.
+    In scripts that put no space between words, as Chinese and Japanese, each character is a token.
+    Both without a token, of punctuation alone, is 1; one of them 0.
 
     >>> token_f1("The left hand, fused.", "left hand missing")
     0.5714285714285714
@@ -91,7 +98,29 @@ def token_f1(a: str, b: str) -> float:
 
 
 def _tokens(text: str) -> Counter[str]:
+    if not text.isascii():
+        return Counter(_words(text))
     return Counter(token for token in _SEPARATORS.split(text.lower()) if token)
+
+
+def _words(text: str) -> list[str]:
+    """The tokens of a text in any script; marks, as of accents and vowels, belong to the letter before."""
+    words: list[str] = []
+    inside = grows = False  # whether the last token goes on with a mark, and with a letter
+    for char in unicodedata.normalize("NFKC", text).lower():
+        kind = unicodedata.category(char)[0]
+        if kind in "LN":
+            alone = _UNSPACED.match(char) is not None
+            if grows and not alone:
+                words[-1] += char
+            else:
+                words.append(char)
+            inside, grows = True, not alone
+        elif kind == "M" and inside:
+            words[-1] += char
+        else:
+            inside = grows = False
+    return words
 
 
 @dataclass(frozen=True, slots=True)
