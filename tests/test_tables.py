@@ -22,3 +22,13 @@ def test_a_pipe_gets_every_column_and_no_markup(capsys: pytest.CaptureFixture[st
     assert "[red]a" in out
     assert "column 13" in out
     assert out.count("[bold]x") == 14
+
+
+def test_a_pipe_gets_a_long_cell_and_many_columns_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "word " * 80 + "end"
+    names = tuple(f"generator-{n:02d}-long" for n in range(40))
+    print_tables([Table("A", ("reason", "times"), ((reason, "3"),)), Table("B", names, (names,)), TABLE])
+    out = capsys.readouterr().out
+    assert reason in out
+    assert all(out.count(name) == 2 for name in names)
+    assert "…" not in out

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sdg.errors import printable
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+
+_WIDEST: Final = 1_000_000  # columns of a table's text in a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,14 @@ def in_markdown(text: str) -> str:
 def print_tables(tables: Iterable[Table]) -> None:
     """Print tables on stdout; in a file or a pipe nothing is cut."""
     from rich.console import Console
+    from rich.measure import Measurement
 
     console = Console()
-    if not console.is_terminal:
-        console.width = 200
-    for table in tables:
-        console.print(table.rich())
+    for table in map(Table.rich, tables):
+        if not console.is_terminal:
+            wide = console.options.update(max_width=_WIDEST)
+            console.width = max(200, Measurement.get(console, wide, table).maximum)
+        console.print(table)
 
 
 def load_printer() -> None:
