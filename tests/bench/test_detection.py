@@ -64,6 +64,9 @@ def test_table7_marks_the_direction_of_each_difference() -> None:
     # The paper's: 0.719 − 0.776, 0.793 − 0.697, and so on.
     assert rows["  in the paper"] == ("  in the paper", "−0.057", "+0.096", "−0.045", "−0.037", "–", "−0.003")
     assert rows["  minus sft"][:4] == ("  minus sft", "−0.100 ✓", "−0.100 ✗", "+0.000")
+    tex = table.latex()
+    assert r"  minus sft & $-$0.100 $\checkmark$ & $-$0.100 $\times$ & +0.000" in tex
+    assert tex.isascii()
     assert rows["  minus sft"][6] == "–"
     assert "The sign is the paper's in 1 of 2 differences." in table.notes
 

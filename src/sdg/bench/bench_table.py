@@ -22,6 +22,8 @@ _TEX = str.maketrans(
         "–": "--",
         "−": "$-$",
         "±": r"$\pm$",
+        "✓": r"$\checkmark$",
+        "✗": r"$\times$",
     }
 )
 
@@ -61,7 +63,7 @@ class BenchTable:
         return "\n\n".join([*parts, *map(in_markdown, self.notes)]) + "\n"
 
     def latex(self) -> str:
-        """A `tabular` a part, for booktabs; published rows are in italics."""
+        """A `tabular` a part, for booktabs and amssymb (✓ and ✗); published rows are in italics."""
         parts = []
         for table in self.tables:
             head = " & ".join(_latex(column) for column in table.columns)
