@@ -260,6 +260,17 @@ def test_regions_of_other_controls_are_let_be(tmp_path):
     assert [defect.type for defect in record.diagnosis.defects] == ["artifact"]
 
 
+def test_relations_between_regions_are_let_be(tmp_path):
+    relation = {"from_id": "r1", "to_id": "r2", "type": "relation", "direction": "right"}
+    [record] = read(tmp_path, {"result": [rectangle(), relation, rectangle("r2", x=50)]})
+    assert len(record.diagnosis.defects) == 2
+    assert read(tmp_path, {"result": [relation]})[0].diagnosis is None
+    with pytest.raises(SdgError, match="Two boxes have the id 'r1'"):
+        read(tmp_path, {"result": [rectangle(), rectangle() | {"type": "relation"}]})
+    with pytest.raises(SdgError, match="A result is a JSON object with a 'value'"):
+        read(tmp_path, {"result": [rectangle(), relation | {"type": "pairing"}]})
+
+
 def test_a_region_with_both_labels_is_one_defect_of_each_type(tmp_path):
     for labels in (["artifact", "misalignment"], ["both"]):
         [record] = read(tmp_path, {"result": [rectangle(labels=labels)]})

@@ -359,13 +359,16 @@ def _regions(results: list[Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """What is said of each box, in their order: `box`, `label` and, where given, the rest; and the faults.
 
     A defect that is not read would leave the picture clean. So a label on another shape than a box is a
-    fault, and so is a region of a control of labels that has none. Regions of other controls are let be.
+    fault, and so is a region of a control of labels that has none. Regions of other controls are let be, and
+    relations between regions.
     """
     regions: dict[str, dict[str, Any]] = {}
     others: list[dict[str, Any]] = []
     faults: dict[str, None] = {}
     labellers = {"label"}  # names of controls of labels
     for result in results:
+        if isinstance(result, dict) and result.get("type") == "relation" and "value" not in result:
+            continue  # an arrow from one region to another
         if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
             raise ValueError("A result is a JSON object with a 'value'.")
         value = result["value"]
