@@ -166,11 +166,29 @@ def test_every_result_names_a_control_and_a_choice_of_the_configuration(tmp_path
 
 def test_blind_tasks_show_nobody_what_is_known(tmp_path):
     path = tmp_path / "tasks.json"
-    records = [Record("a.png", "a cat", Diagnosis((DEFECT,), "think"), annotator=name) for name in "ab"]
-    assert label_studio.write(path, records, blind=True) == 1
-    assert "dog" not in path.read_text()
-    assert "think" not in path.read_text()
-    assert list(label_studio.read(path)) == [Record("a.png", "a cat")]
+    own = Defect((0, 0, 9, 9), "artifact", "A toe.", 5, "sixth finger")
+    records = [
+        Record(
+            "a.png",
+            "a cat",
+            Diagnosis((DEFECT, own), "think"),
+            "FLUX",
+            "test",
+            name,
+            {"reviews": [f"missed by {name}"]},
+        )
+        for name in "ab"
+    ]
+    assert label_studio.write(path, [*records, Record("b.png", "a cow")], blind=True) == 2
+    image = "/data/local-files/?d="
+    assert json.loads(path.read_text()) == [
+        {"data": {"image": f"{image}a.png", "filepath": "a.png", "prompt": "a cat"}, "annotations": []},
+        {"data": {"image": f"{image}b.png", "filepath": "b.png", "prompt": "a cow"}, "annotations": []},
+    ]
+    config = (tmp_path / "tasks.xml").read_text()
+    assert config == label_studio.labelling_config()
+    assert "sixth finger" not in config
+    assert list(label_studio.read(path)) == [Record("a.png", "a cat"), Record("b.png", "a cow")]
 
 
 def test_a_placeholder_box_with_the_no_problem_tag_is_a_clean_image(tmp_path):

@@ -98,8 +98,9 @@ def write(
 ) -> int:
     """Write tasks, and the labelling configuration beside them as `.xml`; returns the number of tasks.
 
-    Neighbouring records of one image become one task with several annotations. `blind` leaves out every
-    annotation, for people who are not to see what is known. An image's address is `image_url` and its path.
+    Neighbouring records of one image become one task with several annotations. `blind` leaves out whatever is
+    known, for people who are not to see it: a task has the picture, its path and its prompt alone, and the
+    configuration the paper's subtypes. An image's address is `image_url` and its path.
 
     Each result says how large its image is, which Label Studio's own exports in pixels (COCO, YOLO, VOC) go
     by. images, size, allow_outside: where that is known from, as for COCO. Where it is not, it is the
@@ -110,20 +111,18 @@ def write(
     with atomic_writer(path) as file:
         tasks = ListWriter(file, path)
         file.write(b"[")
-        for _, group in groupby(enumerate(records), key=_task_key):
+        if blind:
+            records = (Record(record.filepath, record.prompt) for record in records)
+        for _, group in groupby(enumerate(records), key=_image_key if blind else _task_key):
             same_task = [record for _, record in group]
-            annotations = (
-                []
-                if blind
-                else [
-                    _annotation(at, r, pixel_size(r, images, size, allow_outside) or _GRID)
-                    for at, r in enumerate(same_task, start=1)
-                    if _says_something(r)
-                ]
-            )
+            annotations = [
+                _annotation(at, r, pixel_size(r, images, size, allow_outside) or _GRID)
+                for at, r in enumerate(same_task, start=1)
+                if _says_something(r)
+            ]
             data = _data(same_task[0], image_url)
             stored = [diagnosis_extras(r.diagnosis) if r.diagnosis else {} for r in same_task]
-            if any(stored) and not blind:
+            if any(stored):
                 data[STORED] = stored
             tasks.add({"data": data, "annotations": annotations})
             for record in same_task:
@@ -199,6 +198,10 @@ def _task_key(numbered: tuple[int, Record]) -> str:
     own = [_data(record, ""), None if _says_something(record) else number]
     # What JSON cannot hold is refused when it is written.
     return json.dumps(own, sort_keys=True, default=repr)
+
+
+def _image_key(numbered: tuple[int, Record]) -> tuple[str, str]:
+    return numbered[1].filepath, numbered[1].prompt
 
 
 def _says_something(record: Record) -> bool:
