@@ -172,5 +172,17 @@ def test_only_like_is_compared_with_like():
         compare(base, evaluate([[defect]] * 2, [[]] * 2))
     with pytest.raises(ValueError, match="same truth"):
         compare(base, evaluate([[]], [[]]))
+    others = [(5, 5, 9, 9), "artifact"], [(0, 0, 9, 9), "misalignment"], [(0, 0, 9, 9), "artifact", "", 70]
+    for other in others:
+        with pytest.raises(ValueError, match="same truth"):
+            compare(base, evaluate([[Defect(*other)]], [[]]))
     with pytest.raises(ValueError, match="at least one"):
         compare(base, base, resamples=0)
+
+
+def test_the_truth_is_the_same_in_any_order_and_beside_what_is_left_out():
+    one, other = Defect((0, 0, 9, 9), "artifact", "x", 5), Defect((1, 1, 5, 5), "artifact")
+    failed = Diagnosis(status="failed")
+    first = evaluate([[one, other], [one]], [[one], failed])
+    second = evaluate([[other, one], [other]], [[one], [one]])
+    assert compare(first, second, resamples=10).images == 1

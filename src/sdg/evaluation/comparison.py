@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdg.evaluation.columns import TYPES
+from sdg.evaluation.columns import TYPES, Columns
 from sdg.evaluation.metrics import Count, Metrics, by_type, metrics
 from sdg.evaluation.resampling import bootstrap_sums, interval, swapped_sums
 from sdg.evaluation.result import Evaluation, Intervals, bounds_by_type, plot_metrics
@@ -57,7 +57,8 @@ def compare(first: Evaluation, second: Evaluation, *, resamples: int = 1000, see
     """Compare two evaluations of the same images in the same order, against the same truth.
 
     An image that was left out of either is left out here. resamples: of the bootstrap and of the permutation
-    test, at least 1. Raises ValueError where truth, matching or embedder differ.
+    test, at least 1. Raises ValueError where matching, embedder or the truth's boxes, types or importance
+    differ.
     """
     if resamples < 1:
         raise ValueError(f"A comparison needs at least one resample, not {resamples}.")
@@ -112,10 +113,15 @@ def _shared(first: Evaluation, second: Evaluation) -> NDArray[np.bool_]:
             f"and {len(b.evaluated)}."
         )
     both = a.evaluated & b.evaluated
-    truth = slice(Count.TRUTH, Count.TRUTH + 1)
-    if (a.table[both, :, truth] != b.table[both, :, truth]).any():
+    if not np.array_equal(_truth(a.truth, both), _truth(b.truth, both)):
         raise ValueError("Only evaluations against the same truth can be compared.")
     return both
+
+
+def _truth(truth: Columns, both: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Image, type, box and importance of each true defect of these images, in an order of their own."""
+    values = np.column_stack([truth.image, truth.kind, truth.boxes, np.nan_to_num(truth.importance)])
+    return values[both[truth.image]][np.lexsort(values[both[truth.image]].T)]
 
 
 def _metrics(sums: NDArray[np.float64], kinds: int) -> NDArray[np.float64]:
