@@ -201,3 +201,10 @@ def test_prompts_come_back_from_lines_as_they_are(
     texts = list(dict.fromkeys(text for text in texts if text))
     file = write(tmp_path_factory.mktemp("lines") / "a.txt", "\n".join(texts))
     assert [prompt.text for prompt in read_prompt_set("pick-a-pic", file)] == texts
+
+
+def test_a_prompt_in_a_csv_file_is_one_whatever_it_holds(tmp_path: Path) -> None:
+    rows = 'Prompts,Category\r\nA cat on a\u2028red chair,X\r\n"A dog,\x0bon\n a mat",Y\nA cow\x85,Z\n'
+    (tmp_path / "a.csv").write_bytes(rows.encode())
+    found = [(prompt.text, prompt.category) for prompt in read_prompt_set("drawbench", tmp_path / "a.csv")]
+    assert found == [("A cat on a red chair", "X"), ("A dog, on  a mat", "Y"), ("A cow", "Z")]

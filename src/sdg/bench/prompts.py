@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -299,7 +300,8 @@ def _tabbed(file: Path, one: PromptSet) -> Rows:
 
 def _commas(file: Path, one: PromptSet) -> Rows:
     try:
-        yield from _columns(file, one, csv.reader(read_text(file, LARGEST).splitlines(keepends=True)))
+        lines = io.StringIO(read_text(file, LARGEST), newline="")  # which U+2028 and the like do not end
+        yield from _columns(file, one, csv.reader(lines))
     except csv.Error as error:
         raise SdgError(f"{path_end(str(file))} is no CSV file: {first_line(error)}.") from None
 
