@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdg.tables import Table, print_tables
+from sdg.tables import Table, in_markdown, print_tables
 
 TABLE = Table("Counts", ("name", "images"), (("[red]a", "1"), ("b", "1,000")), frozenset({1}))
 
@@ -32,3 +32,13 @@ def test_a_pipe_gets_a_long_cell_and_many_columns_whole(capsys: pytest.CaptureFi
     assert reason in out
     assert all(out.count(name) == 2 for name in names)
     assert "…" not in out
+
+
+def test_a_name_is_no_markup_in_markdown() -> None:
+    name = "![x](http://a/b.png) [l](javascript:alert(1)) *a* _b_ c_d `e` ~~f~~ &lt; <b>\r# g | \\"
+    assert in_markdown(name) == (
+        r"!\[x\](http://a/b.png) \[l\](javascript:alert(1)) \*a\* \_b\_ c_d \`e\` "
+        r"\~\~f\~\~ &amp;lt; &lt;b> # g \| \\"
+    )
+    head, _, row = Table("t", ("BoxF1@0.5", "a"), (("x\u2028y", "1"),)).markdown().splitlines()
+    assert (head, row) == ("| BoxF1@0.5 | a |", "| x y | 1 |")

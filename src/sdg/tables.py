@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +12,7 @@ from sdg.errors import printable
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+_MARKDOWN: Final = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")  # a_b needs no escape
 _WIDEST: Final = 1_000_000  # columns of a table's text in a file
 
 
@@ -63,8 +65,9 @@ class Table:
 
 
 def in_markdown(text: str) -> str:
-    """A text as it shows itself in Markdown, in one line."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    """A text as it shows itself in Markdown, in one line; no link, picture or emphasis comes of it."""
+    line = " ".join(text.splitlines()).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKDOWN.sub(r"\\\g<0>", line)
 
 
 def print_tables(tables: Iterable[Table]) -> None:
