@@ -71,6 +71,10 @@ def test_table6_stands_beside_the_papers_studies(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(SdgError, match="holds no count"):
         table6({"c": tmp_path / "c.json"})
+    for wrong in ('"pairs": 1e999', f'"pooled": {{"shares": {{"good": {10**400}}}}}'):
+        (tmp_path / "c.json").write_text((tmp_path / "a.json").read_text()[:-1] + f", {wrong}}}")
+        with pytest.raises(SdgError, match="holds no count"):
+            table6({"c": tmp_path / "c.json"})
     (tmp_path / "d.json").write_text((tmp_path / "a.json").read_text()[:-1] + ', "more": 1e999}')
     with pytest.raises(SdgError, match="table6 cannot be written as JSON"):
         table6({"d": tmp_path / "d.json"}).write(tmp_path / "out")

@@ -36,6 +36,10 @@ def run(capsys):
     return call
 
 
+KINDS = ("artifact", "misalignment")
+WRONG = (float("nan"), float("inf"), 10**400)
+
+
 @pytest.mark.parametrize(
     "beside",
     [
@@ -45,6 +49,9 @@ def run(capsys):
         {"intervals": {"artifact": {"BoxF1@0.5": ["low", "high"]}}},
         {"intervals": {"artifact": {"BoxF1@0.5": [0.1]}}},
         {"published": {"a model": {}}},
+        {"intervals": {"artifact": {"BoxF1@0.5": [0.1, 10**400]}}},
+        *({"metrics": {kind: {"BoxF1@0.5": wrong} for kind in KINDS}} for wrong in WRONG),
+        *({"published": {"a model": {kind: {"BoxF1@0.5": wrong} for kind in KINDS}}} for wrong in WRONG),
     ],
 )
 def test_scores_with_something_else_beside_them_are_one_sentence(tmp_path, beside):
@@ -170,6 +177,8 @@ def test_bad_input_is_one_sentence(tmp_path):
         ('{"before": "a.png"}', "'id' is missing"),
         ('{"id": "a", "diagnosis_before": []}', "A diagnosis is an object"),
         ('{"id": "a", "pixels_changed": "many"}', "'pixels_changed' is a share"),
+        (f'{{"id": "a", "pixels_changed": {10**400}}}', "'pixels_changed' is a share from 0 to 1, not 1000"),
+        ('{"id": "a", "pixels_changed": 1e999}', "'pixels_changed' is a share from 0 to 1, not inf"),
     ):
         (tmp_path / "refined.jsonl").write_text(good + line + "\n", encoding="utf-8")
         with pytest.raises(SdgError, match=f"refined.jsonl, line 2: {reason}"):

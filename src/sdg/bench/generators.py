@@ -81,7 +81,7 @@ def table6(studies: Mapping[str, Path]) -> BenchTable:
             rows.append((name, *(f"{100 * share:.2f} %" for share in shares), f"{pairs:,}"))
             text = (f"{100 * float(low):.2f}–{100 * float(high):.2f}" for low, high in bounds)
             rows.append(("  95 % interval", *text, ""))
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             raise SdgError(
                 f"{path_end(str(path))} holds no count; give a file that `sdg study count --json` wrote."
             ) from None

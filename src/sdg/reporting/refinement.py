@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sdg.defects import Diagnosis
+from sdg.errors import quoted
 from sdg.io import jsonl
 from sdg.io.paths import data_path
 from sdg.reporting.gallery import Box, boxes_of, tier_name
@@ -124,8 +125,8 @@ def _refinement(value: Mapping[str, Any], folders: Sequence[Path], locate: Calla
     rounds, changed = value.get("rounds"), value.get("pixels_changed")
     if not isinstance(rounds, int | list | None):
         raise ValueError(f"'rounds' is a number or a list of rounds, not {rounds!r}.")
-    if not isinstance(changed, int | float | None):
-        raise ValueError(f"'pixels_changed' is a share from 0 to 1, not {changed!r}.")
+    if not (changed is None or (isinstance(changed, int | float) and 0 <= changed <= 1)):
+        raise ValueError(f"'pixels_changed' is a share from 0 to 1, not {quoted(changed)}.")
     return Refinement(
         text("id", None),
         text("prompt"),

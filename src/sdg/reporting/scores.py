@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sdg.defects import DefectType
 from sdg.errors import SdgError
 from sdg.evaluation.metrics import PAPER_METRICS
 from sdg.io.files import read_text
+
+_LARGEST: Final = 1e9  # of a number that may be a metric, not NaN nor infinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,18 @@ def read_scores(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
         document = json.loads(read_text(path))
         for kind in map(str, DefectType):
             for value in document["metrics"][kind].values():
-                if not isinstance(value, int | float | None):
+                if not _is_value(value):
                     raise problem
         section = Scores([(Path(path).stem, document)])
         rows = [row for _, metrics in section.tables() for _, of_metric in metrics for row in of_metric]
-        if not all(isinstance(n, int | float | None) for row in rows for n in (row.value, row.low, row.high)):
+        if not all(_is_value(n) for row in rows for n in (row.value, row.low, row.high)):
             raise problem
         list(section.facts())  # which fails where status or settings are of another kind
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
         raise problem from None
     return Path(path).stem, document
+
+
+def _is_value(value: object) -> bool:
+    """Whether this is what a metric may be: a number that a page can show, or None."""
+    return value is None or (isinstance(value, int | float) and abs(value) <= _LARGEST)

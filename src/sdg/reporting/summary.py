@@ -72,7 +72,7 @@ def read_bench(path: str | os.PathLike[str]) -> Tables:
         title, remarks = document["title"], list(document["notes"])
         if not document["bench"] or not all(type(text) is str for text in (title, *remarks)):
             raise TypeError
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         raise SdgError(
             f"{os.fspath(path)} holds no table; give a .json file that `sdg bench` wrote."
         ) from None
