@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import scripts
+from PIL import Image
 
 from sdg import load_detector
 from sdg.detectors.text import difference, text_defects
-from sdg.models.ocr import Line
+from sdg.models.ocr import Line, reader
 from sdg.scorers import load_scorer
 
 SIZE = (200, 100)
@@ -86,3 +90,29 @@ def test_drawn_signs_are_read(signs: list) -> None:
         assert score is not None
         assert (score == 1) == (sign.kind == "clean")
     assert load_scorer("ocr").score([signs[0].picture], ["a cat"]) == [None]
+
+
+def test_a_picture_that_cannot_be_read_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rapidocr")
+    seen: list[tuple[int, ...]] = []
+
+    class OwnError(Exception):
+        """Of no class that anyone else knows, as rapidocr's are."""
+
+    def engine(pixels: np.ndarray) -> SimpleNamespace:
+        seen.append(pixels.shape[:2])
+        if pixels.shape[0] == 7:
+            raise OwnError("resize_w is 0")
+        return SimpleNamespace(txts=None, boxes=None)
+
+    monkeypatch.setattr(reader(), "_engine", engine)
+    sizes = [(64, 64), (1, 400), (4000, 30), (9, 7), (20, 400)]
+    pairs = [(Image.new("RGB", size), 'a sign "STOP"') for size in sizes]
+    found = load_detector("ocr").diagnose(pairs)
+    assert [one.status.value for one in found] == ["ok", "failed", "failed", "failed", "ok"]
+    assert found[1].error == (
+        "ocr: A picture of 1 × 400 pixels is too thin to be read: one side is more than 20 times the other."
+    )
+    assert found[3].error == "ocr: The text of the picture cannot be read (resize_w is 0)."
+    assert seen == [(64, 64), (7, 9), (400, 20)]  # what is too thin never gets to where it would be enlarged
+    assert load_scorer("ocr").score(*zip(*pairs, strict=True)) == [0.0, None, None, None, 0.0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -17,8 +17,10 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from sdg.errors import installed
+from sdg.errors import SdgError, first_line, installed
 
+THINNEST: Final = 20
+"""Longer side over shorter side up to which a picture is read; a thinner one is enlarged to gigabytes."""
 LONGEST: Final = 200
 """Characters of a quoted text that is looked for; a longer one is no text on a picture."""
 _QUOTED: Final = re.compile(
@@ -78,30 +80,38 @@ class TextReader:
         )
 
     def read(self, picture: Image.Image) -> tuple[Line, ...]:
-        """The lines of a picture, from top to bottom and from left to right."""
+        """The lines of a picture, from top to bottom and from left to right.
+
+        Raises SdgError for a picture that the reader cannot work on.
+        """
+        if max(picture.size) > THINNEST * min(picture.size):
+            width, height = picture.size
+            raise SdgError(
+                f"A picture of {width} × {height} pixels is too thin to be read: one side is more than "
+                f"{THINNEST} times the other."
+            )
         pixels = np.asarray(picture.convert("RGB"))[:, :, ::-1]  # BGR, as OpenCV has it
-        read = self._engine(np.ascontiguousarray(pixels))
-        if read.txts is None or read.boxes is None:
-            return ()
-        lines = []
-        for text, score, corners in zip(read.txts, read.scores, np.asarray(read.boxes), strict=True):
-            (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
-            box = float(x0), float(y0), float(x1), float(y1)
-            length, height = (float(np.linalg.norm(corners[0] - corners[other])) for other in (1, 3))
-            lines.append(Line(str(text), float(score), box, length, height))
-        return tuple(_in_reading_order(lines))
+        try:
+            return tuple(_in_reading_order(_lines(self._engine(np.ascontiguousarray(pixels)))))
+        except Exception as error:  # rapidocr and its runtime have classes of their own, one a module
+            raise SdgError(f"The text of the picture cannot be read ({first_line(error)}).") from error
 
     def spelling(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float | None]:
         """How much of the text that each prompt quotes stands in its picture: from 0 to 1.
 
-        The mean over the quoted texts of `Found.score`; None where none is quoted.
+        The mean over the quoted texts of `Found.score`; None where none is quoted, and where the picture
+        cannot be read.
         """
-        scores: list[float | None] = []
-        for picture, prompt in zip(pictures, prompts, strict=True):
-            texts = quoted_texts(prompt)
-            lines = self.read(picture) if texts else ()
-            scores.append(sum(find_text(text, lines).score for text in texts) / len(texts) if texts else None)
-        return scores
+        return [self._spelling(*pair) for pair in zip(pictures, prompts, strict=True)]
+
+    def _spelling(self, picture: Image.Image, prompt: str) -> float | None:
+        if not (texts := quoted_texts(prompt)):
+            return None
+        try:
+            lines = self.read(picture)
+        except SdgError:
+            return None
+        return sum(find_text(text, lines).score for text in texts) / len(texts)
 
 
 @cache
@@ -156,6 +166,17 @@ def edit_distance(one: str, other: str) -> int:
     return row[-1]
 
 
+def _lines(read: Any) -> Iterator[Line]:
+    """What the engine has read, in its order."""
+    if read.txts is None or read.boxes is None:
+        return
+    for text, score, corners in zip(read.txts, read.scores, np.asarray(read.boxes), strict=True):
+        (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+        box = float(x0), float(y0), float(x1), float(y1)
+        length, height = (float(np.linalg.norm(corners[0] - corners[other])) for other in (1, 3))
+        yield Line(str(text), float(score), box, length, height)
+
+
 def _runs(lines: Sequence[Line], most: int, longest: int) -> Iterator[tuple[str, tuple[Line, ...]]]:
     """Every run of at most so many words, with the lines they are in, that is not far too long."""
     words = [(word, line) for line in lines for word in line.text.split()]
@@ -169,7 +190,7 @@ def _runs(lines: Sequence[Line], most: int, longest: int) -> Iterator[tuple[str,
             yield " ".join(word for word, _ in part), tuple(dict.fromkeys(line for _, line in part))
 
 
-def _in_reading_order(lines: Sequence[Line]) -> list[Line]:
+def _in_reading_order(lines: Iterable[Line]) -> list[Line]:
     """Lines whose middles lie within half a height of each other are one row, read from the left."""
     rows: list[list[Line]] = []
     for line in sorted(lines, key=lambda line: line.box[1] + line.box[3]):
