@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from kills import KILLS, kill_and_resume
 import sdg
 from sdg import Diagnosis
 from sdg.data.formats import read_records
+from sdg.detectors import bulk
 from sdg.detectors.base import StreamingDetector, failed
-from sdg.detectors.bulk import run
+from sdg.detectors.bulk import Shard, run
+from sdg.detectors.replay import ReplayDetector
+from sdg.detectors.union import UnionDetector
 from sdg.errors import SdgError
-from sdg.images import Pair
+from sdg.images import Pair, StoredImage
 from sdg.runs.inputs import Item
 
 ITEMS = [Item(f"{place}.png", f"prompt {place}", Path(f"{place}.png")) for place in range(7)]
@@ -174,6 +178,57 @@ def test_one_image_with_two_prompts_is_two_images(tmp_path: Path) -> None:
     twins = [Item("a.png", "one", Path("a.png")), Item("a.png", "two", Path("a.png"))]
     run(Fake(), twins, tmp_path / "out.jsonl")
     assert [row["caption"] for row in rows(tmp_path / "out.jsonl")] == ["one", "two"]
+
+
+@dataclass(frozen=True)
+class Inside(StoredImage):
+    """A picture that a file holds, at a path of its own."""
+
+    name: str
+
+    def content(self) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("union", [False, True])
+def test_an_answer_that_fits_images_of_two_shards_or_chunks_is_of_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool, union: bool
+) -> None:
+    monkeypatch.setattr(bulk, "CHUNK", 2)
+    stored = tmp_path / "stored.jsonl"
+    stored.write_text(json.dumps({"filepath": "1.png", "caption": "", "response": CLEAN}))
+    names = ["a/1.png", "a/2.png", "b/2.png", "b/1.png"]
+    items = [Item(name, "p", Inside(name) if inside else Path(name)) for name in names]
+    detector: StreamingDetector = ReplayDetector(stored)
+    other = Fake()
+    if union:
+        detector = UnionDetector([detector, other])
+    for number, name in ((1, "a/1.png"), (2, "b/1.png")):
+        out = tmp_path / f"{number}.jsonl"
+        assert run(detector, items, out, shard=Shard(number, 2)).images == 2
+        row = next(row for row in rows(out) if row["filepath"] == name)
+        assert (row["status"], row["response"]) == ("failed", None)
+        assert "More than one image here may be 1.png" in row["error"]
+    assert len(other.asked) == (4 if union else 0)  # each shard's own alone
+    run(detector, items, tmp_path / "all.jsonl")
+    assert [row["status"] for row in rows(tmp_path / "all.jsonl")] == ["failed"] * 4
+
+
+def test_a_part_of_a_union_with_stored_answers_is_given_its_own_images_alone() -> None:
+    class Counting(Fake):
+        def stream(
+            self, pairs: Sequence[Pair], wanted: Collection[int] | None = None
+        ) -> Iterator[tuple[int, Diagnosis]]:
+            assert [str(image) for image, _ in pairs] == ["1.png", "3.png"]
+            return super().stream(pairs, wanted)
+
+    class Stored(Fake):
+        stored = True
+
+    union = UnionDetector([Stored(), Counting()])
+    pairs: list[Pair] = [(item.file, item.prompt) for item in ITEMS]
+    assert {index for index, _ in union.stream(pairs, {1, 3})} == {1, 3}
 
 
 def test_two_processes_do_not_write_the_same_output(tmp_path: Path) -> None:

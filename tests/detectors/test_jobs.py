@@ -57,6 +57,12 @@ def test_they_answer_what_one_process_answers_and_go_on_with_its_run(
     assert sorted(place for place, _ in found) == [1, 2, 8]
 
 
+def test_stored_answers_are_known_to_be_some(workers: list[JobsDetector], tmp_path: Path) -> None:
+    (tmp_path / "stored.jsonl").write_text('{"filepath": "1.png", "caption": "", "response": "[]"}')
+    workers.append(JobsDetector(f"replay:{tmp_path / 'stored.jsonl'}", 1))
+    assert workers[0].stored
+
+
 def test_a_process_that_dies_ends_the_run_in_one_sentence(
     items: list[Item], workers: list[JobsDetector]
 ) -> None:

@@ -92,10 +92,13 @@ def run(
     if not items:
         raise SdgError("There are no images to diagnose.")
     require_once([item.key for item in items], "image")
-    items = items[shard.of(len(items))]
-    keys = [item.key for item in items]
-    if not items:
+    own = range(len(items))[shard.of(len(items))]
+    keys = [items[place].key for place in own]
+    if not keys:
         raise SdgError(f"Shard {shard} has no images; make fewer shards.")
+    # Only among all images of a run, whosever they are, is a stored answer seen to fit more than one.
+    stored = getattr(detector, "stored", False)  # a class of the user's may have `stream` alone
+    given = [slice(0, len(items))] if stored else _parts(items, own)
     left = 0
 
     def kept(row: Row) -> None:
@@ -108,9 +111,9 @@ def run(
     with begin_file(out, settings, resume):
         with journal(partial_of(out), kept) as append, stopping(detector) as stopped:
             rows = earlier(out, _keyed, set(keys), "image")
-            missing = [place for place, key in enumerate(keys) if not _answered(rows.get(key))]
+            missing = [place for place in own if not _answered(rows.get(items[place].key))]
             left = len(missing)
-            for part in _parts(items):
+            for part in given:
                 pairs = [(item.file, item.prompt) for item in items[part]]
                 wanted = frozenset(place - part.start for place in missing if part.start <= place < part.stop)
                 for place, diagnosis in detector.stream(pairs, wanted) if wanted else ():
@@ -123,13 +126,13 @@ def run(
         jsonl.write_objects(out, ordered)
         partial_of(out).unlink()
     failed = tuple(row for row in ordered if not _answered(row))
-    return Summary(len(items), len(missing), failed)
+    return Summary(len(own), len(missing), failed)
 
 
-def _parts(items: Sequence[Item]) -> list[slice]:
-    """What a detector is given at once: everything, or neighbours where pictures lie together in a file."""
-    size = CHUNK if any(isinstance(item.file, StoredImage) for item in items) else len(items)
-    return [slice(start, min(start + size, len(items))) for start in range(0, len(items), size)]
+def _parts(items: Sequence[Item], own: range) -> list[slice]:
+    """What a detector is given at once: all of a shard, or neighbours where pictures lie together in a file."""
+    size = CHUNK if any(isinstance(items[place].file, StoredImage) for place in own) else len(own)
+    return [slice(start, min(start + size, own.stop)) for start in own[::size]]
 
 
 @contextmanager

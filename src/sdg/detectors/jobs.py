@@ -48,7 +48,8 @@ class JobsDetector(StreamingDetector):
                 theirs.close()
                 self._workers.append((process, ours))
             told = [self._receive(process, ours) for process, ours in self._workers]
-            self._identity: dict[str, str | int | float] = told[0][1]
+            identity, self.stored = told[0][1]
+            self._identity: dict[str, str | int | float] = identity
             atexit.register(self.close)
         except BaseException:
             self.close()
@@ -122,7 +123,7 @@ def _work(theirs: Connection, uri: str, options: dict[str, object], number: int,
         detector = load_detector(uri, **_placed(options, number))
         if detector.connected() is not None:
             raise SdgError("A server is asked from one process; raise --concurrency instead of --jobs.")
-        theirs.send((_READY, dict(detector.identity)))
+        theirs.send((_READY, (dict(detector.identity), getattr(detector, "stored", False))))
         while True:
             pairs, wanted = theirs.recv()
             own = _share(detector, pairs, wanted, number, jobs)

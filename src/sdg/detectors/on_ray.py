@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sdg.detectors import answers_by_path, load_detector, names_server
 from sdg.detectors.bulk import Shard, run
 from sdg.errors import SdgError, described, first_line, installed
 from sdg.io.jsonl import is_parquet
@@ -27,6 +28,9 @@ _BLOCKS: Final = 64  # so that workers are busy about equally long
 MANIFEST: Final = "run.json"
 _RETRIES: Final = 3  # of a block whose worker died
 _LOCAL: Final = "local"
+_STORED: Final = (
+    "Stored answers are looked up among all images of a run, which no worker on Ray sees; leave --ray out."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,11 @@ def run_on_ray(
     `gather`, whose paths have to be the same on every machine, as has `out`. on_block: is told of each block,
     and how many of how many are done. block: rows of one, by default a 64th of all, from SMALLEST to LARGEST.
     Memory of a worker is a block, and the paths and prompts of a file.
-    Raises SdgError as `sdg.detectors.bulk.run` does, and where a block's worker failed or died several times.
+    Raises SdgError as `sdg.detectors.bulk.run` does, for stored answers, and where a block's worker failed or
+    died several times.
     """
+    if answers_by_path(uri):
+        raise SdgError(_STORED)
     rows = _rows(sources)
     if not any(rows.values()):
         raise SdgError("There are no images to diagnose.")
@@ -104,11 +111,11 @@ class _Worker:
 
     def work(self, block: Block) -> Done | str:
         """The block's summary, or a sentence on what is wrong with every block."""
-        from sdg.detectors import load_detector
-
         try:
             if self.detector is None:
                 self.detector = load_detector(self.uri, **self.options)
+                if getattr(self.detector, "stored", False):
+                    return _STORED
             if self.gathered[0] != block.file:  # once for all blocks of a file, as it reads every row's names
                 self.gathered = block.file, gather([block.file], embedded=True, **self.reading)
             path = self.out / f"{block.part.stem}.parquet"
@@ -153,8 +160,6 @@ def _connected(address: str) -> Any:
 def _workers(
     ray: Any, count: int | None, uri: str, options: Mapping[str, Any], out: Path, reading: Mapping[str, Any]
 ) -> list[Any]:
-    from sdg.detectors import names_server
-
     resources = ray.cluster_resources()
     gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     on_gpu = gpus > 0 and not names_server(uri)

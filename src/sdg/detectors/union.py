@@ -40,7 +40,7 @@ class UnionDetector(StreamingDetector):
 
     def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
         """In turns, each detector a pair further: one that waits for a server works meanwhile."""
-        streams = [detector.stream(pairs, wanted) for detector in self._detectors]
+        streams = [self._stream(detector, pairs, wanted) for detector in self._detectors]
         come: list[dict[int, Diagnosis]] = [{} for _ in streams]
         ended = [False] * len(streams)
         given = [0] * len(streams)
@@ -61,6 +61,16 @@ class UnionDetector(StreamingDetector):
     def stop(self) -> bool:
         stopping = [detector.stop() for detector in self._detectors]  # all are told, whatever one says
         return all(stopping)
+
+    def _stream(
+        self, detector: StreamingDetector, pairs: Sequence[Pair], wanted: Collection[int] | None
+    ) -> Stream:
+        if wanted is None or detector.stored or not self.stored:
+            yield from detector.stream(pairs, wanted)
+            return
+        places = sorted(wanted)  # the others are there for the stored answers, and would go into its batches
+        for place, diagnosis in detector.stream([pairs[place] for place in places]):
+            yield places[place], diagnosis
 
     def _diagnosis(self, diagnoses: Sequence[Diagnosis]) -> Diagnosis:
         for diagnosis, detector in zip(diagnoses, self._detectors, strict=True):
