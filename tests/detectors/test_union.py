@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from sdg.detectors.union import UnionDetector, united
 from sdg.errors import SdgError
 from sdg.geometry import iou
 from sdg.images import Pair
+from sdg.io.asking import Ask
 
 PAIRS: list[Pair] = [("a.png", "a"), ("b.png", "b"), ("c.png", "c")]
 
@@ -101,6 +104,61 @@ def test_a_detector_that_is_stopped_gives_what_both_have() -> None:
     first = Scripted("a", {n: Diagnosis() for n in (0, 1, 2)})
     second = Scripted("b", {1: Diagnosis()})
     assert [index for index, _ in UnionDetector([first, second]).stream(PAIRS)] == [1]
+
+
+class Asked(Scripted):
+    """A server, of which single pairs are asked; says how many are out at once over all of its kind."""
+
+    out, most = 0, 0
+
+    def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]]:
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Ask[Diagnosis]]:
+            self.log.append(f"open {self.name}")
+            yield self.ask
+            self.log.append(f"close {self.name}")
+
+        return opened()
+
+    async def ask(self, pair: Pair, index: int) -> Diagnosis:
+        Asked.out += 1
+        Asked.most = max(Asked.most, Asked.out)
+        await asyncio.sleep(0.001)
+        Asked.out -= 1
+        return self.outcomes[index]
+
+
+def test_servers_are_asked_about_single_pairs_all_at_once() -> None:
+    log: list[str] = []
+    first = Asked("a", {0: Diagnosis((defect(0),)), 1: Diagnosis()}, log)
+    second = Asked("b", {0: Diagnosis((defect(500),)), 1: failed("It was late.")}, log)
+    union = UnionDetector([first, second])
+
+    async def ask() -> list[Diagnosis]:
+        connected = union.connected()
+        assert connected is not None
+        async with connected as one:
+            return await asyncio.gather(*(one(pair, index) for index, pair in enumerate(PAIRS[:2])))
+
+    found, lost = asyncio.run(ask())
+    assert Asked.most == 4  # two pairs, of two servers each
+    assert [one.box[0] for one in found.defects] == [0, 500]
+    assert (lost.status, lost.error) == (Status.FAILED, "b: It was late.")
+    assert log == ["open a", "open b", "close b", "close a"]
+    assert UnionDetector([first, Scripted("c", {})]).connected() is None
+
+
+def test_a_union_takes_as_many_at_once_as_its_parts_allow() -> None:
+    server = "openai:http://localhost:1/v1#m?profile=default"
+    one = "python:sdg.testbed.oracle.diagnose"
+    uris = {
+        f"union:{server}|{server}": None,
+        f"union:{server}&concurrency=5|{server}|{server}&concurrency=3": 3,
+    }
+    for uri, at_once in uris.items():
+        assert load_detector(uri).at_once == at_once
+    assert load_detector(f"union:{one}|{server}").batch_size == 8  # a batch keeps the server as busy as alone
+    assert load_detector(f"union:{server}&concurrency=20|{one}").batch_size == 20
 
 
 def test_it_is_named_by_its_parts() -> None:

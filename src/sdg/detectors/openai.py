@@ -70,7 +70,7 @@ class OpenAIDetector(StreamingDetector):
             raise SdgError(f"The environment variable {key_name} is not set; put the API key into it.")
         self._grammar = json.dumps(structural_tag(**profile.answer.rendering())) if structured else None
         self._model, self.profile, self.at_once = model, profile, concurrency
-        self._concurrency = concurrency or CONCURRENCY
+        self._concurrency = self.batch_size = concurrency or CONCURRENCY
         self._breaker = Breaker(2 * self._concurrency + 8, "images", REST)
         self._client = ChatClient(base_url, key, timeout=timeout, attempts=attempts, first_pause=first_pause)
 

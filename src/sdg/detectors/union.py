@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Stream, StreamingDetector, failed
 from sdg.images import Pair
+from sdg.io.asking import Ask, asked_over
 from sdg.matching import same_defects
 from sdg.response import render_response
 
@@ -29,6 +32,8 @@ class UnionDetector(StreamingDetector):
         self._detectors = list(detectors)
         self.stored = any(detector.stored for detector in detectors)
         self.batch_size = max(detector.batch_size for detector in detectors)
+        allowed = [detector.at_once for detector in detectors if detector.at_once is not None]
+        self.at_once = min(allowed, default=None)
 
     @property
     def identity(self) -> Mapping[str, str | int | float]:
@@ -62,6 +67,15 @@ class UnionDetector(StreamingDetector):
         stopping = [detector.stop() for detector in self._detectors]  # all are told, whatever one says
         return all(stopping)
 
+    def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]] | None:
+        """Connections to all of them; None where one is no server."""
+        opened = [detector.connected() for detector in self._detectors]
+        every = [one for one in opened if one is not None]
+        return asked_over(_all_of(every), self._ask) if len(every) == len(opened) else None
+
+    async def _ask(self, asks: Sequence[Ask[Diagnosis]], pair: Pair, index: int) -> Diagnosis:
+        return self._diagnosis(await asyncio.gather(*(ask(pair, index) for ask in asks)))
+
     def _stream(
         self, detector: StreamingDetector, pairs: Sequence[Pair], wanted: Collection[int] | None
     ) -> Stream:
@@ -78,6 +92,14 @@ class UnionDetector(StreamingDetector):
                 name = detector.identity.get("detector", "one detector")
                 return failed(f"{name}: {diagnosis.error or 'its answer cannot be read.'}")
         return united(diagnoses)
+
+
+@asynccontextmanager
+async def _all_of(
+    opened: Sequence[AbstractAsyncContextManager[Ask[Diagnosis]]],
+) -> AsyncIterator[list[Ask[Diagnosis]]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(one) for one in opened]
 
 
 def united(diagnoses: Sequence[Diagnosis]) -> Diagnosis:
