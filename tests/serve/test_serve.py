@@ -20,9 +20,11 @@ import pytest
 from PIL import Image
 from served import RedDetector, encoded, found, get, item, plain, post, served
 
-from sdg import load_detector
+from sdg import Diagnosis, load_detector
 from sdg.cli import main
+from sdg.detectors.base import FunctionDetector
 from sdg.detectors.consensus import ConsensusDetector
+from sdg.detectors.union import UnionDetector
 from sdg.errors import SdgError
 from sdg.prompting import PromptProfile
 from sdg.scorers import FunctionScorer
@@ -143,6 +145,15 @@ def test_a_consensus_can_be_asked_as_a_model() -> None:
         (answer,) = load_detector(f"openai:{url}/v1#red?profile=default&attempts=1").diagnose([pair])
     assert answer.defects == consensus.diagnose([pair])[0].defects
     assert len(answer.defects) == 2
+
+
+def test_a_union_is_asked_in_the_wording_of_its_part(tmp_path: Path) -> None:
+    silent = FunctionDetector("silent", lambda picture, prompt: Diagnosis())
+    pair = (plain(60), "a cat")
+    with served(UnionDetector([silent, RedDetector()])) as url:
+        for profile in ("default", str(RedDetector.profile.save(tmp_path))):
+            door = load_detector(f"openai:{url}/v1#red?profile={profile}&attempts=1")
+            assert door.diagnose([pair])[0].defects == found(60, "a cat").defects  # which name their prompt
 
 
 def chat(text: str, url: str | None = None, **options: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class UnionDetector(StreamingDetector):
         self._detectors = list(detectors)
         self.stored = any(detector.stored for detector in detectors)
         self.batch_size = max(detector.batch_size for detector in detectors)
+        self.profile = next((one.profile for one in detectors if one.profile is not None), None)
         allowed = [detector.at_once for detector in detectors if detector.at_once is not None]
         self.at_once = min(allowed, default=None)
 
