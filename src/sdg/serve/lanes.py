@@ -27,7 +27,7 @@ class Lane(Protocol[R]):
         ...
 
     def give_up(self, future: Future[R]) -> None:
-        """Leave out what nobody waits for any more, if it has not begun."""
+        """Leave out what nobody waits for any more, if it has not begun; a request that is out is broken off."""
         ...
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class ServerLane(Generic[R]):
         return self._asking.submit(pair, self._count)
 
     def give_up(self, future: Future[R]) -> None:
-        """The request is on its way; its answer is left."""
+        future.cancel()  # which cancels the request, too, and gives its place to the next
 
     def close(self) -> None:
         self._asking.close()
