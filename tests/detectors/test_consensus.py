@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -138,6 +139,49 @@ def test_each_pair_gets_its_own_looks_however_they_come() -> None:
     assert [len(one.defects) for one in detector.diagnose(pairs)] == [1, 0]
     assert [index for index, _ in detector.stream(pairs, {1})] == [1]
     assert detector.identity == {"detector": "scripted", "looks": 2, "agree": 0.375}
+
+
+class Batched(Scripted):
+    """Says what its batches are: neighbours, from the last to the first."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__([])
+        self.size = size
+
+    def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        places = list(reversed(range(len(pairs))))
+        return [places[start : start + self.size] for start in range(0, len(places), self.size)]
+
+
+@pytest.mark.parametrize(
+    ("looks", "size", "groups"),
+    [
+        (4, 8, [[6, 5], [4, 3], [2, 1], [0]]),  # 28 looks from the end: 8, 8, 8 and 4
+        (8, 8, [[6], [5], [4], [3], [2], [1], [0]]),
+        (3, 2, [[6, 5], [4, 3], [2, 1], [0]]),  # the third of one and the first of the next are one batch
+        (2, 64, [[6, 5, 4, 3, 2, 1, 0]]),
+    ],
+)
+def test_pairs_whose_looks_share_a_batch_stay_together(
+    looks: int, size: int, groups: list[list[int]]
+) -> None:
+    found = ConsensusDetector(Batched(size), looks).batches([(PICTURE, "p")] * 7)
+    assert [sorted(group) for group in found] == [sorted(group) for group in groups]
+
+
+@given(st.integers(2, 9), st.integers(1, 9), st.integers(0, 20), st.randoms())
+def test_no_batch_of_looks_is_in_two_groups_and_no_pair_either(
+    looks: int, size: int, count: int, random: Random
+) -> None:
+    places = list(range(looks * count))
+    random.shuffle(places)
+    batches = [places[start : start + size] for start in range(0, len(places), size)]
+    inner = Scripted([])
+    inner.batches = lambda pairs: batches  # type: ignore[method-assign]
+    groups = ConsensusDetector(inner, looks).batches([(PICTURE, "p")] * count)
+    assert sorted(index for group in groups for index in group) == list(range(count))
+    for batch in batches:
+        assert sum(bool({place // looks for place in batch} & set(group)) for group in groups) == 1
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,20 @@ def test_a_union_takes_as_many_at_once_as_its_parts_allow() -> None:
     assert load_detector(f"union:{server}&concurrency=20|{one}").batch_size == 20
 
 
+def test_its_batches_are_the_largest_of_its_parts() -> None:
+    class Batched(Scripted):
+        def __init__(self, size: int) -> None:
+            super().__init__("batched", {})
+            self.size = size
+
+        def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
+            return [list(range(at, min(at + self.size, len(pairs)))) for at in range(0, len(pairs), self.size)]
+
+    union = UnionDetector([Scripted("one by one", {}), Batched(1), Batched(2)])
+    assert union.batches(PAIRS) == [[0, 1], [2]]
+    assert Scripted("one by one", {}).batches(PAIRS) == [[0], [1], [2]]
+
+
 def test_it_is_named_by_its_parts() -> None:
     one = "python:sdg.testbed.oracle.diagnose"
     assert load_detector(f"union:{one}|{one}").identity["2.function"] == one

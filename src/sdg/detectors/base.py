@@ -66,6 +66,13 @@ class StreamingDetector(ABC):
         in a full run. A pair that cannot be diagnosed gives a `failed` diagnosis, never an error.
         """
 
+    def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Indices of the pairs, each once, batch by batch: what costs no more asked for apart from the rest.
+
+        Each pair by itself by default.
+        """
+        return [[place] for place in range(len(pairs))]
+
     def stop(self) -> bool:
         """Let every stream end soon by itself, with a diagnosis of each pair that is answered by then.
 

@@ -64,6 +64,17 @@ class ConsensusDetector(StreamingDetector):
                 # In the order asked, not the order come: the same looks give the same diagnosis.
                 yield index, self._diagnosis([diagnoses[number] for number in range(looks)])
 
+    def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Pairs whose looks share batches, directly or by others between them."""
+        group: dict[int, list[int]] = {}
+        for batch in self._detector.batches([pair for pair in pairs for _ in range(self._looks)]):
+            joined: list[int] = []
+            for index in dict.fromkeys(place // self._looks for place in batch):
+                if (others := group.get(index, [index])) is not joined:
+                    joined += others
+                    group |= dict.fromkeys(others, joined)
+        return list({id(members): members for members in group.values()}.values())
+
     def stop(self) -> bool:
         return self._detector.stop()
 

@@ -143,10 +143,8 @@ def _work(theirs: Connection, uri: str, options: dict[str, object], number: int,
 def _share(
     detector: StreamingDetector, pairs: Sequence[Pair], wanted: Collection[int] | None, number: int, jobs: int
 ) -> frozenset[int]:
-    """The places that are this process's: whole batches where the detector has some."""
-    batches = getattr(detector, "batches", None)
-    parts = batches(pairs) if batches is not None else [[place] for place in range(len(pairs))]
-    own = frozenset(place for part in parts[number::jobs] for place in part)
+    """The places that are this process's: whole batches."""
+    own = frozenset(place for part in detector.batches(pairs)[number::jobs] for place in part)
     return own if wanted is None else own & frozenset(wanted)
 
 

@@ -64,6 +64,10 @@ class UnionDetector(StreamingDetector):
             elif any(done and index not in of for done, of in zip(ended, come, strict=True)):
                 del come[at][index]  # another was stopped before it; nothing will come of this pair
 
+    def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Those of the detector whose batches are the largest: those of the others mostly lie within them."""
+        return min((detector.batches(pairs) for detector in self._detectors), key=len)
+
     def stop(self) -> bool:
         stopping = [detector.stop() for detector in self._detectors]  # all are told, whatever one says
         return all(stopping)
