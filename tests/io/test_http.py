@@ -14,6 +14,7 @@ import warnings
 import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ from bad_server import CLEAN, Reply, Server, completion, error, tagged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sdg.errors import SdgError
 from sdg.io.chat import Answer, ChatClient, as_data_url
-from sdg.io.http import LONGEST_RETRY_AFTER, Refused, Unanswered, _retry_after, _without
+from sdg.io.http import LONGEST_RETRY_AFTER, HttpClient, Refused, Unanswered, _retry_after, _without
 
 LIMIT = 1 << 22
 KEY = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
@@ -53,6 +55,28 @@ def ask(reply: Reply, key: str = "", times: int = 1, attempts: int = 1) -> Answe
 def packed(content: bytes, how: str) -> Reply:
     pack = gzip.compress if how == "gzip" else zlib.compress
     return Reply(pack(content), headers={"Content-Encoding": how})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "SOCKS"),
+        ("HTTP_PROXY", "http://localhost:port", "Invalid port"),
+        ("ALL_PROXY", "foo://me:secret@localhost", "Unknown scheme"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "No such file"),
+    ],
+)
+def test_a_proxy_or_certificates_that_cannot_be_used_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    if reason == "SOCKS" and find_spec("socksio"):
+        pytest.skip("with socksio a SOCKS proxy can be used")
+    monkeypatch.setenv(variable, value)
+    client = HttpClient("https://192.0.2.1/v1", "", timeout=1, attempts=1)
+    with pytest.raises(SdgError, match=rf"^The environment's proxy or certificates .*{reason}") as raised:
+        client.once("GET", "", bytes)
+    assert str(raised.value).endswith("correct HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE.")
+    assert "secret" not in str(raised.value)
 
 
 def test_an_answer_as_large_as_the_bound_is_read_and_a_larger_one_is_refused() -> None:

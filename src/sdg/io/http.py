@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from sdg.errors import SdgError, installed, shortened
+from sdg.errors import SdgError, first_line, installed, shortened
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -145,18 +145,27 @@ class HttpClient:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Self]:
-        """A copy of this client with connections of its own, which belong to the running event loop."""
+        """A copy of this client with connections of its own, which belong to the running event loop.
+
+        Raises SdgError where the environment names a proxy or certificates that cannot be used.
+        """
         with installed("Asking a server needs httpx2", "api"):
             import httpx2
-        connections = httpx2.AsyncClient(
-            headers={"Accept-Encoding": "identity"}
-            | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # kept, they would grow for ever
-            timeout=None,  # each attempt has its own deadline; these would only bound its parts
-            limits=httpx2.Limits(max_connections=None),
-            # A proxy in the environment is for the world outside.
-            trust_env=urlsplit(self._url).hostname not in _LOCAL,
-        )
+        try:
+            connections = httpx2.AsyncClient(
+                headers={"Accept-Encoding": "identity"}
+                | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # kept, they would grow for ever
+                timeout=None,  # each attempt has its own deadline; these would only bound its parts
+                limits=httpx2.Limits(max_connections=None),
+                # A proxy in the environment is for the world outside.
+                trust_env=urlsplit(self._url).hostname not in _LOCAL,
+            )
+        except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:  # SOCKS needs a package
+            raise SdgError(
+                f"The environment's proxy or certificates cannot be used ({first_line(error).rstrip('.')}); "
+                "correct HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE."
+            ) from error
         client = copy(self)
         async with connections:
             client._connections = connections
