@@ -168,7 +168,9 @@ def test_its_batches_are_the_largest_of_its_parts() -> None:
             self.size = size
 
         def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
-            return [list(range(at, min(at + self.size, len(pairs)))) for at in range(0, len(pairs), self.size)]
+            return [
+                list(range(at, min(at + self.size, len(pairs)))) for at in range(0, len(pairs), self.size)
+            ]
 
     union = UnionDetector([Scripted("one by one", {}), Batched(1), Batched(2)])
     assert union.batches(PAIRS) == [[0, 1], [2]]

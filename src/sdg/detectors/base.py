@@ -41,8 +41,8 @@ class StreamingDetector(ABC):
     """A detector that hands out each result as soon as it has it; what `load_detector` returns."""
 
     stored: bool = False
-    """Whether answers are looked up by path, for which all paths of a run, its shards' too, have to be given at
-    once."""
+    """Whether answers are looked up by path, for which all paths of a run have to be given, whichever of them
+    are wanted."""
 
     batch_size: int = 1
     """Pairs that it works on at a time; of more given at once, one batch waits for the other."""

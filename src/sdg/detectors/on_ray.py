@@ -69,9 +69,10 @@ def run_on_ray(
     """Diagnose every row of Parquet files; writes `out`/part-K-of-N.parquet, one a block, and `out`/run.json.
 
     address: of a cluster, or "local" for one on this machine. workers: processes that each load the detector,
-    by default one a GPU of the cluster, else one for every two cores. prompt, images, allow_outside: as for
-    `gather`, whose paths have to be the same on every machine, as has `out`. on_block: is told of each block,
-    and how many of how many are done. block: rows of one, by default a 64th of all, from SMALLEST to LARGEST.
+    by default one a GPU of the cluster, else one for every two cores; one without room is left out.
+    prompt, images, allow_outside: as for `gather`, whose paths have to be the same on every machine, as has
+    `out`. on_block: is told of each block, and how many of how many are done. block: rows of one, by default a
+    64th of all, from SMALLEST to LARGEST.
     Memory of a worker is a block, and the paths and prompts of a file.
     Raises SdgError as `sdg.detectors.bulk.run` does, for stored answers, and where a block's worker failed or
     died several times.
@@ -90,7 +91,8 @@ def run_on_ray(
         "inputs": {str(source): count for source, count in rows.items()},
         "block": block,
     }
-    reading = {"prompt": prompt, "images": images, "allow_outside": allow_outside}
+    folder = images and images.absolute()  # a worker has a current folder of its own
+    reading = {"prompt": prompt, "images": folder, "allow_outside": allow_outside}
     work = list(out.glob("part-*")) if out.is_dir() else []
     with begin(out, out / MANIFEST, settings, resume=resume, work=work):
         ray = _connected(address)
@@ -108,6 +110,9 @@ class _Worker:
         self.uri, self.options, self.out, self.reading = uri, options, out, reading
         self.detector: Any = None
         self.gathered: tuple[Path | None, list[Item]] = (None, [])
+
+    def begun(self) -> None:
+        """Answers as soon as the worker has a place in the cluster."""
 
     def work(self, block: Block) -> Done | str:
         """The block's summary, or a sentence on what is wrong with every block."""
@@ -164,22 +169,27 @@ def _workers(
     gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     on_gpu = gpus > 0 and not names_server(uri)
     count = count or (gpus if on_gpu else max(1, cores // 2))
-    share = {"num_gpus": gpus / count if gpus < count else 1} if on_gpu else {}
+    share = {"num_gpus": _fraction(1, math.ceil(count / gpus))} if on_gpu else {}  # a part of one GPU each
     actor = ray.remote(max_restarts=_RETRIES, max_task_retries=_RETRIES, **share)(_Worker)
-    cpus = max(1, cores // count)  # Ray tells torch to use as many threads
+    cpus = cores // count or _fraction(cores, count)  # Ray tells torch to use as many threads
     return [actor.options(num_cpus=cpus).remote(uri, options, out.absolute(), reading) for _ in range(count)]
+
+
+def _fraction(whole: int, count: int) -> float:
+    """One of so many equal parts, never more, as exactly as Ray counts."""
+    return whole if count == 1 else whole * 10_000 // count / 10_000
 
 
 def _all(
     ray: Any, pool: Sequence[Any], blocks: Sequence[Block], on_block: Callable[[Done, int, int], None] | None
 ) -> Done:
-    """Every block, each on the next worker that is free."""
-    waiting, running = list(reversed(blocks)), {}
+    """Every block, each on the next worker that is free.
+
+    A worker for which no machine has room, now or ever, is free once it says that it has begun.
+    """
+    waiting, running = list(reversed(blocks)), {worker.begun.remote(): worker for worker in pool}
     images = diagnosed = failed = done = 0
-    for worker in pool:
-        if waiting:
-            running[worker.work.remote(waiting.pop())] = worker
-    while running:
+    while done < len(blocks):
         ready, _ = ray.wait(list(running), num_returns=1)
         worker = running.pop(ready[0])
         try:
@@ -198,6 +208,8 @@ def _all(
             raise SdgError(found)
         if waiting:
             running[worker.work.remote(waiting.pop())] = worker
+        if found is None:
+            continue
         images, diagnosed, failed = images + found.images, diagnosed + found.diagnosed, failed + found.failed
         done += 1
         if on_block is not None:

@@ -27,7 +27,7 @@ class Lane(Protocol[R]):
         ...
 
     def give_up(self, future: Future[R]) -> None:
-        """Leave out what nobody waits for any more, if it has not begun; a request that is out is broken off."""
+        """Leave out what nobody waits for any more, if it has not begun, and break off what can be."""
         ...
 
     def close(self) -> None:
