@@ -34,10 +34,28 @@ def line(text: str, x: float = 0, y: float = 0) -> Line:
         ('"twice" and "twice"', ["twice"]),
         ('an open " only', []),
         ('"' + "x" * 500 + '"', []),
+        ('"' + "x" * 201 + '" and "STOP"', ["STOP"]),
+        ("'" + "x" * 200 + "!' and 'STOP'", ["STOP"]),
+        ('a 12" laptop beside a 15" one', []),
+        ('an 8" x 10" photo', []),
+        ("a 6'2\" man and a 5'4\" woman", []),
+        ('a 12" laptop with the sticker "SIZE 12" on it', ["SIZE 12"]),
+        ('an open " before a sign "STOP"', ["STOP"]),
+        ("a '90s style photo of the dogs' park", []),
+        ("a '90s photo of the sign 'STOP'", ["STOP"]),
+        ("a rock 'n' roll sign", []),
+        ("the letter 'N', then ‘24 hours’", ["N", "24 hours"]),
+        ('一块写着"停车"的牌子,旁边是“出口”二字', ["停车", "出口"]),
+        ("„Hallo“ beside »Welt« and « Exit »", ["Hallo", "Welt", "Exit"]),
     ],
 )
 def test_quoted_texts(prompt: str, texts: list[str]) -> None:
     assert quoted_texts(prompt) == texts
+
+
+@pytest.mark.parametrize("piece", ['"', "'a ", "'", "a'", '"a', "«", "'a'a "])
+def test_a_prompt_of_quotation_marks_alone_is_read_in_time(piece: str) -> None:
+    assert len(quoted_texts(piece * 100_000)) < 3
 
 
 @given(st.text(max_size=300))

@@ -130,7 +130,7 @@ def run(
 
 
 def _parts(items: Sequence[Item], own: range) -> list[slice]:
-    """What a detector is given at once: a whole shard, or neighbours where pictures lie together in a file."""
+    """What a detector is given at once: its shard, or neighbours where pictures lie together in a file."""
     size = CHUNK if any(isinstance(items[place].file, StoredImage) for place in own) else len(own)
     return [slice(start, min(start + size, own.stop)) for start in own[::size]]
 

@@ -71,8 +71,8 @@ def run_on_ray(
     address: of a cluster, or "local" for one on this machine. workers: processes that each load the detector,
     by default one a GPU of the cluster, else one for every two cores; one without room is left out.
     prompt, images, allow_outside: as for `gather`, whose paths have to be the same on every machine, as has
-    `out`. on_block: is told of each block, and how many of how many are done. block: rows of one, by default a
-    64th of all, from SMALLEST to LARGEST.
+    `out`. on_block: is told of each block, and how many of how many are done. block: rows of one, by default
+    a 64th of all, from SMALLEST to LARGEST.
     Memory of a worker is a block, and the paths and prompts of a file.
     Raises SdgError as `sdg.detectors.bulk.run` does, for stored answers, and where a block's worker failed or
     died several times.

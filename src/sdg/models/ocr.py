@@ -23,9 +23,14 @@ THINNEST: Final = 20
 """Longer side over shorter side up to which a picture is read; a thinner one is enlarged to gigabytes."""
 LONGEST: Final = 200
 """Characters of a quoted text that is looked for; a longer one is no text on a picture."""
+_SPACED: Final = (
+    "0-9A-Za-z\u00c0-\u052f"  # letters that blanks part from quotation marks, unlike Chinese ones
+)
 _QUOTED: Final = re.compile(
-    rf"[\"“”„«»]([^\"“”„«»]{{0,{LONGEST}}})[\"“”«»]"
-    rf"|(?<!\w)['‘]((?:[^'‘’]|['’](?=\w)){{1,{LONGEST}}})['’](?!\w)"
+    # Neither an inch mark nor the end of a quotation opens one, and no beginning of one closes it.
+    rf"(?<![{_SPACED}])[\"“”„«»]([^\"“”„«»]*)[\"“”«»](?![{_SPACED}])"
+    # Nor do the apostrophes of '90s and 'n', nor any within a word.
+    rf"|(?<!\w)['‘](?!\d0s\b|n['’])((?:[^'‘’]|(?<=\w)['’](?=\w)){{1,{LONGEST}}})['’](?!\w)"
 )
 _ALIKE: Final = str.maketrans("0|1i5$8", "olllssb")
 """Signs that one drawing may stand for, to tell a misreading from a misspelling."""
@@ -121,9 +126,12 @@ def reader() -> TextReader:
 
 
 def quoted_texts(prompt: str) -> list[str]:
-    """What a prompt has in quotation marks, each text once; what holds no letter or digit is left out."""
+    """What a prompt has in quotation marks, each text once.
+
+    What holds no letter or digit is left out, and what is longer than LONGEST.
+    """
     texts = (double or single for double, single in _QUOTED.findall(prompt))
-    return list(dict.fromkeys(text.strip() for text in texts if plain(text)))
+    return list(dict.fromkeys(text.strip() for text in texts if len(text) <= LONGEST and plain(text)))
 
 
 def plain(text: str) -> str:
