@@ -122,6 +122,30 @@ def test_what_leads_nowhere_is_an_image_that_will_fail(tmp_path: Path) -> None:
     assert [item.file.name for item in items] == ["b.png", "gone.png", "loop.png"]
 
 
+def test_linked_folders_are_followed_each_once_and_never_round_and_round(folder: Path) -> None:
+    for name in ("away/d.png", "away/deeper/e.png", "other/f.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / name)
+    for link, target in {
+        "pics/again": "../away",
+        "pics/linked": "../away",  # a second name
+        "pics/a-way-to-deep": "deep",  # what lies there keeps its own name
+        "pics/deep/up": "../../pics",
+        "away/deeper/back": "../../away",
+        "away/on": "../other",
+    }.items():
+        (folder / link).symlink_to(target)
+    assert [item.filepath for item in gather(["pics"], prompt="a")] == [
+        "pics/a.JPG",
+        "pics/again/d.png",
+        "pics/again/deeper/e.png",
+        "pics/again/on/f.png",
+        "pics/b.png",
+        "pics/deep/c.webp",
+    ]
+    assert len(gather(["pics"], prompt="a", leave_out="other")) == 5  # by where a folder lies
+
+
 def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_image(Image.new("RGB", (2, 2)), tmp_path / "a.png")
     (tmp_path / "secret").mkdir()

@@ -23,9 +23,7 @@ THINNEST: Final = 20
 """Longer side over shorter side up to which a picture is read; a thinner one is enlarged to gigabytes."""
 LONGEST: Final = 200
 """Characters of a quoted text that is looked for; a longer one is no text on a picture."""
-_SPACED: Final = (
-    "0-9A-Za-z\u00c0-\u052f"  # letters that blanks part from quotation marks, unlike Chinese ones
-)
+_SPACED: Final = "0-9A-Za-z\u00c0-\u052f"  # letters of scripts that put blanks around quotations
 _QUOTED: Final = re.compile(
     # Neither an inch mark nor the end of a quotation opens one, and no beginning of one closes it.
     rf"(?<![{_SPACED}])[\"“”„«»]([^\"“”„«»]*)[\"“”«»](?![{_SPACED}])"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -51,11 +51,12 @@ def gather(
 ) -> list[Item]:
     """Every image that `sources` name, each once, in their order; a folder's in the order of their paths.
 
-    A JSON Lines or Parquet file holds `filepath` and `caption` (or `prompt`); its images lie in the folder
-    `images`, by default its own, or in its own column `image`, where `embedded` allows that. For other images
-    the prompt is `prompt`, or what the JSON Lines file `prompts` says for their path, the end of their path
-    or their name. leave_out: a folder inside of one of `sources` whose images are no inputs, such as overlays
-    of them. allow_outside: whether a path in a file that lists images may lead out of their folder.
+    Links to folders are followed, to each folder once. A JSON Lines or Parquet file holds `filepath` and
+    `caption` (or `prompt`); its images lie in the folder `images`, by default its own, or in its own column
+    `image`, where `embedded` allows that. For other images the prompt is `prompt`, or what the JSON Lines
+    file `prompts` says for their path, the end of their path or their name. leave_out: a folder inside of one
+    of `sources` whose images are no inputs, such as overlays of them. allow_outside: whether a path in a file
+    that lists images may lead out of their folder.
     Raises SdgError for a source that does not exist, for a path that leads out, for images without a prompt,
     and where prompt and prompts are both given.
     """
@@ -109,15 +110,33 @@ def _image_files(folder: Path, leave_out: Place | None) -> list[Path]:
 
     files = [
         path
-        for path in sorted(
-            Path(at, name) for at, _, names in os.walk(folder, onerror=refuse) for name in names
-        )
+        for path in sorted(Path(at, name) for at, names in _folders(folder, refuse) for name in names)
         if path.suffix.lower() in _IMAGES and not path.name.startswith(".")
         if left_out is None or left_out not in real_path(path).parents
     ]
     if not files:
         raise SdgError(f"{folder} holds no images.")
     return files
+
+
+def _folders(folder: Path, refuse: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
+    """Every folder in one, with the names of its files; links are followed, to each folder once.
+
+    What lies there itself comes first, so that no link gives it another name.
+    """
+    seen: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        links: list[Path] = []
+        for top in waiting:
+            for at, folders, names in os.walk(top, onerror=refuse):
+                if (real := real_path(at)) in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                links += [path for name in folders if (path := Path(at, name)).is_symlink()]
+                yield at, names
+        waiting = sorted(links)
 
 
 def _pairs(path: Place) -> list[tuple[str, str]]:
