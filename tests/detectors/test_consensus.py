@@ -58,6 +58,22 @@ def test_a_worked_example() -> None:
     assert merged(looks, agree=0.8) == Diagnosis(reasoning="nothing")
 
 
+@pytest.mark.parametrize(
+    ("agree", "looks", "least"), [(0.28, 25, 7), (0.55, 20, 11), (0.375, 8, 3), (1, 3, 3)]
+)
+def test_a_share_of_the_looks_is_reached_whatever_floats_make_of_it(
+    agree: float, looks: int, least: int
+) -> None:
+    seen, cut, pair = look(artifact(0, 0, 100, 100)), Diagnosis(status=Status.TRUNCATED), (PICTURE, "p")
+    for some in (least, least - 1):
+        found = merged([seen] * some + [CLEAN] * (looks - some), agree)
+        assert bool(found.defects) == (some == least)
+        if 2 * some < looks:
+            detector = ConsensusDetector(Scripted([CLEAN] * (looks - some) + [cut] * some), looks, agree)
+            [(_, outcome)] = detector.stream([pair])
+            assert outcome.is_clean == (some < least)
+
+
 def test_types_and_boxes_of_one_look_are_kept_apart() -> None:
     twice = artifact(0, 0, 500, 500), artifact(0, 0, 500, 490, importance=20)
     other = Defect((0, 0, 500, 500), DefectType.MISALIGNMENT, "not red", 40)

@@ -91,7 +91,7 @@ class ConsensusDetector(StreamingDetector):
         if 2 * len(read) > len(diagnoses):
             found = merged(read, self._agree)
             # Looks without a whole answer, if they are enough to agree on a defect, leave clean unproven.
-            if found.defects or len(diagnoses) - len(read) < self._agree * len(diagnoses):
+            if found.defects or not _enough(len(diagnoses) - len(read), len(diagnoses), self._agree):
                 return found
         why = next((diagnosis.error for diagnosis in diagnoses if diagnosis.error), "")
         few = f"Only {len(read)} of {len(diagnoses)} looks gave a whole answer."
@@ -114,7 +114,7 @@ def merged(looks: Sequence[Diagnosis], agree: float = AGREE) -> Diagnosis:
     support = np.zeros(len(looks))  # a look's boxes in the result, less its others
     defects = []
     for members in _clusters(found):
-        kept = len(members) >= agree * len(looks)
+        kept = _enough(len(members), len(looks), agree)
         for member in members:
             support[found[member][0]] += 1 if kept else -1
         if kept:
@@ -128,6 +128,11 @@ def merged(looks: Sequence[Diagnosis], agree: float = AGREE) -> Diagnosis:
     )
     # What files of predictions hold is the text of an answer.
     return replace(found_by_all, raw=render_response(found_by_all))
+
+
+def _enough(some: int, looks: int, agree: float) -> bool:
+    """Whether so many of the looks are the share `agree` of them, which 7 of 25 are of 0.28."""
+    return some >= agree * looks - 1e-9
 
 
 def _clusters(found: Sequence[tuple[int, Defect]]) -> list[list[int]]:
