@@ -21,6 +21,9 @@ from sdg.errors import SdgError
 from sdg.geometry import iou
 from sdg.images import Pair
 from sdg.io.asking import Ask
+from sdg.io.predictions import read_prediction, write_prediction
+from sdg.records import Record
+from sdg.serve.chat import completion
 
 PAIRS: list[Pair] = [("a.png", "a"), ("b.png", "b"), ("c.png", "c")]
 
@@ -69,6 +72,21 @@ def test_one_box_takes_one_partner_only() -> None:
 def test_the_worst_status_counts() -> None:
     assert united([Diagnosis(), Diagnosis(status="truncated")]).status is Status.TRUNCATED
     assert united([Diagnosis(), Diagnosis()]).is_clean
+
+
+def test_what_one_has_lost_stays_lost_through_files_and_servers() -> None:
+    read = sdg.parse_response(
+        '<think>t</think><answer>[{"box_2d":[1,2,30,40],"label":"artifact","description":"x","importance":3},'
+        '{"box_2d":"?","label":"artifact"}]</answer>'
+    )
+    assert (read.status, read.is_whole) == (Status.REPAIRED, False)
+    found = united([Diagnosis(), read])
+    assert (found.status, found.is_whole) == (Status.TRUNCATED, False)
+    stored = read_prediction(write_prediction(Record("a.png", "p", found), found.raw)).diagnosis
+    assert stored == found
+    assert stored is not None
+    assert not stored.is_whole
+    assert completion(found, "m")["choices"][0]["finish_reason"] == "length"
 
 
 SOME = st.builds(Defect, boxes(), st.sampled_from(["artifact", "misalignment"]), st.just("r"), st.just(40))

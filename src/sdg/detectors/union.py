@@ -112,7 +112,8 @@ def united(diagnoses: Sequence[Diagnosis]) -> Diagnosis:
 
     Each diagnosis is matched to what the earlier ones found (one Hungarian matching a type, by IoU); a pair
     of IoU SAME or more is one defect, told in the words of the earlier, with the importance of the higher.
-    The status is the worst of all, the reasoning the first that is not empty. Raises ValueError without any.
+    The status is the worst of all, `truncated` also where one has lost an item, which the rendered response
+    does not show. The reasoning is the first that is not empty. Raises ValueError without any.
     """
     if not diagnoses:
         raise ValueError("A union needs at least one diagnosis.")
@@ -131,11 +132,13 @@ def united(diagnoses: Sequence[Diagnosis]) -> Diagnosis:
             )
         taken = {column for _, column in same}
         defects += [other for column, other in enumerate(others) if column not in taken]
-    worst = max(diagnoses, key=lambda diagnosis: list(Status).index(diagnosis.status))
+    statuses = [diagnosis.status for diagnosis in diagnoses]
+    if not all(diagnosis.is_whole for diagnosis in diagnoses):
+        statuses.append(Status.TRUNCATED)
     found = Diagnosis(
         defects=tuple(defects),
         reasoning=next((d.reasoning for d in diagnoses if d.reasoning), ""),
-        status=worst.status,
+        status=max(statuses, key=list(Status).index),
         repairs=tuple(dict.fromkeys(name for diagnosis in diagnoses for name in diagnosis.repairs)),
     )
     return replace(found, raw=render_response(found)) if found.is_informative else found
