@@ -53,7 +53,7 @@ def test_who_hangs_up_leaves_the_line_and_gives_their_place_to_the_next() -> Non
         begun = len(slow.begun)
         left = [lane.submit((PICTURE, "waiting")) for _ in range(6)]
         until(lambda begun=begun: len(slow.begun) == begun + 2)
-        for future in left:
+        for future in reversed(left):  # those that wait first, or they would begin meanwhile
             lane.give_up(future)
         wait(left, 30)
         until(lambda: slow.out == 0)

@@ -119,7 +119,7 @@ class Models:
                 columns.append(column)
             results = [await asyncio.gather(*column, return_exceptions=True) for column in columns]
         except asyncio.CancelledError:
-            for lane, future in futures:
+            for lane, future in reversed(futures):  # or each would leave its place to the next of these
                 lane.give_up(future)
             raise
         finally:
