@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from sdg.app.looking import Looked
@@ -116,7 +117,7 @@ class _Watched:
 
 @dataclass(frozen=True)
 class _Narrowed:
-    """A detector that sees only what touches the chosen boxes and is none of the other defects."""
+    """A detector that sees only what touches the chosen boxes and is not rather one of the other defects."""
 
     detector: Detector
     wanted: Sequence[Defect]
@@ -130,10 +131,14 @@ class _Narrowed:
             return found
         boxes = [defect.box for defect in found.defects]
         near = (iou(boxes, [defect.box for defect in self.wanted]) > 0).any(axis=1)
-        other = np.zeros(len(boxes), bool)
-        if self.others:
-            same = iou(boxes, [defect.box for defect in self.others]) >= _SAME
-            kinds = np.array([[a.type == b.type for b in self.others] for a in found.defects])
-            other = (same & kinds).any(axis=1)
+        theirs, ours = _best(found.defects, self.others), _best(found.defects, self.wanted)
+        other = (theirs >= _SAME) & (theirs > ours)  # where both are near, it is the nearer one
         kept = tuple(d for d, keep in zip(found.defects, near & ~other, strict=True) if keep)
         return Diagnosis(kept, status=found.status, repairs=found.repairs)
+
+
+def _best(found: Sequence[Defect], known: Sequence[Defect]) -> NDArray[np.float64]:
+    """Of each defect (N,) the largest IoU with one of its type among the known; 0 where there is none."""
+    same = np.array([[a.type == b.type for b in known] for a in found]).reshape(len(found), len(known))
+    shared = iou([defect.box for defect in found], [defect.box for defect in known])  # (N, M)
+    return np.where(same, shared, 0.0).max(axis=1, initial=0.0)
