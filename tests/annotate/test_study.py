@@ -152,6 +152,25 @@ def test_proposals_are_drawn_and_marked(fake, pictures) -> None:
     assert [record.diagnosis.defects for record in records] == [DEFECT.defects, ()]
 
 
+def test_a_study_begins_only_once_every_proposal_is_there(fake, pictures, capsys) -> None:
+    study, said = pictures.parent / "study", pictures.parent / "said.jsonl"
+    found = {"caption": "a cat", "response": render_response(DEFECT)}
+    dead = {"caption": "a cat", "response": None, "error": "The server is down."}
+    names = [f"{pictures}/flux-{name}" for name in ("a.png", "b.tiff")]
+
+    def begin(*rows: dict) -> int:
+        said.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        alone = ("--annotators", ANN, "--reviews", 0, "--proposals", f"replay:{said}", "--project", study)
+        return sdg("start", pictures, "--prompt", "a cat", *alone)
+
+    assert begin({"filepath": names[0]} | found, {"filepath": names[1]} | dead) == 1
+    told = capsys.readouterr().err
+    assert "no answer for 1 of 2 pictures, the first because: The server is down. The same command" in told
+    assert not any(fake.tasks.values())
+    assert begin(*({"filepath": name} | found for name in names)) == 0
+    assert all(task["predictions"] for task in fake.project("pass-1", ANN))
+
+
 def test_a_server_that_shows_no_pictures_is_said_before_any_task_is_there(fake, pictures, capsys) -> None:
     fake.shows_pictures = False
     assert start(pictures) == 1

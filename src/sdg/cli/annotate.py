@@ -177,12 +177,17 @@ def start(
 
         out = project / "proposals.jsonl"
         with counted("Proposals", len(items)) as done:
-            bulk.run(
+            summary = bulk.run(
                 load_detector(proposals or ""),
                 items,
                 out,
                 resume=True,
                 on_result=lambda _, left: done(len(items) - left),
+            )
+        if summary.failed:
+            raise SdgError(
+                f"The detector has no answer for {len(summary.failed):,} of {len(items):,} pictures, the first "
+                f"because: {summary.failed[0]['error']} The same command asks for those again."
             )
         from sdg.io import jsonl
 
