@@ -134,6 +134,7 @@ def test_what_does_not_hold_goes_back_to_its_author_with_the_reason():
     world.enter(PASS_1, ANN, regions(ONE), by=BOB)
     (need,) = world.next()
     assert "It was entered by bob@lab.org, and it is the task of ann@lab.org." in need.note
+    assert need.seed == []  # nothing of his is shown to her
     world.enter(PASS_1, ANN, regions(ONE))
     assert asked(world.next()) == [(PASS_2, ANN, 1)]
 
@@ -157,6 +158,21 @@ def test_a_skip_beside_an_annotation_does_not_count():
     world.enter(PASS_1, ANN, regions(ONE))
     world.enter(PASS_1, ANN, [], skip=True)
     assert asked(world.next()) == [(PASS_2, ANN, 1)]
+
+
+def test_what_somebody_else_enters_later_changes_nothing():
+    world = World(picture(reviewers=()))
+    world.next()
+    world.enter(PASS_1, ANN, regions(ONE))
+    world.enter(PASS_1, ANN, regions(BOTH), by=BOB)
+    (second,) = world.next()
+    assert (second.phase, second.seed) == (PASS_2, write_regions(ONE, "pass-1", SIZE))
+    world.enter(PASS_2, ANN, regions(BOTH), by=BOB)
+    world.enter(PASS_2, ANN, regions(ONE))
+    world.enter(PASS_2, ANN, regions(BOTH), by=BOB)
+    assert world.next() == ()
+    assert world.state().finished[0].diagnosis == ONE
+    assert world.state().progress[PASS_2, ANN].seconds == 30.0
 
 
 def test_a_pass_that_is_changed_after_its_review_is_reviewed_again():

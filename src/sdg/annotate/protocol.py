@@ -239,9 +239,9 @@ class _Reader:
                 self.needs.append(Need(phase, person, picture, 1, source, "", seed))
             return None
         last = max(attempts)
-        given = (one for tasks in attempts.values() for task in tasks for one in task.annotations)
-        seconds = sum(map(_seconds, given))
-        annotation = _latest(one for task in attempts[last] for one in task.annotations)
+        given = {attempt: self._entered(tasks, person) for attempt, tasks in attempts.items()}
+        seconds = sum(_seconds(one) for entries in given.values() for one in entries)
+        annotation = _latest(given[last])
         progress.given += 1
         progress.seconds += seconds
         if annotation is None:
@@ -253,7 +253,8 @@ class _Reader:
             progress.back += 1
             if needed:
                 note = "This came back: " + " ".join(reasons(error))
-                kept = salvaged(annotation.get("result"))
+                own = self._is_by(annotation, person)
+                kept = salvaged(annotation.get("result") if own else None)
                 again = write_regions(kept, "kept", picture.size) if kept.defects else seed
                 self.needs.append(Need(phase, person, picture, last + 1, source, note, again))
             return None
@@ -265,13 +266,24 @@ class _Reader:
         attempts = self._tasks.get((phase, person, picture.id, ""), {})
         found = []
         for attempt in sorted(attempts)[:-1]:
-            annotation = _latest(one for task in attempts[attempt] for one in task.annotations)
+            annotation = _latest(self._entered(attempts[attempt], person))
             try:
                 if annotation is not None:
                     found.append(self._read(annotation, person, attempt, 0.0, None))
             except ValueError:
                 continue
         return found
+
+    def _entered(self, tasks: Iterable[Task], person: str) -> list[Mapping[str, Any]]:
+        """What the task's person entered; where they entered nothing, what others did, which will not hold."""
+        entries = [one for task in tasks for one in task.annotations]
+        return [one for one in entries if self._is_by(one, person)] or entries
+
+    def _is_by(self, annotation: Mapping[str, Any], person: str) -> bool:
+        return self._who(annotation).casefold() == person.casefold()
+
+    def _who(self, annotation: Mapping[str, Any]) -> str:
+        return self._emails.get(_number(annotation.get("completed_by")), "somebody unknown")
 
     def _read(
         self,
@@ -281,9 +293,8 @@ class _Reader:
         seconds: float,
         shown: Diagnosis | None,
     ) -> Answer:
-        whose = self._emails.get(_number(annotation.get("completed_by")), "somebody unknown")
-        if whose.casefold() != person.casefold():
-            raise ValueError(f"It was entered by {whose}, and it is the task of {person}.")
+        if not self._is_by(annotation, person):
+            raise ValueError(f"It was entered by {self._who(annotation)}, and it is the task of {person}.")
         if annotation.get("was_cancelled"):
             raise ValueError("It was skipped; a picture without defects gets one box with 'no problem'.")
         results = annotation.get("result")
