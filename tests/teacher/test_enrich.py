@@ -134,6 +134,53 @@ def test_a_changed_annotation_is_asked_about_anew(given, tmp_path, short):
     assert lines(out)[4]["seed"] == 44
 
 
+def test_what_was_left_and_mended_by_hand_is_not_replaced(given, tmp_path):
+    out = tmp_path / "train.jsonl"
+    with teacher(RIGHT, lambda index: refuses if index == 4 else well) as server:
+        enrich(given, out, plan(server, tries=1))
+        enrich(given, out, plan(server, tries=1), resume=True)  # as it was left, it may be written again
+        mended = left_of(out).read_text().replace("a cat", "a dog")
+        left_of(out).write_text(mended)
+        asked = server.asked.total()
+        for tries in (1, 2):
+            with pytest.raises(SdgError, match=r"train\.left\.jsonl would be replaced.* move it elsewhere"):
+                enrich(given, out, plan(server, tries=tries), resume=True)
+        assert server.asked.total() == asked
+    assert left_of(out).read_text() == mended
+    left_of(out).rename(tmp_path / "mended.jsonl")
+    with teacher(RIGHT, lambda index: well) as server:
+        result = enrich(given, out, plan(server, tries=2), resume=True)
+    assert result.statuses == {ACCEPTED: PICTURES}
+
+
+def test_what_is_mended_while_the_run_goes_on_is_not_replaced(given, tmp_path):
+    out = tmp_path / "train.jsonl"
+    with teacher(RIGHT, lambda index: refuses if index == 4 else well) as server:
+        enrich(given, out, plan(server, tries=1))
+        with pytest.raises(SdgError, match="move it elsewhere"):
+            enrich(
+                given,
+                out,
+                plan(server, tries=2),
+                resume=True,
+                on_row=lambda row: left_of(out).write_text("mended"),
+            )
+    assert left_of(out).read_text() == "mended"
+
+
+def test_a_file_that_no_run_has_left_is_not_replaced(given, tmp_path, short):
+    out = tmp_path / "train.jsonl"
+    short.rename(left_of(out))  # the very input
+    before = left_of(out).read_text()
+    with teacher(RIGHT, lambda index: well) as server:
+        for resume in (False, True):
+            with pytest.raises(SdgError, match="move it elsewhere"):
+                enrich(given, out, plan(server), resume=resume)
+        assert not server.asked
+    assert left_of(out).read_text() == before
+    assert not out.exists()
+
+
 def test_a_run_is_not_begun_over_another(given, tmp_path):
     out = tmp_path / "train.jsonl"
     with teacher(RIGHT, lambda index: well) as server:

@@ -6,6 +6,7 @@ nothing is left to ask, and `OUT.left.jsonl` holds what no answer was acceptable
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,8 +21,10 @@ from sdg.defects import Diagnosis, Status
 from sdg.detectors.bulk import stopping
 from sdg.errors import SdgError
 from sdg.io import jsonl
+from sdg.io.files import read_bytes
 from sdg.response import format_fault, render_response
-from sdg.runs.journal import Key, Row, begin_file, earlier, journal, partial_of, require_once
+from sdg.runs.begin import read_settings, write_settings
+from sdg.runs.journal import Key, Row, begin_file, earlier, journal, manifest_of, partial_of, require_once
 from sdg.tables import Table
 from sdg.teacher.acceptance import IsEnglish, Unacceptable, accepted, english_check
 from sdg.teacher.plan import Given, Plan, Stage
@@ -30,6 +33,7 @@ from sdg.teacher.votes import Votes, count_votes
 PROVENANCE: Final = "teacher"
 """Key of a record's metadata that says who wrote its texts, when, asked how, and what was given."""
 OPEN, ACCEPTED, LEFT, UNANSWERED = "open", "accepted", "left", "unanswered"
+_LEFT: Final = "left"  # key of the manifest for digests of OUT.left.jsonl as it was written
 MOST_OF_AN_ANSWER: Final = 20_000
 """Characters of an unacceptable answer that are kept."""
 
@@ -100,7 +104,8 @@ def enrich(
     was left only with more `tries` than before. only: indices of the pictures to ask about for now, such as
     a sample's; then `out` is not written. on_row is told of each answer's row.
     Raises SdgError where an output exists already or was begun otherwise, where a picture is there twice,
-    where the model does not load, and where files cannot be written.
+    where OUT.left.jsonl is not as this run has left it, where the model does not load, and where files
+    cannot be written.
     """
     out = Path(out)
     if not given:
@@ -109,6 +114,7 @@ def enrich(
     require_once(keys, "picture")
     is_english = english_check()
     with begin_file(out, plan.settings(), resume):
+        _require_own_left(out)
         stored = earlier(out, _keyed, set(keys), "picture")
         rows = {one.key: _begun(one, stored.get(one.key), plan) for one in given}
         before = sum(row["requests"] for row in rows.values())
@@ -293,12 +299,30 @@ def _finish(out: Path, given: Sequence[Given], rows: Mapping[Key, Row]) -> None:
     ordered = [(one, rows[one.key]) for one in given]
     lines = [row["annotation"] for _, row in ordered if row["status"] == ACCEPTED]
     left = [_left(one, row) for one, row in ordered if row["status"] == LEFT]
+    digest = _require_own_left(out)  # again: it may have been mended meanwhile
     jsonl.write_objects(out, lines)
     if left:
+        written = hashlib.sha256(b"".join(map(jsonl.dump_object, left))).hexdigest()
+        # Before the file, for a kill in between; with that of the one that is still there.
+        settings = read_settings(out, manifest_of(out))
+        write_settings(manifest_of(out), {**settings, _LEFT: [digest, written]})
         jsonl.write_objects(left_of(out), left)
         return
     left_of(out).unlink(missing_ok=True)
     partial_of(out).unlink()
+
+
+def _require_own_left(out: Path) -> str | None:
+    """The digest of OUT.left.jsonl, None without one; SdgError where it is not as this run has written it."""
+    left = left_of(out)
+    if not left.exists():
+        return None
+    digest = hashlib.sha256(read_bytes(left)).hexdigest()
+    if digest not in read_settings(out, manifest_of(out)).get(_LEFT, ()):
+        raise SdgError(
+            f"{left} would be replaced, and it was changed by hand or is of another run; move it elsewhere first."
+        )
+    return digest
 
 
 def _left(one: Given, row: Row) -> dict[str, Any]:
