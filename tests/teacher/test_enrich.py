@@ -134,6 +134,18 @@ def test_a_changed_annotation_is_asked_about_anew(given, tmp_path, short):
     assert lines(out)[4]["seed"] == 44
 
 
+def test_requests_for_a_changed_annotation_stay_counted(given, tmp_path, short):
+    out = tmp_path / "train.jsonl"
+    with teacher(RIGHT, lambda index: well) as server:
+        enrich(given[:1], out, plan(server, max_requests=2))
+        for seed in (44, 45):
+            short.write_text(short.read_text().replace('"seed": ', f'"seed": {seed}', 1))
+            changed, _ = prepare(read_records(short), short.parent)
+            result = enrich(changed[:1], out, plan(server, max_requests=2), resume=True)
+        assert server.asked == {0: 2}
+    assert (result.requests, result.exhausted) == (2, True)
+
+
 def test_what_was_left_and_mended_by_hand_is_not_replaced(given, tmp_path):
     out = tmp_path / "train.jsonl"
     with teacher(RIGHT, lambda index: refuses if index == 4 else well) as server:

@@ -233,7 +233,7 @@ class _Run:
 
 
 def _begun(one: Given, stored: Row | None, plan: Plan) -> Row:
-    """The row of a picture to go on with: an earlier one, or none yet."""
+    """The row of a picture to go on with: an earlier one, or none yet; what was asked of it stays counted."""
     if stored is None or stored["source"] != one.source:
         return {
             "filepath": one.record.filepath,
@@ -242,7 +242,7 @@ def _begun(one: Given, stored: Row | None, plan: Plan) -> Row:
             "status": OPEN,
             "stage": plan.stages[0].name,
             "tries": 0,
-            "requests": 0,
+            "requests": 0 if stored is None else stored["requests"],
             "faults": [],
             "written": {},
             "votes": {},
