@@ -97,6 +97,19 @@ def test_a_refused_picture_costs_itself_alone(tmp_path: Path, monkeypatch: pytes
     assert "secret-key" not in done.stderr + (tmp_path / "out" / "refinements.jsonl").read_text()
 
 
+def test_an_edit_that_is_kept_though_a_later_round_failed_says_so(tmp_path: Path) -> None:
+    pictures(tmp_path, a=40)
+    answers = iter([halved])
+
+    def once(fields):
+        return next(answers, lambda _: failure(400, "No more edits today."))(fields)
+
+    with detector() as server, Api(otherwise=once) as api:
+        done = refine(tmp_path, *asked(api, server.url, "--rounds", "3"))
+    assert done.returncode == 0, done.stderr
+    assert "% of pixels; then it stopped: The server answered 400: No more edits today. (0 left)" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [

@@ -144,6 +144,31 @@ def test_nothing_is_done_twice_and_failures_are_tried_again(source: Path, tmp_pa
     assert [row["id"] for row in summary.failed] == ["h.png", "i.png", "j.png"]
 
 
+def test_an_editor_that_dies_after_the_first_round_is_said_and_asked_again(tmp_path: Path) -> None:
+    class Dies(Halver):
+        """Keeps dark pictures as they are, and has one edit for each of two pictures."""
+
+        def _one(self, request) -> EditResult:
+            level = request.picture.getpixel((16, 16))[0]
+            if self.edits == 2 or level == 40:
+                return EditResult(None, "The server answered 503.")
+            self.edits += 1
+            return EditResult(Image.new("RGB", SIZE, (40,) * 3 if level == 80 else (7,) * 3))
+
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, level in {"a": 80, "b": 7}.items():
+        Image.new("RGB", SIZE, (level,) * 3).save(source / f"{name}.png")
+    summary, _ = run(source, tmp_path / "out", Dies())
+    assert summary.outcomes == {"improved": 1, "failed": 1}
+    gained, lost = lines(tmp_path / "out")
+    assert gained["stopped"] == lost["error"] == "The server answered 503."
+    first, second = read_refinements(tmp_path / "out" / OUTPUT, [source])
+    assert first.error == second.error == "The server answered 503."
+    summary, editor = run(source, tmp_path / "out", resume=True)
+    assert (summary.outcomes, editor.edits) == ({"improved": 1, "clean": 1}, 3)
+
+
 def test_a_run_of_other_settings_or_pictures_is_refused(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "out")
     with pytest.raises(SdgError, match=r"plan\.rounds was 3 and is 2 now"):

@@ -122,6 +122,16 @@ def test_a_refusal_is_reported_in_its_own_words() -> None:
     assert (result.outcome, result.stopped) == (Outcome.FAILED, "Refused.")
 
 
+@pytest.mark.parametrize("level", [None, 255], ids=["no edit", "no diagnosis"])
+def test_where_a_later_round_gets_no_answer_what_was_gained_is_kept_and_no_gain_is_a_failure(level) -> None:
+    result, _ = run(80, 90, level)
+    assert result.outcome is Outcome.FAILED
+    assert result.stopped
+    result, _ = run(80, 60, level)
+    assert result.outcome is Outcome.IMPROVED
+    assert result.stopped
+
+
 def test_a_cut_off_answer_has_no_severity() -> None:
     one = Defect(BOX, "artifact", "x", 10)
     assert severity(Diagnosis((one, Defect(BOX, "artifact")))) == 60

@@ -24,7 +24,7 @@ _OUTCOMES = {
     Outcome.CLEAN: "What was chosen is repaired.",
     Outcome.IMPROVED: "What was chosen is better, and not all of it is gone.",
     Outcome.NO_BETTER: "No edit was better, so the picture is kept as it was.",
-    Outcome.FAILED: "No edit could be made or judged.",
+    Outcome.FAILED: "Nothing is gained, for no edit of the last round could be made or judged.",
 }
 
 

@@ -239,4 +239,5 @@ def _tail(row: dict[str, Any]) -> str:
     if row.get("error"):
         return f": {row['error']}"
     before, after = (len(row[key]["defects"]) for key in ("diagnosis_before", "diagnosis_after"))
-    return f", {before} → {after} defects, {100 * row['pixels_changed']:.0f} % of pixels"
+    stopped = f"; then it stopped: {row['stopped']}" if row["stopped"] else ""
+    return f", {before} → {after} defects, {100 * row['pixels_changed']:.0f} % of pixels{stopped}"

@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     CLEAN = "clean"  # an edit left no defect
     IMPROVED = "improved"
     NO_BETTER = "no better"  # no edit scored better, so the input is kept
-    FAILED = "failed"  # the input could not be diagnosed, or no edit was made or could be judged
+    FAILED = "failed"  # nothing is gained, for the input, or the edits of a round, got no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +161,5 @@ def refine(
     elif known is not before:
         outcome = Outcome.IMPROVED
     else:
-        outcome = Outcome.NO_BETTER if any(a.severity is not None for a in tried) else Outcome.FAILED
+        outcome = Outcome.FAILED if stopped else Outcome.NO_BETTER
     return Refinement(best, known, before, outcome, changed_share(picture, best), tuple(tried), stopped)

@@ -137,7 +137,7 @@ def _refinement(value: Mapping[str, Any], folders: Sequence[Path], locate: Calla
         len(rounds) if isinstance(rounds, list) else rounds,
         changed,
         text("status"),
-        "" if value.get("error") is None else text("error"),
+        ("" if value.get("error") is None else text("error")) or text("stopped"),
     )
 
 
