@@ -140,6 +140,20 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(toy, profile, processor,
         RowReader(profile, processor, 10).read(tmp_path / "a.jsonl", toy, targets=True)
 
 
+@pytest.mark.parametrize("targets", [True, False])
+def test_an_annotation_that_lost_something_is_no_truth(toy, profile, processor, tmp_path, targets):
+    item = '{"box_2d": [0, 0, 90, 90], "label": "artifact", "description": "Six fingers.", "importance": 5}'
+    thought = "<think>\nStep 1: a\nStep 2: b\nStep 3: c\n</think>\n<answer>\n["
+    endings = (f"{item}]\n</answer>", f'{item}, {{"box_2d": [0, 0', f'{item}, {{"label": "?"}}]\n</answer>')
+    lines = [
+        json.dumps({"filepath": "0.png", "caption": "a hand", "response": thought + ending})
+        for ending in endings
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    found = RowReader(profile, processor, 900).read(tmp_path / "a.jsonl", toy, targets=targets)
+    assert (len(found), found.left_out) == (1, {"annotation cut off or with unreadable items": 2})
+
+
 def test_a_picture_outside_of_their_folder_is_refused_unless_that_is_meant(toy, profile, processor, tmp_path):
     line = json.loads((toy / "train.jsonl").read_text().splitlines()[0])
     out = {**line, "filepath": str(toy / line["filepath"])}

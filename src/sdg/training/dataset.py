@@ -106,6 +106,9 @@ class RowReader:
             if diagnosis is None or not diagnosis.is_informative:
                 left_out["not annotated"] += 1
                 continue
+            if not diagnosis.is_whole:  # what is lost would be learned, or scored, as not being there
+                left_out["annotation cut off or with unreadable items"] += 1
+                continue
             truth = json.dumps(replace(diagnosis, raw="").to_dict())
             picture = data_path(record.filepath, folder, allow_outside=allow_outside)
             try:
