@@ -19,6 +19,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from safetensors.torch import load_file
 from train_runs import command, finish, not_ended, start_two
 
 from sdg.cli import main
@@ -98,6 +99,14 @@ def is_as_plain_and_resumes(recipe: Recipe, folder: Path, names: set[str], monke
     for name in names:
         assert steps(sharded)[2][name] == pytest.approx(before[2][name], rel=CLOSE, abs=1e-7)
     assert (sharded / "final" / "model.safetensors").exists()
+
+    # Killed after its last checkpoint, and before the final model.
+    final = sharded / "final" / "model.safetensors"
+    whole = load_file(final)
+    final.unlink()
+    not_ended(sharded)
+    by_zero_two(recipe, sharded)
+    torch.testing.assert_close(load_file(final), whole, rtol=CLOSE, atol=1e-7)
 
 
 def test_sft(sft_recipe: SftRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from sdg.training import evaluate
 from sdg.training.dataset import RowReader, Rows, target, truths, unpack_truth
 from sdg.training.model import load_model, load_processor, lora_config, vision_encoder
 from sdg.training.recipe import ModelRecipe, SftRecipe
+from sdg.training.run import finish as write_final
 from sdg.training.run import last_checkpoint, train
 from sdg.training.sft import JitterCollator, LengthGroupedSampler, sft
 
@@ -370,3 +371,31 @@ def test_a_run_whose_folder_was_moved_still_knows_its_best_checkpoint(tmp_path, 
     state.save_to_json(str(tmp_path / "checkpoint-2" / "trainer_state.json"))
     train(trainer, str(tmp_path / "checkpoint-2"))
     assert asked == [str(tmp_path / "checkpoint-1")]
+
+
+def test_under_deepspeed_a_run_that_had_its_last_step_is_finished_without_an_engine(sft_recipe, tmp_path):
+    model = load_model(sft_recipe.model)
+    flat = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    at = 0
+    for weight in model.parameters():  # DeepSpeed's weights lie one beside the other
+        weight.data = flat[at : at + weight.numel()].view_as(weight)
+        at += weight.numel()
+
+    def save_model(folder: str) -> None:
+        raise AttributeError("'Qwen3VLForConditionalGeneration' object has no attribute 'save_checkpoint'")
+
+    accelerator = SimpleNamespace(
+        is_main_process=True,
+        unwrap_model=lambda model: model,
+        wait_for_everyone=lambda: None,
+        end_training=lambda: None,
+    )
+    trainer = SimpleNamespace(
+        accelerator=accelerator, model=model, state=TrainerState(), save_model=save_model
+    )
+    recipe = replace(sft_recipe, run=replace(sft_recipe.run, deepspeed=tmp_path / "zero2.json"))
+    other = SimpleNamespace(save_pretrained=lambda folder: None, save=lambda folder: None)
+    (tmp_path / "manifest.json").write_text("{}")
+    run = SimpleNamespace(out=tmp_path, recipe=recipe, processor=other, profile=other)
+    final = write_final(run, trainer)
+    assert_same_weights(final, Path(sft_recipe.model.checkpoint))

@@ -322,12 +322,18 @@ def finish(run: Run, trainer: Any) -> Path:
     final, main = run.out / FINAL, trainer.accelerator.is_main_process
     outcome = Outcome.of(trainer.state, run.recipe.evaluation.best)
     model = trainer.accelerator.unwrap_model(trainer.model)
+    merges = hasattr(model, "merge_and_unload")
+    # By ZeRO's stages 1 and 2 each process has all weights. The trainer's own way asks DeepSpeed's engine for
+    # them, which a run that is gone on with after its last step has none of.
+    gathers = not (outcome.start_is_better or merges or run.recipe.run.deepspeed)
 
     def write(folder: Path) -> None:
         if outcome.start_is_better:
             load_model(run.recipe.model).save_pretrained(folder)
-        elif hasattr(model, "merge_and_unload"):
+        elif merges:
             model.merge_and_unload().save_pretrained(folder)
+        elif not gathers:
+            model.save_pretrained(folder)
         else:
             trainer.save_model(str(folder))
             # The trainer's pickle of its arguments; the manifest says them in JSON.
@@ -342,7 +348,7 @@ def finish(run: Run, trainer: Any) -> Path:
         if (sentence := outcome.sentence()) is not None:
             print(sentence, file=sys.stderr)
         print(f"Done: the detector is in {final}, the log in {run.out / LOG}.", file=sys.stderr)
-    elif not outcome.start_is_better and not hasattr(model, "merge_and_unload"):
+    elif gathers:
         trainer.save_model(str(final))  # writes nothing, but gathers what the main process writes
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
