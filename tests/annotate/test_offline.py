@@ -162,6 +162,18 @@ def test_two_downloads_of_one_page_are_not_two_opinions(
     assert len(rows.read_text().splitlines()) == 2
 
 
+def test_a_download_is_not_replaced_by_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, link = tmp_path / "annotations.json", tmp_path / "rows.jsonl"
+    task = {"data": {"filepath": "a.png", "prompt": "a cat"}, "annotations": []}
+    file.write_text(json.dumps([task]))
+    link.symlink_to(file)
+    for out in (file, link):
+        with pytest.raises(SystemExit, match="1"):
+            main(["annotate", "read", str(file), "--out", str(out)])
+        assert f"{out} is what was downloaded, and would be replaced" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == [task]
+
+
 def test_a_page_of_too_many_pictures_is_refused(items: list[Item], tmp_path: Path) -> None:
     many = [Item(f"{number}.png", "a cat", items[0].file) for number in range(201)]
     with pytest.raises(SdgError, match="200 pictures at most"):

@@ -288,7 +288,10 @@ def read(entered: tuple[Path, ...], out: Path) -> None:
     """
     from sdg.annotate.offline import read_all
     from sdg.data.formats.sdg30k import write_annotations
+    from sdg.io.paths import real_path
 
+    if real_path(out) in map(real_path, entered):
+        raise SdgError(f"{out} is what was downloaded, and would be replaced; name another output.")
     records, faults = read_all(entered)
     for fault in faults:
         say(fault)
