@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sdg.app.looking import Looked
 from sdg.data.formats import sdg30k
 from sdg.defects import Defect, Diagnosis
 from sdg.errors import SdgError
+from sdg.runs.begin import hold
 
 BOX = {"box": [1, 2, 30, 40], "kind": "artifact", "reason": "A smear.", "importance": "45", "subtype": ""}
 
@@ -100,6 +102,20 @@ def test_rows_are_added_and_the_row_of_the_same_picture_replaced(looked: Looked,
     assert Diagnosis.from_dict({key: said[key] for key in ("defects", "reasoning")}) == looked.diagnosis
     assert len(list((out / "pictures").iterdir())) == 1
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_another_process_is_saving_is_waited_for(looked: Looked, tmp_path: Path) -> None:
+    folder = tmp_path / "corrections"
+    file, _ = save(looked, Diagnosis(), folder)
+    with hold(file, file):  # as another page's process does
+        other = threading.Thread(target=save, args=(replace(looked, prompt="a dog"), Diagnosis(), folder))
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        file.write_text(file.read_text() + file.read_text().replace("a cat", "a cow"))
+    other.join()
+    assert [record.prompt for record in sdg30k.read_annotations(file)] == ["a cat", "a cow", "a dog"]
+    assert sorted(path.name for path in folder.iterdir()) == [ROWS, "pictures"]
 
 
 def test_rows_that_cannot_be_read_are_left_alone(looked: Looked, tmp_path: Path) -> None:

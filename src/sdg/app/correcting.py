@@ -17,6 +17,7 @@ from sdg.io import jsonl
 from sdg.io.files import atomic_writer, read_bytes
 from sdg.records import Record
 from sdg.reporting.thumbnails import show_or_refuse
+from sdg.runs.begin import hold
 
 ROWS: Final = "annotations.jsonl"
 _MOST: Final = 200  # boxes of a picture
@@ -108,8 +109,8 @@ def save(looked: Looked, diagnosis: Diagnosis, folder: Path) -> tuple[Path, int]
     said.pop("raw", None)
     record = Record(place.as_posix(), looked.prompt, diagnosis, metadata={"corrected_from": said})
     row = sdg30k.to_annotation(record)
-    with _SAVING:
-        file = folder / ROWS
+    file = folder / ROWS
+    with _SAVING, hold(file, file, wait=True):  # another page's process may add to the same folder
         rows = list(jsonl.read_objects(file)) if file.exists() else []
         kept = [
             one

@@ -185,12 +185,15 @@ def _make_folder(manifest: Path) -> None:
 
 
 @contextmanager
-def hold(out: Path, manifest: Path) -> Iterator[None]:
-    """Hold the folder or file `out` for this process alone; raises SdgError where another one does."""
+def hold(out: Path, manifest: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the folder or file `out` for this process alone; raises SdgError where another one does.
+
+    wait: until it no longer does, instead.
+    """
     path = lock_of(manifest)
     with _refusing(out):
         _make_folder(manifest)
-        file = _locked(path)
+        file = _locked(path, wait)
     _HELD.add(file)
     try:
         yield
@@ -202,14 +205,14 @@ def hold(out: Path, manifest: Path) -> Iterator[None]:
         file.close()
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """A file that this process alone has locked; raises BlockingIOError where another one has."""
+def _locked(path: Path, wait: bool) -> IO[bytes]:
+    """A file that this process alone has locked; raises BlockingIOError where another one has, and no wait."""
     while True:
         file = path.open("ab")
         try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.close()
             raise
