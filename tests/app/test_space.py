@@ -104,6 +104,33 @@ def test_a_folder_that_stays_behind_is_refused(
     assert not (tmp_path / "space").exists()
 
 
+@pytest.mark.parametrize(
+    ("detector", "editors"),
+    [
+        ("python:mine.find", []),
+        ("union:ocr | python:mine.find?looks=2", []),
+        ("testbed", ["python:mine.edit"]),
+    ],
+)
+def test_code_that_stays_behind_is_refused(
+    gradio: None, tmp_path: Path, detector: str, editors: list[str]
+) -> None:
+    with pytest.raises(SdgError, match=r"A Space does not hold the code of 'python:mine\."):
+        export_app(tmp_path / "space", detector, editors)
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_space_inside_of_its_checkpoint_is_refused(gradio: None, tmp_path: Path) -> None:
+    checkpoint, link = tmp_path / "checkpoint", tmp_path / "link"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    link.symlink_to(checkpoint)
+    for detector in (str(checkpoint), f"hf:{link}?looks=2"):
+        with pytest.raises(SdgError, match="lies inside of the detector"):
+            export_app(checkpoint / "new" / "space", detector)
+    assert [path.name for path in checkpoint.iterdir()] == ["config.json"]
+
+
 def test_a_folder_that_happens_to_have_the_name_of_an_embedded_model_is_not_meant(
     gradio: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,10 +19,10 @@ from typing import Final
 from sdg._version import __version__
 from sdg.app.offer import EMBEDDED, OTHER_WORLDS, usual_editors
 from sdg.detectors import parts_of
-from sdg.errors import SdgError, path_end
+from sdg.errors import SdgError, path_end, quoted
 from sdg.io.files import is_folder, replace_folder, write_text, writing
-from sdg.io.paths import real_path
-from sdg.io.uri import ALIASES, split_options
+from sdg.io.paths import leads_inside, real_path
+from sdg.io.uri import ALIASES, PYTHON, split_options
 
 _PACKAGE: Final = "structured-defect-grounding"
 _EXTRAS: Final = {"hf": "models", EMBEDDED: "models", "openai": "api", "ocr": "ocr", "diffusers": "models"}
@@ -71,14 +71,20 @@ _OWN_COPY: Final = (
 def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, title: str = "") -> Path:
     """Write the Space of a detector into a new folder; returns the folder. A detector in a folder goes along.
 
-    Raises SdgError where the folder holds anything already, or a file cannot be written, and for other files
-    and folders of this machine: an editor's, a profile, heat maps, a part of a union.
+    Raises SdgError where the folder holds anything already or lies inside of the detector's, or a file cannot
+    be written, for functions (python:), and for other files and folders of this machine: an editor's, a
+    profile, heat maps, a part of a union.
     """
     import gradio
 
     _require_new(folder)
     checkpoint, parts = _checkpoint(detector), parts_of(detector)
     editors = tuple(editors) or usual_editors((detector,))
+    for uri in (*parts, *editors):
+        if _scheme(uri) == PYTHON:
+            raise SdgError(f"A Space does not hold the code of {quoted(uri)}; name a model on a hub or a server.")
+    if checkpoint is not None and leads_inside(folder, checkpoint[0]):
+        raise SdgError(f"{folder} lies inside of the detector that goes along; name a folder elsewhere.")
     named = [*chain(*map(_paths, parts)), *chain(*map(_paths, editors))]
     for path in named if checkpoint is None else named[1:]:
         if os.path.exists(path):  # noqa: PTH110 (pathlib's raises for a name that is too long)
