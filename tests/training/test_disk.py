@@ -98,6 +98,25 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_a_sentence(error: Exception, tmp
         trainer._save_checkpoint(None, None)
 
 
+def test_what_torch_says_of_a_full_disk_is_told_from_its_other_errors(tmp_path: Path) -> None:
+    class Library:
+        def _save_checkpoint(self, fault: str | None) -> None:
+            if fault is not None:
+                raise RuntimeError(fault)
+            torch.save(torch.zeros(9), "/dev/full")
+
+    class Trainer(SdgEvalMixin, Library):
+        args = SimpleNamespace(output_dir=str(tmp_path))
+        state = SimpleNamespace(global_step=3)
+
+    trainer = object.__new__(Trainer)
+    if Path("/dev/full").exists():
+        with pytest.raises(SdgError, match="checkpoint-3 cannot be written"):
+            trainer._save_checkpoint(None)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer._save_checkpoint("CUDA error: out of memory")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LoraRecipe(r=64)])
 def test_the_estimate_is_the_size_of_a_checkpoint(

@@ -27,6 +27,8 @@ from sdg.runs.processes import even_share
 from sdg.training.dataset import Row, truths
 from sdg.training.reward import composite_rewards
 
+_WRITER: Final = ("inline_container", "unexpected pos", "PytorchStreamWriter", "iostream error")
+"""What torch's errors of writing a file name, one of them each."""
 _UNDEFINED: Final = (
     "evaluation.best is {}, which is undefined on the validation rows: they have no such defects; "
     "take more rows or another metric."
@@ -192,6 +194,8 @@ class SdgEvalMixin:
             try:
                 library._save_checkpoint(*args, **kwargs)
             except RuntimeError as error:  # torch's own writer, of optimizer and random state
+                if not any(words in str(error) for words in _WRITER):
+                    raise
                 raise OSError(first_line(error)) from error
 
     def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
