@@ -80,7 +80,9 @@ def test_what_a_later_look_finds_elsewhere_is_not_edited(looked: Looked) -> None
     assert len(result.found.defects) == 3, "what is shown in the end is all of it"
 
 
-def test_a_chosen_defect_that_is_still_there_is_not_repaired_though_another_overlaps_it(looked: Looked) -> None:
+def test_a_chosen_defect_that_is_still_there_is_not_repaired_though_another_overlaps_it(
+    looked: Looked,
+) -> None:
     chosen = Defect((100, 100, 400, 400), "artifact", "The hand has six fingers.", 80)
     beside = Defect((250, 100, 550, 400), "artifact", "The sleeve is fused.", 60)  # IoU 1/3
     moved = replace(chosen, box=(150, 100, 450, 400))  # IoU 5/7 with the chosen one, 1/2 with the other

@@ -107,7 +107,9 @@ def test_an_edit_that_is_kept_though_a_later_round_failed_says_so(tmp_path: Path
     with detector() as server, Api(otherwise=once) as api:
         done = refine(tmp_path, *asked(api, server.url, "--rounds", "3"))
     assert done.returncode == 0, done.stderr
-    assert "% of pixels; then it stopped: The server answered 400: No more edits today. (0 left)" in done.stderr
+    assert (
+        "% of pixels; then it stopped: The server answered 400: No more edits today. (0 left)" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(

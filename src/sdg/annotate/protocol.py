@@ -275,7 +275,7 @@ class _Reader:
         return found
 
     def _entered(self, tasks: Iterable[Task], person: str) -> list[Mapping[str, Any]]:
-        """What the task's person entered; where they entered nothing, what others did, which will not hold."""
+        """What the task's person entered; where that is nothing, what others did, which will not hold."""
         entries = [one for task in tasks for one in task.annotations]
         return [one for one in entries if self._is_by(one, person)] or entries
 

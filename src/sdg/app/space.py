@@ -82,7 +82,9 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
     editors = tuple(editors) or usual_editors((detector,))
     for uri in (*parts, *editors):
         if _scheme(uri) == PYTHON:
-            raise SdgError(f"A Space does not hold the code of {quoted(uri)}; name a model on a hub or a server.")
+            raise SdgError(
+                f"A Space does not hold the code of {quoted(uri)}; name a model on a hub or a server."
+            )
     if checkpoint is not None and leads_inside(folder, checkpoint[0]):
         raise SdgError(f"{folder} lies inside of the detector that goes along; name a folder elsewhere.")
     named = [*chain(*map(_paths, parts)), *chain(*map(_paths, editors))]

@@ -186,8 +186,8 @@ def start(
             )
         if summary.failed:
             raise SdgError(
-                f"The detector has no answer for {len(summary.failed):,} of {len(items):,} pictures, the first "
-                f"because: {summary.failed[0]['error']} The same command asks for those again."
+                f"The detector has no answer for {len(summary.failed):,} of {len(items):,} pictures, "
+                f"the first because: {summary.failed[0]['error']} The same command asks for those again."
             )
         from sdg.io import jsonl
 

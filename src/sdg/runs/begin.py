@@ -206,7 +206,7 @@ def hold(out: Path, manifest: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def _locked(path: Path, wait: bool) -> IO[bytes]:
-    """A file that this process alone has locked; raises BlockingIOError where another one has, and no wait."""
+    """A file that this process alone has locked; without `wait` BlockingIOError where another one has."""
     while True:
         file = path.open("ab")
         try:

@@ -320,7 +320,8 @@ def _require_own_left(out: Path) -> str | None:
     digest = hashlib.sha256(read_bytes(left)).hexdigest()
     if digest not in read_settings(out, manifest_of(out)).get(_LEFT, ()):
         raise SdgError(
-            f"{left} would be replaced, and it was changed by hand or is of another run; move it elsewhere first."
+            f"{left} would be replaced, and it was changed by hand or is of another run; "
+            "move it elsewhere first."
         )
     return digest
 
