@@ -85,12 +85,12 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
             raise SdgError(
                 f"A Space does not hold the code of {quoted(uri)}; name a model on a hub or a server."
             )
-    if checkpoint is not None and leads_inside(folder, checkpoint[0]):
-        raise SdgError(f"{folder} lies inside of the detector that goes along; name a folder elsewhere.")
     named = [*chain(*map(_paths, parts)), *chain(*map(_paths, editors))]
     for path in named if checkpoint is None else named[1:]:
         if os.path.exists(path):  # noqa: PTH110 (pathlib's raises for a name that is too long)
             raise SdgError(f"A Space cannot reach {path_end(path)} on this machine; put it on a hub first.")
+    if checkpoint is not None and leads_inside(folder, checkpoint[0]):
+        raise SdgError(f"{folder} lies inside of the detector that goes along; name a folder elsewhere.")
     schemes = set(map(_scheme, (*parts, *editors)))
 
     def write(fresh: Path) -> None:
