@@ -12,6 +12,7 @@ from PIL import Image
 import sdg
 from sdg import Defect, Diagnosis
 from sdg.data.formats import read_records
+from sdg.detectors import BatchDiagnoser
 from sdg.detectors.replay import ReplayDetector
 from sdg.errors import SdgError
 
@@ -136,3 +137,9 @@ def test_a_file_that_holds_no_responses_is_refused(
 def test_only_what_is_wanted_is_streamed(tmp_path: Path) -> None:
     stored = replay(tmp_path, row("a.png"), row("b.png"))
     assert [index for index, _ in stored.stream([("a.png", "a"), ("b.png", "a")], {1})] == [1]
+
+
+def test_columns_of_a_batch_are_not_all_images_of_a_run(tmp_path: Path) -> None:
+    replay(tmp_path, row("a.png"))
+    with pytest.raises(SdgError, match="among all images of a run"):
+        BatchDiagnoser(f"replay:{tmp_path / 'stored.jsonl'}")({"image": ["a.png"], "prompt": ["a"]})

@@ -112,7 +112,8 @@ class BatchDiagnoser(BatchFunction[StreamingDetector, Diagnosis]):
 
     In: `image` and `prompt`, see `BatchFunction`. Out: the same columns and `response` (the raw text, None
     without one), `status`, `error` (one sentence, None where there is an answer) and `defects`, of each row
-    a list of `Defect.to_dict()`: [] for a clean image, None where nothing is known.
+    a list of `Defect.to_dict()`: [] for a clean image, None where nothing is known. Raises SdgError as
+    `load_detector` does, and for a detector that answers by path (`replay:`, `heatmap:`).
 
     Example: `dataset.map_batches(BatchDiagnoser("testbed"), batch_size=32)` with Ray Data.
     """
@@ -121,7 +122,10 @@ class BatchDiagnoser(BatchFunction[StreamingDetector, Diagnosis]):
         super().__init__(uri, **options)
 
     def _load(self) -> StreamingDetector:
-        return load_detector(self.uri, **self.options)
+        detector = load_detector(self.uri, **self.options)
+        if getattr(detector, "stored", False):
+            raise SdgError("Stored answers are looked up among all images of a run; use `sdg diagnose`.")
+        return detector
 
     def _run(
         self, loaded: StreamingDetector, pairs: Sequence[tuple[Image.Image, str]]
