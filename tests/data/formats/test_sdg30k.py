@@ -48,6 +48,7 @@ def test_an_annotation_becomes_a_record(tmp_path):
 def test_an_empty_list_is_a_clean_image_and_null_an_unannotated_one(tmp_path):
     assert read_one(tmp_path, ann_translated_bboxes=[]).diagnosis == Diagnosis()
     assert read_one(tmp_path, ann_translated_bboxes=None).diagnosis is None
+    assert read_one(tmp_path, ann_translated_bboxes=None, _diagnosis={}).diagnosis is None
 
 
 def test_the_think_block_of_the_target_is_the_reasoning(tmp_path):

@@ -65,6 +65,8 @@ def _annotated(value: Mapping[str, Any], box_order: BoxOrder, wanted: bool) -> D
     if STORED not in value:
         return Diagnosis(defects, reasoning)
     found = with_extras(defects, value[STORED])
+    if items is None and found.is_informative:  # nothing says that the image is clean
+        return None
     return replace(found, reasoning=reasoning) if reasoning else found
 
 
