@@ -74,6 +74,12 @@ def test_options_of_servers_that_change_no_answer_are_options_they_have() -> Non
             require_scorer(f"{scheme}:{place}?{name}=3")
 
 
+@pytest.mark.parametrize("uri", ["one:a?b=1&c=2&b=3", "one:http://a?b=1#M?b=1"])
+def test_an_option_that_is_given_twice_is_refused(uri: str) -> None:
+    with pytest.raises(SdgError, match=r"gives the option 'b' twice"):
+        parse_uri(uri, "thing", {"one": "one:PLACE"})
+
+
 def test_a_folder_needs_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "grpo?x=1").mkdir()
     (tmp_path / "testbed").mkdir()

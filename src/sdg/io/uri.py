@@ -79,14 +79,20 @@ def parse_uri(uri: str, what: str, forms: Mapping[str, str], folder: str = "") -
 
 
 def split_options(text: str) -> tuple[str, dict[str, str]]:
-    """An address without its options, and these, which stand before or after its `#MODEL`."""
+    """An address without its options, and these, which stand before or after its `#MODEL`.
+
+    Raises SdgError for an option that is given twice.
+    """
     options: dict[str, str] = {}
     parts = []
     for part in text.split("#", 1):
         place, _, query = part.partition("?")
         parts.append(place)
         # A plus sign is itself, as in names of files, and no blank as in a form.
-        options |= dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
+        for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
+            if name in options:
+                raise SdgError(f"{quoted(text)} gives the option {quoted(name)} twice.")
+            options[name] = value
     return "#".join(parts), options
 
 
