@@ -12,7 +12,7 @@ from sdg.errors import printable
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-_MARKDOWN: Final = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")  # a_b needs no escape
+_MARKDOWN: Final = re.compile(r"[\\|]|\](?=[(\[:])")  # a cell's end, and what makes brackets a link
 _WIDEST: Final = 1_000_000  # columns of a table's text in a file
 
 
@@ -65,7 +65,7 @@ class Table:
 
 
 def in_markdown(text: str) -> str:
-    """A text as it shows itself in Markdown, in one line; no link, picture or emphasis comes of it."""
+    """A text as it shows itself in Markdown, in one line; neither a link nor a picture comes of it."""
     line = " ".join(text.splitlines()).replace("&", "&amp;").replace("<", "&lt;")
     return _MARKDOWN.sub(r"\\\g<0>", line)
 
