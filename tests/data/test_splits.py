@@ -3,7 +3,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdg.data.splits import assign_prompts, prompt_key, write_splits
@@ -74,6 +74,7 @@ def test_the_split_does_not_depend_on_the_order_of_the_lines(mixed, tmp_path):
     ]
 
 
+@settings(max_examples=20)
 @given(st.randoms(use_true_random=False), st.sampled_from([(8, 1, 1), (1, 1, 1), (3, 2)]))
 def test_shuffled_lines_give_the_same_split(tmp_path_factory, rng, weights):
     lines = [
