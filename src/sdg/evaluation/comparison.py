@@ -113,15 +113,15 @@ def _shared(first: Evaluation, second: Evaluation) -> NDArray[np.bool_]:
             f"and {len(b.evaluated)}."
         )
     both = a.evaluated & b.evaluated
-    if not np.array_equal(_truth(a.truth, both), _truth(b.truth, both)):
+    if not np.array_equal(_truth(a.truth, both), _truth(b.truth, both), equal_nan=True):
         raise ValueError("Only evaluations against the same truth can be compared.")
     return both
 
 
 def _truth(truth: Columns, both: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Image, type, box and importance of each true defect of these images, in an order of their own."""
-    values = np.column_stack([truth.image, truth.kind, truth.boxes, np.nan_to_num(truth.importance)])
-    return values[both[truth.image]][np.lexsort(values[both[truth.image]].T)]
+    values = np.column_stack([truth.image, truth.kind, truth.boxes, truth.importance])[both[truth.image]]
+    return values[np.lexsort(values.T)]
 
 
 def _metrics(sums: NDArray[np.float64], kinds: int) -> NDArray[np.float64]:
