@@ -193,9 +193,8 @@ def merge(recipe: PolicyRecipe, adapter: Path, out: Path) -> None:
     """
     if out.exists():
         raise SdgError(f"{out} exists already; name another folder.")
-    pipeline = load_pipeline(
-        recipe, "unused as well", adapter
-    )  # diffusers loads no pipeline that lacks a part
+    # diffusers loads no pipeline that lacks a part.
+    pipeline = load_pipeline(recipe, "unused as well", adapter)
     if not holds_transformer(adapter):
         pipeline.transformer.fuse_lora()
         pipeline.transformer.unload_lora()
