@@ -21,7 +21,7 @@ from PIL import Image
 
 from sdg.detectors import load_detector
 from sdg.detectors.bulk import run
-from sdg.detectors.on_ray import MANIFEST, run_on_ray
+from sdg.detectors.on_ray import MANIFEST, _Worker, run_on_ray
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.runs.inputs import gather
@@ -94,6 +94,17 @@ def test_it_finds_what_one_process_finds_though_a_worker_is_killed(
         run_on_ray(URI, inputs, tmp_path / "found", block=500, resume=True)
     manifest = json.loads((tmp_path / "found" / MANIFEST).read_text())
     assert manifest["inputs"] == {str(file): 1000 for file in inputs}
+
+
+def test_a_worker_reads_relative_names_where_the_run_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # and back to where the tests run in the end
+    for here, expected in ((tmp_path / "home", tmp_path / "home"), (tmp_path / "gone", tmp_path)):
+        (tmp_path / "home").mkdir(exist_ok=True)
+        os.chdir(tmp_path)
+        _Worker(URI, {}, tmp_path / "found", {}, here)
+        assert Path.cwd() == expected
 
 
 def test_a_driver_that_is_killed_is_gone_on_with(inputs: list[Path], tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -104,9 +106,13 @@ def run_on_ray(
 
 
 class _Worker:
-    """Runs blocks, one after another, with a detector that is loaded once."""
+    """Runs blocks, one after another, with a detector that is loaded once, in the folder `here`."""
 
-    def __init__(self, uri: str, options: Mapping[str, Any], out: Path, reading: Mapping[str, Any]) -> None:
+    def __init__(
+        self, uri: str, options: Mapping[str, Any], out: Path, reading: Mapping[str, Any], here: Path
+    ) -> None:
+        with suppress(OSError):
+            os.chdir(here)  # which names like out/grpo and --profile mine.toml are relative to
         self.uri, self.options, self.out, self.reading = uri, options, out, reading
         self.detector: Any = None
         self.gathered: tuple[Path | None, list[Item]] = (None, [])
@@ -172,7 +178,10 @@ def _workers(
     share = {"num_gpus": _fraction(1, math.ceil(count / gpus))} if on_gpu else {}  # a part of one GPU each
     actor = ray.remote(max_restarts=_RETRIES, max_task_retries=_RETRIES, **share)(_Worker)
     cpus = cores // count or _fraction(cores, count)  # Ray tells torch to use as many threads
-    return [actor.options(num_cpus=cpus).remote(uri, options, out.absolute(), reading) for _ in range(count)]
+    return [
+        actor.options(num_cpus=cpus).remote(uri, options, out.absolute(), reading, Path.cwd())
+        for _ in range(count)
+    ]
 
 
 def _fraction(whole: int, count: int) -> float:
