@@ -89,8 +89,6 @@ def test_the_options_of_a_checkpoint_in_a_folder_stay(
         ("hf:a/b", ["diffusers:c/d?lora={}"]),
         ("union:{}|ocr", []),
         ("union:ocr | hf:{}?looks=2", []),
-        ("union:ocr | heatmap:{}", []),
-        ("heatmap:{}", []),
         ("testbed:{}", []),
         ("{}?profile={}", []),
     ],
@@ -117,6 +115,13 @@ def test_code_that_stays_behind_is_refused(
 ) -> None:
     with pytest.raises(SdgError, match=r"A Space does not hold the code of 'python:mine\."):
         export_app(tmp_path / "space", detector, editors)
+    assert not (tmp_path / "space").exists()
+
+
+@pytest.mark.parametrize("detector", ["replay:found.jsonl", "heatmap:maps", "union:ocr | replay:found.jsonl"])
+def test_stored_answers_are_refused(gradio: None, tmp_path: Path, detector: str) -> None:
+    with pytest.raises(SdgError, match="A Space shows new pictures"):
+        export_app(tmp_path / "space", detector)
     assert not (tmp_path / "space").exists()
 
 

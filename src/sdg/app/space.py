@@ -18,7 +18,7 @@ from typing import Final
 
 from sdg._version import __version__
 from sdg.app.offer import EMBEDDED, OTHER_WORLDS, usual_editors
-from sdg.detectors import parts_of
+from sdg.detectors import answers_by_path, parts_of
 from sdg.errors import SdgError, path_end, quoted
 from sdg.io.files import is_folder, replace_folder, write_text, writing
 from sdg.io.paths import leads_inside, real_path
@@ -72,12 +72,16 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
     """Write the Space of a detector into a new folder; returns the folder. A detector in a folder goes along.
 
     Raises SdgError where the folder holds anything already or lies inside of the detector's, or a file cannot
-    be written, for functions (python:), and for other files and folders of this machine: an editor's, a
-    profile, heat maps, a part of a union.
+    be written, for stored answers (replay:, heatmap:), functions (python:) and other files and folders of
+    this machine: an editor's, a profile, a part of a union.
     """
     import gradio
 
     _require_new(folder)
+    if answers_by_path(detector):
+        raise SdgError(
+            f"A Space shows new pictures, to which {quoted(detector)} has no answer; name a model."
+        )
     checkpoint, parts = _checkpoint(detector), parts_of(detector)
     editors = tuple(editors) or usual_editors((detector,))
     for uri in (*parts, *editors):
