@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from bad_server import CLEAN, Server, completion
 from PIL import Image
 
 import sdg
-from sdg import Defect, Diagnosis
+from sdg import Defect, Diagnosis, Record
 from sdg.detectors import StreamingDetector
 from sdg.detectors.base import FunctionDetector
 from sdg.detectors.consensus import ConsensusDetector
 from sdg.detectors.heatmap import HeatmapDetector
 from sdg.detectors.openai import OpenAIDetector
 from sdg.detectors.replay import ReplayDetector
+from sdg.io.predictions import read_prediction, write_prediction
 from sdg.prompting import Generation, PromptProfile
 
 GREY = np.full((40, 30, 3), 77, np.uint8)
@@ -146,3 +148,67 @@ def test_an_array_is_the_picture_of_its_pixels(pixels: Any, expected: Any) -> No
     (picture,) = seen
     assert picture.mode == "RGB"
     assert np.array_equal(np.asarray(picture), expected)
+
+
+SEEN = Defect((10, 20, 300, 400), "artifact", "the cup melts", 60)
+SLIGHT = Defect((1, 2, 30, 40), "artifact", "a speck", 5)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "[]",  # which would read as a clean picture
+        "The model says: it melts.",
+        sdg.render_response(Diagnosis((SEEN, SLIGHT))),  # before the function filtered it
+    ],
+)
+def test_what_a_function_found_is_what_its_stored_text_says(raw: str) -> None:
+    (found,) = FunctionDetector("f", lambda picture, prompt: Diagnosis((SEEN,), raw=raw)).diagnose(
+        [(GREY, "a")]
+    )
+    assert found == Diagnosis((SEEN,))
+    assert sdg.parse_response(found.raw) == found
+
+
+def test_a_text_that_says_what_a_function_found_stays_as_it_is() -> None:
+    raw = sdg.render_response(Diagnosis((SEEN,))) + "\n\n"
+    for diagnosis in (sdg.parse_response(raw), sdg.parse_response(raw[:-30]), sdg.parse_response("no idea")):
+        (found,) = FunctionDetector("f", lambda *pair, given=diagnosis: given).diagnose([(GREY, "a")])
+        assert (found, found.raw) == (diagnosis, diagnosis.raw)
+
+
+def test_a_filtered_diagnosis_that_had_lost_an_item_is_never_a_whole_one() -> None:
+    text = sdg.render_response(Diagnosis((SEEN, SLIGHT))).replace("30, 40", "30")
+    lost = sdg.parse_response(text)
+    assert lost.defects == (SEEN,)
+    assert not lost.is_whole
+    (found,) = FunctionDetector("f", lambda *pair: replace(lost, defects=())).diagnose([(GREY, "a")])
+    assert not found.is_informative
+    (found,) = FunctionDetector("f", lambda *pair: replace(lost, defects=(SLIGHT,))).diagnose([(GREY, "a")])
+    row = write_prediction(Record("a.png", "a", found), found.raw)
+    read = read_prediction(row).diagnosis
+    assert read is not None
+    assert read.defects == (SLIGHT,)
+    assert not read.is_whole
+
+
+@pytest.mark.parametrize("error", [RuntimeError("too small"), ValueError("too small"), KeyError("too small")])
+def test_what_a_function_raises_costs_that_picture_alone(error: Exception) -> None:
+    def function(picture: Image.Image, prompt: str) -> Diagnosis:
+        if prompt == "bad":
+            raise error
+        return Diagnosis()
+
+    pairs: list[Any] = [(GREY, "good"), (GREY, "bad"), (GREY, "good")]
+    found = FunctionDetector("mine.f", function).diagnose(pairs)
+    assert [one.status for one in found] == ["ok", "failed", "ok"]
+    assert found[1].error.startswith(f"mine.f: {type(error).__name__}: ")
+    assert "test_base.py:" in found[1].error
+
+
+def test_a_picture_that_cannot_be_read_is_no_fault_of_the_function(tmp_path: Path) -> None:
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG")
+    (found,) = FunctionDetector("f", lambda *pair: Diagnosis()).diagnose([(tmp_path / "cut.png", "a")])
+    assert found.status == "failed"
+    assert not found.error.startswith("f:")

@@ -41,7 +41,6 @@ from sdg.errors import SdgError
             "The testbed detector has no option 'batch_sise'; did you mean 'batch_size'",
         ),
         ("python:os.nothing", "names no function"),
-        ("python:os.path.join", "failed (TypeError: expected str"),
         ("python:operator.is_", "returned bool, not a Diagnosis"),
         ("python:builtins.dict?a=1", "makes what has `stream`, but dict"),
         ("python:sdg.testbed.entry.detector?device=cuda:77", "There is no device 'cuda:77' here"),
@@ -151,7 +150,7 @@ def test_a_function_is_a_detector(tmp_path: Path) -> None:
     assert sdg.parse_response(found[0].raw) == found[0]  # as files of predictions need it
     assert found[1].is_clean
     assert [found[place].status for place in (2, 3, 4)] == ["failed"] * 3
-    assert found[2].error.endswith("nothing is asked")
+    assert "ValueError: nothing is asked at " in found[2].error
     assert "b.png does not exist" in found[4].error
     assert list(dict(detector.stream(pairs, {1}))) == [1]
 

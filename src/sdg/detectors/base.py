@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from sdg.defects import Diagnosis, Status
-from sdg.errors import SdgError, described, first_line, quoted
+from sdg.errors import SdgError, described, quoted
 from sdg.images import Pair, Source, array_picture, rgb_picture
 from sdg.io.asking import Ask
+from sdg.io.predictions import reads_as
 from sdg.prompting import PromptProfile
 from sdg.response import render_response
 
@@ -154,8 +155,9 @@ def name_of(image: Source | None, index: int) -> str:
 class FunctionDetector(StreamingDetector):
     """Calls a function of (picture, prompt), which returns a Diagnosis, once for each pair.
 
-    name: what the function is called in messages and in manifests. A pair for which it raises SdgError or
-    ValueError has failed. Raises SdgError where it raises anything else, or returns no Diagnosis.
+    name: what the function is called in messages and in manifests. A pair for which it raises has failed. A
+    text `raw` that does not read as the diagnosis, such as that of a detector whose defects the function has
+    filtered, is written anew. Raises SdgError where it returns no Diagnosis.
     """
 
     def __init__(self, name: str, function: Callable[..., Diagnosis]) -> None:
@@ -171,13 +173,17 @@ class FunctionDetector(StreamingDetector):
 
     def _diagnosis(self, image: Source, prompt: str) -> Diagnosis:
         try:
-            found = self._function(rgb_picture(image), prompt)
-        except (SdgError, ValueError) as error:
-            return failed(f"{self._name}: {first_line(error)}")
-        except Exception as error:  # the function is at fault, and not this pair
-            raise SdgError(f"{self._name} failed ({described(error)}).") from error
+            picture = rgb_picture(image)
+        except SdgError as error:
+            return failed(str(error))
+        try:
+            found = self._function(picture, prompt)
+        except Exception as error:
+            return failed(f"{self._name}: {described(error)}")
         if not isinstance(found, Diagnosis):
             raise SdgError(f"{self._name} returned {type(found).__name__}, not a Diagnosis.")
-        if found.raw or not found.is_informative:
+        if not found.is_informative or (found.raw and reads_as(found.raw, found)):
             return found
-        return replace(found, raw=render_response(found))  # files of predictions hold the text
+        # Files of predictions hold the text alone, which shows nothing of an item that was lost.
+        status = found.status if found.is_whole else Status.TRUNCATED
+        return replace(found, status=status, raw=render_response(found))

@@ -85,10 +85,15 @@ def write_prediction(record: Record, response: str | None = None) -> dict[str, A
     else:
         taken |= _TROUBLE
         if response is None:
-            same = _read(diagnosis.raw, diagnosis.status) == diagnosis
+            same = reads_as(diagnosis.raw, diagnosis)
             response = diagnosis.raw if same else render_response(diagnosis)
     line = {"filepath": record.filepath, "caption": record.prompt, "response": response}
     return line | {"status": diagnosis.status.value} | said | to_extras(record, taken=taken)
+
+
+def reads_as(response: str, diagnosis: Diagnosis) -> bool:
+    """Whether a response that is stored with a diagnosis' status is read as this diagnosis."""
+    return _read(response, diagnosis.status) == diagnosis
 
 
 _STATUSES: Final = tuple(status.value for status in Status)
