@@ -16,6 +16,7 @@ import sdg
 from sdg import Defect, Diagnosis
 from sdg.cli import main
 from sdg.errors import SdgError
+from sdg.io.jsonl import read_objects
 from sdg.runs.merge import merge
 
 FOUND = Diagnosis((Defect((10, 20, 300, 400), "artifact", "the cup melts", 60),), "a cup")
@@ -62,6 +63,37 @@ def test_a_single_image_without_an_answer_is_an_error_in_one_sentence(folder: Pa
     done = diagnose(folder, "b.png", "--prompt", "a cup", "--detector", "replay:stored.jsonl")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "sdg: b.png could not be diagnosed: It was late.\n"
+
+
+def test_answers_that_cannot_be_read_are_told_of_and_are_not_clean(folder: Path) -> None:
+    rows = [{"filepath": n, "caption": "a cup", "response": "It looks great."} for n in ("a.png", "b.png")]
+    (folder / "prose.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["--prompt", "a cup", "--detector", "replay:prose.jsonl"]
+    one = diagnose(folder, "a.png", *command)
+    printed = json.loads(one.stdout)
+    assert (printed["status"], printed["defects"]) == ("unparseable", None)
+    assert printed["response"] == "It looks great."
+    assert "1 of 1 answers could not be read" in one.stderr
+    two = diagnose(folder, "a.png", "b.png", *command, "--out", "out.jsonl")
+    assert "2 of 2 answers could not be read (status unparseable)" in two.stderr
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "a.png", "out.jsonl"])
+def test_a_page_takes_the_place_of_a_page_alone(folder: Path, name: str) -> None:
+    (folder / "page.html").write_text("<!DOCTYPE html>earlier")
+    command = ["in.jsonl", "--detector", "replay:stored.jsonl", "--out", "out.jsonl", "--html"]
+    inputs = {file: file.read_bytes() for file in folder.iterdir()}
+    refused = diagnose(folder, *command, name)
+    assert refused.returncode == 1
+    assert f"sdg: {name} exists and is no page; name another file for the page." in refused.stderr
+    assert all(file.read_bytes() == content for file, content in inputs.items())
+    if name == "out.jsonl":  # which was written before the page
+        assert len(list(read_objects(folder / name))) == 3
+    else:
+        assert not (folder / "out.jsonl").exists()
+    again = diagnose(folder, *command, "page.html", "--resume")
+    assert "Report: page.html" in again.stderr
+    assert "earlier" not in (folder / "page.html").read_text()
 
 
 def test_a_bulk_run_writes_its_output_and_overlays_and_tells_of_failures(folder: Path) -> None:

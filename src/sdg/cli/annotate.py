@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import PATH, SEED, sources_and_prompts, together, write_numbers
+from sdg.cli.options import PAGE, PATH, SEED, sources_and_prompts, together, write_numbers
 from sdg.cli.progress import counted, embedder_of
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -256,7 +256,7 @@ def status(project: Path, url: str | None, token_env: str, json_path: Path | Non
 
 @annotate.command()
 @sources_and_prompts
-@click.option("--out", required=True, type=PATH, metavar="PAGE.html")
+@click.option("--out", required=True, type=PAGE, metavar="PAGE.html")
 def page(sources: tuple[Path, ...], out: Path, **reading: Any) -> None:
     """Write a few pictures into one HTML file on which one person annotates them; it needs no server.
 

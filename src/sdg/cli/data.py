@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sdg.cli.enrich import enrich
-from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, JSON, PATH, together, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, JSON, PAGE, PATH, together, write_numbers
 from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
 from sdg.data import formats
@@ -275,7 +275,7 @@ def agreement(
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.option("--images", type=_FOLDER, help="Folder of the pictures, to find those that are alike.")
 @ALLOW_OUTSIDE
-@click.option("--html", type=PATH, metavar="FILE", help="Also write a page: findings, pictures, numbers.")
+@click.option("--html", type=PAGE, metavar="FILE", help="Also write a page: findings, pictures, numbers.")
 @JSON
 @_with_format
 def audit(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import PATH, PROFILE, resumable, sources_and_prompts
+from sdg.cli.options import PAGE, PATH, PROFILE, resumable, sources_and_prompts
 from sdg.cli.progress import blocks_done, diagnosed
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on with --out: ask again for what is missing or failed.")
 @click.option("--overlays", type=PATH, help="Folder to draw the boxes into, one PNG an image.")
-@click.option("--html", type=PATH, metavar="FILE", help="HTML gallery to write: boxes, reasons, filters.")
+@click.option("--html", type=PAGE, metavar="FILE", help="HTML gallery to write: boxes, reasons, filters.")
 def diagnose(
     sources: tuple[Path, ...],
     prompt: str | None,
@@ -142,6 +142,11 @@ def diagnose(
         items = mine
         rows, failed = list(jsonl.read_objects(out)), list(summary.failed)
         say(f"{summary.images:,} images in {out}, {summary.diagnosed:,} of them asked for now.")
+    if unread := sum(row["status"] == "unparseable" for row in rows):
+        say(
+            f"{unread:,} of {len(rows):,} answers could not be read (status unparseable), which leaves these "
+            "images unknown; does --profile suit the model?"
+        )
     if overlays is not None:
         say(f"{draw_overlays(items, rows, overlays):,} overlays in {overlays}.")
     if html is not None:
@@ -149,7 +154,7 @@ def diagnose(
     if failed:
         raise SdgError(
             f"{len(failed):,} of {len(items):,} images got no answer (add --resume to ask for them again); "
-            f"the first, {failed[0]['filepath']}: {failed[0].get('error')}"
+            f"the first, {failed[0]['filepath']}: {failed[0].get('error') or 'no reason was given'}"
         )
 
 

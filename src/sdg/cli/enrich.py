@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, PATH, RESUME, resumable, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, PAGE, PATH, RESUME, resumable, write_numbers
 from sdg.cli.progress import counted
 from sdg.cli.terminal import say, show
 from sdg.data.formats import FORMATS, Format
@@ -34,7 +34,7 @@ from sdg.tables import print_tables
 @click.option("--dry-run", is_flag=True, help="Show the first question and what all will cost; send nothing.")
 @click.option("--price", metavar="IN/OUT", help="Price of a million tokens in and out, for --dry-run.")
 @click.option("--sample", type=click.IntRange(1), help="Ask about so many pictures only, and show them.")
-@click.option("--html", type=PATH, help="Page to show the pictures on [default: OUT.sample.html].")
+@click.option("--html", type=PAGE, help="Page to show the pictures on [default: OUT.sample.html].")
 @click.option("--json", "json_path", type=PATH, help="Also write the counts as JSON; - for stdout.")
 @RESUME
 def enrich(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, PATH, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, PAGE, PATH, write_numbers
 from sdg.cli.terminal import say, show
 from sdg.data.line_pairs import begin_reading
 from sdg.errors import SdgError
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 @click.option(
     "--counts", type=PATH, metavar="FILE", help="Write the sums behind the metrics; those of shards add up."
 )
-@click.option("--html", "html_path", type=PATH, metavar="FILE", help="Write a report with the worst images.")
+@click.option("--html", "html_path", type=PAGE, metavar="FILE", help="Write a report with the worst images.")
 def evaluate(
     truth: Path,
     predictions: Path,

@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+class _Page(click.Path):
+    """Where a page is written, which takes the place of an earlier page and of no other file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from sdg.io.files import require_page
+
+        path = super().convert(value, param, ctx)
+        require_page(path)
+        return path
+
+
 PATH = click.Path(path_type=Path)
+PAGE = _Page(path_type=Path)
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0)
 ALLOW_OUTSIDE = click.option(
     "--allow-outside",

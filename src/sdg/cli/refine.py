@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import GPU, PATH, PROFILE, SEED, end_dry_run, resumable, sources_and_prompts
+from sdg.cli.options import GPU, PAGE, PATH, PROFILE, SEED, end_dry_run, resumable, sources_and_prompts
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     help="Only write what an editor would be told, to DIR/requests, and check it without its weights.",
 )
 @GPU
-@click.option("--html", type=PATH, metavar="FILE", help="Report to write, with before/after sliders.")
+@click.option("--html", type=PAGE, metavar="FILE", help="Report to write, with before/after sliders.")
 def refine(
     sources: tuple[Path, ...],
     out: Path,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, PATH
+from sdg.cli.options import ALLOW_OUTSIDE, PAGE, PATH
 from sdg.cli.terminal import say
 from sdg.errors import SdgError
 
@@ -39,7 +39,7 @@ from sdg.errors import SdgError
     metavar="PIXELS",
     help="Longer side of each picture at most [default: 640, or 384 for more than 100 pictures].",
 )
-@click.option("--out", type=PATH, required=True, metavar="FILE.html", help="HTML file to write.")
+@click.option("--out", type=PAGE, required=True, metavar="FILE.html", help="HTML file to write.")
 def report(
     diagnoses: tuple[Path, ...],
     images: Path | None,

@@ -168,8 +168,12 @@ def ask(detector: StreamingDetector, item: Item) -> Diagnosis:
 
 
 def readable(item: Item, diagnosis: Diagnosis) -> Row:
-    """A diagnosis as JSON for people and scripts, its defects under the keys of the wire format."""
-    return {"filepath": item.filepath, "caption": item.prompt, **write_diagnosis(diagnosis)}
+    """A diagnosis as JSON for people and scripts, its defects under the keys of the wire format.
+
+    Where nothing is known `defects` is null, and `response` says what was answered.
+    """
+    unknown = {} if diagnosis.is_informative else {"defects": None, "response": diagnosis.raw or None}
+    return {"filepath": item.filepath, "caption": item.prompt, **write_diagnosis(diagnosis), **unknown}
 
 
 def to_row(item: Item, diagnosis: Diagnosis) -> Row:

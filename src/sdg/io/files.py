@@ -141,6 +141,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode("utf-8", "replace"))
 
 
+def require_page(path: str | bytes | os.PathLike[str]) -> None:
+    """Raise SdgError where a page would take the place of a file that is no HTML; a page is written anew."""
+    path = Path(os.fsdecode(path))
+    try:
+        begins = path.open("rb").read(64).lstrip().lower() if path.is_file() else b""
+    except OSError:  # which writing it will say
+        return
+    if begins and not begins.startswith((b"<!doctype html", b"<html")):
+        raise SdgError(f"{path_end(str(path), 160)} exists and is no page; name another file for the page.")
+
+
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Fill a new folder by `write` and put it in the place of `folder`, so that a kill never leaves half.
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sdg.io.files import atomic_writer
+from sdg.io.files import atomic_writer, require_page
 from sdg.reporting.alignment import AlignmentRun
 from sdg.reporting.gallery import Gallery
 from sdg.reporting.refinement import Refinements
@@ -47,7 +47,7 @@ def write_report(report: Report, path: str | os.PathLike[str], *, side: int | No
     Pictures are read and scaled while the file is written, so thousands need little memory. side: their
     longer side in pixels at most, by default 640, or 384 in sections of more than 100 pictures. A picture
     that cannot be read is named, with the reason, in its place.
-    Raises SdgError where the file cannot be written.
+    Raises SdgError where the file cannot be written, or is there and is no page.
     """
     sections = [(f"section-{number}", section) for number, section in enumerate(report.sections, 1)]
     return write_page(path, "page.html", report=report, sections=sections, side=side)
@@ -64,8 +64,9 @@ def write_page(
     """Render a template with `values` and write the page, whole or not at all; returns its path.
 
     styles: what it has beside that of reports. They and the scripts are files of the folder `templates`.
-    Raises SdgError where the file cannot be written.
+    Raises SdgError where the file cannot be written, or is there and is no page.
     """
+    require_page(path)
     stream = _environment().get_template(template).stream(**values, **_head(scripts, styles))
     stream.enable_buffering(64)
     with atomic_writer(path) as file:
