@@ -342,3 +342,36 @@ def test_audit_finds_prompts_in_two_files_of_one_name(sdg, tmp_path, annotations
     assert re.search(
         r"Prompts in several splits: \d+ \(\d+ in test/ann and train/ann\)", " ".join(out.split())
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stats", "ann.jsonl", "--json", "ann.jsonl"),
+        ("stats", "ann.jsonl", "--plot", "./ann.jsonl"),
+        ("audit", "ann.jsonl", "--json", "ann.jsonl"),
+        ("convert", "ann.jsonl", "ann.jsonl", "--to", "predictions"),
+        ("agreement", "other.jsonl", "ann.jsonl", "--per-image", "ann.jsonl"),
+        ("agreement", "other.jsonl", "ann.jsonl", "--json", "ann.jsonl"),
+    ],
+    ids=lambda command: " ".join(command[:1] + command[-2:-1]),
+)
+def test_no_output_takes_the_place_of_an_input(sdg, tmp_path, annotations, command):
+    before = (tmp_path / "ann.jsonl").read_bytes()
+    (tmp_path / "other.jsonl").write_bytes(before)
+    code, out, err = sdg("data", *command)
+    assert (code, out) == (1, "")
+    assert err.endswith("ann.jsonl is an input, and would be replaced; name another output.\n")
+    assert (tmp_path / "ann.jsonl").read_bytes() == before
+
+
+def test_convert_replaces_data_and_nothing_else(sdg, tmp_path, annotations):
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG")
+    assert sdg("data", "convert", "ann.jsonl", "cat.png", "--to", "sdg") == (
+        1,
+        "",
+        "sdg: cat.png exists and holds no data of ours; name another file for the data.\n",
+    )
+    assert (tmp_path / "cat.png").read_bytes() == b"\x89PNG"
+    for _ in range(2):
+        assert sdg("data", "convert", "ann.jsonl", "a.json", "--to", "label-studio")[0] == 0

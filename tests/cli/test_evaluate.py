@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -358,3 +359,14 @@ def test_large_files_are_scored_by_all_cores_with_the_same_output(run, files, mo
 def test_other_processes_read_before_numpy_is_loaded():
     code = "import sdg.cli.evaluate, sys; assert not {'numpy', 'rich', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("option", ["--json", "--counts"])
+def test_no_output_takes_the_place_of_an_input(run, pair, files, option):
+    other = files("other.jsonl", *(prediction(f"{name}.png") for name in "abc"))
+    for file in (pair[1], pair[3], other):
+        before = Path(file).read_bytes()
+        code, out, err = run(*pair, "--compare", other, option, file)
+        assert (code, out) == (1, "")
+        assert sentence(err).endswith("is an input, and would be replaced; name another output.")
+        assert Path(file).read_bytes() == before

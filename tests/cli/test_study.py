@@ -101,6 +101,8 @@ def test_what_does_not_fit_is_one_sentence(run, made, tmp_path: Path) -> None:
 
     failed("2.json holds ratings of another study, 'another'", "count", "study", ann, other)
     failed("2 of the files hold ratings by Ann", "count", "study", ann, ann)
+    failed("1.json is an input, and would be replaced", "count", "study", ann, "--json", ann)
+    failed("key.json is an input, and would", "count", "study", ann, "--json", "study/key.json")
     failed("key.json does not exist", "count", "elsewhere", ann)
     failed("key.json is there already", "make", "--a", "x=mine", "--b", "y=fixed", "--out", "study")
     failed("mine2 does not exist", "make", "--a", "x=mine2", "--b", "y=fixed", "--out", "new")

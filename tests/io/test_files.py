@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from sdg.errors import SdgError
-from sdg.io.files import atomic_writer, is_folder, open_binary, read_text, write_text, writing
+from sdg.io.files import (
+    atomic_writer,
+    is_folder,
+    open_binary,
+    read_text,
+    require_other,
+    write_text,
+    writing,
+)
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -167,3 +175,14 @@ def test_what_safetensors_says_of_a_full_disk_is_a_sentence(tmp_path):
         raise SafetensorError("I/O error: No space left on device")
     with pytest.raises(ValueError, match="no fault of the disk"), writing(tmp_path / "weights"):
         raise ValueError("no fault of the disk")
+
+
+def test_an_output_is_no_input_under_whatever_name(tmp_path):
+    (tmp_path / "in.jsonl").write_text("x")
+    (tmp_path / "link.jsonl").symlink_to("in.jsonl")
+    inputs = [tmp_path / "other.jsonl", tmp_path / "in.jsonl"]
+    for name in ("in.jsonl", "link.jsonl", "../" + tmp_path.name + "/in.jsonl"):
+        with pytest.raises(SdgError, match="is an input, and would be replaced; name another output"):
+            require_other(tmp_path / name, inputs)
+    require_other(tmp_path / "out.jsonl", inputs)
+    require_other(None, inputs)

@@ -14,6 +14,7 @@ from sdg.cli.terminal import say, show
 from sdg.data import formats
 from sdg.data.formats import FORMATS, Format
 from sdg.errors import SdgError, quoted
+from sdg.io.files import require_data, require_other
 from sdg.io.uri import count
 from sdg.records import Fault
 from sdg.response.strict import BoxOrder
@@ -86,6 +87,8 @@ def stats(path: Path, json_path: Path | None, plot_path: Path | None, **reading:
     """
     from sdg.data.statistics import statistics
 
+    for out in (json_path, plot_path):
+        require_other(out, [path])
     result = statistics(formats.read_records(path, **reading))
     if plot_path is not None:
         result.plot(plot_path)
@@ -174,6 +177,8 @@ def convert(
       sdg data convert export.json annotations.jsonl --from label-studio --to sdg30k
       sdg data convert annotations.jsonl coco.json --to coco --images .
     """
+    require_other(target, [source])
+    require_data(target)
     returned: list[Fault] = []
     records = formats.read_records(source, format, box_order=box_order, on_fault=returned.append)
     pixels = None if size is None else _size(size)
@@ -258,6 +263,8 @@ def agreement(
 
     if len(paths) > 2:
         raise click.UsageError("Give one file with annotators, or two files.")
+    for out in (json_path, per_image):
+        require_other(out, paths)
     files = [formats.read_records(path, format, box_order=box_order) for path in paths]
     pairs, skipped = (
         agreements.pair_files(*files) if len(files) == 2 else agreements.pair_annotators(files[0])
@@ -301,6 +308,7 @@ def audit(
     from sdg.data.audit import split_names
     from sdg.reporting.audit_page import write_audit
 
+    require_other(json_path, paths)
     with records_read() as on_record:
         found = audit_files(
             zip(split_names(paths), (formats.read_records(path, **reading) for path in paths), strict=True),

@@ -13,6 +13,7 @@ from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, PAGE, PATH, write_numbers
 from sdg.cli.terminal import say, show
 from sdg.data.line_pairs import begin_reading
 from sdg.errors import SdgError
+from sdg.io.files import require_other
 from sdg.response.strict import BoxOrder
 from sdg.tables import load_printer, print_tables
 
@@ -94,6 +95,8 @@ def evaluate(
       sdg evaluate --truth annotations.jsonl --predictions predictions.jsonl \\
           --embedder minilm --slice tier --published --json scores.json
     """
+    for out in (json_path, counts):
+        require_other(out, [truth, predictions, *([] if other is None else [other])])
     if images is not None and not images.is_dir():
         raise SdgError(f"{images} is not a folder; give the one that the images' paths are relative to.")
     plain = embedder is None and other is None and not by and html_path is None

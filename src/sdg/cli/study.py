@@ -102,10 +102,12 @@ def count(folder: Path, ratings: tuple[Path, ...], json_path: Path | None) -> No
     Example:
       sdg study count study ratings-ann.json ratings-bob.json --json gsb.json
     """
+    from sdg.io.files import require_other
     from sdg.study import count as gsb
     from sdg.study.make import KEY, read_key
     from sdg.tables import print_tables
 
+    require_other(json_path, [folder / KEY, *ratings])
     key = read_key(folder / KEY)
     tally = gsb.count(key, [gsb.read_ratings(path, key) for path in ratings])
     if write_numbers(json_path, tally.to_document()):

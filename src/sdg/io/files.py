@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -143,13 +145,32 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def require_page(path: str | bytes | os.PathLike[str]) -> None:
     """Raise SdgError where a page would take the place of a file that is no HTML; a page is written anew."""
+    _require_begin(path, (b"<!doctype html", b"<html"), "is no page; name another file for the page")
+
+
+def require_data(path: str | bytes | os.PathLike[str]) -> None:
+    """Raise SdgError where data would take the place of a file that is neither JSON nor Parquet."""
+    _require_begin(path, (b"{", b"[", b"par1"), "holds no data of ours; name another file for the data")
+
+
+def _require_begin(path: str | bytes | os.PathLike[str], begins: tuple[bytes, ...], otherwise: str) -> None:
+    """Raise SdgError where a file is there, holds something and begins with none of these, in lower case."""
     path = Path(os.fsdecode(path))
     try:
-        begins = path.open("rb").read(64).lstrip().lower() if path.is_file() else b""
+        with path.open("rb") if path.is_file() else BytesIO() as file:
+            found = file.read(64).removeprefix(BOM_UTF8).lstrip().lower()
     except OSError:  # which writing it will say
         return
-    if begins and not begins.startswith((b"<!doctype html", b"<html")):
-        raise SdgError(f"{path_end(str(path), 160)} exists and is no page; name another file for the page.")
+    if found and not found.startswith(begins):
+        raise SdgError(f"{path_end(str(path), 160)} exists and {otherwise}.")
+
+
+def require_other(out: str | os.PathLike[str] | None, inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise SdgError where an output would take the place of an input, under whatever name; None is none."""
+    if out is not None and real_path(out) in map(real_path, inputs):
+        raise SdgError(
+            f"{path_end(os.fspath(out), 160)} is an input, and would be replaced; name another output."
+        )
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
