@@ -64,6 +64,23 @@ def test_prompts_in_several_splits_leak_however_they_are_written():
     assert leak.where == ("A red  Cat",)
 
 
+def test_an_image_that_a_split_lists_again_is_a_duplicate_unless_another_annotated_it():
+    rows = [record(1), record(2, annotator="x"), record(2, annotator="y"), record(3, annotator="x")]
+    assert [one for one in audit([("train", rows)]).findings if one.kind == "duplicates"] == []
+    found = audit([("train", [*rows, *rows, rows[0]])])
+    [twice] = [one for one in found.findings if one.kind == "duplicates"]
+    assert twice.text == ("Rows that repeat an image and annotator of their split: 5 (images: 3).")
+    assert twice.where == ("1.png", "2.png", "3.png")
+    assert found.records == 9
+
+
+def test_files_that_are_one_split_by_their_records_are_named():
+    files = [("a", [record(1, split="train")]), ("b", [record(2, split="train")]), ("c", [record(3)])]
+    [one] = [one for one in audit(files).findings if one.kind == "splits"]
+    assert one.text == "2 files are looked at as one split, 'train', which their records name."
+    assert one.where == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("paths", "names"),
     [

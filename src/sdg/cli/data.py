@@ -295,10 +295,10 @@ def audit(
 ) -> None:
     """Look at a finished data set as a whole: what stands out before it is trained on.
 
-    Pictures that are alike and prompts in several splits; numbers far from the paper's Figure 3; boxes that
-    hold everything or nothing; annotators unlike the rest; reasons that repeat; inflated importance. Each
-    file is a split, named as the file is (and its folder, where two files have one name), unless its records
-    name theirs.
+    Images listed twice; pictures that are alike and prompts in several splits; numbers far from the paper's
+    Figure 3; boxes that hold everything or nothing; annotators unlike the rest; reasons that repeat; inflated
+    importance. Each file is a split, named as the file is (and its folder, where two files have one name),
+    unless its records name theirs.
 
     \b
     Example:

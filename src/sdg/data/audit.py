@@ -1,13 +1,13 @@
 """A finished data set looked at as a whole: what no single line shows, before it is trained on.
 
-Pictures there twice, prompts in two splits, numbers far from the paper's Figure 3, annotators unlike the
-rest, reasons that repeat, importance that is inflated.
+Rows and pictures there twice, prompts in two splits, numbers far from the paper's Figure 3, annotators
+unlike the rest, reasons that repeat, importance that is inflated.
 """
 
 from __future__ import annotations
 
 import pathlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,9 +25,11 @@ from sdg.data.findings import (
     duplicates,
     inflated_importance,
     leaks,
+    listed_twice,
     odd_boxes,
     plain,
     repeated_reasons,
+    shared_splits,
     unlike_figure_3,
 )
 from sdg.data.statistics import Statistics, statistics
@@ -80,9 +82,12 @@ def audit(
     kept, without their think texts. Raises SdgError as readers do, and where a path leads out of `images`.
     """
     records: list[tuple[str, Record]] = []
+    sources: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for name, of_file in files:
         for record in of_file:
-            records.append((record.split or name, _bare(record)))
+            split = record.split or name
+            records.append((split, _bare(record)))
+            sources[split][name] = None
             on_record(record)
     known = [record for _, record in records if record.diagnosis is not None]
     paths = list(dict.fromkeys((record.filepath, split) for split, record in records))
@@ -94,6 +99,8 @@ def audit(
     counted = statistics(known)
     by_annotator, odd = annotators(known)
     findings = (
+        *shared_splits(sources),
+        *listed_twice(records),
         *duplicates(groups),
         *leaks(records),
         *unlike_figure_3(counted),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sdg.data.splits import prompt_key
 from sdg.data.statistics import KINDS, Statistics
 from sdg.defects import BOX_SCALE, Defect
+from sdg.errors import quoted
 from sdg.geometry import iou
 from sdg.records import Record
 from sdg.tables import Table
@@ -57,6 +58,30 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {"kind": self.kind, "text": self.text, "where": list(self.where)}
+
+
+def shared_splits(sources: Mapping[str, Iterable[str]]) -> list[Finding]:
+    """Splits that several files hold, as their records name them; sources: split -> names of its files."""
+    found = []
+    for split, files in sources.items():
+        names = tuple(files)
+        if len(names) > 1:
+            text = (
+                f"{len(names):,} files are looked at as one split, {quoted(split)}, which their records name."
+            )
+            found.append(Finding("splits", text, names[:MOST_SHOWN]))
+    return found
+
+
+def listed_twice(records: Sequence[tuple[str, Record]]) -> list[Finding]:
+    """Images that a split lists again by the same annotator, or by nobody named; records: (split, record)."""
+    counts = Counter((split, record.filepath, record.annotator) for split, record in records)
+    paths = list(dict.fromkeys(path for (_, path, _), count in counts.items() if count > 1))
+    if not paths:
+        return []
+    rows = sum(count - 1 for count in counts.values())
+    text = f"Rows that repeat an image and annotator of their split: {rows:,} (images: {len(paths):,})."
+    return [Finding("duplicates", text, _first(paths))]
 
 
 def duplicates(groups: Sequence[Sequence[tuple[str, str]]]) -> list[Finding]:
