@@ -142,6 +142,19 @@ def test_published_rows_are_marked(run, pair):
     assert document["published"]["human"]["artifact"]["DetTypeF1"] == 0.792
 
 
+def test_a_comparison_says_what_the_answers_of_the_other_file_were_worth(run, pair, files, tmp_path):
+    bad = [{"filepath": f"{name}.png", "caption": "", "response": "no idea"} for name in "abc"]
+    other, page = files("other.jsonl", *bad), tmp_path / "page.html"
+    options = ("--compare", other, "--bootstrap", "100")
+    said = "other.jsonl: 3 of 3 images evaluated; answers: 3 unparseable (counted as predicting nothing)"
+    _, out, _ = run(*pair, *options, "--html", str(page))
+    assert said in out.replace("\n", "")
+    assert said in page.read_text()
+    document = json.loads(run(*pair, *options, "--json", "-")[1])
+    assert document["status"]["unparseable"] == 0
+    assert document["comparison"]["status"]["unparseable"] == 3
+
+
 def test_slices_and_comparison(run, pair, files):
     other = files("other.jsonl", prediction("a.png", item()), prediction("b.png"), prediction("c.png"))
     options = ("--slice", "generator", "--slice", "tier", "--compare", other, "--bootstrap", "100")

@@ -133,6 +133,7 @@ def evaluate(
             found.files.joined,
             tables,
             title=title,
+            statuses=found.statuses(),
             images=images,
             allow_outside=allow_outside,
         )
@@ -140,7 +141,8 @@ def evaluate(
     write_numbers(counts, found.result.counts.to_dict())
     if not write_numbers(json_path, found.to_document()):
         print_tables(tables)
-        show(describe_status(found.result.status))
+        for told in found.statuses():
+            show(told)
         show(describe_settings(found.result.settings))
     if not found.result.status["evaluated"]:
         raise SdgError(f"Nothing was scored: {describe_status(found.result.status)}.")

@@ -16,7 +16,7 @@ from sdg.evaluation.comparison import Comparison, compare
 from sdg.evaluation.in_parts import evaluate_in_parts
 from sdg.evaluation.join import Joined, join
 from sdg.evaluation.published import PUBLISHED
-from sdg.evaluation.result import Scores
+from sdg.evaluation.result import Scores, describe_status
 from sdg.evaluation.scoring import Matching
 from sdg.evaluation.sdg_eval import evaluate
 from sdg.evaluation.slices import Slice, SliceBy, slices
@@ -47,14 +47,15 @@ class JoinedFiles:
 class FileEvaluation:
     """Predictions scored against the truth, and what was asked for beside it.
 
-    other: the predictions that `comparison` holds these against. parts: slices by name. published: whether
-    the paper's rows belong beside it.
+    other: the predictions that `comparison` holds these against; other_status: how those were read. parts:
+    slices by name. published: whether the paper's rows belong beside it.
     """
 
     files: JoinedFiles
     result: Scores
     other: Path | None
     comparison: Comparison | None
+    other_status: Mapping[str, Any] | None
     parts: Mapping[SliceBy, tuple[Slice, ...]]
     published: bool
 
@@ -70,6 +71,13 @@ class FileEvaluation:
             tables += slice_tables(part)
         return tables
 
+    def statuses(self) -> list[str]:
+        """How the answers were read, one sentence a file of predictions."""
+        told = [describe_status(self.result.status)]
+        if self.other is not None and self.other_status is not None:
+            told.append(f"{self.other}: {describe_status(self.other_status)}")
+        return told
+
     def to_document(self) -> dict[str, Any]:
         """Everything as JSON values."""
         document = self.result.to_document()
@@ -83,7 +91,8 @@ class FileEvaluation:
         if self.parts:
             document["slices"] = {name: [part.to_dict() for part in of] for name, of in self.parts.items()}
         if self.comparison is not None:
-            document["comparison"] = {"with": str(self.other)} | self.comparison.to_dict()
+            about = {"with": str(self.other), "status": self.other_status}
+            document["comparison"] = about | self.comparison.to_dict()
         if self.published:
             document["published"] = {row.model: row.metrics for row in PUBLISHED}
         return document
@@ -120,7 +129,7 @@ def evaluate_quickly(
         return None
     nothing = Joined((), (), (), (), ())
     files = JoinedFiles(reading.truth, reading.predictions, nothing, reading.box_order, False)
-    return FileEvaluation(files, scores, None, None, {}, published)
+    return FileEvaluation(files, scores, None, None, None, {}, published)
 
 
 def evaluate_files(
@@ -142,14 +151,15 @@ def evaluate_files(
     joined = files.joined
     options: dict[str, Any] = {"embedder": embedder, "matching": matching}
     result = evaluate(joined.truth, joined.predicted, bootstrap=bootstrap, seed=seed, **options)
-    comparison = None
+    comparison = other_status = None
     if other is not None:
         scored = evaluate(joined.truth, _rejoined(files, other, say), **options)
         comparison = compare(result, scored, resamples=bootstrap or 1000, seed=seed)
+        other_status = dict(scored.status)
     parts = {name: slices(result, name, joined.generators) for name in by}
     for name in (name for name, part in parts.items() if not part):
         say(f"No slices by {name}: the truth names none.")
-    return FileEvaluation(files, result, other, comparison, parts, published)
+    return FileEvaluation(files, result, other, comparison, other_status, parts, published)
 
 
 def _check(joined: Joined, truth: Path, predictions: Path, allow_missing: bool, say: Say) -> None:

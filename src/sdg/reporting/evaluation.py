@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,23 +39,25 @@ def write_evaluation(
     tables: Iterable[Table],
     *,
     title: str = "SDG-Eval",
+    statuses: Sequence[str] = (),
     images: str | os.PathLike[str] | None = None,
     allow_outside: bool = False,
     worst: int = 20,
 ) -> Path:
     """Write the report as one HTML file that needs no network; returns its path.
 
-    joined: what was evaluated, for paths, prompts and all that did not pair up. images: folder the paths are
-    relative to; without it the worst cases are shown without pictures. An image that cannot be read,
-    or whose path leads out of that folder and is not allowed to (allow_outside), is named with the reason in
-    its place. Raises SdgError where the file cannot be written.
+    joined: what was evaluated, for paths, prompts and all that did not pair up. statuses: how answers were
+    read, a sentence each; by default those of `evaluation`. images: folder the paths are relative to; without
+    it the worst cases are shown without pictures. An image that cannot be read, or whose path leads out of
+    that folder and is not allowed to (allow_outside), is named with the reason in its place.
+    Raises SdgError where the file cannot be written.
     """
     return write_page(
         path,
         "evaluation.html",
         scripts=(),
         title=title,
-        status=describe_status(evaluation.status),
+        statuses=statuses or [describe_status(evaluation.status)],
         settings=describe_settings(evaluation.settings),
         mismatch=joined.mismatch(),
         repairs=evaluation.status["repairs"],
