@@ -45,6 +45,12 @@ def test_published_rows_stand_below_and_their_desccos_only_for_the_papers_embedd
     assert {row[0]: row for row in papers.tables[0].rows}["SDG (GRPO) (published)"][5] == "0.904"
 
 
+def test_a_row_says_how_many_pictures_were_left_out() -> None:
+    status = {"evaluated": 9, "images": 9, "failed": 0, "missing": ["a", "b", "c"], "extra": []}
+    notes = table2({"ours": document() | {"status": status}}).notes
+    assert "ours: 9 of 9 images evaluated; 3 without a prediction left out." in notes
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("embedder", "token-f1"), ("seed", 1), ("matching", "greedy"), ("truth", "other.jsonl")],

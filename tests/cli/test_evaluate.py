@@ -278,6 +278,15 @@ def test_file_sets_that_differ_are_an_error_unless_allowed(run, files, tmp_path)
     status = json.loads(out)["status"]
     assert status["evaluated"] == 2
     assert (status["missing"], status["extra"], status["duplicated"]) == (["a.png"], ["x.png"], ["c.png"])
+    page = tmp_path / "page.html"
+    code, out, err = run(*base, "--allow-missing", "--html", str(page))
+    said = (
+        "2 of 2 images evaluated; 1 without a prediction left out; 1 without a truth left out; "
+        "1 more than once in one file, where the first line counts; answers: 2 ok"
+    )
+    assert said in out
+    assert said in page.read_text()
+    assert "c.png more than once in one file, where the first line counts; evaluated are the 2 images" in err
 
 
 def test_nothing_in_common_is_an_error_even_if_missing_is_allowed(run, files):

@@ -51,7 +51,7 @@ def test_missing_extra_duplicated_and_unannotated_are_told_apart():
     assert not joined.is_complete
     assert joined.mismatch() == (
         "2 images (a, c) without a prediction; 2 images (x, y) without a truth; "
-        "2 images (b, a) more than once in one file; d not annotated"
+        "2 images (b, a) more than once in one file, where the first line counts; d not annotated"
     )
 
 

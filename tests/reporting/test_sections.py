@@ -17,6 +17,7 @@ from sdg.records import Record
 from sdg.reporting import Entry, Gallery, Report, read_refinements, read_run, read_scores, write_report
 from sdg.reporting.alignment import HEIGHT, WIDTH, curve
 from sdg.reporting.gallery import boxes_of
+from sdg.reporting.scores import Scores
 from sdg.reporting.thumbnails import Shown, show
 
 
@@ -45,6 +46,7 @@ WRONG = (float("nan"), float("inf"), 10**400)
     [
         {"status": {"evaluated": 3}},
         {"status": [1]},
+        {"status": {"evaluated": 3, "images": 3, "missing": 3}},
         {"settings": {"bootstrap": "many"}},
         {"intervals": {"artifact": {"BoxF1@0.5": ["low", "high"]}}},
         {"intervals": {"artifact": {"BoxF1@0.5": [0.1]}}},
@@ -59,6 +61,15 @@ def test_scores_with_something_else_beside_them_are_one_sentence(tmp_path, besid
     (tmp_path / "s.json").write_text(json.dumps({"metrics": metrics} | beside), encoding="utf-8")
     with pytest.raises(SdgError, match=r"s\.json holds no scores; give a file that"):
         read_scores(tmp_path / "s.json")
+
+
+def test_the_facts_of_scores_say_what_was_left_out():
+    status = {"evaluated": 9, "images": 9, "missing": ["a", "b", "c"], "duplicated": ["d"]}
+    [fact] = Scores([("ours", {"metrics": {}, "status": status})]).facts()
+    assert fact == (
+        "ours: 9 of 9 images evaluated; 3 without a prediction left out; "
+        "1 more than once in one file, where the first line counts."
+    )
 
 
 def test_a_box_covers_the_share_of_the_picture_that_it_names():

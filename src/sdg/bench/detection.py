@@ -11,7 +11,7 @@ from sdg.errors import SdgError, quoted
 from sdg.evaluation.columns import TYPES
 from sdg.evaluation.metrics import PAPER_METRICS
 from sdg.evaluation.published import PUBLISHED, PublishedRow
-from sdg.evaluation.result import interval_cell, signed_cell
+from sdg.evaluation.result import describe_unpaired, interval_cell, signed_cell
 from sdg.evaluation.tables import paper_row
 from sdg.tables import Table
 
@@ -157,7 +157,8 @@ def _notes(documents: Mapping[str, Document], settings: Mapping[str, Any]) -> It
         if "evaluated" in status:
             troubles = [f"{status[k]:,} {k}" for k in ("unparseable", "failed") if status.get(k)]
             more = f" ({', '.join(troubles)})" if troubles else ""
-            yield f"{name}: {status['evaluated']:,} of {status['images']:,} images evaluated{more}."
+            unpaired = describe_unpaired(status)
+            yield f"{name}: {status['evaluated']:,} of {status['images']:,} images evaluated{more}{unpaired}."
     yield f"Matching {settings['matching']}, embedder {settings['embedder'] or 'none'}."
     if not _comparable(settings):
         yield f"Published DescCos is left out: it was measured with {_PAPERS}."

@@ -73,7 +73,7 @@ class FileEvaluation:
 
     def statuses(self) -> list[str]:
         """How the answers were read, one sentence a file of predictions."""
-        told = [describe_status(self.result.status)]
+        told = [describe_status({**self.result.status, **self.files.joined.unpaired()})]
         if self.other is not None and self.other_status is not None:
             told.append(f"{self.other}: {describe_status(self.other_status)}")
         return told
@@ -81,8 +81,7 @@ class FileEvaluation:
     def to_document(self) -> dict[str, Any]:
         """Everything as JSON values."""
         document = self.result.to_document()
-        for name in ("missing", "extra", "duplicated", "unannotated"):
-            document["status"][name] = list(getattr(self.files.joined, name))
+        document["status"] |= self.files.joined.unpaired()
         document["settings"] |= {
             "truth": str(self.files.truth),
             "predictions": str(self.files.predictions),

@@ -39,12 +39,16 @@ class Joined:
         """Whether every path has exactly one truth and one prediction."""
         return not (self.missing or self.extra or self.duplicated or self.unannotated)
 
+    def unpaired(self) -> dict[str, list[str]]:
+        """Every path that did not pair up, by what it is."""
+        return {name: list(getattr(self, name)) for name in ("missing", "extra", "duplicated", "unannotated")}
+
     def mismatch(self) -> str:
         """What did not pair up, in a few words for each kind; "" if all did."""
         kinds = (
             (self.missing, "without a prediction"),
             (self.extra, "without a truth"),
-            (self.duplicated, "more than once in one file"),
+            (self.duplicated, "more than once in one file, where the first line counts"),
             (self.unannotated, "not annotated"),
         )
         return "; ".join(f"{_listed(paths)} {what}" for paths, what in kinds if paths)

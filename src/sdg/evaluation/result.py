@@ -207,7 +207,19 @@ def describe_status(status: Mapping[str, Any]) -> str:
     parts = [f"{status[s]:,} {s}{notes.get(s, '')}" for s in Status if status[s]]
     if status["unknown_truth"]:
         parts.append(f"{status['unknown_truth']:,} without a known truth (left out)")
-    return f"{status['evaluated']:,} of {status['images']:,} images evaluated; answers: {', '.join(parts)}"
+    evaluated = f"{status['evaluated']:,} of {status['images']:,} images evaluated"
+    return f"{evaluated}{describe_unpaired(status)}; answers: {', '.join(parts)}"
+
+
+def describe_unpaired(status: Mapping[str, Any]) -> str:
+    """What two files did not share, as the end of a sentence; "" where they paired up, or it is not known."""
+    kinds = {
+        "missing": "without a prediction left out",
+        "extra": "without a truth left out",
+        "unannotated": "not annotated left out",
+        "duplicated": "more than once in one file, where the first line counts",
+    }
+    return "".join(f"; {len(status[key]):,} {what}" for key, what in kinds.items() if status.get(key))
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:

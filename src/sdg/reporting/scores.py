@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 from sdg.defects import DefectType
 from sdg.errors import SdgError
 from sdg.evaluation.metrics import PAPER_METRICS
+from sdg.evaluation.result import describe_unpaired
 from sdg.io.files import read_text
 
 _LARGEST: Final = 1e9  # of a number that may be a metric, not NaN nor infinite
@@ -58,7 +59,8 @@ class Scores:
             status, settings = document.get("status") or {}, document.get("settings") or {}
             words = []
             if "evaluated" in status:
-                words.append(f"{status['evaluated']:,} of {status['images']:,} images evaluated")
+                evaluated = f"{status['evaluated']:,} of {status['images']:,} images evaluated"
+                words.append(evaluated + describe_unpaired(status))
             for trouble in ("unparseable", "failed", "truncated", "repaired"):
                 if status.get(trouble):
                     words.append(f"{status[trouble]:,} {trouble}")
