@@ -115,3 +115,14 @@ def test_of_one_pair_an_image_the_intervals_are_those_of_evaluate():
     pairs, _ = pair_files(FIRST, SECOND)
     found = evaluate([pair.first for pair in pairs], [pair.second for pair in pairs], bootstrap=50, seed=3)
     assert agreement(pairs, bootstrap=50, seed=3).forward.intervals == found.intervals
+
+
+def test_two_annotations_of_an_image_by_one_annotator_would_count_twice():
+    said = r"a has two annotations{} in one file, and would count twice; leave one out, or name who made each"
+    twice = [record("a"), record("a", Defect((0, 0, 9, 9), "artifact"))]
+    with pytest.raises(SdgError, match=said.format("")):
+        pair_files(twice, [record("a")])
+    named = [record("a", annotator="x"), record("a", annotator="x"), record("a", annotator="y")]
+    with pytest.raises(SdgError, match=said.format(" by 'x'")):
+        pair_files([record("a")], named)
+    assert len(pair_files(named[1:], [record("a")])[0]) == 2

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdg.defects import Diagnosis
-from sdg.errors import SdgError
+from sdg.errors import SdgError, path_end, quoted
 from sdg.evaluation import Evaluation, evaluate
 from sdg.evaluation.metrics import by_type, metrics
 from sdg.evaluation.sdg_eval import intervals
@@ -111,7 +111,10 @@ def _of_images(found: Evaluation, pairs: Sequence[Pair], bootstrap: int, seed: i
 
 
 def pair_files(first: Iterable[Record], second: Iterable[Record]) -> tuple[list[Pair], list[str]]:
-    """Every annotation of an image in the first file with every one in the second, and unpaired images."""
+    """Every annotation of an image in the first file with every one in the second, and unpaired images.
+
+    Raises SdgError where one annotator has two of one image in one file.
+    """
     ones, others = _by_image(first, "first"), _by_image(second, "second")
     return _paired((path, product(ones.get(path, ()), others.get(path, ()))) for path in ones | others)
 
@@ -128,13 +131,24 @@ _Annotation = tuple[str, Diagnosis]  # by whom
 
 
 def _by_image(records: Iterable[Record], nameless: str) -> dict[str, list[_Annotation]]:
-    """Annotations by image path, without those that say nothing; reasoning and raw text are let go."""
+    """Annotations by image path, without those that say nothing; reasoning and raw text are let go.
+
+    nameless: who annotated where nobody is named; "" in a single file.
+    Raises SdgError where one of two files has two of one image by one annotator, which would count twice.
+    """
     images: dict[str, list[_Annotation]] = {}
     for record in records:
         opinions = images.setdefault(record.filepath, [])
         diagnosis = record.diagnosis
         if diagnosis is not None and diagnosis.is_informative:
-            opinions.append((record.annotator or nameless, Diagnosis(diagnosis.defects)))
+            name = record.annotator or nameless
+            if nameless and any(name == other for other, _ in opinions):
+                by = f" by {quoted(record.annotator)}" if record.annotator else ""
+                raise SdgError(
+                    f"{path_end(record.filepath)} has two annotations{by} in one file, and would count "
+                    "twice; leave one out, or name who made each (annotator)."
+                )
+            opinions.append((name, Diagnosis(diagnosis.defects)))
     return images
 
 
