@@ -142,6 +142,20 @@ def test_table2_end_to_end_with_a_detector_that_is_run_here(tmp_path: Path) -> N
     assert document["settings"]["truth"].endswith("truth.jsonl")
 
 
+def test_table2_leaves_out_pictures_without_a_prediction_on_request(tmp_path: Path) -> None:
+    truth, found = tmp_path / "truth.jsonl", tmp_path / "found.jsonl"
+    records = [Record(f"{name}.png", "a cat", Diagnosis()) for name in "ab"]
+    write_records(truth, records, "sdg30k")
+    write_records(found, records[:1], "predictions")
+    command = ["bench", "table2", "--truth", str(truth), "--predictions", f"ours={found}"]
+    command += ["--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(cli, command)
+    assert "with --allow-missing" in str(refused.exception)
+    result = CliRunner().invoke(cli, [*command, "--allow-missing"])
+    assert result.exit_code == 0, result.output
+    assert "ours: 1 of 1 images evaluated; 1 without a prediction left out." in result.output
+
+
 def test_a_server_may_be_a_detector_of_table2_and_a_row_without_answers_is_a_failure(
     tmp_path: Path,
 ) -> None:

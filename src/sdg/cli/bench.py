@@ -79,6 +79,7 @@ def prompts_(name: str, as_json: bool, **options: Any) -> None:
 @click.option("--predictions", multiple=True, metavar="NAME=FILE", help="What a detector has answered.")
 @_SCORES
 @_EMBEDDER
+@_ALLOW_MISSING
 @click.option("--resume", is_flag=True, help="Keep what detectors have answered in --out.")
 @_OUT
 def table2(
@@ -87,6 +88,7 @@ def table2(
     predictions: tuple[str, ...],
     scores: tuple[str, ...],
     embedder: str | None,
+    allow_missing: bool,
     resume: bool,
     out: Path,
     **reading: Any,
@@ -122,7 +124,7 @@ def table2(
     documents = _read_scores(scores)
     if both := sorted(files.keys() & documents.keys()):
         raise SdgError(f"{both[0]} names predictions and scores; give each row a name of its own.")
-    evaluated = _evaluated(truth, files, embedder)
+    evaluated = _evaluated(truth, files, embedder, allow_missing)
     _finish(tabulate(evaluated | documents), out)
     if empty := [name for name, one in evaluated.items() if not one["status"]["evaluated"]]:
         raise SdgError(f"Nothing was scored of {', '.join(empty)}: no picture has a truth and an answer.")
@@ -283,7 +285,9 @@ def _finish(table: BenchTable, out: Path) -> None:
     say(f"{table.name}.json, .md and .tex are in {out}; `sdg report --bench` shows the first.")
 
 
-def _evaluated(truth: Path | None, files: dict[str, Path], embedder: str | None) -> dict[str, Any]:
+def _evaluated(
+    truth: Path | None, files: dict[str, Path], embedder: str | None, allow_missing: bool
+) -> dict[str, Any]:
     """The evaluation of each file of predictions."""
     from sdg.evaluation.from_files import evaluate_files, join_files
 
@@ -292,7 +296,8 @@ def _evaluated(truth: Path | None, files: dict[str, Path], embedder: str | None)
     found = {}
     with embedder_of(embedder) as reader:
         for name, file in files.items():
-            found[name] = evaluate_files(join_files(truth, file, say=say), embedder=reader).to_document()
+            joined = join_files(truth, file, allow_missing=allow_missing, say=say)
+            found[name] = evaluate_files(joined, embedder=reader).to_document()
     return found
 
 
