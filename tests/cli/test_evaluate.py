@@ -165,6 +165,10 @@ def test_slices_and_comparison(run, pair, files):
     document = json.loads(run(*pair, *options, "--json", "-")[1])
     assert [part["value"] for part in document["slices"]["generator"]] == ["FLUX", "SANA"]
     assert [part["value"] for part in document["slices"]["tier"]] == ["major", "moderate"]
+    assert document["comparison"]["resamples"] == 100
+    bare = json.loads(run(*pair, "--compare", other, "--bootstrap", "0", "--json", "-")[1])["comparison"]
+    assert (bare["intervals"], bare["p_values"], bare["resamples"]) == (None, None, 0)
+    assert bare["difference"] == document["comparison"]["difference"]
     assert document["comparison"]["difference"]["misalignment"]["BoxRe@0.1"] == 1.0
     assert document["comparison"]["difference"]["artifact"]["BoxRe@0.1"] == 0.0
 

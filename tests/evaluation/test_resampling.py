@@ -10,6 +10,7 @@ import pytest
 from sdg import Defect, Diagnosis
 from sdg.evaluation import METRICS, compare, evaluate, resampling
 from sdg.evaluation.resampling import bootstrap_sums, draws, interval, swapped_sums
+from sdg.evaluation.tables import comparison_tables
 
 
 def make(rng, images, recall):
@@ -176,8 +177,18 @@ def test_only_like_is_compared_with_like():
     for other in others:
         with pytest.raises(ValueError, match="same truth"):
             compare(base, evaluate([[Defect(*other)]], [[]]))
-    with pytest.raises(ValueError, match="at least one"):
-        compare(base, base, resamples=0)
+    with pytest.raises(ValueError, match="0 resamples or more"):
+        compare(base, base, resamples=-1)
+
+
+def test_without_resamples_there_are_differences_alone():
+    defect = Defect((0, 0, 9, 9), "artifact")
+    found = compare(evaluate([[defect]], [[defect]]), evaluate([[defect]], [[]]), resamples=0)
+    assert found.difference["artifact"]["BoxRe@0.1"] == 1
+    assert (found.intervals, found.p_values) == (None, None)
+    tables = list(comparison_tables(found, "a", "b"))
+    assert tables[0].columns == ("metric", "a", "b", "difference")
+    assert {len(row) for table in tables for row in table.rows} == {4}
 
 
 def test_the_truth_is_the_same_in_any_order_and_beside_what_is_left_out():

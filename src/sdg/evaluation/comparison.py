@@ -29,14 +29,14 @@ class Comparison:
     """First minus second, by type and metric; None where either is undefined.
 
     first, second: metrics of each over the images both were scored on. intervals: 95 % bounds of the
-    difference. p_values: two-sided, at least 1/(resamples + 1).
+    difference. p_values: two-sided, at least 1/(resamples + 1). Both are None without resamples.
     """
 
     first: Metrics
     second: Metrics
     difference: Metrics
-    intervals: Intervals
-    p_values: Metrics
+    intervals: Intervals | None
+    p_values: Metrics | None
     images: int
     resamples: int
     seed: int
@@ -47,7 +47,7 @@ class Comparison:
 
     def plot(self, path: Path | None = None) -> Figure:
         """The differences with their intervals as a figure; see `Evaluation.plot`."""
-        ends = [end for of in self.intervals.values() for pair in of.values() for end in pair or ()]
+        ends = [end for of in (self.intervals or {}).values() for pair in of.values() for end in pair or ()]
         ends += [value for of in self.difference.values() for value in of.values() if value is not None]
         most = 1.05 * max(map(abs, ends), default=1.0) or 1.0
         return plot_metrics(self.difference, self.intervals, "first minus second", (-most, most), path)
@@ -57,18 +57,18 @@ def compare(first: Evaluation, second: Evaluation, *, resamples: int = 1000, see
     """Compare two evaluations of the same images in the same order, against the same truth.
 
     An image that was left out of either is left out here. resamples: of the bootstrap and of the permutation
-    test, at least 1. Raises ValueError where matching, embedder or the truth's boxes, types or importance
-    differ.
+    test, 0 for neither. Raises ValueError where they are below 0, and where matching, embedder or the truth's
+    boxes, types or importance differ.
     """
-    if resamples < 1:
-        raise ValueError(f"A comparison needs at least one resample, not {resamples}.")
+    if resamples < 0:
+        raise ValueError(f"A comparison has 0 resamples or more, not {resamples}.")
     a, b, both = first.details, second.details, _shared(first, second)
     one, other = a.table[both], b.table[both]
     values, others = metrics(one.sum(0)), metrics(other.sum(0))
     difference = values - others
     undefined = np.isnan(difference)
     low = high = p_value = difference
-    if len(one):
+    if len(one) and resamples:
         pair = np.concatenate([one, other], axis=1)  # (D, 2·types, counts): resampled together
         drawn = _metrics(bootstrap_sums(_flat(pair), resamples, seed), 2 * len(TYPES))
         low, high = interval(drawn[:, : len(TYPES)] - drawn[:, len(TYPES) :])
@@ -78,8 +78,8 @@ def compare(first: Evaluation, second: Evaluation, *, resamples: int = 1000, see
         first=by_type(values),
         second=by_type(others),
         difference=by_type(difference),
-        intervals=bounds_by_type(low, high, undefined),
-        p_values=by_type(p_value),
+        intervals=bounds_by_type(low, high, undefined) if resamples else None,
+        p_values=by_type(p_value) if resamples else None,
         images=len(one),
         resamples=resamples,
         seed=seed,

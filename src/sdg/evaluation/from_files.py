@@ -153,7 +153,7 @@ def evaluate_files(
     comparison = other_status = None
     if other is not None:
         scored = evaluate(joined.truth, _rejoined(files, other, say), **options)
-        comparison = compare(result, scored, resamples=bootstrap or 1000, seed=seed)
+        comparison = compare(result, scored, resamples=bootstrap, seed=seed)
         other_status = dict(scored.status)
     parts = {name: slices(result, name, joined.generators) for name in by}
     for name in (name for name, part in parts.items() if not part):

@@ -28,8 +28,10 @@ def evaluation_tables(
 
 
 def comparison_tables(comparison: Comparison, first: str, second: str) -> Iterator[Table]:
-    """Difference, interval and p-value of every metric, one table a type."""
-    columns = ("metric", first, second, "difference", "95 % interval", "p")
+    """Difference, interval and p-value of every metric, one table a type; the last two where resampled."""
+    bounds, p_values = comparison.intervals, comparison.p_values
+    resampled = () if bounds is None else ("95 % interval", "p")
+    columns = ("metric", first, second, "difference", *resampled)
     for kind in map(str, TYPES):
         rows = tuple(
             (
@@ -37,8 +39,8 @@ def comparison_tables(comparison: Comparison, first: str, second: str) -> Iterat
                 cell(comparison.first[kind][name]),
                 cell(comparison.second[kind][name]),
                 signed_cell(comparison.difference[kind][name]),
-                _signed_interval(comparison.intervals[kind][name]),
-                p_cell(comparison.p_values[kind][name]),
+                *(() if bounds is None else (_signed_interval(bounds[kind][name]),)),
+                *(() if p_values is None else (p_cell(p_values[kind][name]),)),
             )
             for name in METRICS
         )
