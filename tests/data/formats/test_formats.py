@@ -177,3 +177,15 @@ def test_all_faults_of_a_line_are_known():
         "Defect 1",
         "Defect 3",
     ]
+
+
+def test_an_unknown_format_is_one_sentence_with_those_there_are(tmp_path):
+    path = tmp_path / "o.jsonl"
+    said = "'sdgg' is no format; those are sdg, sdg30k, predictions, coco, label-studio, hf"
+    with pytest.raises(SdgError, match=said):
+        formats.write_records(path, [], "sdgg")
+    assert not path.exists()
+    with pytest.raises(SdgError, match=said):
+        formats.read_records(path, "sdgg")
+    with pytest.raises(SdgError, match="'boxes' is no format"):
+        formats.read_parts(path, "boxes")

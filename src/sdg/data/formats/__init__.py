@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, Final, Literal, get_args
 
 from sdg.data.formats import sdg30k
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.io import jsonl
 from sdg.io.jsonl import load_document
 from sdg.io.predictions import read_prediction, write_prediction
@@ -122,7 +122,9 @@ def guess_format(path: Path) -> Format:
 
 
 def _of_tool(format: Format) -> Any:
-    """The module of another tool's format, which has `read`, `parts` and `write`."""
+    """The module of another tool's format, which has `read`, `parts` and `write`; or SdgError."""
+    if format not in FORMATS:
+        raise SdgError(f"{quoted(format)} is no format; those are {', '.join(FORMATS)}.")
     return import_module(f"sdg.data.formats.{format.replace('-', '_')}")
 
 
