@@ -182,3 +182,15 @@ def test_a_released_line_is_split_by_its_caption_whatever_stands_beside_it(tmp_p
     assert assignment.split_of("cup 0") in ("a", "b")
     with pytest.raises(KeyError):
         assignment.split_of("0-0")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_file_that_is_one_document_is_to_be_converted_first(tmp_path, indent):
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps({"images": [], "annotations": []}, indent=indent))
+    with pytest.raises(
+        SdgError, match=r"coco\.json holds no JSON Lines.*sdg data convert .*coco\.jsonl --to sdg"
+    ):
+        assign_prompts(path, SHARES)
+    write_lines(path, [line(str(number), "A") for number in range(20)])
+    assert assign_prompts(path, SHARES).names == ("train", "test")

@@ -35,6 +35,8 @@ def test_byte_order_marks_line_ends_and_blank_lines_do_not_matter(tmp_path, cont
     ("line", "reason"),
     [
         (b'{"a": 1', "This is not JSON: Expecting ',' delimiter at character 8."),
+        (b'{"a": "b', "This is not JSON: Unterminated string starting at character 7."),
+        (b'{"a": "\t"}', "This is not JSON: Invalid control character at character 8."),
         (b"hello", "This is not JSON: Expecting value at character 1."),
         (b'{"a": 1} {"a": 2}', "This is not JSON: Extra data at character 10."),
         (b"[1, 2]", 'A line holds one JSON object, such as {"filepath": "a.png", …}.'),

@@ -74,12 +74,13 @@ def assign_prompts(path: Path, shares: Mapping[str, float], seed: int = 0) -> As
     """First pass: read the prompts and generators of a file and deal the prompts out.
 
     shares: split -> its share of the images, in any unit ({"train": 96, "test": 4}).
-    Raises SdgError where a line has no prompt, a share is not above 0, a split would stay empty, or a
-    Parquet file holds pictures, which a split would lack.
+    Raises SdgError where a line has no prompt, a share is not above 0, a split would stay empty, a Parquet
+    file holds pictures, which a split would lack, and where a file is one JSON document.
     """
     _check_shares(shares)
     if jsonl.is_parquet(path) and stored_images(path):
         raise SdgError(f"{path} holds its pictures itself; splits are of files that name theirs.")
+    _require_lines(path)
     keys, painters = array("Q"), array("I")
     generators: dict[str | None, int] = {}
     for prompt, generator in jsonl.read_with(path, _prompt_and_generator):
@@ -167,6 +168,21 @@ def _prompt_and_generator(value: Mapping[str, Any]) -> tuple[str, str | None]:
     released = not value.keys().isdisjoint(("ann_translated_bboxes", "response"))
     prompt = text_of(value, "caption" if released or "prompt" not in value else "prompt")
     return prompt, as_name("generator", value.get("generator"))
+
+
+def _require_lines(path: Path) -> None:
+    """Raise SdgError where a file that is no JSON Lines by its name is none by its first line either."""
+    file = pathlib.Path(path)
+    if file.suffix.lower() != ".json":
+        return
+    _, line = next(jsonl.read_lines(path))
+    try:
+        _prompt_and_generator(jsonl.parse_object(line))
+    except ValueError:
+        raise SdgError(
+            f"{path} holds no JSON Lines, which splits are made of; convert it before: "
+            f"sdg data convert {path} {file.with_suffix('.jsonl')} --to sdg"
+        ) from None
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:

@@ -159,13 +159,14 @@ def _until(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
 def parse_object(line: bytes) -> dict[str, Any]:
     """The JSON object on one line; raises ValueError with the reason, in one sentence."""
     try:
-        text = line.decode("utf-8")
+        text = line.decode("utf-8").rstrip("\r\n")  # else the end of a line that is cut off is the fault
         value = DECODER.decode(text)
     except UnicodeDecodeError:
         raise ValueError("This is not UTF-8 text; save the file as UTF-8.") from None
     except json.JSONDecodeError as error:
         position = min(error.pos, len(text.rstrip())) + 1
-        raise ValueError(f"This is not JSON: {error.msg} at character {position}.") from None
+        what = error.msg.removesuffix(" at")  # Python's own, of some faults
+        raise ValueError(f"This is not JSON: {what} at character {position}.") from None
     except RecursionError:
         raise ValueError("This is JSON nested too deeply to be read.") from None
     if not isinstance(value, dict):
@@ -221,9 +222,8 @@ def load_document(path: Path) -> Any:
     try:
         return DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise SdgError(
-            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
+        what = error.msg.removesuffix(" at")  # as above
+        raise SdgError(f"{path} is not JSON: {what} at line {error.lineno}, column {error.colno}.") from None
     except RecursionError:
         raise SdgError(f"{path} is JSON nested too deeply to be read.") from None
     except ValueError as error:

@@ -122,6 +122,10 @@ def test_an_image_without_annotations_is_clean_unless_it_says_otherwise(tmp_path
         ({"annotations": [ANNOTATION | {"image_id": 9}]}, ", annotation 1: There is no image with the id 9."),
         ({"annotations": [ANNOTATION, 5]}, ", annotation 2: An annotation is a JSON object, not 5."),
         (
+            {"annotations": [ANNOTATION | {"category_id": 5}]},
+            ", image 1: Annotation 1: There is no category with the id 5.",
+        ),
+        (
             {"annotations": [ANNOTATION | {"category_id": 3}]},
             ", image 1: Annotation 1: The category is 'artifact', 'misalignment' or 'both', not 'dog'.",
         ),

@@ -172,7 +172,10 @@ def _defects(
     if (size := as_size(*pixels)) is None:
         raise ValueError("Its image needs a 'width' and a 'height' in pixels.")
     box = from_scale(annotation.get("bbox"), size)
-    name = names.get(_key(annotation.get("category_id")))
+    category = annotation.get("category_id")
+    if _key(category) not in names:
+        raise ValueError(f"There is no category with the id {quoted(category)}.")
+    name = names[_key(category)]
     if not isinstance(name, str) or name not in LABELS:
         raise ValueError(f"The category is 'artifact', 'misalignment' or 'both', not {quoted(name)}.")
     # CVAT keeps further values in `attributes`, FiftyOne beside the standard keys.
