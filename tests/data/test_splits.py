@@ -194,3 +194,19 @@ def test_a_file_that_is_one_document_is_to_be_converted_first(tmp_path, indent):
         assign_prompts(path, SHARES)
     write_lines(path, [line(str(number), "A") for number in range(20)])
     assert assign_prompts(path, SHARES).names == ("train", "test")
+
+
+def test_no_part_of_an_earlier_split_stays_beside_the_new_ones(mixed, tmp_path):
+    folder = tmp_path / "out"
+    split(mixed, folder, {"train": 9, "validation": 1})
+    write_lines(folder / "prompts.jsonl", [{"caption": "a cat"}])  # no part
+    with pytest.raises(SdgError, match=r"validation\.jsonl is a part of an earlier split"):
+        split(mixed, folder, {"train": 9, "test": 1})
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "prompts.jsonl",
+        "train.jsonl",
+        "validation.jsonl",
+    ]
+    split(mixed, folder, {"train": 8, "validation": 2})
+    (folder / "validation.jsonl").unlink()
+    split(mixed, folder, {"train": 9, "test": 1})

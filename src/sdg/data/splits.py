@@ -14,7 +14,7 @@ import unicodedata
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,7 +26,7 @@ import numpy as np
 from sdg.data.statistics import NO_GENERATOR
 from sdg.errors import SdgError
 from sdg.io import jsonl
-from sdg.io.files import atomic_writer
+from sdg.io.files import atomic_writer, is_folder
 from sdg.io.parquet_images import stored_images
 from sdg.io.paths import real_path
 from sdg.records import Path, as_name, text_of
@@ -114,11 +114,13 @@ def assign_prompts(path: Path, shares: Mapping[str, float], seed: int = 0) -> As
 def write_splits(path: Path, folder: Path, assignment: Assignment) -> dict[str, pathlib.Path]:
     """Second pass: write every line, with its `split`, to FOLDER/<split>.jsonl; returns those paths.
 
-    All files appear together, at the end. Raises SdgError where one cannot be written.
+    All files appear together, at the end. Raises SdgError where one cannot be written, and where the folder
+    holds a part of an earlier split, with which these may share prompts.
     """
     paths = {name: pathlib.Path(folder) / f"{name}.jsonl" for name in assignment.names}
     if real_path(path) in [real_path(target) for target in paths.values()]:
         raise SdgError(f"{path} would be overwritten by one of its own splits; name another folder.")
+    _refuse_others(pathlib.Path(folder), paths.values())
     with ExitStack() as stack:
         files = {name: stack.enter_context(atomic_writer(target)) for name, target in paths.items()}
         for value in jsonl.read_objects(path):
@@ -183,6 +185,20 @@ def _require_lines(path: Path) -> None:
             f"{path} holds no JSON Lines, which splits are made of; convert it before: "
             f"sdg data convert {path} {file.with_suffix('.jsonl')} --to sdg"
         ) from None
+
+
+def _refuse_others(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
+    """Raise SdgError where a folder holds a part, as `write_splits` writes them, that is not written now."""
+    for other in sorted(set(folder.glob("*.jsonl") if is_folder(folder) else ()) - set(paths)):
+        try:
+            split = jsonl.first_object(other).get("split")
+        except SdgError:  # no part of ours
+            continue
+        if split == other.stem:
+            raise SdgError(
+                f"{other} is a part of an earlier split and may share prompts with the new ones; "
+                "remove it, or name another folder."
+            )
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
