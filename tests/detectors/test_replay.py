@@ -96,6 +96,17 @@ def test_a_bare_name_counts_only_where_it_is_unambiguous(tmp_path: Path) -> None
     assert [d.status.value for d in both] == ["failed", "failed", "ok"]
 
 
+def test_a_row_whose_path_agrees_in_part_needs_the_prompt_to_agree(tmp_path: Path) -> None:
+    stored = replay(tmp_path, row("images/0.png", caption="a drawing "), row("b.png", caption=""))
+    asked = [("pictures/0.png", "hi"), ("pictures/0.png", "a drawing"), ("/x/images/0.png", "hi")]
+    other, same, whole = (stored.diagnose([pair])[0] for pair in asked)
+    assert (other.status.value, same, whole) == ("failed", FOUND, FOUND)
+    assert "images/0.png of" in str(other.error)
+    assert "stored with another prompt than pictures/0.png has" in str(other.error)
+    assert stored.diagnose([("0.png", "hi"), ("x/b.png", "hi")])[1] == FOUND
+    assert stored.diagnose([("0.png", "hi")])[0].status == "failed"
+
+
 def test_the_prompt_tells_two_responses_for_one_image_apart(tmp_path: Path) -> None:
     stored = replay(tmp_path, row("a.png", caption="one"), row("a.png", "[]", caption="two"))
     one, two, three = stored.diagnose([("a.png", "one"), ("a.png", "two"), ("a.png", "three")])

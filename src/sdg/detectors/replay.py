@@ -12,7 +12,7 @@ from sdg.defects import Diagnosis, Status
 from sdg.detectors.base import Stream, StreamingDetector, failed, path_of
 from sdg.images import Pair
 from sdg.io import jsonl
-from sdg.io.paths import PathIndex, claimed_twice
+from sdg.io.paths import PathIndex, claimed_twice, parts
 from sdg.io.predictions import read_prediction
 
 _FAILED = "The stored run got no answer for this image."
@@ -21,12 +21,13 @@ _Row = tuple[str, Diagnosis]
 
 
 class ReplayDetector(StreamingDetector):
-    """Gives each image the response stored under its path; prompts only tell apart two of the same image.
+    """Gives each image the response stored under its path; prompts tell apart two of the same image.
 
     file: JSON Lines with `filepath` (or `filename`), `caption` and what `sdg.io.predictions` reads:
     `response` and, as `sdg diagnose` writes them, `status` and `error`. require_think: whether a missing
     think block is a fault to report. An image is found by its path as stored, else by the end of its path,
-    else by its bare name, and fails where that leaves a choice.
+    else by its bare name, and fails where that leaves a choice. Where less than the whole path that is
+    stored agrees, the prompt has to: other pictures may have that name.
     Raises SdgError, naming the line, for a file that holds no responses.
     """
 
@@ -61,9 +62,10 @@ class ReplayDetector(StreamingDetector):
             elif found[path][0] in unclear and found[path][0] != path:
                 yield index, failed(f"More than one image here may be {found[path][0]} of {self._file}.")
             else:
-                yield index, self._diagnosis(self._rows[found[path][0]], pairs[index][1])
+                yield index, self._diagnosis(path, found[path][0], pairs[index][1])
 
-    def _diagnosis(self, rows: list[_Row], prompt: str) -> Diagnosis:
+    def _diagnosis(self, path: str, stored: str, prompt: str) -> Diagnosis:
+        rows = self._rows[stored]
         if len(rows) > 1:
             rows = [row for row in rows if row[0] == prompt]
             if len(rows) != 1:
@@ -71,7 +73,11 @@ class ReplayDetector(StreamingDetector):
                     f"{self._file} holds {'several responses' if rows else 'no response'} "
                     "for this image with this prompt."
                 )
-        return rows[0][1]
+        caption, diagnosis = rows[0]
+        whole = parts(stored)
+        if caption.strip() not in ("", prompt.strip()) and parts(path)[-len(whole) :] != whole:
+            return failed(f"{stored} of {self._file} is stored with another prompt than {path} has.")
+        return diagnosis
 
 
 def _row(value: Mapping[str, Any], require_think: bool) -> tuple[str, _Row]:
