@@ -222,6 +222,26 @@ def test_the_command_writes_everything_it_is_given_into_one_file(run, tmp_path: 
     assert (code, err.count("\n")) == (1, 1)
 
 
+def test_pictures_that_are_not_found_are_told_of(run, tmp_path: Path):
+    rows = [{"filepath": f"{at}.png", "caption": "a", "response": "<answer>[]</answer>"} for at in range(3)]
+    predictions, out = tmp_path / "predictions.jsonl", tmp_path / "r.html"
+    predictions.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    code, _, err = run("report", "--diagnoses", predictions, "--out", out)
+    assert (code, out.exists()) == (1, True)
+    assert "3 of 3 pictures could not be shown; the first: " in err
+    assert "0.png; name their folder with --images." in err
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "0.png")
+    code, _, err = run("report", "--diagnoses", predictions, "--images", tmp_path / "images", "--out", out)
+    assert code == 0
+    assert "2 of 3 pictures could not be shown" in err
+    Image.new("RGB", (4, 4)).save(tmp_path / "before.png")
+    row = {"id": "a", "before": "before.png", "after": None}
+    (tmp_path / "refined.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    code, _, err = run("report", "--refinements", tmp_path / "refined.jsonl", "--out", out)
+    assert (code, "could not be shown" in err) == (0, False)
+
+
 def test_a_diagnosis_can_be_looked_at_in_a_page(run, tmp_path: Path):
     Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
     item = {"box_2d": [0, 0, 500, 500], "label": "artifact", "description": "Odd <b>."}

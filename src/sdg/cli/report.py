@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sdg.cli.options import ALLOW_OUTSIDE, PAGE, PATH
 from sdg.cli.terminal import say
-from sdg.errors import SdgError
+from sdg.errors import SdgError, path_end
+
+if TYPE_CHECKING:
+    from sdg.reporting.page import Section
+    from sdg.reporting.thumbnails import Source
 
 
 @click.command()
@@ -56,7 +63,7 @@ def report(
     """Write one HTML file to look at and to pass on: it needs no network and holds its pictures.
 
     A gallery with boxes and reasons to filter, metrics with intervals, sliders from before to after,
-    learning curves and reward maps.
+    learning curves and reward maps. Exit code 1 if there are files of pictures to show, and none is found.
 
     \b
     Examples:
@@ -85,7 +92,6 @@ def report(
         read_scores,
         write_report,
     )
-    from sdg.reporting.page import Section
 
     sections: list[Section] = [read_bench(path) for path in bench]
     if scores:
@@ -102,3 +108,30 @@ def report(
         sections.append(Gallery(entries, name))
     write_report(Report(title, sections, note), out, side=side)
     say(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    named = _pictures(sections)
+    missing = [
+        str(one)
+        for one in named
+        if isinstance(one, Path) and not os.path.isfile(one)  # noqa: PTH113 (pathlib's raises for a long name)
+    ]
+    if missing:
+        lacking = (
+            f"{len(missing):,} of {len(named):,} pictures could not be shown; the first: "
+            f"{path_end(missing[0], 160)}; name their folder with --images."
+        )
+        if len(missing) == len(named):
+            raise SdgError(lacking)
+        say(lacking)
+
+
+def _pictures(sections: Sequence[Section]) -> list[Source]:
+    """The pictures that galleries and refinements are to show."""
+    from sdg.reporting import Gallery, Refinements
+
+    found: list[Source | None] = []
+    for section in sections:
+        if isinstance(section, Gallery):
+            found += [entry.picture for entry in section.entries]
+        elif isinstance(section, Refinements):
+            found += [picture for item in section.items for picture in (item.before, item.after)]
+    return [picture for picture in found if picture is not None]
