@@ -84,6 +84,19 @@ def test_a_table_of_pyarrow_is_a_batch(tmp_path: Path) -> None:
         BatchDiagnoser(f"python:{__name__}.bright")(table.select(["prompt"]))
 
 
+def test_a_column_that_the_results_would_replace_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(BatchDiagnoser, "_load", lambda self: pytest.fail("loaded"))
+    batch = {"image": [content(1)], "prompt": ["a"], "id": [1], "status": ["draft"]}
+    diagnose = BatchDiagnoser(f"python:{__name__}.bright")
+    with pytest.raises(SdgError, match=r"has a column 'status' already, which the results would replace"):
+        diagnose(batch)
+    pytest.importorskip("datasets")
+    with pytest.raises(SdgError, match=r"has a column 'status' already"):
+        diagnose.features(batch)
+
+
 def test_rows_of_an_array_of_pixels_are_pictures() -> None:
     pixels = np.stack([np.full((3, 4, 3), level, np.uint8) for level in (0, 9)])
     found = BatchDiagnoser(f"python:{__name__}.bright")({"image": pixels, "prompt": np.array(["a", "b"])})

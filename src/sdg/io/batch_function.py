@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
@@ -43,8 +43,8 @@ class BatchFunction(ABC, Generic[T, R]):
     def __call__(self, batch: Any) -> Batch:
         """The batch's columns as lists, with those of the results.
 
-        Raises SdgError where one of the two columns is missing or shorter than the other, and for what
-        concerns every row, such as weights that do not load.
+        Raises SdgError where one of the two columns is missing or shorter than the other, where a column is
+        called as one of the results, and for what concerns every row, such as weights that do not load.
         """
         if hasattr(batch, "to_pydict"):  # of pyarrow
             batch = batch.to_pydict()
@@ -52,6 +52,7 @@ class BatchFunction(ABC, Generic[T, R]):
             if name not in batch:
                 known = ", ".join(quoted(column) for column in batch) or "none"
                 raise SdgError(f"A batch has the columns `image` and `prompt`; this one has {known}.")
+        self._require_free(batch)
         columns = {name: list(values) for name, values in batch.items()}
         if len(columns["image"]) != len(columns["prompt"]):
             raise SdgError("The columns `image` and `prompt` of a batch have one length.")
@@ -75,13 +76,22 @@ class BatchFunction(ABC, Generic[T, R]):
 
         `dataset.map(function, batched=True, features=function.features(dataset.features))`. Without them it
         takes the types from its first rows, and ends where a later row has the first error, or defect.
+        Raises SdgError where a column is called as one of the results.
         """
         from datasets import Features
 
+        self._require_free(given)
         return Features({**given, **self._features()})
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None, "_is_copy": True}
+
+    def _require_free(self, given: Iterable[str]) -> None:
+        names = set(given)
+        if taken := next((name for name in self._columns() if name in names), None):
+            raise SdgError(
+                f"The batch has a column {taken!r} already, which the results would replace; rename it."
+            )
 
     def _what_runs(self) -> T:
         if self._loaded is None and self._is_copy:
