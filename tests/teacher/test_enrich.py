@@ -109,6 +109,19 @@ def test_requests_are_bounded_over_all_beginnings_and_each_answer_is_kept(given,
     assert len(lines(out)) == PICTURES
 
 
+def test_pictures_that_cannot_be_read_use_up_no_requests(given, tmp_path):
+    out = tmp_path / "train.jsonl"
+    for one in given[:3]:
+        one.file.unlink()
+    with teacher(RIGHT, lambda index: well) as server:
+        result = enrich(given, out, plan(server, max_requests=2, tries=1))
+        assert (result.exhausted, result.requests, server.asked.total()) == (True, 2, 2)
+        assert result.statuses == {ACCEPTED: 2, UNANSWERED: 3, OPEN: PICTURES - 5}
+        result = enrich(given, out, plan(server, max_requests=PICTURES - 3), resume=True)
+        assert (result.exhausted, server.asked.total()) == (False, PICTURES - 3)
+    assert result.statuses == {ACCEPTED: PICTURES - 3, UNANSWERED: 3}
+
+
 def test_what_is_left_is_asked_again_only_with_more_tries(given, tmp_path):
     out = tmp_path / "train.jsonl"
     with teacher(RIGHT, lambda index: refuses if index == 4 else well) as server:

@@ -20,6 +20,7 @@ from sdg.data.formats.sdg30k import to_annotation
 from sdg.defects import Diagnosis, Status
 from sdg.detectors.bulk import stopping
 from sdg.errors import SdgError
+from sdg.images import load_image
 from sdg.io import jsonl
 from sdg.io.files import read_bytes
 from sdg.response import format_fault, render_response
@@ -153,20 +154,24 @@ class _Run:
         for _ in range(self.plan.tries):
             self._pass_over(stage, given)
             waiting = [one for one in given if self._is_waiting(one, stage) and one.key not in silent]
-            if self.plan.max_requests is not None:
-                free = max(0, self.plan.max_requests - self.requests)
-                self.exhausted |= len(waiting) > free
-                waiting = waiting[:free]
             if not waiting:
                 return
-            model = model or stage.load()
-            pairs = [(one.file, self._question(stage, one)) for one in waiting]
-            with stopping(model):
-                for place, outcome in model.stream(pairs):
-                    one = waiting[place]
-                    self._take(stage, one, outcome)
-                    if self.rows[one.key]["status"] == UNANSWERED:
-                        silent.add(one.key)
+            while waiting:  # pictures that cannot be read leave room for others
+                free = len(waiting)
+                if self.plan.max_requests is not None:
+                    free = max(0, self.plan.max_requests - self.requests)
+                if not free:
+                    self.exhausted = True
+                    return
+                asked, waiting = waiting[:free], waiting[free:]
+                model = model or stage.load()
+                pairs = [(one.file, self._question(stage, one)) for one in asked]
+                with stopping(model):
+                    for place, outcome in model.stream(pairs):
+                        one = asked[place]
+                        self._take(stage, one, outcome)
+                        if self.rows[one.key]["status"] == UNANSWERED:
+                            silent.add(one.key)
 
     def _pass_over(self, stage: Stage, given: Sequence[Given]) -> None:
         for one in given:
@@ -185,8 +190,9 @@ class _Run:
 
     def _take(self, stage: Stage, one: Given, found: Diagnosis) -> None:
         row = self.rows[one.key]
-        self.requests += 1
-        row["requests"] += 1
+        if found.status is not Status.FAILED or _is_readable(one):
+            self.requests += 1
+            row["requests"] += 1
         if found.status is Status.FAILED:
             row |= {"status": UNANSWERED, "error": found.error}
         else:
@@ -230,6 +236,15 @@ class _Run:
         if not after:
             row["annotation"] = _annotation(one, row, self.plan)
             del row["written"]
+
+
+def _is_readable(one: Given) -> bool:
+    """Whether there is a picture to send."""
+    try:
+        load_image(one.file)
+    except SdgError:
+        return False
+    return True
 
 
 def _begun(one: Given, stored: Row | None, plan: Plan) -> Row:
