@@ -156,6 +156,18 @@ def test_a_data_set_never_holds_a_file_of_the_system(run: Run, tmp_path: Path) -
     assert "/etc/passwd" not in OPENED
 
 
+@pytest.mark.parametrize("what", [what for what, words in COMMANDS.items() if "--images" in words])
+def test_a_folder_of_pictures_that_is_not_there_ends_a_command_before_anything_is_asked(
+    run: Run, tmp_path: Path, what: str
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run(COMMANDS[what].replace("--images images", "--images nowhere"))
+    assert code in (1, 2)
+    assert out == ""
+    assert ("nowhere is not a folder" if what.startswith("report") else "'nowhere' does not exist") in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_pictures_of_a_data_set_are_copies(run: Run, tmp_path: Path) -> None:
     name(tmp_path, "../secret/b.png")
     assert run(COMMANDS["hf"], "--allow-outside")[0] == 0

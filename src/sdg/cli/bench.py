@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, PATH, comparing, recipe, resumable
+from sdg.cli.options import ALLOW_OUTSIDE, FOLDER, PATH, comparing, recipe, resumable
 from sdg.cli.progress import diagnosed, embedder_of
 from sdg.cli.terminal import say, show
 
@@ -73,7 +73,7 @@ def prompts_(name: str, as_json: bool, **options: Any) -> None:
 
 @bench.command()
 @click.option("--truth", type=PATH, metavar="FILE", help="Annotations of the test split.")
-@click.option("--images", type=PATH, metavar="DIR", help="Its pictures [default: the file's folder].")
+@click.option("--images", type=FOLDER, metavar="DIR", help="Its pictures [default: the file's folder].")
 @ALLOW_OUTSIDE
 @click.option("--detector", "detectors", multiple=True, metavar="NAME=URI", help="Diagnosed here, resumably.")
 @click.option("--predictions", multiple=True, metavar="NAME=FILE", help="What a detector has answered.")

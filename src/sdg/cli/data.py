@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sdg.cli.enrich import enrich
-from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, JSON, PAGE, PATH, together, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, BOX_ORDER, FOLDER, JSON, PAGE, PATH, together, write_numbers
 from sdg.cli.progress import records_read
 from sdg.cli.terminal import say, show
 from sdg.data import formats
@@ -19,9 +19,6 @@ from sdg.io.uri import count
 from sdg.records import Fault
 from sdg.response.strict import BoxOrder
 from sdg.tables import print_tables
-
-_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
-
 
 _with_format = together(
     click.option(
@@ -48,7 +45,7 @@ data.add_command(enrich)
 
 @data.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE...")
-@click.option("--images", type=_FOLDER, help="Also read every image, from this folder.")
+@click.option("--images", type=FOLDER, help="Also read every image, from this folder.")
 @ALLOW_OUTSIDE
 @_with_format
 def validate(paths: tuple[Path, ...], **options: Any) -> None:
@@ -145,7 +142,7 @@ def split(path: Path, out: Path, parts: tuple[str, ...], seed: int) -> None:
 @BOX_ORDER
 @click.option(
     "--images",
-    type=_FOLDER,
+    type=FOLDER,
     help="Folder of the images: their sizes for coco and label-studio, the files for hf.",
 )
 @ALLOW_OUTSIDE
@@ -280,7 +277,7 @@ def agreement(
 
 @data.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE...")
-@click.option("--images", type=_FOLDER, help="Folder of the pictures, to find those that are alike.")
+@click.option("--images", type=FOLDER, help="Folder of the pictures, to find those that are alike.")
 @ALLOW_OUTSIDE
 @click.option("--html", type=PAGE, metavar="FILE", help="Also write a page: findings, pictures, numbers.")
 @JSON

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, PAGE, PATH, RESUME, resumable, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, FOLDER, PAGE, PATH, RESUME, resumable, write_numbers
 from sdg.cli.progress import counted
 from sdg.cli.terminal import say, show
 from sdg.data.formats import FORMATS, Format
@@ -18,7 +18,7 @@ from sdg.tables import print_tables
 @click.argument("path", type=PATH, metavar="FILE")
 @click.option("--teacher", required=True, help="A detector's URI, such as openai:BASE_URL#MODEL.")
 @click.option("--out", required=True, type=PATH, help="JSON Lines file to write, as SDG-30K's annotations.")
-@click.option("--images", type=PATH, help="Folder of the pictures [default: the file's].")
+@click.option("--images", type=FOLDER, help="Folder of the pictures [default: the file's].")
 @ALLOW_OUTSIDE
 @click.option("--format", type=click.Choice(FORMATS), help="Format of FILE [default: found from its start].")
 @click.option(

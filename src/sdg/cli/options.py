@@ -32,6 +32,7 @@ class _Page(click.Path):
 
 
 PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 PAGE = _Page(path_type=Path)
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0)
 ALLOW_OUTSIDE = click.option(
@@ -78,7 +79,7 @@ def together(*options: Decorator) -> Decorator:
 prompts_of = together(
     click.option("--prompt", help="The prompt of every image that is given by its path."),
     click.option("--prompts", type=PATH, help='JSON Lines file of prompts: {"filepath": …, "caption": …}.'),
-    click.option("--images", type=PATH, help="Folder of a JSON Lines file's images [default: the file's]."),
+    click.option("--images", type=FOLDER, help="Folder of a JSON Lines file's images [default: the file's]."),
     ALLOW_OUTSIDE,
 )
 """Where the prompts of given images are, and the images of a given file."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import ALLOW_OUTSIDE, JSON, PATH, write_numbers
+from sdg.cli.options import ALLOW_OUTSIDE, FOLDER, JSON, PATH, write_numbers
 from sdg.cli.terminal import say, show
 
 
@@ -50,7 +50,7 @@ def study() -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the draw and of each annotator's order.")
 @click.option(
-    "--images", type=PATH, metavar="FOLDER", help="Folder of the inputs, where `sdg refine` kept some."
+    "--images", type=FOLDER, metavar="FOLDER", help="Folder of the inputs, where `sdg refine` kept some."
 )
 @ALLOW_OUTSIDE
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write to.")
