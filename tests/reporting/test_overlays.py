@@ -48,6 +48,25 @@ def test_every_image_with_an_answer_is_drawn_inside_of_the_folder(tmp_path: Path
     assert len(np.unique(np.asarray(clean).reshape(-1, 3), axis=0)) > 3
 
 
+def test_what_an_overlay_is_called_depends_on_the_images_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "green").save(tmp_path / "a.png")
+    names = ["u.parquet#0", "u.parquet#1", "u.parquet#10", "in/u.parquet#1", "b.jpg", "b.webp"]
+    items = [Item(name, "p", tmp_path / "a.png") for name in (*names, "u.parquet#1")]
+    responses = [None, FOUND, FOUND, FOUND, None, FOUND, FOUND]
+    rows = [row(item, response) for item, response in zip(items, responses, strict=True)]
+    drawn = ["b-2.png", "in/u.parquet#1.png", "u.parquet#1-2.png", "u.parquet#1.png", "u.parquet#10.png"]
+    for answers, more in ((rows, []), (list(map(row, items)), ["b.png", "u.parquet#0.png"])):
+        assert draw_overlays(items, answers, tmp_path / "drawn") == len(drawn + more)
+        files = (tmp_path / "drawn").rglob("*.png")
+        assert sorted(file.relative_to(tmp_path / "drawn").as_posix() for file in files) == sorted(
+            drawn + more
+        )
+    Image.new("RGB", (60, 40), "green").save(tmp_path / "b-2.png")
+    items[0] = Item("b-2.png", "p", tmp_path / "b-2.png")
+    with pytest.raises(SdgError, match=r"overlay of b-2\.png|overlay of b\.webp"):
+        draw_overlays(items, rows, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["nul\0.png", "half\ud800.png", "nul\0/b.png"])
 def test_a_path_that_can_name_no_file_costs_its_image_alone(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (60, 40), "green").save(tmp_path / "a.png")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sdg.errors import SdgError
 from sdg.images import draw_overlay, load_image, save_image
 from sdg.io.paths import parts, real_path
 from sdg.io.predictions import read_prediction
 from sdg.runs.inputs import Item
+
+_IN_PARQUET: Final = re.compile(r"\.parquet#[0-9]+", re.IGNORECASE)
 
 
 def draw_overlays(
@@ -20,12 +23,12 @@ def draw_overlays(
     """Draw each image that has an answer into `folder`, under its own path, as PNG; returns how many.
 
     items and rows belong together one by one. A path leads nowhere outside of the folder; of two images
-    that would get the same name the second gets a number. Raises SdgError where a file cannot be written,
-    and as `refuse_overwriting` does.
+    that would get the same name the second gets a number, whether or not the first has an answer. Raises
+    SdgError where a file cannot be written, and as `refuse_overwriting` does.
     """
     refuse_overwriting(items, folder)
-    taken: set[Path] = set()
-    for item, row in zip(items, rows, strict=True):
+    drawn = 0
+    for item, row, target in zip(items, rows, _targets(items, folder), strict=True):
         diagnosis = read_prediction(row).diagnosis
         if diagnosis is None or not diagnosis.is_informative:
             continue
@@ -33,17 +36,16 @@ def draw_overlays(
             image = load_image(item.file)
         except SdgError:
             continue  # diagnosed before, gone since
-        target = _free(Path(folder, *_inside(item.filepath)), taken)
-        taken.add(target)
         save_image(draw_overlay(image, diagnosis.defects, legend="right", caption=item.prompt), target)
-    return len(taken)
+        drawn += 1
+    return drawn
 
 
 def refuse_overwriting(items: Sequence[Item], folder: str | os.PathLike[str]) -> None:
     """Raise SdgError where an overlay in `folder` would be written over one of the images."""
     images = {real_path(item.file) for item in items}
-    for item in items:
-        if real_path(Path(folder, *_inside(item.filepath)).with_suffix(".png")) in images:
+    for item, target in zip(items, _targets(items, folder), strict=True):
+        if real_path(target) in images:
             raise SdgError(
                 f"The overlay of {item.filepath} in {folder} would replace an image; name another folder."
             )
@@ -56,8 +58,16 @@ def _inside(filepath: str) -> tuple[str, ...]:
     return kept or ("image",)
 
 
-def _free(path: Path, taken: set[Path]) -> Path:
-    target, number = path.with_suffix(".png"), 2
-    while target in taken:
-        target, number = path.with_name(f"{path.stem}-{number}.png"), number + 1
-    return target
+def _targets(items: Iterable[Item], folder: str | os.PathLike[str]) -> list[Path]:
+    """Where each image's overlay is written, which depends on nothing but the images."""
+    targets: dict[Path, None] = {}
+    for item in items:
+        path = Path(folder, *_inside(item.filepath))
+        if _IN_PARQUET.fullmatch(path.suffix):  # which says what row it is, not what kind of file
+            path = path.with_name(f"{path.name}.png")
+        first = path.with_suffix(".png")
+        target, number = first, 2
+        while target in targets:
+            target, number = first.with_name(f"{first.stem}-{number}.png"), number + 1
+        targets[target] = None
+    return list(targets)
