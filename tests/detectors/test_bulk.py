@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,12 @@ def test_a_run_is_not_resumed_with_another_detector_or_other_images(tmp_path: Pa
         run(Fake(name="other"), ITEMS, out, resume=True)
     with pytest.raises(SdgError, match="holds results for 2 images that are not given now"):
         run(Fake(), ITEMS[2:], out, resume=True)
+    other = [replace(ITEMS[0], prompt="another"), *ITEMS[1:]]
+    with pytest.raises(SdgError, match="for 1 images with other prompts than are given now") as caught:
+        run(Fake(), other, out, resume=True)
+    assert f"{ITEMS[0].filepath}, had {ITEMS[0].prompt!r} and has 'another' now." in str(caught.value)
+    with pytest.raises(SdgError, match="holds results for 2 images that are not given now"):
+        run(Fake(), [other[0], *ITEMS[2:]], out, resume=True)
     (tmp_path / "out.jsonl.run.json").write_text("{")
     with pytest.raises(SdgError, match="is damaged"):
         run(Fake(), ITEMS, out, resume=True)

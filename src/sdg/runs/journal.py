@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, path_end, quoted
 from sdg.io import jsonl
 from sdg.io.files import writing
 from sdg.runs.begin import begin
@@ -82,15 +82,24 @@ def earlier(
     """The rows of an earlier run by key, those of its journal after those of its output.
 
     keyed: key and row of a line; it raises ValueError where the line is none of this command's. Raises
-    SdgError for such a line, and where there are results for what is not among `keys`.
+    SdgError for such a line, and where there are results for what is not among `keys`, by path or by prompt.
     """
     rows: dict[Key, Row] = {}
     for file in (out, partial_of(out)):
         if file.exists() and file.stat().st_size:
             rows |= dict(jsonl.read_with(file, keyed))
-    if others := len(rows.keys() - keys):
+    if others := [key for key in rows if key not in keys]:
+        prompts = dict(keys)
+        path, prompt = others[0]
+        if all(path in prompts for path, _ in others):
+            then, now = quoted(prompt, 160), quoted(prompts[path], 160)
+            raise SdgError(
+                f"{out} holds results for {len(others):,} {what}s with other prompts than are given now; the "
+                f"first, {path_end(path, 160)}, had {then} and has {now} now. Give the same prompts, or name "
+                "another output."
+            )
         raise SdgError(
-            f"{out} holds results for {others:,} {what}s that are not given now; give the same {what}s, "
+            f"{out} holds results for {len(others):,} {what}s that are not given now; give the same {what}s, "
             "or name another output."
         )
     return rows
