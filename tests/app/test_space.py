@@ -118,6 +118,31 @@ def test_code_that_stays_behind_is_refused(
     assert not (tmp_path / "space").exists()
 
 
+@pytest.mark.parametrize(
+    ("detector", "editors"),
+    [
+        ("openai:http://localhost:8911/v1#m", []),
+        ("openai:http://127.0.0.2/v1#m?concurrency=4", []),
+        ("openai:https://[::1]:8000/v1?timeout=9#m", []),
+        ("union:ocr | openai:http://0.0.0.0:8000/v1#m", []),
+        ("testbed", ["openai:http://LOCALHOST:8000/v1#m"]),
+    ],
+)
+def test_a_server_of_this_machine_is_refused(
+    gradio: None, tmp_path: Path, detector: str, editors: list[str]
+) -> None:
+    with pytest.raises(
+        SdgError, match=r"A Space cannot reach the server of 'openai:.*, which only this machine can"
+    ):
+        export_app(tmp_path / "space", detector, editors)
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_server_elsewhere_is_taken(gradio: None, tmp_path: Path) -> None:
+    detector = "openai:https://api.example.com/v1#localhost"
+    assert repr(detector) in (export_app(tmp_path / "space", detector) / "app.py").read_text()
+
+
 @pytest.mark.parametrize("detector", ["replay:found.jsonl", "heatmap:maps", "union:ocr | replay:found.jsonl"])
 def test_stored_answers_are_refused(gradio: None, tmp_path: Path, detector: str) -> None:
     with pytest.raises(SdgError, match="A Space shows new pictures"):

@@ -6,6 +6,7 @@ needs, and runs the very code it was exported with.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from sdg._version import __version__
 from sdg.app.offer import EMBEDDED, OTHER_WORLDS, usual_editors
@@ -72,8 +74,8 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
     """Write the Space of a detector into a new folder; returns the folder. A detector in a folder goes along.
 
     Raises SdgError where the folder holds anything already or lies inside of the detector's, or a file cannot
-    be written, for stored answers (replay:, heatmap:), functions (python:) and other files and folders of
-    this machine: an editor's, a profile, a part of a union.
+    be written, for stored answers (replay:, heatmap:), functions (python:), servers of this machine alone,
+    and other files and folders of it: an editor's, a profile, a part of a union.
     """
     import gradio
 
@@ -88,6 +90,11 @@ def export_app(folder: Path, detector: str, editors: Sequence[str] = (), *, titl
         if _scheme(uri) == PYTHON:
             raise SdgError(
                 f"A Space does not hold the code of {quoted(uri)}; name a model on a hub or a server."
+            )
+        if _is_here(uri):
+            raise SdgError(
+                f"A Space cannot reach the server of {quoted(uri)}, which only this machine can; name one "
+                "on the internet."
             )
     named = [*chain(*map(_paths, parts)), *chain(*map(_paths, editors))]
     for path in named if checkpoint is None else named[1:]:
@@ -189,6 +196,19 @@ def _paths(uri: str) -> list[str]:
     scheme, colon, place = address.partition(":")
     first = place if colon else "" if scheme in ALIASES else address
     return [first, *(value for name, value in options.items() if name in _FILES)]
+
+
+def _is_here(uri: str) -> bool:
+    """Whether a URI names a server that only this machine reaches."""
+    try:
+        host = urlsplit(uri.partition(":")[2]).hostname or ""
+    except ValueError:  # of an open bracket
+        return False
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def _copy_package(target: Path, *, weights: bool) -> None:
