@@ -9,7 +9,16 @@ import toy
 
 from sdg import load_detector
 from sdg.errors import SdgError
-from sdg.io.uri import SERVED, Uri, answering, model_location, named_function, parse_uri, read_prompts
+from sdg.io.uri import (
+    SERVED,
+    Uri,
+    answering,
+    model_location,
+    named_function,
+    parse_uri,
+    read_prompts,
+    require_made,
+)
 from sdg.scorers import require_scorer
 
 
@@ -113,6 +122,31 @@ def raising(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, text in texts.items():
         (folder / f"{name}.py").write_text(text)
     return "python:raising_modules"
+
+
+@pytest.mark.parametrize(
+    ("text", "takes", "reason"),
+    [
+        ("picture", 2, "with 2 arguments, too many positional arguments; with none, missing a required"),
+        ("request, extra", 1, "with 1 argument, missing a required argument: 'extra'; with none, missing"),
+        ("folder, device", 2, ""),
+        ("*, folder", 2, ": missing a required argument: 'folder'."),
+        ("*, folder, device", 2, ": missing a required argument: 'folder'."),
+    ],
+)
+def test_a_function_of_other_arguments_is_told_what_it_is_called_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, takes: int, reason: str
+) -> None:
+    module = f"takes_{len(text)}_{takes}"  # each is imported once
+    (tmp_path / f"{module}.py").write_text(f"def f({text}): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    uri = Uri("python", f"{module}.f", {})
+    if not reason:
+        require_made(uri, takes, device="cpu")
+        return
+    with pytest.raises(SdgError) as caught:
+        require_made(uri, takes, device="cpu")
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["syntax.f", "exits.f", "recursion.f", "odd.f", "nothing.f", "fails.g"])

@@ -242,15 +242,25 @@ def _resolved(uri: Uri, takes: int, offered: Mapping[str, Any]) -> tuple[Callabl
     if works and not (reason := _refusal(function, takes)):
         return function, True
     try:
-        parameters = set(inspect.signature(itself).parameters) - set(uri.options)
+        parameters = {
+            name: one for name, one in inspect.signature(itself).parameters.items() if name not in uri.options
+        }
     except ValueError:
-        parameters = set()
+        parameters = {}
     maker = partial(function, **{name: value for name, value in offered.items() if name in parameters})
     if refusal := _refusal(maker, 0):
         if works and not _refusal(itself, takes):  # its options are what does not fit
             refusal = reason
+        elif works and any(map(_is_required, parameters.values())):  # it may be meant for either
+            refusal = f"with {takes} argument{'s' * (takes != 1)}, {reason}; with none, {refusal}"
         raise SdgError(f"{quoted(str(uri))} cannot be called with what it gets here: {refusal}.")
     return maker, False
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter is given by position, and has to be."""
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return parameter.kind in by_position and parameter.default is inspect.Parameter.empty
 
 
 def _refusal(function: Callable[..., Any], called_with: int) -> str:
