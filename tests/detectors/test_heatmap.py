@@ -196,6 +196,8 @@ def test_what_is_no_heat_map_is_refused_and_pickles_are_never_opened(tmp_path: P
     for file in files:
         with pytest.raises(SdgError, match=file.name):
             read_heat(file)
+    with pytest.raises(SdgError, match="holds NaN, which is no number"):
+        read_heat(tmp_path / "nan.npy")
     assert not (tmp_path / "sprung").exists()
 
 

@@ -48,6 +48,14 @@ def test_pictures_in_a_parquet_file_without_prompts_take_the_one_that_is_given(f
         gather(["in.parquet"], embedded=True)
 
 
+def test_a_parquet_file_without_pictures_and_paths_is_told_both_columns(folder: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table({"picture": [b"1"], "caption": ["a hat"]})
+    pq.write_table(table, folder / "in.parquet")
+    with pytest.raises(SdgError, match="row 1: 'filepath' names no picture, and 'image' holds none"):
+        gather(["in.parquet"], embedded=True)
+
+
 def test_drawings_inside_of_a_folder_and_folders_named_as_images_are_no_inputs(folder: Path) -> None:
     (folder / "pics" / "x.png").mkdir()
     assert [item.filepath for item in gather(["pics"], prompt="a", leave_out="pics/deep")] == [

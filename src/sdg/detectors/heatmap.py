@@ -143,7 +143,9 @@ def read_heat(file: Path) -> Heat:
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:  # in either order of bytes
         return (values / np.float32(np.iinfo(values.dtype).max)).astype(np.float32)
     heat = values.astype(np.float32)
-    if not (heat.min() >= 0 and heat.max() <= 1):  # written so that NaN is refused too
+    if np.isnan(heat.min()):
+        raise SdgError(f"{file} holds NaN, which is no number; write the heat map again without it.")
+    if not (heat.min() >= 0 and heat.max() <= 1):
         raise SdgError(f"{file} holds heat outside 0 to 1; scale it to that range.")
     return heat
 

@@ -141,7 +141,13 @@ def _folders(folder: Path, refuse: Callable[[OSError], None]) -> Iterator[tuple[
 
 def _pairs(path: Place) -> list[tuple[str, str]]:
     """Path and prompt of each line."""
-    return list(jsonl.read_with(path, lambda value: (_text(value, _PATHS), _text(value, _PROMPTS))))
+
+    def pair(value: Mapping[str, Any]) -> tuple[str, str]:
+        if jsonl.is_parquet(path) and not any(key in value for key in _PATHS):
+            raise ValueError("'filepath' names no picture, and 'image' holds none; a row has one of the two.")
+        return _text(value, _PATHS), _text(value, _PROMPTS)
+
+    return list(jsonl.read_with(path, pair))
 
 
 def _text(value: Mapping[str, Any], keys: Sequence[str]) -> str:
