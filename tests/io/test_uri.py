@@ -197,3 +197,21 @@ def test_prompts_come_from_lines_or_a_function(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(SdgError, match="holds no prompts"):
         read_prompts(str(tmp_path / "empty.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("geneval.jsonl", b'{"prompt": "a cup"}'),
+        ("Parti.TSV", b"Prompt\tCategory\na cup\tx"),
+        ("d.csv", b"Prompts\na cup"),
+        ("d.parquet", b"PAR1\xff"),
+        ("d.json", b'["a cup"]'),
+        ("d.txt", b'\n {"prompt": "a cup"}\n'),
+    ],
+)
+def test_a_file_in_another_format_is_no_list_of_prompts(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SdgError, match=r"is no list of prompts, one a line; .* bench:NAME") as caught:
+        read_prompts(str(tmp_path / name))
+    assert len(str(caught.value)) <= 300

@@ -39,6 +39,9 @@ SERVED: Final[Mapping[str, frozenset[str]]] = {
 }
 """Scheme of what a server answers -> the options that say how it is asked, and on which no answer depends."""
 
+_OTHER_FORMATS: Final = frozenset({".jsonl", ".json", ".tsv", ".csv", ".parquet"})
+"""Suffixes of files whose lines are no prompts."""
+
 _WHOLE: Final = re.compile("-?[0-9]{1,18}")
 
 
@@ -180,7 +183,7 @@ def require_made(uri: Uri, takes: int, **offered: Any) -> None:
 def read_prompts(source: str) -> list[str]:
     """The prompts of a text file, one a line, of a published set or of a named function.
 
-    Raises SdgError if there are none.
+    Raises SdgError if there are none, and for a file in another format, such as JSON Lines or CSV.
     """
     if source.startswith(f"{PROMPT_SETS}:"):
         name, options = split_options(source.removeprefix(f"{PROMPT_SETS}:"))
@@ -189,6 +192,8 @@ def read_prompts(source: str) -> list[str]:
     elif is_python(source):
         prompts = _called(source, named_function(source), list)
     else:
+        if Path(source).suffix.lower() in _OTHER_FORMATS:
+            raise _other_format(source)
         try:
             lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:  # of bytes that are not UTF-8, of NUL in the name
@@ -197,9 +202,18 @@ def read_prompts(source: str) -> list[str]:
                 f"{path_end(source)} cannot be read ({reason}); give a text file of one prompt a line."
             ) from None
         prompts = [line.strip() for line in lines if line.strip()]
+        if prompts and prompts[0].startswith("{"):
+            raise _other_format(source)
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise SdgError(f"{path_end(source)} holds no prompts; give one a line.")
     return prompts
+
+
+def _other_format(source: str) -> SdgError:
+    return SdgError(
+        f"{path_end(source)} is no list of prompts, one a line; give a text file, or "
+        f"{PROMPT_SETS}:NAME?path={path_end(source)} for a published list."
+    )
 
 
 def model_location(model: str) -> str:
