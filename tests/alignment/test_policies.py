@@ -593,6 +593,37 @@ def test_what_does_not_fit_is_said_in_a_sentence(
         load_policy(replace(recipe(checkpoints, "flux"), **changes))
 
 
+@pytest.mark.parametrize(
+    ("stored", "family", "sentence"),
+    [
+        (None, "flux2", "is of the family flux, not flux2; change policy.family"),
+        (None, "sd3", "is of the family flux, not sd3; change policy.family"),
+        ("LongCatImagePipeline", "flux", "is of the family longcat-image, not flux"),
+        ("FluxFillPipeline", "z-image", "is a FluxFillPipeline, which family z-image cannot train"),
+    ],
+)
+def test_a_model_of_another_family_is_said(
+    checkpoints: Path, tmp_path: Path, stored: str | None, family: str, sentence: str
+) -> None:
+    model = shutil.copytree(checkpoints / "flux", tmp_path / "model")
+    if stored:
+        index = model / "model_index.json"
+        index.write_text(index.read_text().replace("FluxPipeline", stored))
+    other = replace(recipe(checkpoints, "flux"), family=family, model=str(model))
+    for read in (load_pipeline, lambda recipe: configured(recipe.family, recipe.model)):
+        with pytest.raises(SdgError, match=sentence):
+            read(other)
+
+
+def test_a_sibling_of_a_familys_pipeline_is_loaded(checkpoints: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(checkpoints / "flux", tmp_path / "model")
+    index = model / "model_index.json"
+    index.write_text(index.read_text().replace("FluxPipeline", "FluxImg2ImgPipeline"))
+    sibling = replace(recipe(checkpoints, "flux"), model=str(model))
+    assert type(load_pipeline(sibling)).__name__ == "FluxPipeline"
+    assert configured("flux", str(model)).model == str(model)
+
+
 def test_a_model_may_be_named_by_a_function(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY_CHECKPOINT", str(checkpoints / "flux"))
     named = replace(recipe(checkpoints, "flux"), model="python:toy.checkpoint_folder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from sdg.alignment.policies.trained import (
     require_trained,
 )
 from sdg.alignment.recipe import PolicyRecipe
-from sdg.errors import SdgError, first_line, loading
+from sdg.errors import SdgError, first_line, loading, shortened
 from sdg.io.files import replace_folder, writing
 from sdg.io.uri import model_location
 from sdg.models.device import Precision, autocast_precision
@@ -45,6 +45,7 @@ __all__ = [
     "load_policy",
     "merge",
     "needed_parts",
+    "require_family",
 ]
 
 _TEXT = ("text_encoder", "tokenizer")
@@ -84,6 +85,9 @@ def load_pipeline(
         given |= {"transformer": load_transformer(trained, dtype)}
     failure = f"{location} cannot be loaded as a {pipeline_class.__name__}"
     with loading(failure, "check policy.model and policy.family"):
+        index = pipeline_class.load_config(location)
+    require_family(location, recipe.family, index)
+    with loading(failure, "check policy.model and policy.family"):
         pipeline = pipeline_class.from_pretrained(location, dtype=dtype, use_safetensors=True, **given)
     pipeline.set_progress_bar_config(disable=True)
     for component in pipeline.components.values():
@@ -92,6 +96,25 @@ def load_pipeline(
     if trained is not None and not holds_transformer(trained):
         load_lora(pipeline, trained, recipe.model)
     return pipeline
+
+
+def require_family(location: str, family: str, index: Mapping[str, Any]) -> None:
+    """Raise SdgError where a pipeline is none that a family trains, by its `model_index.json`.
+
+    Of a pipeline that no family is named after, such as one that edits, the transformer's class decides.
+    """
+    stored, (*_, transformer) = index.get("_class_name"), index.get("transformer") or [None]
+    own = next((name for name, one in FAMILIES.items() if one.pipeline_class().__name__ == stored), None)
+    if own == family:
+        return
+    if own is not None:
+        raise SdgError(f"{location} is of the family {own}, not {family}; change policy.family.")
+    trained = signature(FAMILIES[family].pipeline_class()).parameters["transformer"].annotation
+    if transformer != trained.__name__:
+        raise SdgError(
+            f"{location} is a {shortened(str(stored), 80)}, which family {family} cannot train; "
+            "check policy.model and policy.family."
+        )
 
 
 def load_policy(

@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from sdg.alignment.policies import FAMILIES, require_choice
+from sdg.alignment.policies import FAMILIES, require_choice, require_family
 from sdg.alignment.policies.base import LATENT_DTYPE, FlowPolicy
 from sdg.alignment.policies.text_cache import TextFeatures
 from sdg.alignment.policies.trained import prepare_training
@@ -93,7 +93,7 @@ def known_models() -> dict[str, KnownModel]:
 def configured(family: str, location: str) -> KnownModel:
     """The generator in a folder or on the hub, by its configurations alone; a published one by ours.
 
-    Raises SdgError where there are none, and for a published one of another family.
+    Raises SdgError where there are none, and for one of another family.
     """
     if location in known_models() and not Path(location).is_dir():
         known = known_models()[location]
@@ -106,6 +106,8 @@ def configured(family: str, location: str) -> KnownModel:
     failure = f"{location} is no pipeline with a transformer, a vae and a scheduler"
     with loading(failure, "check policy.model and policy.family"):
         index = diffusers.DiffusionPipeline.load_config(location)
+    require_family(location, family, index)
+    with loading(failure, "check policy.model and policy.family"):
         transformer, vae = (
             diffusers.AutoModel.load_config(location, subfolder=part) for part in ("transformer", "vae")
         )
