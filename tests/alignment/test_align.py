@@ -36,7 +36,7 @@ from sdg.alignment.policies import FlowPolicy, load_pipeline, load_policy
 from sdg.alignment.recipe import AlignRecipe, PolicyRecipe
 from sdg.cli import cli, main
 from sdg.errors import SdgError
-from sdg.models.lora import lora_parameters, save_lora
+from sdg.models.lora import WEIGHTS, lora_parameters, save_lora
 from sdg.recipes import load_recipe
 from sdg.runs.log import read_log
 
@@ -384,16 +384,24 @@ def test_two_processes_learn_what_one_learns(
 
 
 def test_compare_measures_base_and_adapter_on_the_same_noise(checkpoints: Path, tmp_path: Path) -> None:
-    options = small(checkpoints, optimizer__steps=2)
-    run(tmp_path / "run", options)
+    options = small(checkpoints, optimizer__steps=2, optimizer__ema_every=1)
+    assert "best/ is" in align(tmp_path / "run", options).stderr
+    final = tmp_path / "run" / "final"
+    shutil.copytree(final, still := tmp_path / "still")
+    with safe_open(final / WEIGHTS, "pt") as opened:
+        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        unmoved = {name: w * (".lora_B." not in name) for name, w in weights.items()}
+        save_file(unmoved, still / WEIGHTS, opened.metadata())
     arguments = ["align", "compare", str(RECIPES / "boxflow-flux1-dev.yaml"), *options]
-    adapters = ["--lora", f"boxflow={tmp_path / 'run' / 'final'}"]
+    adapters = ["--lora", f"boxflow={final}", "--lora", f"still={still}"]
     result = CliRunner().invoke(
         cli, [*arguments, *adapters, "--out", str(tmp_path / "table"), "--bootstrap", "100"]
     )
     assert result.exit_code == 0, result.output
+    assert "still is untrained" in result.stderr
+    assert "boxflow is untrained" not in result.stderr
     report = json.loads((tmp_path / "table" / "comparison.json").read_text())
-    assert set(report["cells"]) == {"base", "boxflow"}
+    assert set(report["cells"]) == {"base", "boxflow", "still"}
     assert {"reward", "clip", "judge/defects", "judge/clean_rate"} <= set(report["cells"]["base"])
     assert report["cells"]["base"]["clip"]["change"] == 0
     assert report["averages"]["boxflow"] == pytest.approx(report["cells"]["boxflow"]["clip"]["change"])

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from plain_recipe import RECIPE
+from safetensors.torch import save_file
 
-from sdg.alignment.compare import diversity, parse_adapters, tabulate
+from sdg.alignment.compare import diversity, parse_adapters, tabulate, untrained
 from sdg.alignment.measures import measure_journal
 from sdg.alignment.recipe import AlignRecipe
 from sdg.errors import SdgError
+from sdg.models.lora import WEIGHTS
 from sdg.recipes import to_document
 
 
@@ -59,6 +62,17 @@ def test_samples_of_one_prompt_are_resampled_together() -> None:
 def test_adapters_are_named_folders(text: str) -> None:
     with pytest.raises(SdgError):
         parse_adapters([text])
+
+
+def test_adapters_that_change_nothing_are_named(tmp_path: Path) -> None:
+    for name, moved in (("best", 0.0), ("final", 0.1)):
+        (tmp_path / name).mkdir()
+        outer = torch.tensor([[0.0], [moved]])
+        layers = {"transformer.x.lora_A.weight": torch.ones(1, 2), "transformer.x.lora_B.weight": outer}
+        save_file(layers, tmp_path / name / WEIGHTS)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "config.json").write_text("{}")
+    assert untrained({name: tmp_path / name for name in ("best", "final", "whole")}) == ["best"]
 
 
 def test_diversity_is_the_distance_to_the_other_pictures_of_a_prompt() -> None:

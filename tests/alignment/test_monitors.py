@@ -24,6 +24,7 @@ from sdg.alignment.monitors import (
     is_best,
     known_counts,
     mean_measures,
+    said_of_best,
 )
 from sdg.alignment.recipe import JudgeRecipe, MonitorRecipe, compared
 from sdg.errors import SdgError
@@ -56,6 +57,16 @@ def test_a_judge_that_mostly_failed_measures_nothing_and_takes_no_best() -> None
     watch = MonitorRecipe(judges=(JudgeRecipe("o", "testbed"),), best="o/defects")
     assert is_best(history[:1], watch)
     assert not is_best(history, watch)
+
+
+def test_the_end_of_a_run_says_of_which_epoch_best_is() -> None:
+    watch = MonitorRecipe(judges=(JudgeRecipe("o", "testbed"),), best="o/defects", goal="min")
+    history = [{"epoch": 4 * place, "o/defects": value} for place, value in enumerate((2.0, 1.0, 1.5))]
+    assert said_of_best(history, watch) == "best/ is of epoch 4, by o/defects"
+    assert said_of_best(history, replace(watch, goal="max")).endswith(
+        "before the first step: best/ is untrained"
+    )
+    assert said_of_best([], watch) == said_of_best(history, replace(watch, best=None)) == ""
 
 
 def test_the_monitor_says_of_how_many_pictures_a_measure_is() -> None:

@@ -9,6 +9,7 @@ import gc
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -23,7 +24,7 @@ from sdg.alignment.figures import picture_grid
 from sdg.alignment.measures import measure_journal
 from sdg.alignment.monitors import Measures, measure_pictures
 from sdg.alignment.policies import FAMILIES, FlowPolicy, fill_text_cache, load_pipeline, needed_parts
-from sdg.alignment.policies.trained import require_trained, trained_digest
+from sdg.alignment.policies.trained import holds_transformer, require_trained, trained_digest
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import Purpose, noise_seed
 from sdg.detectors import load_detector
@@ -32,6 +33,7 @@ from sdg.evaluation.resampling import bootstrap_sums, interval
 from sdg.images import save_image
 from sdg.io.files import write_text
 from sdg.io.uri import read_prompts
+from sdg.models.lora import changes_nothing
 from sdg.recipes import to_document
 from sdg.runs.processes import ALONE, Processes
 from sdg.scorers.weighted import load_reward, load_scaled
@@ -87,6 +89,16 @@ def parse_adapters(texts: Sequence[str]) -> dict[str, Path]:
     if not adapters:
         raise SdgError("Nothing to compare; add --lora NAME=FOLDER.")
     return adapters
+
+
+def untrained(adapters: Mapping[str, Path]) -> list[str]:
+    """The names of adapters whose weights change nothing; those that cannot be read are left to who loads."""
+    found = []
+    for name, folder in adapters.items():
+        with suppress(SdgError):
+            if not holds_transformer(folder) and changes_nothing(folder):
+                found.append(name)
+    return found
 
 
 def compare_generators(

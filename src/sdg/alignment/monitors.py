@@ -150,6 +150,16 @@ def best_entry(history: Sequence[Mapping[str, Any]], name: str, goal: Literal["m
     return min(known, key=lambda i: sign * history[i][name], default=None)
 
 
+def said_of_best(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe) -> str:
+    """Of which epoch best/ is, in a sentence; "" where there is none."""
+    best = None if recipe.best is None else best_entry(history, recipe.best, recipe.goal)
+    if best is None:
+        return ""
+    if (epoch := history[best]["epoch"]) == 0:
+        return "no measurement was better than before the first step: best/ is untrained"
+    return f"best/ is of epoch {epoch}, by {recipe.best}"
+
+
 def hacking(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe, measurements: int) -> bool:
     """Whether to stop: by each of the last `patience` measurements quality fell while the reward rose.
 

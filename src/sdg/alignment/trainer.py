@@ -15,7 +15,7 @@ import torch
 from sdg.alignment.accelerator import group_timeout, require_same_start, start_accelerator
 from sdg.alignment.figures import draw_figure
 from sdg.alignment.forward import ForwardLearner
-from sdg.alignment.monitors import BY_PROMPT, KNOWN, Monitor, hacking, is_best
+from sdg.alignment.monitors import BY_PROMPT, KNOWN, Monitor, hacking, is_best, said_of_best
 from sdg.alignment.policies import load_policy
 from sdg.alignment.policies.trained import save_trained
 from sdg.alignment.recipe import AlignRecipe, compared
@@ -154,6 +154,8 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             save_trained(policy, out / "final", write=main)
         what = "transformer" if recipe.policy.lora is None else "adapter"
         log.say(f"done: the {what} is in {out / 'final'}, the log in {log.path}")
+        if best := said_of_best(history, recipe.monitor):
+            log.say(best)
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return out / "final"

@@ -109,11 +109,14 @@ def compare(
     from sdg.recipes import load_recipe
 
     settings = load_recipe(AlignRecipe, recipe, overrides)
-    from sdg.alignment.compare import compare_generators, parse_adapters
+    from sdg.alignment.compare import compare_generators, parse_adapters, untrained
     from sdg.runs.processes import shared
 
     with resumable(out, "What is measured so far is kept"), shared() as processes:
-        result = compare_generators(settings, parse_adapters(adapters), out, processes=processes, **options)
+        named = parse_adapters(adapters)
+        for name in untrained(named) if processes.is_main else ():
+            say(f"{name} is untrained: its weights change nothing, so its pictures are those of the base.")
+        result = compare_generators(settings, named, out, processes=processes, **options)
     if processes.is_main:
         show(result.table())
         say(f"Table, measures and pictures are in {out}.")

@@ -95,6 +95,14 @@ def require_lora(folder: Path | str) -> Path:
     return file
 
 
+def changes_nothing(folder: Path | str) -> bool:
+    """Whether a folder holds an adapter that was never trained; raises SdgError as `require_lora` does."""
+    file = require_lora(folder)
+    with loading(f"{file} cannot be read as an adapter"), safe_open(file, "pt") as opened:
+        outer = [name for name in opened.keys() if ".lora_B." in name]  # noqa: SIM118 - it is no mapping
+        return bool(outer) and not any(opened.get_tensor(name).any() for name in outer)
+
+
 def start_from(transformer: Any, pipeline_class: Any, folder: str) -> None:
     """Give the adapter that `add_lora` made the weights of one that `save_lora` wrote.
 
