@@ -117,6 +117,17 @@ def test_servers_are_asked_about_a_picture(checkpoints: Path) -> None:
         assert "answers, and not as a detector of this wording" in str(page(options).fault)
 
 
+def test_the_servers_of_a_union_are_asked_each(checkpoints: Path) -> None:
+    with Server(lambda *_: completion(CLEAN)) as one, Server(lambda *_: completion("I see a cup.")) as other:
+        uris = [f"openai:{server.url}?profile=default#some/detector" for server in (one, other)]
+        found = page(small(checkpoints, reward__detector="union:" + " | ".join([*uris, "python:toy.detect"])))
+        assert "reward.detector: some/detector answers, and not as a detector" in str(found.fault)
+        assert [len(server.bodies) for server in (one, other)] == [1, 1]
+        said = [finding.said for finding in found.findings if finding.what == "reward.detector"]
+        assert said[0].startswith("answers about a picture")
+        assert said[2] == "not loaded or asked here"
+
+
 @pytest.mark.slow
 def test_real_size_is_as_the_models_shapes_say() -> None:
     found = page(["--set", "policy.text_cache=null"], 8, "boxflow-sana15.yaml")

@@ -31,7 +31,7 @@ from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.real_size import KnownModel, configured, policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import read_prompt_sets, require_processes, run_prompts, share
-from sdg.detectors import load_detector, require_detector
+from sdg.detectors import load_detector, parts_of, require_detector
 from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError, quoted
 from sdg.io.chat import require_served
@@ -173,7 +173,7 @@ def _ask_servers(page: Rehearsal, recipe: AlignRecipe, prompt: str) -> None:
                     page.say(what, "not loaded or asked here")
 
     ask(
-        recipe.detector_uris,
+        [(what, part) for what, uri in recipe.detector_uris for part in parts_of(uri)],
         require_detector,
         lambda uri: _probe_detector(uri, picture, prompt),
         lambda seconds: f"answers about a picture in {seconds:.1f} s",
