@@ -85,13 +85,43 @@ def test_pick_a_pic_without_the_prompts_a_detector_was_trained_on(tmp_path: Path
     assert result.stdout == "a cat\n"
 
 
+def test_of_a_folder_only_the_files_of_the_set_are_taken(tmp_path: Path) -> None:
+    for name in ("t2i_compbench_color_val", "t2i_compbench_3d_spatial_val", "pickapic_test"):
+        write(tmp_path / f"{name}.txt", f"{name} is\na prompt")
+    found = read_prompt_set("t2i-compbench", tmp_path)
+    assert [prompt.category for prompt in found] == ["3d_spatial"] * 2 + ["color"] * 2
+    with pytest.raises(SdgError, match="is a folder without text files of GenEval"):
+        read_prompt_set("geneval", tmp_path)
+
+
+def test_a_file_of_dpg_bench_is_one_prompt(tmp_path: Path) -> None:
+    file = write(tmp_path / "10.txt", "a cup,\nand a hat\n")
+    assert read_prompt_set("dpg-bench", file) == [Prompt("a cup, and a hat")]
+
+
+def test_another_number_than_was_published_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "".join(f"prompt {number},Colors\n" for number in range(200))
+    file = write(tmp_path / "d.csv", "Prompts,Category\n" + rows)
+    assert len(read_prompt_set("drawbench", file, limit=3)) == 3
+    assert not caplog.messages
+    write(file, "Prompts,Category\na cup,Colors\n")
+    read_prompt_set("drawbench", file)
+    (said,) = caplog.messages
+    assert said.startswith("DrawBench has 200 prompts, and ")
+    assert said.endswith("d.csv has 1.")
+
+
 @pytest.mark.parametrize(
     ("name", "file", "text", "said"),
     [
         ("drawbank", "a.csv", "x", "'drawbank' is no prompt set; there are drawbench"),
         ("drawbench", "a.csv", "Text,Kind\na,b\n", "has its prompts in 'Prompts', not 'Text', 'Kind'"),
         ("geneval", "a.jsonl", '{"caption": "x"}\n', "line 1: GenEval has its prompts in 'prompt'"),
-        ("geneval", "a.json", "[]", "is no list of prompts; it ends in one of .txt"),
+        ("geneval", "a.json", "[]", "is no list of GenEval, which ends in .jsonl."),
+        ("drawbench", "pickapic_test.txt", "a cup\n", "is no list of DrawBench, which ends in .csv."),
+        ("drawbench", "PartiPrompts.tsv", "Prompt\tCategory\na\tb\n", "is no list of DrawBench"),
+        ("partiprompts", "geneval.jsonl", '{"prompt": "x"}\n', "is no list of PartiPrompts"),
+        ("t2i-compbench", "pickapic_test.txt", "a cup\n", "named as color_val.txt; its categories are"),
         ("drawbench", "a.csv", "Prompts,Category\n", "No prompts of DrawBench are left"),
         ("drawbench", "a.csv", "", "is empty"),
     ],

@@ -160,7 +160,7 @@ USUAL = {
     "table2 predictions": ["one=found.jsonl"],
     "table2 scores": ["one=scores.json"],
     "table3 predictions": ["one=found.jsonl"],
-    "table5 prompts": ["bench:drawbench?path=prompts.txt"],
+    "table5 prompts": ["bench:pick-a-pic?path=prompts.txt"],
     "detector uri": split("testbed replay:found.jsonl"),
     "scorer uri": split("python:os.getpid python:math.hypot"),
 }

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +32,7 @@ ARCHIVES: Final = "https://codeload.github.com"
 LARGEST: Final = 64 * 2**20
 """Bytes of the largest file that is read; the published ones have at most 3 MB."""
 _LONGEST: Final = 600  # seconds that a file may take
+_LOG = logging.getLogger("sdg.bench")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Prompt:
 class PromptSet:
     """A published set: what it is called, its columns, and where it comes from.
 
-    text, category: names that a column or key may have, the published one first. folder: what each text
+    text, category: names that a column or key may have, the published one first. suffixes: of files in the
+    published layout. count: of all published prompts, 0 where splits differ. folder: what each text
     file of a folder is: a "prompt", or a "category" of prompts, one a line. repeats: whether the published
     layout has a prompt in several rows. splits: split -> path -> SHA-256, of files of a GitHub repository at
     one commit. A path that ends in "/" is a folder of text files; its SHA-256 is that of `texts_as_lines`.
@@ -57,6 +61,8 @@ class PromptSet:
     title: str
     text: tuple[str, ...]
     category: tuple[str, ...] = ()
+    suffixes: tuple[str, ...]
+    count: int = 0
     folder: str = ""
     repeats: bool = False
     repository: str
@@ -82,9 +88,13 @@ _COMPBENCH: Final = (
     "complex",
 )
 
+_NAMED: Final = re.compile(rf"(?:^|_)({'|'.join(_COMPBENCH)})(?:_(?:train|val)(?:_[a-z]+)?)?$")
+
 SETS: Final = {
     "drawbench": PromptSet(
         title="DrawBench",
+        suffixes=(".csv",),
+        count=200,
         text=("Prompts", "Prompt", "prompt"),
         category=("Category", "category"),
         # The authors' sheet (imagen.research.google) may change, so this is a copy of it in a repository.
@@ -96,6 +106,8 @@ SETS: Final = {
     ),
     "partiprompts": PromptSet(
         title="PartiPrompts",
+        suffixes=(".tsv",),
+        count=1632,
         text=("Prompt", "prompt"),
         category=("Category", "category"),
         repository="google-research/parti",
@@ -106,6 +118,8 @@ SETS: Final = {
     ),
     "geneval": PromptSet(
         title="GenEval",
+        suffixes=(".jsonl",),
+        count=553,
         text=("prompt",),
         category=("tag",),
         repository="djghosh13/geneval",
@@ -120,6 +134,7 @@ SETS: Final = {
     ),
     "t2i-compbench": PromptSet(
         title="T2I-CompBench",
+        suffixes=(".txt",),
         text=("prompt",),
         category=("category",),
         folder="category",
@@ -152,6 +167,8 @@ SETS: Final = {
     ),
     "dpg-bench": PromptSet(
         title="DPG-Bench",
+        suffixes=(".csv", ".txt", ".jsonl"),
+        count=1065,
         text=("text", "prompt"),
         category=("category_broad", "category"),
         folder="prompt",
@@ -164,6 +181,7 @@ SETS: Final = {
     ),
     "pick-a-pic": PromptSet(
         title="Pick-a-Pic",
+        suffixes=(".txt", ".csv", ".tsv", ".jsonl"),
         text=("caption", "prompt"),
         repeats=True,
         repository="yifan123/flow_grpo",
@@ -222,6 +240,7 @@ def read_prompt_set(
     path: a file or folder in the published layout; without one the pinned files are fetched, of `split`.
     category: only prompts of this one. limit: the first so many of what is left. without: annotation files
     whose prompts are left out, in whatever case, width and spacing; such as a detector's training set.
+    A path with more or fewer prompts than were published is told of on stderr.
     Raises SdgError for an unknown set, split or category, for a file in another layout, and where fetching
     fails or brings other bytes than were published.
     """
@@ -234,6 +253,14 @@ def read_prompt_set(
     found = [prompt for file, kind in files for prompt in _read(file, one, kind)]
     if one.repeats:
         found = list({prompt.text: prompt for prompt in reversed(found)}.values())[::-1]
+    if path is not None and one.count and len(found) != one.count:
+        _LOG.warning(
+            "%s has %s prompts, and %s has %s.",
+            one.title,
+            f"{one.count:,}",
+            path_end(str(path)),
+            f"{len(found):,}",
+        )
     if category is not None:
         known = sorted({prompt.category for prompt in found} - {""})
         found = [prompt for prompt in found if prompt.category == category]
@@ -257,31 +284,43 @@ def _read(file: Path, one: PromptSet, category: str) -> Iterator[Prompt]:
     if is_folder(file):
         yield from _read_folder(file, one)
         return
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
+    if file.suffix.lower() not in one.suffixes:
         raise SdgError(
-            f"{path_end(str(file))} is no list of prompts; it ends in one of {', '.join(_READERS)}."
+            f"{path_end(str(file))} is no list of {one.title}, which ends in {' or '.join(one.suffixes)}."
         )
-    if one.folder == "category" and not category and reader is _lines:
+    reader = _READERS[file.suffix.lower()]
+    if reader is _lines and one.folder == "prompt":
+        yield Prompt(one_line(read_text(file, LARGEST)))
+        return
+    if one.folder == "category" and not category:
         category = _category_of(file)
+        if not category:
+            raise SdgError(
+                f"{path_end(str(file))} is no list of {one.title}, which are named as "
+                f"{_COMPBENCH[0]}_val.txt; its categories are {', '.join(_COMPBENCH)}."
+            )
     for text, own in reader(file, one):
         if text := " ".join(text.splitlines()).strip():
             yield Prompt(text, own.strip() or category)
 
 
 def _read_folder(folder: Path, one: PromptSet) -> Iterator[Prompt]:
+    """Of T2I-CompBench only files named as the published ones are; others may lie beside them."""
     files = sorted(folder.glob("*.txt"), key=lambda file: number_order(file.stem)) if one.folder else []
+    if one.folder == "category":
+        files = [file for file in files if _category_of(file)]
     if not files:
-        raise SdgError(f"{path_end(str(folder))} is a folder without text files; name a file of {one.title}.")
+        raise SdgError(
+            f"{path_end(str(folder))} is a folder without text files of {one.title}; name a file of it."
+        )
     for file in files:
-        if one.folder == "prompt":
-            yield Prompt(one_line(read_text(file, LARGEST)))
-        else:
-            yield from _read(file, one, _category_of(file))
+        yield from _read(file, one, "")
 
 
 def _category_of(file: Path) -> str:
-    return file.stem.removesuffix("_val").removesuffix("_train")
+    """The category that a file of T2I-CompBench is named after; "" where it is none of it."""
+    named = _NAMED.search(file.stem)
+    return named[1] if named else ""
 
 
 Rows = Iterator[tuple[str, str]]
