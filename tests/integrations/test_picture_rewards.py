@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,13 @@ def test_a_server_says_what_is_known_of_each_picture(caplog: pytest.LogCaptureFi
     assert found[1].artifact is None
     assert np.isnan(found[1].value)
     assert "1 of 2 pictures have no reward: This picture is too red." in caplog.text
+
+
+@pytest.mark.parametrize("grid", [(0, 2), "ab", (300, 300), (2,), (2.0, 2), (True, 2), 4])
+@pytest.mark.parametrize("source", ["http://127.0.0.1:9", LIGHT])
+def test_a_grid_that_is_none_is_refused_at_once(source: str, grid: Any) -> None:
+    with pytest.raises(SdgError, match=r"A grid is \(H, W\), each from 1 to 256, not "):
+        PictureRewards(source, grid=grid)
 
 
 def test_a_servers_scorer_can_fail_apart_from_its_detector() -> None:

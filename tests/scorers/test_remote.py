@@ -109,9 +109,15 @@ def test_a_server_that_is_not_there_leaves_all_without_a_score() -> None:
     assert ask(url) == [None] * 4
 
 
+def test_a_request_that_is_none_costs_its_own_pictures_alone() -> None:
+    with answering(lambda items: 400) as url:  # which another server may say of a single picture
+        assert ask(url) == [None] * 4
+
+
 def test_an_address_without_a_scorer_stops_with_a_sentence() -> None:
-    with answering(lambda items: 404) as url, pytest.raises(SdgError, match="`sdg serve scorer`"):
-        ask(url)
+    for status in (404, 415):
+        with answering(lambda items: status) as url, pytest.raises(SdgError, match="`sdg serve scorer`"):  # noqa: B023
+            ask(url)
     with pytest.raises(SdgError, match="is no server's address"):
         load_scorer("remote:localhost")
     with pytest.raises(SdgError, match="has no option 'bach'; did you mean 'batch'"):

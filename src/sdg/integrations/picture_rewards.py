@@ -22,7 +22,7 @@ from sdg.images import rgb_picture
 from sdg.io.http import Refused, TryAgain, is_address
 from sdg.io.picture_client import PictureClient, finite
 from sdg.scorers.weighted import BatchScorer
-from sdg.serve.bounds import MOST_CELLS
+from sdg.serve.bounds import LONGEST_SIDE, MOST_CELLS, is_grid
 from sdg.serve.reward_rows import Rewarded, reward_rows
 
 SERVER: Final = "http://127.0.0.1:8009"
@@ -75,6 +75,8 @@ class PictureRewards:
         attempts: int = 6,
         first_pause: float = 1.0,
     ) -> None:
+        if grid is not None and not is_grid(grid):
+            raise SdgError(f"A grid is (H, W), each from 1 to {LONGEST_SIDE}, not {quoted(grid)}.")
         self.source, self._grid, self._alone = source, grid, threading.Lock()
         self._client: PictureClient[PictureReward] | None = None
         if not is_address(source):

@@ -21,7 +21,7 @@ REST: Final = 60.0
 """Seconds for which a server that left requests without an answer is not asked."""
 _PIXELS: Final = 8 * 2**20
 """Pixels of a request, unless one picture has more: as PNG in base64 they take 32 MiB at most."""
-_REFUSES_ALL: Final = frozenset({401, 403, 404})  # true of every picture
+_REFUSES_ALL: Final = frozenset({401, 403, 404, 415})  # true of every picture
 
 
 class PictureClient(Generic[R]):

@@ -35,8 +35,6 @@ MOST_HELD: Final = 4 * bounds.MOST_BYTES
 """Bytes of all bodies that are being read, at most."""
 SMALL: Final = 1 << 16
 """Bytes of a body that is read at once: a thread of its own would take longer to come to it."""
-LONGEST_SIDE: Final = 256
-"""Rows or columns of a grid, at most."""
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -204,17 +202,17 @@ _WHO: Final = {"WWW-Authenticate": "Bearer", **_CLOSE}
 _PAGE_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
-def _grid(value: object, count: int) -> tuple[int, int] | None:
+def _grid(value: Any, count: int) -> tuple[int, int] | None:
     """The grid that maps are asked for at, (H, W); raises Refusal where it is none."""
     if value is None:
         return None
-    sides = value if isinstance(value, list) else []
-    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= LONGEST_SIDE for side in sides):
-        raise Refusal(400, f"a grid is [H, W], each from 1 to {LONGEST_SIDE}")
-    if 2 * count * sides[0] * sides[1] > bounds.MOST_CELLS:
+    if not bounds.is_grid(value):
+        raise Refusal(400, f"a grid is [H, W], each from 1 to {bounds.LONGEST_SIDE}")
+    rows, columns = value
+    if 2 * count * rows * columns > bounds.MOST_CELLS:
         most = f"{bounds.MOST_CELLS:,}"
         raise Refusal(413, f"the maps of a request have {most} cells at most; send fewer items")
-    return sides[0], sides[1]
+    return rows, columns
 
 
 def _json(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

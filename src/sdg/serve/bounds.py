@@ -20,6 +20,8 @@ MOST_PIXELS: Final = 4096 * 4096
 """Pixels of a picture, at most; it is refused before it is decoded."""
 MOST_CELLS: Final = 1 << 20
 """Cells of all maps of an answer, at most."""
+LONGEST_SIDE: Final = 256
+"""Rows or columns of a grid, at most."""
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 FORM: Final = '{"items": [{"image": "<base64>", "prompt": "…"}, …]}'
 
@@ -72,6 +74,13 @@ def read_items(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     if len(items) > MOST_ITEMS:
         raise Refusal(413, f"a request has {MOST_ITEMS} items at most")
     return items
+
+
+def is_grid(value: object) -> bool:
+    """Whether a value says the rows and columns of maps."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    return all(type(side) is int and 1 <= side <= LONGEST_SIDE for side in value)
 
 
 def _is_item(item: object) -> bool:
