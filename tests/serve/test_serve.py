@@ -247,6 +247,21 @@ def _head(path: str, length: int, *more: str) -> bytes:
 
 
 @pytest.mark.parametrize(
+    ("path", "key", "known"),
+    [
+        ("diagnose", "grid", "items, and no 'grid'"),
+        ("reward", "gird", "items, grid, and no 'gird'"),
+        ("guard", "reward", "items, rewards, history, and no 'reward'"),
+    ],
+)
+def test_a_misspelt_key_is_refused(path: str, key: str, known: str) -> None:
+    with served(RedDetector()) as url:
+        status, answer, _ = post(f"{url}/v1/{path}", {"items": [item(1)], key: [2, 2]})
+    assert status == 400
+    assert answer["error"]["message"] == f"a request to this path has {known}"
+
+
+@pytest.mark.parametrize(
     ("content", "headers", "status"),
     [
         (b"not json", {}, 400),

@@ -83,14 +83,14 @@ class Service:
 
     async def reward(self, document: dict[str, Any]) -> dict[str, Any]:
         """`/v1/reward`."""
-        asked = bounds.read_items(document)
+        asked = bounds.read_items(document, "grid")
         grid = _grid(document.get("grid"), len(asked))
         diagnoses, rewards = await self._models.ask(asked, rewards=self._models.has_reward)
         return {"items": await asyncio.to_thread(reward_rows, diagnoses, rewards, grid)}
 
     async def guard(self, document: dict[str, Any]) -> dict[str, Any]:
         """`/v1/guard`."""
-        asked = bounds.read_items(document)
+        asked = bounds.read_items(document, "rewards", "history")
         own, history = guard.own_rewards(document, len(asked)), guard.read_history(document, len(asked))
         scored = own is None and self._models.has_reward
         diagnoses, rewards = await self._models.ask(asked, rewards=scored)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sdg.errors import SdgError
+from sdg.errors import SdgError, quoted
 from sdg.images import StoredImage, image_size
 
 MOST_ITEMS: Final = 64
@@ -66,8 +66,14 @@ def read_document(body: bytes, form: str = FORM) -> dict[str, Any]:
     return document
 
 
-def read_items(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The items of a request; raises Refusal where there are none or too many."""
+def read_items(document: Mapping[str, Any], *beside: str) -> list[dict[str, Any]]:
+    """The items of a request; raises Refusal where there are none or too many.
+
+    beside: the further keys that it may have; one of another name is refused, as it would be without effect.
+    """
+    known = ("items", *beside)
+    if (other := next((key for key in document if key not in known), None)) is not None:
+        raise Refusal(400, f"a request to this path has {', '.join(known)}, and no {quoted(other)}")
     items = document.get("items")
     if not isinstance(items, list) or not all(_is_item(item) for item in items):
         raise Refusal(400, f"a request is {FORM}")
