@@ -135,8 +135,10 @@ def test_a_set_stands_where_a_recipe_wants_prompts(tmp_path: Path) -> None:
     file = write(tmp_path / "a b.csv", "Prompts,Category\na cup,Colors\na hat,Text\na dog,Text\n")
     assert read_prompts(f"bench:drawbench?path={file}&category=Text") == ["a hat", "a dog"]
     assert read_prompts(f"bench:drawbench?path={file}&limit=1") == ["a cup"]
-    with pytest.raises(SdgError, match="cannot be called with what it gets here"):
+    with pytest.raises(SdgError, match=r"^bench:drawbench has no option 'paths'; did you mean 'path'\?$"):
         read_prompts(f"bench:drawbench?paths={file}")
+    with pytest.raises(SdgError, match="has no option 'x'; it has path, split, category, limit, without"):
+        read_prompts("bench:drawbench?x=1")
 
 
 def test_the_command_prints_prompts_alone_on_stdout(tmp_path: Path) -> None:

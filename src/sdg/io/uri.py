@@ -11,7 +11,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -187,6 +187,9 @@ def read_prompts(source: str) -> list[str]:
     """
     if source.startswith(f"{PROMPT_SETS}:"):
         name, options = split_options(source.removeprefix(f"{PROMPT_SETS}:"))
+        known = _imported(Uri(PYTHON, _PROMPT_SETS, {}))
+        for option in options:
+            _require_option(option, [*inspect.signature(known).parameters][1:], f"{PROMPT_SETS}:{name}")
         uri = Uri(PYTHON, _PROMPT_SETS, {"name": name, **options})
         prompts = _called(source, named_function(uri), list)
     elif is_python(source):
@@ -315,10 +318,7 @@ def read_options(
     """
     values: dict[str, Any] = {}
     for name, text in uri.options.items():
-        if name not in known:
-            near = difflib.get_close_matches(name[:80], known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}."
-            raise SdgError(f"The {uri.scheme} {what} has no option {quoted(name)}; {hint}")
+        _require_option(name, known, f"The {uri.scheme} {what}")
         try:
             values[name] = known[name](text)
         except ValueError as error:
@@ -326,6 +326,14 @@ def read_options(
                 f"The {uri.scheme} {what}'s option {name} is {error}, not {quoted(text)}."
             ) from None
     return values
+
+
+def _require_option(name: str, known: Iterable[str], whose: str) -> None:
+    """Raise SdgError, naming the nearest one, for an option that is not among those known."""
+    if name not in (known := list(known)):
+        near = difflib.get_close_matches(name[:80], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}."
+        raise SdgError(f"{shortened(whose, 80)} has no option {quoted(name)}; {hint}")
 
 
 def count(text: str) -> int:
