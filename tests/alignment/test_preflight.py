@@ -70,6 +70,13 @@ def test_the_first_thing_that_would_fail_is_named(
     assert str(page(small(checkpoints, **change)).fault).startswith(fault)
 
 
+def test_without_prompts_the_cache_of_their_texts_is_not_known(checkpoints: Path, tmp_path: Path) -> None:
+    cached = small(checkpoints, prompts__train="nowhere.txt", policy__text_cache=tmp_path)
+    (disk,) = [finding for finding in page(cached).findings if finding.what == "disk"]
+    assert disk.ok is None
+    assert disk.said.endswith("policy.text_cache takes is not known without the prompts")
+
+
 def test_what_fits_is_said_with_and_without_shared_weights(
     checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,7 @@ def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None
     page.require_memory()
     if page.memory:
         _room(page, recipe, policy, taken)
-    _disk(page, recipe, policy, set(run_prompts(recipe, train, held_out)) if sets else set(), out)
+    _disk(page, recipe, policy, set(run_prompts(recipe, train, held_out)) if sets else None, out)
     _hours(page, recipe, taken)
     return page
 
@@ -200,8 +200,9 @@ def _score(uri: str, picture: Any, prompt: str) -> float:
 
 
 def _disk(
-    page: Rehearsal, recipe: AlignRecipe, policy: FlowPolicy, prompts: set[str], out: Path | None
+    page: Rehearsal, recipe: AlignRecipe, policy: FlowPolicy, prompts: set[str] | None, out: Path | None
 ) -> None:
+    """What a run writes; prompts: None where they are not known."""
     trained = trained_parameters(policy)
     kept = sum(trained_bytes(recipe, 1).values()) - 4  # no gradients
     width = 4 if recipe.policy.lora is not None else getattr(torch, recipe.policy.dtype).itemsize
@@ -211,6 +212,9 @@ def _disk(
         said += ", and the first process as much main memory as a checkpoint"
     if recipe.policy.text_cache is None:
         page.require_disk(said, run, out)
+        return
+    if prompts is None:
+        page.say("disk", f"{said}; how much policy.text_cache takes is not known without the prompts")
         return
     texts = text_bytes(policy) * len(prompts)
     said += f", {len(prompts):,} prompts in policy.text_cache up to {texts / GB:.1f}"
