@@ -100,3 +100,16 @@ def test_a_text_is_shortened_into_one_printable_line():
     assert shortened("\x1b" * 9, 10) == "\\x1b\\x1b\\…"
     assert shortened("naïve 😀", 8) == "naïve 😀"
     assert shortened("naïve 😀", 6) == "naïve…"
+
+
+def test_a_hub_that_cannot_be_reached_is_said_whatever_a_library_makes_of_it() -> None:
+    def load(inner: Exception) -> None:
+        try:
+            raise inner
+        except type(inner):
+            raise OSError("a/b does not appear to have a file named model_index.json.")  # noqa: B904
+
+    with pytest.raises(SdgError, match=r"^It fails \(the hub cannot be reached\)\.$"), loading("It fails"):
+        load(ConnectionError("refused"))
+    with pytest.raises(SdgError, match="model_index"), loading("It fails"):
+        load(KeyError("x"))

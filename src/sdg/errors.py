@@ -32,7 +32,20 @@ def loading(failure: str, advice: str = "") -> Iterator[None]:
         yield
     except loading_errors() as error:
         then = f"; {advice}" if advice else ""
-        raise SdgError(f"{failure} ({first_line(error)}){then}.") from error
+        reason = "the hub cannot be reached" if _is_unreached(error) else first_line(error)
+        raise SdgError(f"{failure} ({reason}){then}.") from error
+
+
+def _is_unreached(error: BaseException | None) -> bool:
+    """Whether an error came of a connection that failed, whatever a library made of it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # Of builtins and requests, and of httpx, which nobody has to have.
+        if any(kind.__name__ in ("ConnectionError", "ConnectError") for kind in type(error).__mro__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager
