@@ -385,7 +385,9 @@ def test_two_processes_learn_what_one_learns(
 
 def test_compare_measures_base_and_adapter_on_the_same_noise(checkpoints: Path, tmp_path: Path) -> None:
     options = small(checkpoints, optimizer__steps=2, optimizer__ema_every=1)
-    assert "best/ is" in align(tmp_path / "run", options).stderr
+    said = align(tmp_path / "run", options).stderr
+    assert "best/ is" in said
+    assert "final/ is untrained" not in said
     final = tmp_path / "run" / "final"
     shutil.copytree(final, still := tmp_path / "still")
     with safe_open(final / WEIGHTS, "pt") as opened:
@@ -660,7 +662,7 @@ def test_prompts_that_are_trained_on_cannot_be_held_out(checkpoints: Path, tmp_p
 def test_an_earlier_run_is_neither_overwritten_nor_resumed_with_another_recipe(
     checkpoints: Path, tmp_path: Path
 ) -> None:
-    run(tmp_path, small(checkpoints, optimizer__steps=2))
+    assert "final/ is untrained" in align(tmp_path, small(checkpoints, optimizer__steps=2)).stderr
     with pytest.raises(SdgError, match="exists already; go on with --resume"):
         run(tmp_path, small(checkpoints, optimizer__steps=4))
     with pytest.raises(SdgError, match=r"optimizer\.clip was 0\.0001 and is 0\.5 now"):

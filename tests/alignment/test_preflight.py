@@ -29,6 +29,7 @@ def test_a_sound_recipe_has_a_page_and_the_command_prints_it(checkpoints: Path, 
     done = CliRunner().invoke(cli, [*command, "--json", str(tmp_path / "page.json"), "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "FAILS" not in done.output
+    assert "final/ is untrained" in done.output
     found = json.loads((tmp_path / "page.json").read_text())
     # 4 × 4 pictures by 2 processes in batches of 4 are 2 batches each: 2 epochs of 5 steps and 1 trained one,
     # and 3 measurements of 3 prompts with 3 steps, in one batch each. Decoding is what is left.

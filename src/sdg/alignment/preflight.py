@@ -31,6 +31,7 @@ from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.real_size import KnownModel, configured, policy_on_meta, text_bytes
 from sdg.alignment.recipe import AlignRecipe
 from sdg.alignment.rollout import read_prompt_sets, require_processes, run_prompts, share
+from sdg.alignment.update import said_of_average
 from sdg.detectors import load_detector, parts_of, require_detector
 from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError, quoted
@@ -69,6 +70,8 @@ def preflight(recipe: AlignRecipe, *, gpu: str, processes: int, out: Path | None
         lambda found: f"{len(found[0]):,} to train on, {len(found[1]):,} held out",
     )
     train, held_out = sets[:2] if sets else ([], [])
+    if sentence := said_of_average(recipe, recipe.epochs):
+        page.say("optimizer", sentence)
     if sets:
         longest = max(len(prompt) for prompt in (*train, *held_out)) // LETTERS
         page.say(

@@ -33,7 +33,7 @@ from sdg.alignment.rollout import (
     sde_steps,
     share,
 )
-from sdg.alignment.update import Learner, epoch_values, training_signal
+from sdg.alignment.update import Learner, epoch_values, said_of_average, training_signal
 from sdg.detectors import load_detector
 from sdg.io.files import write_text
 from sdg.models.sharding import process_mesh
@@ -154,8 +154,9 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
             save_trained(policy, out / "final", write=main)
         what = "transformer" if recipe.policy.lora is None else "adapter"
         log.say(f"done: the {what} is in {out / 'final'}, the log in {log.path}")
-        if best := said_of_best(history, recipe.monitor):
-            log.say(best)
+        for sentence in (said_of_best(history, recipe.monitor), said_of_average(recipe, epoch)):
+            if sentence:
+                log.say(sentence)
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return out / "final"

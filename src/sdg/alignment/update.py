@@ -99,6 +99,16 @@ def epoch_values(signal: Signal, scores: Sequence[Score]) -> dict[str, float | i
 # --- optimizer steps -----------------------------------------------------------------------------------
 
 
+def said_of_average(recipe: AlignRecipe, epochs: int) -> str:
+    """That what is saved after so many epochs is untrained, in a sentence; "" where it is not."""
+    if epochs >= (every := recipe.optimizer.ema_every):
+        return ""
+    return (
+        f"final/ is untrained: its average is updated every {every} epochs (optimizer.ema_every), "
+        f"and there are {epochs}"
+    )
+
+
 @dataclass(frozen=True)
 class Piece:
     """The loss of one forward pass, its share of the step's, and sums over its valid rows for the log."""
