@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,6 @@ from sdg.errors import SdgError, path_end
 
 if TYPE_CHECKING:
     from sdg.reporting.page import Section
-    from sdg.reporting.thumbnails import Source
 
 
 @click.command()
@@ -106,32 +103,15 @@ def report(
         name = "Pictures" if len(diagnoses) == 1 else f"Pictures: {path.stem}"
         entries = entries_of(read_records(path), folder, allow_outside=allow_outside)
         sections.append(Gallery(entries, name))
-    write_report(Report(title, sections, note), out, side=side)
+    page = Report(title, sections, note)
+    write_report(page, out, side=side)
     say(f"Report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
-    named = _pictures(sections)
-    missing = [
-        str(one)
-        for one in named
-        if isinstance(one, Path) and not os.path.isfile(one)  # noqa: PTH113 (pathlib's raises for a long name)
-    ]
-    if missing:
+    if missing := page.missing():
+        named = len(page.pictures())
         lacking = (
-            f"{len(missing):,} of {len(named):,} pictures could not be shown; the first: "
-            f"{path_end(missing[0], 160)}; name their folder with --images."
+            f"{len(missing):,} of {named:,} pictures could not be shown; the first: "
+            f"{path_end(str(missing[0]), 160)}; name their folder with --images."
         )
-        if len(missing) == len(named):
+        if len(missing) == named:
             raise SdgError(lacking)
         say(lacking)
-
-
-def _pictures(sections: Sequence[Section]) -> list[Source]:
-    """The pictures that galleries and refinements are to show."""
-    from sdg.reporting import Gallery, Refinements
-
-    found: list[Source | None] = []
-    for section in sections:
-        if isinstance(section, Gallery):
-            found += [entry.picture for entry in section.entries]
-        elif isinstance(section, Refinements):
-            found += [picture for item in section.items for picture in (item.before, item.after)]
-    return [picture for picture in found if picture is not None]

@@ -26,6 +26,7 @@ from sdg.reporting.refinement import Refinements
 from sdg.reporting.scores import Scores
 from sdg.reporting.side_by_side import SideBySide
 from sdg.reporting.summary import Summary, Tables
+from sdg.reporting.thumbnails import Source
 
 Section = Summary | Gallery | SideBySide | Scores | Refinements | AlignmentRun | Tables
 
@@ -39,6 +40,21 @@ class Report:
     title: str
     sections: Sequence[Section]
     note: str = ""
+
+    def pictures(self) -> list[Source]:
+        """The pictures that its galleries and refinements name."""
+        found: list[Source | None] = []
+        for section in self.sections:
+            if isinstance(section, Gallery):
+                found += [entry.picture for entry in section.entries]
+            elif isinstance(section, Refinements):
+                found += [picture for item in section.items for picture in (item.before, item.after)]
+        return [picture for picture in found if picture is not None]
+
+    def missing(self) -> list[Path]:
+        """The files among `pictures` that are not there."""
+        named = [picture for picture in self.pictures() if isinstance(picture, Path)]
+        return [path for path in named if not os.path.isfile(path)]  # noqa: PTH113 (pathlib's raises for a long name)
 
 
 def write_report(report: Report, path: str | os.PathLike[str], *, side: int | None = None) -> Path:
