@@ -36,6 +36,17 @@ def test_changes_are_relative_to_base_and_averaged_over_scorers() -> None:
     assert "16.500 [12.000, 21.000] (+10.0 %)" in result.table()
 
 
+def test_a_change_is_over_what_is_known_of_both() -> None:
+    # The same values, and of the second none where they are high: no change.
+    base = [{"a": 1.0}, {"a": 2.0}, {"a": 9.0}]
+    other = [{"a": 1.0}, {"a": 2.0}, {"a": None}]
+    result = tabulate({"base": base, "x": other}, ["a"], bootstrap=200)
+    cell = result.cells["x"]["a"]
+    assert (cell.mean, cell.known, cell.change) == (1.5, 2, 0.0)
+    assert cell.change_interval == (0.0, 0.0)
+    assert result.cells["base"]["a"].mean == 4.0
+
+
 def test_an_interval_holds_the_mean_and_narrows_with_more_prompts() -> None:
     rng = np.random.default_rng(0)
     widths = []

@@ -132,7 +132,10 @@ def compare_generators(
     judges = {judge.name: load_detector(judge.uri) for judge in recipe.monitor.judges}
     if recipe.reward.detector is not None:
         judges = {"detector": load_detector(recipe.reward.detector)} | judges
-    expected = ["reward", *(scorer.name for scorer in recipe.monitor.scorers if not scorer.sparse)]
+    expected = [scorer.name for scorer in recipe.monitor.scorers if not scorer.sparse]
+    expected += [f"{name}/defects" for name in judges]
+    if not any(scorer.sparse for scorer in recipe.reward.scorers):
+        expected.append("reward")
     everything = {"reward": load_reward(recipe.reward.scorers, device)} | scorers
 
     work = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]
@@ -234,25 +237,28 @@ def tabulate(
 ) -> Comparison:
     """Means, paired changes and intervals; measures: generator -> one row a picture, prompt by prompt.
 
-    samples: pictures of a prompt by the base; another generator may have more, of several seeds.
-    averaged: the measures whose relative changes are averaged into Avg, more being better in each.
+    A change is over the prompts of which both the generator and the base have a known value. samples:
+    pictures of a prompt by the base; another generator may have more, of several seeds. averaged: the
+    measures whose relative changes are averaged into Avg, more being better in each.
     """
     names, generators = list(measures[BASE][0]), list(measures)
     prompts, base = len(measures[BASE]) // samples, generators.index(BASE)
     # Whole prompts are resampled, the same for all: (prompts, generators, measures, sum and count).
-    table = np.stack([_sums(rows, names, prompts) for rows in measures.values()], 1).reshape(prompts, -1)
+    known = np.stack([_sums(rows, names, prompts) for rows in measures.values()], 1)
+    both = (known[..., 1:] > 0) & (known[:, base, None, :, 1:] > 0)
+    table = np.stack([known, known * both, known[:, base, None] * both], -2).reshape(prompts, -1)
     drawn = np.concatenate([table.sum(0, keepdims=True), bootstrap_sums(table, bootstrap, seed)])
-    drawn = drawn.reshape(-1, len(generators), len(names), 2)  # first what was measured, then its resamples
+    # First what was measured, then its resamples.
+    drawn = drawn.reshape(-1, len(generators), len(names), 3, 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = drawn[..., 0] / drawn[..., 1]
-        before = means[:, base, None]
-        changes = (means - before) / np.abs(before)
+        means, after, before = np.moveaxis(drawn[..., 0] / drawn[..., 1], -1, 0)
+        changes = (after - before) / np.abs(before)
     changes[~np.isfinite(changes)] = np.nan
     average = changes[..., [names.index(name) for name in averaged]].mean(-1)
     cells: dict[str, dict[str, Cell]] = {generator: {} for generator in generators}
     for (g, generator), (n, name) in product(enumerate(generators), enumerate(names)):
-        known = int(drawn[0, g, n, 1])
-        cells[generator][name] = Cell(*_estimate(means[:, g, n]), *_estimate(changes[:, g, n]), known)
+        count = int(drawn[0, g, n, 0, 1])
+        cells[generator][name] = Cell(*_estimate(means[:, g, n]), *_estimate(changes[:, g, n]), count)
     averages = {generator: _estimate(average[:, g]) for g, generator in enumerate(generators)}
     return Comparison(
         prompts,
