@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +52,17 @@ def test_tensorboard_gets_overlays_and_no_more_than_a_step_may_have(tmp_path: Pa
     (event,) = read.Images("samples/0")
     assert event.step == 7
     assert event.width > 768, "the overlay with its legend"
+
+
+def test_tensorboard_does_not_say_of_what_is_not_known_that_it_has_no_defects() -> None:
+    shown: list[np.ndarray] = []
+    writer = SimpleNamespace(add_image=lambda tag, pixels, step, dataformats: shown.append(pixels))
+    picture = Image.new("RGB", (16, 16), "white")
+    given = [Panel(picture, "a cat", Diagnosis()), Panel(picture, "a cat", None)]
+    track_panels([SimpleNamespace(name="tensorboard", writer=writer)], given, 0)
+    clean, unknown = shown
+    assert clean.shape != unknown.shape
+    assert (unknown == 255).all()  # the picture alone
 
 
 def test_wandb_gets_images_with_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

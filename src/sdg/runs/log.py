@@ -143,8 +143,11 @@ def track_panels(trackers: Iterable[Any], panels: Sequence[Panel], step: int) ->
             tracker.tracker.log({_PANELS: images}, step=step)
         elif tracker.name == "tensorboard":
             for number, one in enumerate(shown):
+                known = one.diagnosis is not None  # else a legend would say "No defects."
                 defects = one.diagnosis.defects if one.diagnosis else ()
-                drawn = draw_overlay(one.picture, defects, legend="right", caption=one.prompt)
+                drawn = draw_overlay(
+                    one.picture, defects, legend="right" if known else None, caption=one.prompt
+                )
                 pixels = np.asarray(drawn)  # (H, W, 3) uint8
                 tracker.writer.add_image(f"{_PANELS}/{number}", pixels, step, dataformats="HWC")
 
