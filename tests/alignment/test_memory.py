@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from toy import RECIPES
 
-from sdg.alignment.memory import Passes, memory, trained_parameters, weights
+import sdg.testbed
+from sdg.alignment.memory import Passes, in_memory, memory, trained_parameters, weights
 from sdg.alignment.policies.real_size import configured, policy_on_meta
 from sdg.alignment.recipe import AlignRecipe
 from sdg.models.meta import Taken
@@ -80,3 +82,15 @@ def test_activations_grow_with_the_batch_and_are_not_shared() -> None:
     of_weights = sum(weights(recipe, policy, 8).values())
     rest = parts["autoencoder, bf16"] + parts["scorers, fp32"] + 12e9
     assert sum(parts.values()) == pytest.approx(of_weights + rest)
+
+
+DETECTOR = Path(sdg.testbed.__file__).parent / "weights" / "detector"
+
+
+@pytest.mark.parametrize("uri", ["{0}", "hf:{0}", "hf:{0}?batch_size=2", "union:hf:{0}|ocr"])
+def test_a_detector_with_weights_counts_however_it_is_named(uri: str) -> None:
+    recipe = load_recipe(
+        AlignRecipe, RECIPES / "boxflow-flux1-dev.yaml", [f"reward.detector={uri.format(DETECTOR)}"]
+    )
+    held = in_memory(recipe)["vision-language models, bf16"]
+    assert held == pytest.approx((DETECTOR / "model.safetensors").stat().st_size, rel=0.02)

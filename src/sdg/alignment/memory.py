@@ -20,6 +20,7 @@ import torch
 from sdg.alignment.policies.base import FlowPolicy
 from sdg.alignment.policies.real_size import KnownModel, RealSize
 from sdg.alignment.recipe import AlignRecipe
+from sdg.detectors import checkpoints_of
 from sdg.io.uri import split_options
 from sdg.models.lora import lora_parameters
 from sdg.models.meta import Taken, clip_model, vision_language_model
@@ -132,13 +133,14 @@ def of_pictures(recipe: AlignRecipe, taken: Passes) -> dict[str, float]:
 
 def in_memory(recipe: AlignRecipe) -> dict[str, float]:
     """Scorers and detectors that have weights on each GPU: part -> bytes."""
-    scorers, judges = recipe.scorer_uris, recipe.detector_uris
+    scorers = recipe.scorer_uris
     # One that is named twice is loaded twice.
+    judges = [place for _, uri in recipe.detector_uris for place in checkpoints_of(uri)]
     found = {
         "scorers, fp32": sum(_bytes(clip_model(place)) for place in _places(scorers, "clip")),
         "vision-language models, bf16": sum(
             _bytes(vision_language_model(place, torch.bfloat16))
-            for place in _places(scorers, "p-real") + _places(judges, "hf")
+            for place in _places(scorers, "p-real") + judges
         ),
     }
     return {name: size for name, size in found.items() if size}

@@ -99,6 +99,12 @@ def names_server(uri: str) -> bool:
     return parse_uri(uri, "detector", _FORMS, folder="hf").scheme == "openai"
 
 
+def checkpoints_of(uri: str) -> list[str]:
+    """The checkpoints, folders or names on a hub, that a detector's URI loads into this process."""
+    found = [parse_uri(part, "detector", _FORMS, folder="hf") for part in parts_of(uri)]
+    return [one.place for one in found if one.scheme == "hf"]
+
+
 def require_detector(uri: str) -> None:
     """Raise SdgError where a URI names no detector, or a function that is not there; nothing is loaded."""
     for part in parts_of(uri):
