@@ -232,6 +232,24 @@ def test_killed_at_any_moment_it_ends_as_an_undisturbed_run(checkpoints: Path, t
     kill_and_resume("align", lambda out: ["align", recipe, *options, "--out", out], tmp_path, assert_same_run)
 
 
+def test_what_was_best_after_the_last_epoch_stays_so_when_a_run_is_continued(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    watched = {"monitor__every": 2, "optimizer__ema_every": 1, **TWO_GROUPS}
+    run(tmp_path, small(checkpoints, optimizer__steps=6, **watched))  # measured after epochs 0, 2 and 3
+    best, measures = tmp_path / "best", tmp_path / "best" / "measures.json"
+    kept = (tmp_path / "final" / WEIGHTS).read_bytes()
+    (best / WEIGHTS).write_bytes(kept)
+    measures.write_text(json.dumps({"epoch": 3, "judge/defects": -1.0}))
+    said = align(
+        tmp_path, small(checkpoints, optimizer__steps=10, **watched), "boxflow-flux1-dev.yaml", "--resume"
+    )
+    assert said.exit_code == 0, said.output
+    assert "best/ is of epoch 3" in said.stderr
+    assert json.loads(measures.read_text())["epoch"] == 3
+    assert (best / WEIGHTS).read_bytes() == kept
+
+
 def test_the_learning_rate_falls_to_nothing_over_all_steps_and_not_over_others(
     checkpoints: Path, tmp_path: Path
 ) -> None:
@@ -409,6 +427,18 @@ def test_compare_measures_base_and_adapter_on_the_same_noise(checkpoints: Path, 
     assert report["averages"]["boxflow"] == pytest.approx(report["cells"]["boxflow"]["clip"]["change"])
     assert "| boxflow |" in result.output
     assert (tmp_path / "table" / "grid.png").is_file()
+
+
+def test_compare_stops_where_a_judge_is_gone_and_asks_it_again(checkpoints: Path, tmp_path: Path) -> None:
+    options = small(checkpoints, optimizer__steps=2, optimizer__ema_every=1)
+    run(tmp_path / "run", options)
+    gone = "monitor.judges=[{name: judge, uri: 'python:toy.detect_or_fail?percent=100'}]"
+    command = ["align", "compare", str(RECIPES / "boxflow-flux1-dev.yaml"), *options, "--set", gone]
+    command += ["--lora", f"boxflow={tmp_path / 'run' / 'final'}", "--out", str(tmp_path / "table")]
+    result = CliRunner().invoke(cli, command)
+    assert isinstance(result.exception, SdgError)
+    assert "judge/defects gave nothing for" in str(result.exception)
+    assert (tmp_path / "table" / "measures.jsonl").read_text() == ""
 
 
 @pytest.fixture(scope="module")

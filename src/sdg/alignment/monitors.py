@@ -6,8 +6,10 @@ be read off one line, and ends the run if the recipe says so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -32,6 +34,8 @@ BY_PROMPT: Final = "by_prompt"
 """Where an entry of a run's history holds measures of each prompt."""
 KNOWN: Final = "known"
 """Where it, and its line in the log, hold of how many pictures each scorer and judge said something."""
+MEASURES: Final = "measures.json"
+"""In the folder of the best weights: what was measured of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,20 @@ def best_entry(history: Sequence[Mapping[str, Any]], name: str, goal: Literal["m
     known = [i for i, entry in enumerate(history) if entry.get(name) is not None]
     sign = 1 if goal == "min" else -1
     return min(known, key=lambda i: sign * history[i][name], default=None)
+
+
+def standing_best(folder: Path, start: int, monitor: Monitor) -> list[dict[str, Any]]:
+    """What `folder`/measures.json says of the best so far, if the checkpoint of epoch `start` does not know.
+
+    Such is the measurement after the last epoch of a run that is continued with more of them: it came after
+    the checkpoint, and that epoch is not measured again. Otherwise, or where nothing can be read, [].
+    """
+    try:
+        entry = json.loads((folder / MEASURES).read_text())
+        later = entry["epoch"] >= start and not monitor.due(entry["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [entry] if later else []
 
 
 def said_of_best(history: Sequence[Mapping[str, Any]], recipe: MonitorRecipe) -> str:

@@ -15,7 +15,16 @@ import torch
 from sdg.alignment.accelerator import group_timeout, require_same_start, start_accelerator
 from sdg.alignment.figures import draw_figure
 from sdg.alignment.forward import ForwardLearner
-from sdg.alignment.monitors import BY_PROMPT, KNOWN, Monitor, hacking, is_best, said_of_best
+from sdg.alignment.monitors import (
+    BY_PROMPT,
+    KNOWN,
+    MEASURES,
+    Monitor,
+    hacking,
+    is_best,
+    said_of_best,
+    standing_best,
+)
 from sdg.alignment.policies import load_policy
 from sdg.alignment.policies.trained import save_trained
 from sdg.alignment.recipe import AlignRecipe, compared
@@ -91,6 +100,8 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
         require_same_start(start, processes)
         if point is not None:
             learner.restore(point.tensors, start)
+            if monitor is not None:
+                history += standing_best(out / "best", start, monitor)
 
         log = RunLog(out, accelerator, start)
         with Scoring(reward, detector) as scoring:
@@ -107,7 +118,7 @@ def align(recipe: AlignRecipe, out: Path, *, resume: bool = False) -> Path:
                         if is_best(history, recipe.monitor):
                             save_trained(policy, out / "best", write=main)
                             if main:
-                                write_text(out / "best" / "measures.json", json.dumps(measured, indent=1))
+                                write_text(out / "best" / MEASURES, json.dumps(measured, indent=1))
                     if recipe.run.pictures_every and (epoch % recipe.run.pictures_every == 0 or last):
                         path = out / "pictures" / f"epoch-{epoch:06d}.png"
                         panels = draw_figure(sampler, held_out, rank, processes, path)
