@@ -15,10 +15,12 @@ from strategies import defects
 from sdg.app.comparing import Compared, look_twice, read_two
 from sdg.app.looking import rendered
 from sdg.app.offer import Example
+from sdg.data.formats.sdg30k import write_annotations
 from sdg.defects import Defect, Diagnosis, Status
 from sdg.errors import SdgError
 from sdg.geometry import diou, iou
 from sdg.io.jsonl import write_objects
+from sdg.records import Record
 from sdg.reporting import SideBySide, Twice
 from sdg.reporting.side_by_side import SAME, agree, paired
 
@@ -91,7 +93,7 @@ def test_a_comparison_ends_early_when_no_one_waits() -> None:
     assert len(found.truth) == 2
 
 
-def test_files_are_joined_by_path(tmp_path: Path) -> None:
+def test_files_are_joined_by_path_and_prompt(tmp_path: Path) -> None:
     def write(name: str, paths: str) -> Path:
         file = tmp_path / name / "predictions.jsonl"
         rows = [{"filepath": f"data/{p}.png", "caption": p, "response": "<answer>[]</answer>"} for p in paths]
@@ -99,11 +101,42 @@ def test_files_are_joined_by_path(tmp_path: Path) -> None:
         return file
 
     first, second = write("one", "abc"), write("two", "cbd")
-    found = read_two(first, second, None, {"b.png": Path("/x/b.png"), "z.png": Path("/x/z.png")})
+    examples = [Example(f"{name}.png", "", Path(f"/x/{name}.png")) for name in "bz"]
+    found = read_two(first, second, None, examples)
     assert [(item.name, item.picture) for item in found.items] == [
         ("data/b.png", Path("/x/b.png")),
         ("data/c.png", None),
     ]
     assert (found.first, found.second) == ("predictions (1)", "predictions (2)")
     with pytest.raises(SdgError, match="share no picture"):
-        read_two(first, write("three", "xyz"), None, {})
+        read_two(first, write("three", "xyz"), None, ())
+
+
+def test_a_picture_under_two_prompts_is_compared_by_prompt(tmp_path: Path) -> None:
+    def write(name: str, answers: dict[str, str]) -> Path:
+        file = tmp_path / f"{name}.jsonl"
+        rows = [{"filepath": "a.png", "caption": one, "response": text} for one, text in answers.items()]
+        write_objects(file, rows)
+        return file
+
+    cat, dog = "<answer>[]</answer>", "no answer"
+    first, second = write("one", {"a cat": cat, "a dog": dog}), write("two", {"a dog": dog, "a cat": cat})
+    true = tmp_path / "truth.jsonl"
+    write_annotations(
+        true, [Record("a.png", "a dog", Diagnosis(FOUND)), Record("a.png", "a cat", Diagnosis())]
+    )
+    found = read_two(first, second, true, ())
+    assert [(item.prompt, item.first == item.second) for item in found.items] == [
+        ("a cat", True),
+        ("a dog", True),
+    ]
+    assert found.truth == [Diagnosis(), Diagnosis(FOUND)]
+
+
+def test_of_two_pictures_with_one_name_that_of_the_prompt_is_shown_or_none(tmp_path: Path) -> None:
+    file = tmp_path / "one.jsonl"
+    rows = [{"filepath": "a.png", "caption": one, "response": ""} for one in ("a cat", "a dog", "a cow")]
+    write_objects(file, rows)
+    cat, dog = (Example("a.png", f"a {one}", tmp_path / one / "a.png") for one in ("cat", "dog"))
+    found = read_two(file, file, None, (cat, dog))
+    assert [item.picture for item in found.items] == [cat.picture, dog.picture, None]

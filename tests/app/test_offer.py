@@ -67,6 +67,16 @@ def test_annotations_bring_their_truth(pictures: Path) -> None:
     assert [one.truth for one in examples] == [Diagnosis(FOUND), None]
 
 
+def test_two_pictures_of_one_name_have_each_its_own_truth(pictures: Path) -> None:
+    files = [pictures / name / "truth.jsonl" for name in "ab"]
+    for file, found in zip(files, (FOUND, ()), strict=True):
+        write_annotations(file, [Record("0.png", "a cat", Diagnosis(found))])
+    examples = examples_of(gather(files), known_truth(files))
+    assert [one.truth for one in examples] == [Diagnosis(FOUND), Diagnosis()]
+    elsewhere = gather(files[:1], images=pictures)
+    assert examples_of(elsewhere, known_truth(files[:1], pictures))[0].truth == Diagnosis(FOUND)
+
+
 def test_a_list_of_pictures_and_prompts_brings_no_truth(pictures: Path) -> None:
     file = pictures / "list.jsonl"
     file.write_text('{"filepath": "a b.png", "caption": "a cat"}')

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from sdg.records import Record
 from sdg.reporting import SideBySide, Tables, Twice
 from sdg.reporting.page import Section
 from sdg.reporting.thumbnails import Source
+from sdg.runs.journal import Key
 from sdg.tables import Table
 
 MOST: Final = 200
@@ -75,34 +77,40 @@ def look_twice(
     return Compared(*names, items, [example.truth for example in examples[: len(items)]])
 
 
-def read_two(first: Path, second: Path, truth: Path | None, pictures: Mapping[str, Source]) -> Compared:
-    """Two files of the same pictures, and one of annotations where there is any; pictures: by their paths.
+def read_two(first: Path, second: Path, truth: Path | None, examples: Sequence[Example]) -> Compared:
+    """Two files of the same pictures, and one of annotations where there is any.
 
+    examples: whose pictures are shown, where it is clear which of them a path and a prompt stand for.
     Raises SdgError for a file that cannot be read, and where the two share no picture.
     """
-    one, other = _by_path(first), _by_path(second)
-    shared = [path for path in one if path in other]
+    one, other = _by_key(first), _by_key(second)
+    shared = [key for key in one if key in other]
     if not shared:
-        raise SdgError(f"{first.name} and {second.name} share no picture; their paths have to be the same.")
-    true = {} if truth is None else _by_path(truth)
-    index = PathIndex(pictures)
+        raise SdgError(
+            f"{first.name} and {second.name} share no picture; its path and its prompt have to be the same."
+        )
+    true = {} if truth is None else _by_key(truth)
+    named: defaultdict[str, list[Example]] = defaultdict(list)
+    index = PathIndex(example.name for example in examples)
+    for example in examples:
+        for name in index.find(example.name):
+            named[name].append(example)
 
-    def picture(path: str) -> Source | None:
-        found = index.find(path)
-        return pictures[found[0]] if len(found) == 1 else None
+    def picture(path: str, prompt: str) -> Source | None:
+        meant = [example for name in index.find(path) for example in named[name]]
+        meant = [example for example in meant if example.prompt == prompt] or meant
+        alike = all(example.picture == meant[0].picture for example in meant)
+        return meant[0].picture if meant and alike else None
 
-    items = [
-        Twice(path, one[path].prompt, one[path].diagnosis, other[path].diagnosis, picture(path))
-        for path in shared
-    ]
+    items = [Twice(*key, one[key].diagnosis, other[key].diagnosis, picture(*key)) for key in shared]
     names = first.stem, second.stem
     if names[0] == names[1]:
         names = f"{names[0]} (1)", f"{names[1]} (2)"
-    return Compared(*names, items, [true[path].diagnosis if path in true else None for path in shared])
+    return Compared(*names, items, [true[key].diagnosis if key in true else None for key in shared])
 
 
-def _by_path(file: Path) -> dict[str, Record]:
-    found: dict[str, Record] = {}
+def _by_key(file: Path) -> dict[Key, Record]:
+    found: dict[Key, Record] = {}
     for record in read_records(file):
-        found.setdefault(record.filepath, record)
+        found.setdefault((record.filepath, record.prompt), record)
     return found

@@ -73,9 +73,12 @@ class Offer:
         raise SdgError(unknown)
 
 
-def examples_of(items: Sequence[Item], truth: Mapping[str, Diagnosis]) -> list[Example]:
-    """Pictures named on the command line; truth: what is known of some, by their paths."""
-    return [Example(item.filepath, item.prompt, item.file, truth.get(item.filepath)) for item in items]
+def examples_of(items: Sequence[Item], truth: Mapping[tuple[Path, str], Diagnosis]) -> list[Example]:
+    """Pictures named on the command line; truth: as `known_truth` has it."""
+    return [
+        Example(item.filepath, item.prompt, item.file, truth.get((real_path(item.file), item.prompt)))
+        for item in items
+    ]
 
 
 def usual_editors(detectors: Sequence[str]) -> tuple[str, ...]:
@@ -102,20 +105,25 @@ def drawn_examples(drawn: Iterable[Drawn]) -> list[Example]:
     ]
 
 
-def known_truth(sources: Iterable[Path]) -> dict[str, Diagnosis]:
-    """What files of annotations among these sources say, by the paths of their pictures.
+def known_truth(sources: Iterable[Path], images: Path | None = None) -> dict[tuple[Path, str], Diagnosis]:
+    """What files of annotations among these sources say, by where each picture lies, and its prompt.
 
+    Two files may call two pictures by one path. images: folder of the pictures, by default each file's own.
     A plain list of pictures and prompts says nothing. Raises SdgError where a file cannot be read.
     """
     from sdg.data.formats import guess_format, read_records
 
-    found: dict[str, Diagnosis] = {}
+    found: dict[tuple[Path, str], Diagnosis] = {}
     for file in (source for source in sources if source.suffix.lower() == ".jsonl"):
         try:
             format = guess_format(file)
         except SdgError:  # of a list that has no format, or a first line that `gather` has refused
             continue
         if format in ("sdg", "sdg30k"):
-            records = read_records(file, format)
-            found |= {one.filepath: one.diagnosis for one in records if one.diagnosis is not None}
+            folder = file.parent if images is None else images
+            found |= {
+                (real_path(folder / one.filepath), one.prompt): one.diagnosis
+                for one in read_records(file, format)
+                if one.diagnosis is not None
+            }
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from sdg.app.comparing import Compared, look_twice, read_two
+from sdg.app.comparing import look_twice, read_two
 from sdg.app.held import Held
 from sdg.app.looking import rendered
 from sdg.app.offer import Example, Offer
@@ -93,16 +93,14 @@ def _detectors(offer: Offer, held: Held) -> Any:
 
 
 def _files(offer: Offer) -> Any:
-    pictures = {example.name: example.picture for example in offer.examples}
-
     def compared(one: str | None, other: str | None, truth: str | None) -> Iterator[tuple[Any, ...]]:
         if not one or not other:
             yield said("Give two files, as sdg diagnose writes them.", problem=True), "", _OFF
             return
 
         def read() -> str:
-            found: Compared = read_two(Path(one), Path(other), Path(truth) if truth else None, pictures)
-            return rendered(found.sections())
+            known = Path(truth) if truth else None
+            return rendered(read_two(Path(one), Path(other), known, offer.examples).sections())
 
         work = Work(read)
         for _ in work.seconds():

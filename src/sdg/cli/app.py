@@ -91,7 +91,7 @@ def open_app(
         if reading["prompt"] is None and reading["prompts"] is None:
             reading["prompt"] = ""  # to be given in the page
         items = gather(pictures, **reading)
-        examples = examples_of(items, known_truth(pictures))
+        examples = examples_of(items, known_truth(pictures, reading["images"]))
     else:
         from sdg.testbed.entry import examples as drawn
 
