@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from app_models import FOUND
@@ -46,16 +47,16 @@ def test_what_is_not_changed_comes_back_as_it_was(defect: Defect) -> None:
         "importance": str(whole.importance),
         "subtype": whole.subtype or "",
     }
-    assert corrected({"boxes": [box], "clean": False}, before) == before
+    assert corrected({"of": ANY, "boxes": [box], "clean": False}, Looked(Path("a.jpg"), "", before)) == before
 
 
 def test_the_editor_gets_what_was_found(looked: Looked) -> None:
     value = to_edit(looked)
     assert value["source"].startswith("data:image/")
-    assert corrected(value, looked.diagnosis) == looked.diagnosis
+    assert corrected(value, looked) == looked.diagnosis
     moved = value | {"boxes": [value["boxes"][0]]}
-    assert corrected(moved, looked.diagnosis) == Diagnosis(FOUND[:1])  # the reasoning was about both
-    assert corrected({"boxes": [], "clean": True}, looked.diagnosis).is_clean
+    assert corrected(moved, looked) == Diagnosis(FOUND[:1])  # the reasoning was about both
+    assert corrected(value | {"boxes": [], "clean": True}, looked).is_clean
     with pytest.raises(SdgError, match="does not exist"):
         to_edit(replace(looked, picture=looked.picture.with_name("gone.png")))
 
@@ -83,8 +84,24 @@ def test_the_editor_gets_what_was_found(looked: Looked) -> None:
 )
 def test_what_is_no_whole_annotation_is_refused_in_a_sentence(value: Any, reason: str) -> None:
     with pytest.raises(SdgError, match=reason) as refusal:
-        corrected(value, Diagnosis())
+        corrected({"of": ANY} | value if value else value, Looked(Path("a.jpg"), "", Diagnosis()))
     assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {"picture": Path("b.jpg")},
+        {"prompt": "a dog"},
+        {"diagnosis": Diagnosis(FOUND[:1])},
+        {"detector": "python:x.z"},
+    ],
+)
+def test_boxes_of_an_earlier_diagnosis_are_not_saved_for_the_next(
+    looked: Looked, now: dict[str, Any]
+) -> None:
+    with pytest.raises(SdgError, match="still held an earlier diagnosis"):
+        corrected(to_edit(looked), replace(looked, **now))
 
 
 def test_rows_are_added_and_the_row_of_the_same_picture_replaced(looked: Looked, tmp_path: Path) -> None:

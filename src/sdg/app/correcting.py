@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,16 +40,31 @@ def to_edit(looked: Looked) -> dict[str, Any]:
         }
         for defect in looked.diagnosis.defects
     ]
-    return {"source": shown.uri, "prompt": looked.prompt, "clean": looked.diagnosis.is_clean, "boxes": boxes}
+    return {
+        "of": _name_of(looked),
+        "source": shown.uri,
+        "prompt": looked.prompt,
+        "clean": looked.diagnosis.is_clean,
+        "boxes": boxes,
+    }
 
 
-def corrected(value: object, before: Diagnosis) -> Diagnosis:
+def _name_of(looked: Looked) -> str:
+    """What tells one diagnosis from another."""
+    said = [str(looked.picture), looked.prompt, looked.detector, looked.diagnosis.to_dict()]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def corrected(value: object, looked: Looked) -> Diagnosis:
     """The diagnosis that the editor holds; the reasoning stays where no defect was changed.
 
-    Raises SdgError, in one sentence that names the box, for what is no whole annotation.
+    Raises SdgError, in one sentence that names the box, for what is no whole annotation, and where the editor
+    still holds another diagnosis.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("boxes"), list):
         raise SdgError("There is nothing to save yet; diagnose a picture first.")
+    if value.get("of") != _name_of(looked):
+        raise SdgError("The editor still held an earlier diagnosis; look at its boxes now, and save again.")
     boxes, clean = value["boxes"], value.get("clean") is True
     if len(boxes) > _MOST:
         raise SdgError(f"A picture has {_MOST} boxes at most, not {len(boxes)}.")
@@ -64,7 +80,7 @@ def corrected(value: object, before: Diagnosis) -> Diagnosis:
             faults.append(f"Box {number}: {error}")
     if faults:
         raise SdgError(" ".join(faults[:3]))
-    found = tuple(defects)
+    found, before = tuple(defects), looked.diagnosis
     return Diagnosis(found, before.reasoning if found == before.defects else "")
 
 

@@ -107,7 +107,7 @@ def shown_part(**options: Any) -> gr.HTML:
 
 
 def box_editor(**options: Any) -> gr.HTML:
-    """The editor of boxes: its value is {source, prompt, clean, boxes}, or None for no picture."""
+    """The editor of boxes: its value is {of, source, prompt, clean, boxes}, or None for no picture."""
     tiers = [(tier.value, floor) for tier, floor in TIER_FLOORS.items()]
     kinds = [(kind.value, names) for kind, names in SUBTYPES.items()]
     return gr.HTML(

@@ -52,7 +52,7 @@ def _save(offer: Offer) -> Any:
         try:
             if looked is None or offer.folder is None:
                 raise SdgError("There is nothing to save yet; diagnose a picture first.")
-            diagnosis = corrected(value, looked.diagnosis)
+            diagnosis = corrected(value, looked)
             file, count = save(looked, diagnosis, offer.folder)
         except SdgError as error:
             return said(str(error), problem=True), gr.skip()
