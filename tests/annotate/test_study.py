@@ -130,6 +130,39 @@ def test_rows_are_collected_as_far_as_they_are_finished(fake, pictures, capsys) 
     assert "1 of 2 pictures are finished" in capsys.readouterr().out
 
 
+def test_a_server_without_the_study_is_said_and_given_nothing(
+    fake, pictures, capsys, monkeypatch, tmp_path
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    assert start(pictures) == 0
+    out.write_text("{}\n")
+    other = FakeLabelStudio()
+    monkeypatch.setenv("LABEL_STUDIO_URL", other.url)
+    for command in (("collect", "--out", out), ("next",), ("status", "--json", tmp_path / "numbers.json")):
+        assert sdg(*command, "--project", tmp_path / "study") == 1
+        assert f"{other.url} holds no project of the study in {tmp_path}" in capsys.readouterr().err
+    assert other.projects == []
+    assert out.read_text() == "{}\n"
+    assert not (tmp_path / "numbers.json").exists()
+    assert start(pictures) == 0
+    assert len(other.projects) == 2
+    other.close()
+
+
+def test_rows_are_not_replaced_by_none(fake, pictures, capsys) -> None:
+    out, opinions = (pictures.parent / name for name in ("rows.jsonl", "opinions.jsonl"))
+    collect = ("collect", "--project", pictures.parent / "study", "--out", out, "--opinions", opinions)
+    assert start(pictures) == 0
+    for file in (out, opinions):
+        file.write_text("{}\n")
+        assert sdg(*collect) == 1
+        assert f"those in {file} would be lost; name another output." in capsys.readouterr().err
+        assert file.read_text() == "{}\n"
+        file.unlink()
+    assert sdg(*collect) == 0
+    assert out.read_text() == opinions.read_text() == ""
+
+
 def test_proposals_are_drawn_and_marked(fake, pictures) -> None:
     study, said = pictures.parent / "study", pictures.parent / "said.jsonl"
     rows = [

@@ -74,19 +74,23 @@ def phases(study: Study) -> list[str]:
 
 
 def look(study: Study, server: Server) -> State:
-    """How far a study is, by what is on the server; nothing is changed."""
-    return _look(study, server, _projects(study, server))
+    """How far a study is, by what is on the server; nothing is changed.
+
+    Raises SdgError where the server holds none of its projects: it is another one, or a new one.
+    """
+    return _look(study, server, _begun(study, server))
 
 
-def advance(study: Study, server: Server) -> tuple[State, list[Added]]:
+def advance(study: Study, server: Server, *, begins: bool = False) -> tuple[State, list[Added]]:
     """Add every task that what was entered so far calls for; the state before, and what was added.
 
     That is the next pass, review or adjudication of each picture, and what goes back to whoever entered it,
-    with the reason.
-    Raises SdgError where the server refuses, or shows no pictures; what was added before stays.
+    with the reason. begins: whether the server may hold nothing of the study yet.
+    Raises SdgError where it holds nothing and may not, where it refuses, or shows no pictures; what was added
+    before stays.
     """
     with held(study):
-        projects = _projects(study, server)
+        projects = _projects(study, server) if begins else _begun(study, server)
         state = _look(study, server, projects)
         wanted: dict[Project, list[Need]] = defaultdict(list)
         for need in state.needs:
@@ -194,6 +198,17 @@ def _projects(study: Study, server: Server) -> dict[Project, int]:
         for person in study.settings.people
     }
     return {known[text]: number for number, text in server.projects() if text in known}
+
+
+def _begun(study: Study, server: Server) -> dict[Project, int]:
+    projects = _projects(study, server)
+    if not projects:
+        raise SdgError(
+            f"{server.url} holds no project of the study in {study.folder}. Name the server that it was "
+            "begun on, with --url or LABEL_STUDIO_URL; or begin it on this one with `sdg annotate start` and "
+            "the same arguments."
+        )
+    return projects
 
 
 def _look(study: Study, server: Server, projects: Mapping[Project, int]) -> State:

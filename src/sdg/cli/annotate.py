@@ -196,7 +196,7 @@ def start(
 
     study = begin_study(project, items, settings, propose if proposals else None)
     say(f"{len(study.pictures):,} pictures, {len(people)} annotators.")
-    _advance(study, server)
+    _advance(study, server, begins=True)
     say(f"Annotators sign up, with their e-mail, at {server.invitation()}")
     say(f"When they have entered something, go on with: sdg annotate next --project {project}")
 
@@ -315,7 +315,8 @@ def read(entered: tuple[Path, ...], out: Path) -> None:
 def collect(project: Path, url: str | None, token_env: str, out: Path, opinions: Path | None) -> None:
     """Write a row for every picture that is finished, and give back what does not hold, as `next` does.
 
-    Each row says who annotated, in how many minutes, and what each review decided.
+    Each row says who annotated, in how many minutes, and what each review decided. Rows that are there
+    already are replaced, but never by none.
 
     \b
     Example:
@@ -327,6 +328,9 @@ def collect(project: Path, url: str | None, token_env: str, out: Path, opinions:
 
     study = read_study(project)
     state = _advance(study, _connect(project, url, token_env))
+    _keep_rows(out, bool(state.finished))
+    if opinions is not None:
+        _keep_rows(opinions, next(advance.opinions(state), None) is not None)
     count = write_annotations(out, advance.rows(study, state.outcomes))
     say(f"{count:,} of {len(state.outcomes):,} pictures are finished: {out}")
     if opinions is not None:
@@ -334,10 +338,19 @@ def collect(project: Path, url: str | None, token_env: str, out: Path, opinions:
         say(f"{pairs:,} annotations of pictures that two annotate: {opinions}")
 
 
-def _advance(study: Study, server: Server) -> Any:
+def _keep_rows(file: Path, found: bool) -> None:
+    from sdg.io.files import writing
+
+    with writing(file):
+        lost = not found and file.is_file() and file.stat().st_size > 0
+    if lost:
+        raise SdgError(f"There are no rows yet, and those in {file} would be lost; name another output.")
+
+
+def _advance(study: Study, server: Server, *, begins: bool = False) -> Any:
     from sdg.annotate.advance import advance
 
-    state, added = advance(study, server)
+    state, added = advance(study, server, begins=begins)
     for one in added:
         back = f", {one.back:,} of them to look at again" if one.back else ""
         say(f"{one.person}: {one.tasks:,} tasks for {one.phase}{back}.")
