@@ -130,6 +130,19 @@ def test_rows_are_collected_as_far_as_they_are_finished(fake, pictures, capsys) 
     assert "1 of 2 pictures are finished" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("broken", ["flux-c.png", "flux-c.tiff"])
+def test_nothing_is_begun_with_a_picture_that_cannot_be_read(fake, pictures, capsys, broken) -> None:
+    whole = (pictures / "flux-b.tiff").read_bytes()  # browsers show a damaged PNG as far as it goes
+    (pictures / broken).write_bytes(whole[:-200] if broken.endswith(".tiff") else b"no picture")
+    assert start(pictures) == 1
+    assert broken in capsys.readouterr().err
+    assert not (pictures.parent / "study/study.json").exists()
+    (pictures / broken).unlink()
+    assert start(pictures) == 0
+    (pictures / "flux-b.tiff").write_bytes(b"")  # the server has its own
+    assert start(pictures) == 0
+
+
 def test_a_server_without_the_study_is_said_and_given_nothing(
     fake, pictures, capsys, monkeypatch, tmp_path
 ) -> None:
@@ -218,6 +231,11 @@ def test_what_cannot_work_is_one_sentence(fake, pictures, capsys, monkeypatch, t
     assert start(pictures) == 1
     assert "401: Invalid token. Is the token one of this server?" in capsys.readouterr().err
     assert start(pictures, "--annotators", "ann") == 2
+    capsys.readouterr()
+    for nobody in (",", ""):
+        assert start(pictures, "--annotators", nobody) == 2
+        assert "Name at least one annotator." in capsys.readouterr().err
+    assert not (pictures.parent / "study").exists()
     monkeypatch.delenv("LABEL_STUDIO_API_KEY")
     assert start(pictures) == 1
     assert "put one into the environment variable LABEL_STUDIO_API_KEY" in capsys.readouterr().err

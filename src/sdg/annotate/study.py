@@ -92,10 +92,11 @@ def begin_study(
     digest = hashlib.sha256(json.dumps([item.key for item in items]).encode()).hexdigest()
     kept = {"study": asdict(settings), "pictures": {"count": len(items), "sha256": digest}}
     work = (folder / PICTURES, folder / FILES)
+    sizes = [] if (folder / PICTURES).exists() else [_readable(Path(item.file)) for item in items]
     with begin(folder, folder / MANIFEST, kept, resume=True, work=work, notes={"id": secrets.token_hex(4)}):
         if not (folder / PICTURES).exists():
             proposed = propose() if propose is not None else {}
-            jsonl.write_objects(folder / PICTURES, _written(folder, items, people, proposed))
+            jsonl.write_objects(folder / PICTURES, _written(folder, items, sizes, people, proposed))
     return read_study(folder)
 
 
@@ -126,6 +127,7 @@ def held(study: Study) -> Iterator[None]:
 def _written(
     folder: Path,
     items: Sequence[Item],
+    sizes: Sequence[tuple[int, int]],
     people: Sequence[Assignment],
     proposed: Mapping[tuple[str, str], Diagnosis],
 ) -> Iterator[dict[str, Any]]:
@@ -133,9 +135,10 @@ def _written(
     target = folder / FILES / "pictures"
     with writing(target):
         target.mkdir(parents=True, exist_ok=True)
-        for number, (item, who) in enumerate(zip(items, people, strict=True), start=1):
+        given = zip(items, sizes, people, strict=True)
+        for number, (item, size, who) in enumerate(given, start=1):
             name = f"{number:06}"
-            file, size = _put(Path(item.file), target, name)
+            file = _put(Path(item.file), target, name)
             row: dict[str, Any] = {"picture": name, "filepath": item.filepath, "caption": item.prompt}
             row |= {
                 "file": file,
@@ -150,20 +153,24 @@ def _written(
             yield row
 
 
-def _put(file: Path, target: Path, name: str) -> tuple[str, tuple[int, int]]:
-    """A picture put there under a new name, linked where that can be: its file name and its size."""
-    size = image_size(file)  # upright, as browsers show it
+def _readable(file: Path) -> tuple[int, int]:
+    """A picture's size, upright, as browsers show it; raises SdgError where `_put` could not read it."""
+    return image_size(file) if file.suffix.lower() in _SHOWN else load_image(file).size
+
+
+def _put(file: Path, target: Path, name: str) -> str:
+    """A picture put there under a new name, linked where that can be: its file name."""
     ending = file.suffix.lower()
     if ending not in _SHOWN:
         save_image(load_image(file), target / f"{name}.png")
-        return f"{name}.png", size
+        return f"{name}.png"
     path = target / f"{name}{ending}"
     path.unlink(missing_ok=True)  # of a start that was killed
     try:
         os.link(real_path(file), path)
     except OSError:  # another disk, or a file system without links
         shutil.copyfile(file, path)
-    return path.name, size
+    return path.name
 
 
 def _picture(row: dict[str, Any]) -> Picture:

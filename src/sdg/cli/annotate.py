@@ -365,6 +365,8 @@ def _people(text: str) -> tuple[str, ...]:
             raise click.BadParameter("There can be 1 to 1000 annotators.", param_hint="--annotators")
         return tuple(f"annotator-{number}@study.local" for number in range(1, int(text) + 1))
     people = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not people:
+        raise click.BadParameter("Name at least one annotator.", param_hint="--annotators")
     for person in people:
         name, _, place = person.partition("@")
         if not (name and place and person.isprintable() and " " not in person and len(person) < 200):
