@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
 
 import sdg
 from sdg.defects import Defect, Diagnosis
-from sdg.detectors import StreamingDetector, answers_by_path, names_server
-from sdg.detectors.base import FunctionDetector
+from sdg.detectors import Pair, StreamingDetector, answers_by_path, names_server
+from sdg.detectors.base import FunctionDetector, failed
+from sdg.detectors.bulk import run
 from sdg.errors import SdgError
+from sdg.io import jsonl
+from sdg.io.asking import Ask, asked_over
+from sdg.io.predictions import read_prediction
+from sdg.prompting import PromptProfile
+from sdg.prompting.profile import AnswerParts
+from sdg.runs.inputs import Item
 
 
 @pytest.mark.parametrize(
@@ -164,3 +175,91 @@ def test_a_class_makes_a_detector_of_its_options() -> None:
         assert detector.diagnose([(picture, "a cup")])[0].defects[0].importance == importance
     with pytest.raises(SdgError, match="unexpected keyword argument 'device'"):
         sdg.load_detector(f"python:{__name__}.Maker", device="cpu")
+
+
+class Bare:
+    """No `StreamingDetector`, and its diagnoses have no text."""
+
+    def stream(self, pairs: Sequence[Pair], wanted: object = None) -> Iterator[tuple[int, Any]]:
+        """What `judge` says; of "cut" an answer that says nothing, of "lost" none."""
+        said = {"cut": Diagnosis(status="truncated"), "lost": failed("It was late.")}
+        for index, (_, prompt) in enumerate(pairs):
+            yield index, said.get(prompt) or judge(Image.new("RGB", (8, 8)), prompt)
+
+
+class Silent(Bare):
+    """Streams what is no diagnosis."""
+
+    def stream(self, pairs: Sequence[Pair], wanted: object = None) -> Iterator[tuple[int, Any]]:
+        """None of each picture."""
+        yield from ((index, None) for index in range(len(pairs)))
+
+
+def test_what_a_class_found_is_in_the_file_whatever_its_detector_lacks(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    uri = f"python:{__name__}.Bare"
+    detector = sdg.load_detector(uri)
+    assert isinstance(detector, StreamingDetector)
+    assert detector.identity == {"detector": "python", "function": uri}
+    items = [Item("a.png", prompt, tmp_path / "a.png") for prompt in ("a cup", "clean", "lost", "cut")]
+    run(detector, items, tmp_path / "out.jsonl")
+    rows = list(jsonl.read_objects(tmp_path / "out.jsonl"))
+    read = [read_prediction(row).diagnosis for row in rows]
+    assert read[:2] == detector.diagnose([(item.file, item.prompt) for item in items[:2]])
+    assert [row["status"] for row in rows[2:]] == ["failed", "truncated"]
+    assert not rows[3]["response"]  # which is no clean picture
+    with pytest.raises(SdgError, match="returned NoneType, not a Diagnosis"):
+        sdg.load_detector(f"python:{__name__}.Silent").diagnose([(tmp_path / "a.png", "a cup")])
+
+
+class Whole(Bare):
+    """A detector that has all of its own."""
+
+    identity: ClassVar = {"detector": "whole"}
+    stored, batch_size, at_once = True, 4, 2
+    profile = PromptProfile(answer=AnswerParts(think=False))
+
+    def stream(self, pairs: Sequence[Pair], wanted: object = None) -> Iterator[tuple[int, Any]]:
+        """An answer in the profile's format, to every picture."""
+        for index in range(len(pairs)):
+            yield index, self.answer()
+
+    def answer(self) -> Diagnosis:
+        """An answer without a think block, with a blank at its end."""
+        raw = sdg.render_response(judge(Image.new("RGB", (8, 8)), ""), think=False) + " "
+        return sdg.parse_response(raw, require_think=False)
+
+    def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """One of all."""
+        return [[*range(len(pairs))]]
+
+    def stop(self) -> bool:
+        """Always."""
+        return True
+
+    def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]]:
+        """Connections to nothing."""
+
+        async def ask(connections: None, pair: Pair, index: int) -> Diagnosis:
+            return Diagnosis(judge(Image.new("RGB", (8, 8)), pair[1]).defects)
+
+        return asked_over(nullcontext(), ask)
+
+
+def test_what_a_class_says_of_its_detector_stays() -> None:
+    detector, whole = sdg.load_detector(f"python:{__name__}.Whole"), Whole()
+    assert (detector.identity, detector.stored, detector.batch_size) == ({"detector": "whole"}, True, 4)
+    assert (detector.at_once, detector.profile) == (2, whole.profile)
+    pair = (Image.new("RGB", (8, 8)), "a cup")
+    assert detector.batches([pair] * 3) == [[0, 1, 2]]
+    assert detector.stop()
+    (found,) = detector.diagnose([pair])
+    assert (found, found.raw) == (whole.answer(), whole.answer().raw)
+
+    async def asked() -> Diagnosis:
+        opened = detector.connected()
+        assert opened is not None
+        async with opened as ask:
+            return await ask(pair, 0)
+
+    assert sdg.parse_response(asyncio.run(asked()).raw).defects == whole.answer().defects

@@ -129,7 +129,7 @@ class BatchDiagnoser(BatchFunction[StreamingDetector, Diagnosis]):
 
     def _load(self) -> StreamingDetector:
         detector = load_detector(self.uri, **self.options)
-        if getattr(detector, "stored", False):
+        if detector.stored:
             raise SdgError("Stored answers are looked up among all images of a run; use `sdg diagnose`.")
         return detector
 
@@ -251,9 +251,10 @@ def _union(uri: str, options: Mapping[str, object]) -> StreamingDetector:
 
 
 def _python(uri: Uri) -> StreamingDetector:
-    from sdg.detectors.base import FunctionDetector
+    from sdg.detectors.base import FunctionDetector, MadeDetector
 
-    return _uri.made_by(uri, 2, partial(FunctionDetector, str(uri)), "stream")
+    found = _uri.made_by(uri, 2, partial(FunctionDetector, str(uri)), "stream")
+    return found if type(found) is FunctionDetector else MadeDetector(str(uri), found)
 
 
 _SAMPLING = {"looks": _uri.count, "temperature": _uri.temperature, "agree": _uri.positive_share}

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,7 @@ from PIL import Image
 from sdg.defects import Diagnosis, Status
 from sdg.errors import SdgError, described, quoted
 from sdg.images import Pair, Source, array_picture, rgb_picture
-from sdg.io.asking import Ask
+from sdg.io.asking import Ask, asked_over
 from sdg.io.predictions import reads_as
 from sdg.prompting import PromptProfile
 from sdg.response import render_response
@@ -180,10 +180,63 @@ class FunctionDetector(StreamingDetector):
             found = self._function(picture, prompt)
         except Exception as error:
             return failed(f"{self._name}: {described(error)}")
-        if not isinstance(found, Diagnosis):
-            raise SdgError(f"{self._name} returned {type(found).__name__}, not a Diagnosis.")
-        if not found.is_informative or (found.raw and reads_as(found.raw, found)):
-            return found
-        # Files of predictions hold the text alone, which shows nothing of an item that was lost.
-        status = found.status if found.is_whole else Status.TRUNCATED
-        return replace(found, status=status, raw=render_response(found))
+        return _with_text(found, self._name)
+
+
+class MadeDetector(StreamingDetector):
+    """Whatever object with `stream` a class or a function of the user's made, as a whole detector.
+
+    name: what it is called in messages, and in manifests where it has no identity of its own. What else it
+    lacks is as of any detector, such as no batches. A text `raw` that does not read as the diagnosis is
+    written anew, as of a function. Raises SdgError where it streams what is no Diagnosis.
+    """
+
+    def __init__(self, name: str, made: Any) -> None:
+        self._name, self._made = name, made
+        self.stored, self.batch_size = self._own("stored", False), self._own("batch_size", 1)
+        self.profile, self.at_once = self._own("profile", None), self._own("at_once", None)
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float]:
+        identity: Mapping[str, str | int | float] = self._own(
+            "identity", {"detector": "python", "function": self._name}
+        )
+        return identity
+
+    def stream(self, pairs: Sequence[Pair], wanted: Collection[int] | None = None) -> Stream:
+        for index, found in self._made.stream(pairs, wanted):
+            yield index, self._diagnosis(found)
+
+    def batches(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        batches: list[list[int]] = self._own("batches", super().batches)(pairs)
+        return batches
+
+    def stop(self) -> bool:
+        return bool(self._own("stop", super().stop)())
+
+    def connected(self) -> AbstractAsyncContextManager[Ask[Diagnosis]] | None:
+        opened = self._own("connected", super().connected)()
+        return None if opened is None else asked_over(opened, self._ask)
+
+    async def _ask(self, ask: Ask[Diagnosis], pair: Pair, index: int) -> Diagnosis:
+        return self._diagnosis(await ask(pair, index))
+
+    def _own(self, name: str, otherwise: Any) -> Any:
+        return getattr(self._made, name, otherwise)
+
+    def _diagnosis(self, found: object) -> Diagnosis:
+        return _with_text(found, self._name, self.profile is None or self.profile.answer.think)
+
+
+def _with_text(found: object, name: str, require_think: bool = True) -> Diagnosis:
+    """A diagnosis with the text that files of predictions hold alone: its own, if that reads as it does.
+
+    Raises SdgError where it is none; name: of what returned it.
+    """
+    if not isinstance(found, Diagnosis):
+        raise SdgError(f"{name} returned {type(found).__name__}, not a Diagnosis.")
+    if not found.is_informative or (found.raw and reads_as(found.raw, found, require_think=require_think)):
+        return found
+    # The text shows nothing of an item that was lost.
+    status = found.status if found.is_whole else Status.TRUNCATED
+    return replace(found, status=status, raw=render_response(found))

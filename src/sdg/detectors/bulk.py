@@ -97,8 +97,7 @@ def run(
     if not keys:
         raise SdgError(f"Shard {shard} has no images; make fewer shards.")
     # Only among all images of a run, whosever they are, is a stored answer seen to fit more than one.
-    stored = getattr(detector, "stored", False)  # a class of the user's may have `stream` alone
-    given = [slice(0, len(items))] if stored else _parts(items, own)
+    given = [slice(0, len(items))] if detector.stored else _parts(items, own)
     left = 0
 
     def kept(row: Row) -> None:

@@ -123,7 +123,7 @@ def _work(theirs: Connection, uri: str, options: dict[str, object], number: int,
         detector = load_detector(uri, **_placed(options, number))
         if detector.connected() is not None:
             raise SdgError("A server is asked from one process; raise --concurrency instead of --jobs.")
-        theirs.send((_READY, (dict(detector.identity), getattr(detector, "stored", False))))
+        theirs.send((_READY, (dict(detector.identity), detector.stored)))
         while True:
             pairs, wanted = theirs.recv()
             own = _share(detector, pairs, wanted, number, jobs)

@@ -125,7 +125,7 @@ class _Worker:
         try:
             if self.detector is None:
                 self.detector = load_detector(self.uri, **self.options)
-                if getattr(self.detector, "stored", False):
+                if self.detector.stored:
                     return _STORED
             if self.gathered[0] != block.file:  # once for all blocks of a file, as it reads every row's names
                 self.gathered = block.file, gather([block.file], embedded=True, **self.reading)

@@ -91,9 +91,9 @@ def write_prediction(record: Record, response: str | None = None) -> dict[str, A
     return line | {"status": diagnosis.status.value} | said | to_extras(record, taken=taken)
 
 
-def reads_as(response: str, diagnosis: Diagnosis) -> bool:
+def reads_as(response: str, diagnosis: Diagnosis, *, require_think: bool = True) -> bool:
     """Whether a response that is stored with a diagnosis' status is read as this diagnosis."""
-    return _read(response, diagnosis.status) == diagnosis
+    return _read(response, diagnosis.status, require_think) == diagnosis
 
 
 _STATUSES: Final = tuple(status.value for status in Status)
