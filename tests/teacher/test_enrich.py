@@ -122,6 +122,15 @@ def test_pictures_that_cannot_be_read_use_up_no_requests(given, tmp_path):
     assert result.statuses == {ACCEPTED: PICTURES - 3, UNANSWERED: 3}
 
 
+def test_what_a_server_that_is_down_was_not_asked_uses_up_no_requests(given, tmp_path):
+    with teacher(RIGHT, lambda index: breaks_down) as server:
+        down = Plan(f"openai:{server.url}?attempts=1&concurrency=1#vlm-1", max_requests=PICTURES - 1)
+        result = enrich(given, tmp_path / "train.jsonl", down)
+        assert result.requests == server.asked.total() == 10  # of which none was answered
+    assert (result.exhausted, result.statuses) == (False, {UNANSWERED: PICTURES})
+    assert [row["requests"] for row in lines(partial_of(tmp_path / "train.jsonl"))] == [1] * 10 + [0] * 2
+
+
 def test_what_is_left_is_asked_again_only_with_more_tries(given, tmp_path):
     out = tmp_path / "train.jsonl"
     with teacher(RIGHT, lambda index: refuses if index == 4 else well) as server:

@@ -39,6 +39,7 @@ MOST_OF_AN_ERROR: Final = 1 << 16
 """Bytes of an error response that are read; what follows is left."""
 PIECE: Final = 12
 """Characters of an API key in a row that are taken out of a server's words."""
+_NOT_ASKED: Final = "Not asked, as "
 _BUSY: Final = frozenset({408, 409, 425, 429})  # and every 5xx: asking again may help
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -87,7 +88,7 @@ class Breaker:
         """Why nothing is asked now, in one sentence; "" where requests may be sent."""
         if self._failures < self._limit or time.monotonic() >= self._again_at:
             return ""
-        return f"Not asked, as {self._failures} {self._what} in a row got no answer: {self._last}"
+        return f"{_NOT_ASKED}{self._failures} {self._what} in a row got no answer: {self._last}"
 
     def answered(self) -> None:
         """Count a request that the server did answer, were it with a refusal."""
@@ -97,6 +98,11 @@ class Breaker:
         """Count a request that got no answer after all its attempts."""
         self._failures, self._last = self._failures + 1, reason
         self._again_at = time.monotonic() + self._rest
+
+
+def is_unsent(reason: str) -> bool:
+    """Whether a reason, its own or one that repeats it, is a breaker's: nothing was sent."""
+    return _NOT_ASKED in reason
 
 
 def longest_wait(timeout: float, attempts: int) -> float:

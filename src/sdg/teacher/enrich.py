@@ -23,6 +23,7 @@ from sdg.errors import SdgError
 from sdg.images import load_image
 from sdg.io import jsonl
 from sdg.io.files import read_bytes
+from sdg.io.http import is_unsent
 from sdg.response import format_fault, render_response
 from sdg.runs.begin import read_settings, write_settings
 from sdg.runs.journal import Key, Row, begin_file, earlier, journal, manifest_of, partial_of, require_once
@@ -190,7 +191,7 @@ class _Run:
 
     def _take(self, stage: Stage, one: Given, found: Diagnosis) -> None:
         row = self.rows[one.key]
-        if found.status is not Status.FAILED or _is_readable(one):
+        if found.status is not Status.FAILED or (not is_unsent(found.error) and _is_readable(one)):
             self.requests += 1
             row["requests"] += 1
         if found.status is Status.FAILED:
