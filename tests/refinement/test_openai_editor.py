@@ -171,6 +171,14 @@ def test_what_is_no_picture_is_an_error_in_words():
     assert "the edited picture" in result.error
 
 
+def test_an_address_in_place_of_the_picture_is_paid_for_once():
+    answer = {"data": [{"url": "https://pictures.example/1.png", "b64_json": None}]}
+    with Api((200, json.dumps(answer).encode()), reply()) as api:
+        (result,) = editor(api).edit(requests())
+    assert "gave an address in place of the picture" in result.error
+    assert len(api.asked) == 1
+
+
 def test_an_answer_nested_without_end_is_an_error_in_words():
     with Api((200, b"[" * 100_000)) as api:
         (result,) = editor(api, attempts=1).edit(requests())

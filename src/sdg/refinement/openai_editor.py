@@ -134,6 +134,11 @@ def read_picture(content: bytes) -> Image.Image:
     try:
         answer = json.loads(content)
         (edited,) = answer["data"]  # one was asked for
+        if edited.get("url") and not edited.get("b64_json"):  # however often, and each one costs
+            raise Refused(
+                "The server gave an address in place of the picture, and addresses are not followed; "
+                "name a model that answers with b64_json."
+            )
         data = base64.b64decode(edited["b64_json"], validate=True)
         failed = any(part.get("error") not in (None, False, "") for part in (answer, edited))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
