@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import light
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 
 from sdg.detectors import load_detector
 from sdg.detectors.bulk import run
-from sdg.detectors.jobs import JobsDetector
+from sdg.detectors.jobs import JobsDetector, _placed
 from sdg.errors import SdgError
 from sdg.io import jsonl
 from sdg.runs.inputs import Item
@@ -82,6 +83,29 @@ def test_what_all_processes_refuse_is_said_once(items: list[Item], capfd: pytest
     with pytest.raises(SdgError, match="raise --concurrency instead"):
         JobsDetector("openai:http://localhost:1/v1?profile=default#x", 3)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_process_gets_a_gpu_of_its_own_where_its_detector_takes_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    two = SimpleNamespace(cuda=SimpleNamespace(device_count=lambda: 2))
+    monkeypatch.setitem(sys.modules, "torch", two)
+    for uri in ("testbed", "hf:a/b", "hf:a/b?device=auto", str(tmp_path), f"{tmp_path}?batch_size=2"):
+        assert _placed(uri, {}, 3) == {"device": "cuda:1"}, uri
+    assert _placed("hf:a/b", {"device": "auto", "profile": "release"}, 2) == {
+        "device": "cuda:0",
+        "profile": "release",
+    }
+    assert _placed("hf:a/b?device=auto", {"device": "cpu"}, 1) == {"device": "cpu"}
+    for uri in (
+        "python:light.bright",
+        "ocr",
+        "union:ocr|testbed",
+        "replay:in.jsonl",
+        "hf:a/b?device=cpu",
+        "testbed?device=cpu",
+    ):
+        assert _placed(uri, {}, 3) == {}, uri
 
 
 def test_the_processes_end_with_the_one_that_began_them(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ _LOG = logging.getLogger("sdg.detectors")
 
 
 _UNION: Final = "union:"
+_TESTBED: Final = f"{_uri.ALIASES['testbed']}.detector"
 _FORMS: Final = {
     "testbed": "testbed",
     "hf": "hf:ORG/NAME, a checkpoint folder",
@@ -103,6 +104,15 @@ def checkpoints_of(uri: str) -> list[str]:
     """The checkpoints, folders or names on a hub, that a detector's URI loads into this process."""
     found = [parse_uri(part, "detector", _FORMS, folder="hf") for part in parts_of(uri)]
     return [one.place for one in found if one.scheme == "hf"]
+
+
+def needs_device(uri: str) -> bool:
+    """Whether a detector's URI takes a `device` and names none, or "auto"."""
+    if uri.startswith(_UNION):
+        return False  # its parts may
+    parsed = parse_uri(uri, "detector", _FORMS, folder="hf")
+    takes = parsed.scheme == "hf" or parsed.place == _TESTBED
+    return takes and parsed.options.get("device", "auto") == "auto"
 
 
 def require_detector(uri: str) -> None:

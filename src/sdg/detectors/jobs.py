@@ -29,9 +29,9 @@ _ENDING: Final = 2.0  # seconds that a process is given to end by itself
 class JobsDetector(StreamingDetector):
     """The detector of a URI in `jobs` processes; results come as any of them has one.
 
-    device "auto" gives each process a GPU of its own where there are several. On a CPU the cores are shared
-    out. Raises SdgError as `load_detector` does, where the URI is a server's, and, while it streams, where a
-    process dies: what it answered before is kept.
+    device "auto", or none, gives each process a GPU of its own where there are several and the detector
+    takes a device. On a CPU the cores are shared out. Raises SdgError as `load_detector` does, where the URI
+    is a server's, and, while it streams, where a process dies: what it answered before is kept.
     """
 
     def __init__(self, uri: str, jobs: int, **options: object) -> None:
@@ -120,7 +120,7 @@ def _work(theirs: Connection, uri: str, options: dict[str, object], number: int,
     from sdg.detectors import load_detector
 
     try:
-        detector = load_detector(uri, **_placed(options, number))
+        detector = load_detector(uri, **_placed(uri, options, number))
         if detector.connected() is not None:
             raise SdgError("A server is asked from one process; raise --concurrency instead of --jobs.")
         theirs.send((_READY, (dict(detector.identity), detector.stored)))
@@ -148,9 +148,11 @@ def _share(
     return own if wanted is None else own & frozenset(wanted)
 
 
-def _placed(options: dict[str, object], number: int) -> dict[str, object]:
-    """The options, with a GPU of this process's own where there are several and none is named."""
-    if options.get("device") not in (None, "auto"):
+def _placed(uri: str, options: dict[str, object], number: int) -> dict[str, object]:
+    """The options, with a GPU of this process's own where there are several and one is to be chosen."""
+    from sdg.detectors import needs_device
+
+    if options.get("device") not in (None, "auto") or not needs_device(uri):
         return options
     try:
         import torch
