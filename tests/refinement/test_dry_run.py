@@ -72,6 +72,15 @@ def test_in_mode_heatmap_both_maps_are_written(tmp_path: Path) -> None:
     assert "two heat maps" in (folder / "instruction.txt").read_text()
 
 
+def test_a_request_of_another_mode_leaves_nothing_of_an_earlier_one(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", a=80)
+    for mode, others in ((Mode.SDG, ["marked.png"]), (Mode.FIXED, [])):
+        folder = written(source, tmp_path / "out", Plan("halver", mode))["a.png"].folder
+        assert sorted(file.name for file in folder.iterdir()) == sorted(
+            ["instruction.txt", "mask.png", "picture.png", *others]
+        )
+
+
 def test_a_detector_that_is_down_ends_a_dry_run_too(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", **{f"p{number:02}": 255 for number in range(FATAL_ERRORS + 5)})
     with pytest.raises(SdgError, match=r"8 pictures in a row .* diagnosed, .*Too bright"):

@@ -25,7 +25,7 @@ from sdg.refinement.loop import HeatSource, severity
 from sdg.refinement.masks import as_picture
 from sdg.refinement.openai_editor import KEY_NAME
 from sdg.refinement.pipelines import KNOWN, class_of
-from sdg.refinement.request import EditRequest, build_request
+from sdg.refinement.request import SHOWN, EditRequest, build_request
 from sdg.refinement.sources import FATAL_ERRORS, Source, StoredHeat, read_sources
 from sdg.runs.inputs import Item
 from sdg.runs.rehearsal import Rehearsal
@@ -90,8 +90,13 @@ def _written(source: Source, out: Path, plan: Plan, heat: HeatSource | StoredHea
 
 
 def _save(request: EditRequest, folder: Path) -> None:
-    for name, picture in request.shown:
-        save_image(picture, folder / name)
+    """Write a request in place of an earlier one, which may have been of another mode."""
+    shown = dict(request.shown)
+    for name in SHOWN:
+        if name in shown:
+            save_image(shown[name], folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
     save_image(as_picture(request.mask), folder / "mask.png")
     write_text(folder / "instruction.txt", request.instruction + "\n")
 

@@ -91,6 +91,10 @@ class EditSettings:
         )
 
 
+SHOWN: Final = ("picture.png", "marked.png", "artifact-heat.png", "misalignment-heat.png")
+"""Files of the pictures that an editor may be shown, which of them depends on the mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class EditRequest:
     """One picture to edit, and everything an editor may use.
@@ -117,10 +121,10 @@ class EditRequest:
     @property
     def shown(self) -> list[tuple[str, Image.Image]]:
         """The input images of an editor, as files: the one to edit, then what its mode puts beside it."""
-        shown = [("picture.png", self.picture)]
+        shown = [(SHOWN[0], self.picture)]
         if self.marked.tobytes() != self.picture.tobytes():
-            shown.append(("marked.png", self.marked))
-        return shown + list(zip(("artifact-heat.png", "misalignment-heat.png"), self.heat, strict=False))
+            shown.append((SHOWN[1], self.marked))
+        return shown + list(zip(SHOWN[2:], self.heat, strict=False))
 
 
 @dataclass(frozen=True, slots=True)
