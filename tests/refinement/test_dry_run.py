@@ -11,7 +11,7 @@ from PIL import Image
 
 from sdg.errors import SdgError
 from sdg.refinement.batch import Plan
-from sdg.refinement.dry_run import write_requests
+from sdg.refinement.dry_run import check_editor, write_requests
 from sdg.refinement.request import Mode
 from sdg.refinement.sources import FATAL_ERRORS
 
@@ -79,6 +79,35 @@ def test_a_request_of_another_mode_leaves_nothing_of_an_earlier_one(tmp_path: Pa
         assert sorted(file.name for file in folder.iterdir()) == sorted(
             ["instruction.txt", "mask.png", "picture.png", *others]
         )
+
+
+@pytest.mark.parametrize(
+    ("uri", "fault"),
+    [
+        ("python:nomodule.f", "function: 'python:nomodule.f' names no function"),
+        ("python:fakes.nothere", "function: 'python:fakes.nothere' names no function"),
+        ("python:operator.is_", "function: 'python:operator.is_' cannot be called"),
+        ("testbed?stepz=4", "options: The testbed editor has no option 'stepz'; did you mean 'steps'?"),
+        ("testbed:nowhere", "class: nowhere holds no pipeline"),
+        ("testbed?lora=nowhere", "lora: nowhere holds no adapter"),
+        ("openai:http://127.0.0.1:9/v1#m?quality=hihg", "options: The openai editor's option quality is one"),
+        ("openai:http://127.0.0.1:9/v1#m?nonsense=1", "options: The openai editor has no option 'nonsense'"),
+        ("openai:http://127.0.0.1:9/v1", "options: Write openai:BASE_URL#MODEL"),
+    ],
+)
+def test_an_editor_that_cannot_be_loaded_fails_a_dry_run(
+    uri: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fault in str(check_editor(uri, gpu="H100").fault)
+
+
+def test_an_editor_of_the_users_own_is_not_called_in_a_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdg.testbed.entry.editor", None)  # which nothing looks up either
+    for uri in ("testbed", "testbed?steps=4&device=cpu&lora=shipped&sampling=ode", "python:builtins.repr"):
+        page = check_editor(uri, gpu="H100")
+        assert page.fault is None, page
+    assert "function  which was not called" in str(page)
 
 
 def test_a_detector_that_is_down_ends_a_dry_run_too(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ OUT/requests/DIGEST/   picture.png, mask.png, instruction.txt; in mode sdg marke
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from sdg.io.files import write_text
 from sdg.models.lora import require_lora
 from sdg.models.meta import pipeline_parts
 from sdg.refinement.batch import REQUESTS, Plan, digest_of
-from sdg.refinement.editors import DIFFUSERS_OPTIONS, editor_uri
+from sdg.refinement.editors import DIFFUSERS_OPTIONS, TESTBED, TESTBED_OPTIONS, editor_uri, load_editor
 from sdg.refinement.loop import HeatSource, severity
 from sdg.refinement.masks import as_picture
 from sdg.refinement.openai_editor import KEY_NAME
@@ -115,6 +115,7 @@ def check_editor(uri: str, *, gpu: str, processes: int = 1, dtype: str = "auto")
         return page
     if parsed.scheme == "openai":
         base_url, _, model = parsed.place.partition("#")
+        page.check("options", lambda: load_editor(uri), lambda _: _named(parsed.options))  # sends nothing
         page.check(
             "server",
             lambda: require_served(base_url, os.environ.get(KEY_NAME, ""), model),
@@ -122,14 +123,38 @@ def check_editor(uri: str, *, gpu: str, processes: int = 1, dtype: str = "auto")
         )
     elif parsed.scheme == "diffusers":
         _check_pipeline(page, parsed, dtype)
+    elif parsed.place == TESTBED:
+        _check_testbed(page, parsed)
+    else:
+        page.check(
+            "function",
+            lambda: uris.require_made(parsed, 1, device="auto", dtype=dtype, steps=None),
+            lambda _: "which was not called",
+        )
     return page
+
+
+def _named(options: Iterable[str]) -> str:
+    return ", ".join(options) or "none"
+
+
+def _check_testbed(page: Rehearsal, parsed: uris.Uri) -> None:
+    options = page.check(
+        "options",
+        lambda: uris.read_options(replace(parsed, scheme="testbed"), TESTBED_OPTIONS, "editor"),
+        _named,
+    )
+    if options and "folder" in options:
+        page.check("class", lambda: class_of(options["folder"]), str)
+    if options and options.get("lora", "shipped") != "shipped":  # which is the embedded one
+        page.check("lora", lambda: require_lora(options["lora"]), str)
 
 
 def _check_pipeline(page: Rehearsal, parsed: uris.Uri, dtype: str) -> None:
     options = page.check(
         "options",
         lambda: uris.read_options(parsed, DIFFUSERS_OPTIONS, "editor"),
-        lambda found: ", ".join(found) or "none",
+        _named,
     )
     name = page.check(
         "class",

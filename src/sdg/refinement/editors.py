@@ -24,6 +24,8 @@ PIPELINE_OPTIONS: Final = {
 }
 """Options of every editor that runs a pipeline here, and what reads them."""
 DIFFUSERS_OPTIONS: Final = PIPELINE_OPTIONS | {"class": uris.one_of(*KNOWN)}
+TESTBED: Final = f"{uris.ALIASES['testbed']}.editor"
+TESTBED_OPTIONS: Final = PIPELINE_OPTIONS | {"folder": uris.text, "device": uris.text}
 _FORMS: Final = {
     "testbed": "testbed, testbed:FOLDER",
     "diffusers": "diffusers:FOLDER",

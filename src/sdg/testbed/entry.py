@@ -87,13 +87,13 @@ def editor(*, device: str = "auto", steps: int | None = None, **options: Any) ->
     """
     from diffusers import FluxInpaintPipeline
 
-    from sdg.io.uri import Uri, read_options, text
+    from sdg.io.uri import Uri, read_options
     from sdg.models.device import choose_device
-    from sdg.refinement.editors import PIPELINE_OPTIONS, pipeline_editor
+    from sdg.refinement.editors import TESTBED_OPTIONS, pipeline_editor
     from sdg.testbed.models import packaged
 
     texts = {name: str(value) for name, value in options.items()}
-    values = read_options(Uri("testbed", "", texts), {**PIPELINE_OPTIONS, "folder": text}, "editor")
+    values = read_options(Uri("testbed", "", texts), TESTBED_OPTIONS, "editor")
     generator = packaged.load_generator(
         values.get("folder"), choose_device(device), lora=_adapter(values.get("lora"))
     )
