@@ -204,6 +204,17 @@ def test_an_annotation_without_a_region_says_nothing(tmp_path):
     assert (record.diagnosis, record.annotator) == (None, "3")
 
 
+@pytest.mark.parametrize("said", [{"status": "repaired"}, {"repairs": ("quotes",)}])
+def test_an_emptied_annotation_is_not_clean_whatever_the_answer_before_was_like(tmp_path, said):
+    path = tmp_path / "tasks.json"
+    label_studio.write(path, [Record("a.png", "a cat", Diagnosis((DEFECT,), **said))])
+    [task] = json.loads(path.read_text())
+    task["annotations"][0]["result"] = []
+    path.write_text(json.dumps([task]))
+    [record] = label_studio.read(path)
+    assert record.diagnosis is None
+
+
 def test_a_skipped_annotation_and_a_task_without_any_leave_the_image_unknown(tmp_path):
     [record] = read(tmp_path, {"result": [rectangle()], "was_cancelled": True, "completed_by": 3})
     assert record == Record("sub/a b.png", "a cat")

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
 
 from sdg.data.formats.boxes import Box, Size, from_scale, pixel_size, to_scale
-from sdg.defects import BOX_SCALE, SUBTYPES, TIER_FLOORS, Defect, DefectType, Diagnosis, Status
+from sdg.defects import BOX_SCALE, SUBTYPES, TIER_FLOORS, Defect, DefectType, Diagnosis
 from sdg.errors import Faults, SdgError, quoted, reasons, shortened
 from sdg.io.files import atomic_writer, write_text
 from sdg.io.jsonl import ListWriter, load_document
@@ -354,7 +354,7 @@ def _annotated(annotation: object, number: int, stored: list[Any]) -> tuple[str 
     person = _completed_by(annotation)
     defects = read_regions(annotation["result"])
     diagnosis = with_extras(defects or (), _stored(annotation["result"], number, stored))
-    unknown = defects is None and diagnosis.status is Status.OK and not diagnosis.repairs
+    unknown = defects is None and diagnosis.is_informative  # a clean one carries the placeholder
     return as_name("completed_by", person), None if unknown else diagnosis
 
 
