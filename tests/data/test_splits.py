@@ -210,3 +210,19 @@ def test_no_part_of_an_earlier_split_stays_beside_the_new_ones(mixed, tmp_path):
     split(mixed, folder, {"train": 8, "validation": 2})
     (folder / "validation.jsonl").unlink()
     split(mixed, folder, {"train": 9, "test": 1})
+
+
+@pytest.mark.parametrize(
+    "text", ['{"caption": "mine"}\n', '{"caption": "a", "split": "test"}\n', "my notes\n"]
+)
+def test_a_file_that_is_no_part_of_a_split_is_not_replaced(mixed, tmp_path, text):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(text)
+    with pytest.raises(
+        SdgError, match=r"train\.jsonl exists and is no part of an earlier split; name another"
+    ):
+        split(mixed, folder)
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("train.jsonl", text)]
+    (folder / "train.jsonl").write_text("")
+    split(mixed, folder)

@@ -14,7 +14,7 @@ import unicodedata
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -114,8 +114,9 @@ def assign_prompts(path: Path, shares: Mapping[str, float], seed: int = 0) -> As
 def write_splits(path: Path, folder: Path, assignment: Assignment) -> dict[str, pathlib.Path]:
     """Second pass: write every line, with its `split`, to FOLDER/<split>.jsonl; returns those paths.
 
-    All files appear together, at the end. Raises SdgError where one cannot be written, and where the folder
-    holds a part of an earlier split, with which these may share prompts.
+    All files appear together, at the end. Raises SdgError where one cannot be written or would replace a file
+    that is no part of an earlier split, and where the folder holds another part of one, with which these may
+    share prompts.
     """
     paths = {name: pathlib.Path(folder) / f"{name}.jsonl" for name in assignment.names}
     if real_path(path) in [real_path(target) for target in paths.values()]:
@@ -187,18 +188,24 @@ def _require_lines(path: Path) -> None:
         ) from None
 
 
-def _refuse_others(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
-    """Raise SdgError where a folder holds a part, as `write_splits` writes them, that is not written now."""
+def _refuse_others(folder: pathlib.Path, paths: Collection[pathlib.Path]) -> None:
+    """Raise SdgError where a part, as `write_splits` writes them, would stay, or what is none be replaced."""
+    for path in paths:
+        if path.is_file() and path.stat().st_size and not _is_part(path):
+            raise SdgError(f"{path} exists and is no part of an earlier split; name another folder.")
     for other in sorted(set(folder.glob("*.jsonl") if is_folder(folder) else ()) - set(paths)):
-        try:
-            split = jsonl.first_object(other).get("split")
-        except SdgError:  # no part of ours
-            continue
-        if split == other.stem:
+        if _is_part(other):
             raise SdgError(
                 f"{other} is a part of an earlier split and may share prompts with the new ones; "
                 "remove it, or name another folder."
             )
+
+
+def _is_part(path: pathlib.Path) -> bool:
+    try:
+        return bool(jsonl.first_object(path).get("split") == path.stem)
+    except SdgError:
+        return False
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
