@@ -174,6 +174,10 @@ def convert(
       sdg data convert export.json annotations.jsonl --from label-studio --to sdg30k
       sdg data convert annotations.jsonl coco.json --to coco --images .
     """
+    if size is not None and to_format not in ("coco", "label-studio"):
+        raise click.UsageError(f"--size is for coco and label-studio; leave it out for {to_format}.")
+    if restore_images is not None and (format or formats.guess_format(source)) != "hf":
+        raise click.UsageError("--restore-images is for a source that is hf, a folder with its pictures.")
     require_other(target, [source])
     require_data(target)
     returned: list[Fault] = []

@@ -179,6 +179,13 @@ def test_all_faults_of_a_line_are_known():
     ]
 
 
+@pytest.mark.parametrize("format", [name for name in formats.FORMATS if name != "label-studio"])
+def test_what_is_known_goes_into_no_file_that_is_to_be_blind(tmp_path, format):
+    with pytest.raises(SdgError, match=f"The format '{format}' is not blind, only label-studio can be"):
+        formats.write_records(tmp_path / "out", [RECORD], format, blind=True, images=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_format_is_one_sentence_with_those_there_are(tmp_path):
     path = tmp_path / "o.jsonl"
     said = "'sdgg' is no format; those are sdg, sdg30k, predictions, coco, label-studio, hf"

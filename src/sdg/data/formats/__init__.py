@@ -85,8 +85,13 @@ def write_records(
     images: folder of the images, for COCO and Label Studio (their sizes) and hf (their files); size: (width,
     height) of all images, for COCO and Label Studio; blind: Label Studio tasks without annotations;
     allow_outside: whether the path of an image may lead out of `images`.
-    Raises SdgError where something that the format needs is missing or the file cannot be written.
+    Raises SdgError where something that the format needs is missing, where `blind` is asked of another format
+    and where the file cannot be written.
     """
+    if blind and format != "label-studio":
+        raise SdgError(
+            f"The format {quoted(format)} is not blind, only label-studio can be; leave blind out."
+        )
     match format:
         case "sdg":
             return jsonl.write_with(path, records, Record.to_dict)
