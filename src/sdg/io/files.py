@@ -145,16 +145,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def require_page(path: str | bytes | os.PathLike[str]) -> None:
     """Raise SdgError where a page would take the place of a file that is no HTML; a page is written anew."""
-    _require_begin(path, (b"<!doctype html", b"<html"), "is no page; name another file for the page")
+    require_begin(path, (b"<!doctype html", b"<html"), "is no page; name another file for the page")
 
 
 def require_data(path: str | bytes | os.PathLike[str]) -> None:
     """Raise SdgError where data would take the place of a file that is neither JSON nor Parquet."""
-    _require_begin(path, (b"{", b"[", b"par1"), "holds no data of ours; name another file for the data")
+    require_begin(path, (b"{", b"[", b"par1"), "holds no data of ours; name another file for the data")
 
 
-def _require_begin(path: str | bytes | os.PathLike[str], begins: tuple[bytes, ...], otherwise: str) -> None:
-    """Raise SdgError where a file is there, holds something and begins with none of these, in lower case."""
+def require_begin(path: str | bytes | os.PathLike[str], begins: tuple[bytes, ...], otherwise: str) -> None:
+    """Raise SdgError where a file is there, holds something and begins with none of these, in lower case.
+
+    otherwise: what the sentence says of it then, and what to do.
+    """
     path = Path(os.fsdecode(path))
     try:
         with path.open("rb") if path.is_file() else BytesIO() as file:

@@ -90,6 +90,23 @@ def test_a_task_is_what_label_studio_imports(tmp_path):
     ]
 
 
+def test_the_configuration_takes_no_other_files_place(tmp_path):
+    other, path = tmp_path / "annotations.xml", tmp_path / "annotations.json"
+    other.write_text('<?xml version="1.0"?>\n<annotations/>')
+    with pytest.raises(SdgError, match=r"annotations\.xml exists and is no labelling configuration, which"):
+        label_studio.write(path, [Record("a.png", "")])
+    with pytest.raises(
+        SdgError, match=r"tasks\.xml would be the labelling configuration; name a \.json file"
+    ):
+        label_studio.write(tmp_path / "tasks.xml", [Record("a.png", "")])
+    assert [file.name for file in tmp_path.iterdir()] == ["annotations.xml"]
+    assert other.read_text().endswith("<annotations/>")
+    other.unlink()
+    for _ in range(2):
+        label_studio.write(path, [Record("a.png", "")])
+    assert other.read_text().startswith("<View")
+
+
 @pytest.mark.parametrize(
     ("metadata", "options", "pixels"),
     [

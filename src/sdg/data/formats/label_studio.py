@@ -22,7 +22,7 @@ from xml.sax.saxutils import quoteattr
 from sdg.data.formats.boxes import Box, Size, from_scale, pixel_size, to_scale
 from sdg.defects import BOX_SCALE, SUBTYPES, TIER_FLOORS, Defect, DefectType, Diagnosis
 from sdg.errors import Faults, SdgError, quoted, reasons, shortened
-from sdg.io.files import atomic_writer, write_text
+from sdg.io.files import atomic_writer, require_begin, write_text
 from sdg.io.jsonl import ListWriter, load_document
 from sdg.records import (
     STORED,
@@ -105,10 +105,12 @@ def write(
     Each result says how large its image is, which Label Studio's own exports in pixels (COCO, YOLO, VOC) go
     by. images, size, allow_outside: where that is known from, as for COCO. Where it is not, it is the
     1000 × 1000 of the boxes' own grid, in which such an export has the right place.
-    Raises SdgError where a file cannot be written or an image's size be read.
+    Raises SdgError where a file cannot be written or an image's size be read, and where an `.xml` beside
+    would be replaced that is no labelling configuration.
     """
     subtypes = {kind: dict.fromkeys(names) for kind, names in SUBTYPES.items()}
     with atomic_writer(path) as file:
+        _require_configuration(pathlib.Path(path))
         tasks = ListWriter(file, path)
         file.write(b"[")
         if blind:
@@ -134,6 +136,16 @@ def write(
         names = dict.fromkeys(name for of_type in subtypes.values() for name in of_type)
         write_text(pathlib.Path(path).with_suffix(".xml"), labelling_config(names))
     return tasks.count
+
+
+def _require_configuration(path: pathlib.Path) -> None:
+    """Raise SdgError where the `.xml` beside tasks would take the place of something else."""
+    if path.exists() and not path.is_file():  # a pipe has nothing beside it
+        return
+    if path.suffix == ".xml":
+        raise SdgError(f"{path} would be the labelling configuration; name a .json file for the tasks.")
+    otherwise = "is no labelling configuration, which stands beside the tasks; name another file for them"
+    require_begin(path.with_suffix(".xml"), (b"<view",), otherwise)
 
 
 def labelling_config(
