@@ -298,6 +298,18 @@ def test_the_document_is_json(tmp_path):
     assert document["settings"] == {"matching": "hungarian", "embedder": None, "bootstrap": 10, "seed": 3}
 
 
+def test_an_interval_that_no_resample_defines_is_none():
+    import json
+
+    defect = Defect((0, 0, 9, 9), "artifact", "x", 5)
+    images = [[defect], *[[]] * 4]
+    result = evaluate(images, images, bootstrap=1, seed=0)  # which draws the last four
+    assert result.metrics["artifact"]["BoxF1@0.5"] == 1.0
+    assert result.intervals["artifact"]["BoxF1@0.5"] is None
+    json.dumps(result.to_document(), allow_nan=False)
+    assert "nan" not in str(result)
+
+
 @pytest.mark.parametrize("module", ["sdg.evaluation.sdg_eval", "sdg.embeddings"])
 def test_the_examples_in_docstrings_hold(module):
     result = doctest.testmod(import_module(module))

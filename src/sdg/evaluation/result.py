@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Intervals = dict[str, dict[str, tuple[float, float] | None]]
-"""Type -> metric -> 95 % bounds, None where the metric is undefined."""
+"""Type -> metric -> 95 % bounds, None where the metric is undefined, in the data or in every resample."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +142,11 @@ class Evaluation(Scores):
 def bounds_by_type(
     low: NDArray[np.float64], high: NDArray[np.float64], undefined: NDArray[np.bool_]
 ) -> Intervals:
-    """Bounds, each (len(TYPES), len(METRICS)) -> type -> metric -> (low, high), None where undefined."""
+    """Bounds, each (len(TYPES), len(METRICS)) -> type -> metric -> (low, high), None where undefined.
+
+    A bound that is NaN is undefined too: that of a metric that no resample defines.
+    """
+    undefined = undefined | np.isnan(low)
     return {
         str(kind): {
             name: None if undefined[at, m] else (float(low[at, m]), float(high[at, m]))
