@@ -105,3 +105,7 @@ def test_settings_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -
         PictureRewards(scorers=["ocr"])
     with pytest.raises(SdgError, match="The environment variable SDG_TOKEN is not set"):
         PictureRewards(token_env="SDG_TOKEN")
+    with pytest.raises(
+        SdgError, match="A server is asked in one attempt or more, not 0; 1 is without retries"
+    ):
+        PictureRewards(attempts=0)

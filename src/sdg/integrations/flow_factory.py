@@ -22,7 +22,7 @@ class SdgRewardModel(GroupwiseRewardModel):
     """R of a group's pictures, from `sdg serve` or from a detector in the training process.
 
     Further keys of the reward in their YAML: `server_url` (or `detector` and `scorers`, URIs), `token_env`,
-    `timeout`, `retry_attempts`.
+    `timeout`, `retry_attempts` (in all, 1 for no retry).
     """
 
     required_fields = ("prompt", "image")

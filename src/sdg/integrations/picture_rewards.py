@@ -86,6 +86,8 @@ class PictureRewards:
             return
         if scorers:
             raise SdgError("A server has scorers of its own: `sdg serve --detector URI --scorer URI`.")
+        if attempts < 1:
+            raise SdgError(f"A server is asked in one attempt or more, not {attempts}; 1 is without retries.")
         key = os.environ.get(token_env, "") if token_env else ""
         if token_env and not key:
             raise SdgError(f"The environment variable {token_env} is not set; it holds the server's token.")

@@ -19,7 +19,8 @@ from sdg.integrations.picture_rewards import SERVER, PictureRewards
 class SdgBackend(RewardBackend):
     """R of a request's pictures, from `sdg serve` at `base_url`, or from a detector in this process.
 
-    detector, scorers: URIs, in place of a server; they run on `base_device`.
+    detector, scorers: URIs, in place of a server; they run on `base_device`. max_retries: attempts in all, as
+    UniRL's own backends count.
     """
 
     input_kind = "image"
