@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -148,6 +150,19 @@ def test_the_command_prints_prompts_alone_on_stdout(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["bench", "prompts", "drawbench", "--path", str(file), "--json"])
     assert result.stdout.splitlines()[1] == '{"caption": "a hat", "category": "Text"}'
     assert "2 prompts; Colors 1; Text 1" in result.stderr
+
+
+def test_the_command_changes_no_prompt_but_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["a\u200b cup", "a so\u00adfa", "\u202ea \x1b[1mhat", "a\u2028mat"]
+    file = write(tmp_path / "a.jsonl", "".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    arguments = ["bench", "prompts", "geneval", "--path", str(file)]
+    cli.main(arguments, standalone_mode=False)
+    assert capsys.readouterr().out == "a\u200b cup\na so\u00adfa\n\u202ea \x1b[1mhat\na mat\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    cli.main(arguments, standalone_mode=False)
+    assert "\n\\u202ea \\u001b[1mhat\n" in capsys.readouterr().out
 
 
 @pytest.fixture

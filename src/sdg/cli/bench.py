@@ -65,7 +65,10 @@ def prompts_(name: str, as_json: bool, **options: Any) -> None:
 
     found = read_prompt_set(name, **options)
     for prompt in found:
-        show(json.dumps(prompt.to_dict(), ensure_ascii=False) if as_json else prompt.text)
+        if as_json:
+            show(json.dumps(prompt.to_dict(), ensure_ascii=False))
+        else:
+            show(prompt.text, exact=True)  # of one line, as they are read
     counts = Counter(prompt.category for prompt in found if prompt.category)
     kinds = "".join(f"; {kind} {count:,}" for kind, count in counts.most_common(12)) if counts else ""
     say(f"{len(found):,} prompts{kinds}")

@@ -1,6 +1,7 @@
 """What commands say, on a terminal, in a file or in a pipe: all of it printable, and every way to fail quiet.
 
-Texts of data files and servers end here; whatever they hold, they only ever show themselves.
+Texts of data files and servers end here; whatever they hold, they only ever show themselves. Data that a
+command gives to a file or a pipe, such as prompts, stay as they are there.
 """
 
 from __future__ import annotations
@@ -20,11 +21,17 @@ from sdg.errors import SdgError, escaped, printable
 _ESCAPE = "sdg.escape"
 
 
-def show(message: object, *, nl: bool = True) -> None:
-    """A result, on stdout; raises SdgError where it cannot be written, BrokenPipeError for a closed pipe."""
+def show(message: object, *, nl: bool = True, exact: bool = False) -> None:
+    """A result, on stdout; raises SdgError where it cannot be written, BrokenPipeError for a closed pipe.
+
+    exact: it is data, and is escaped on a terminal only.
+    """
+    text = str(message)
     try:
+        if not exact or sys.stdout.isatty():
+            text = printable(text)
         # Named, because click would write UTF-8 where it is not given a stream and the locale is ASCII.
-        click.echo(printable(str(message)), file=sys.stdout, nl=nl)
+        click.echo(text, file=sys.stdout, nl=nl, color=exact or None)  # which takes no colour out
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever reads has seen enough
             raise
