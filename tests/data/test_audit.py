@@ -64,6 +64,11 @@ def test_prompts_in_several_splits_leak_however_they_are_written():
     assert leak.where == ("A red  Cat",)
 
 
+def test_images_without_a_prompt_share_none():
+    found = audit([("train", [record(1, prompt="\t")]), ("test", [record(2, prompt=" ")])])
+    assert [one for one in found.findings if one.kind == "leak"] == []
+
+
 def test_an_image_that_a_split_lists_again_is_a_duplicate_unless_another_annotated_it():
     rows = [record(1), record(2, annotator="x"), record(2, annotator="y"), record(3, annotator="x")]
     assert [one for one in audit([("train", rows)]).findings if one.kind == "duplicates"] == []

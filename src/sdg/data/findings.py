@@ -97,10 +97,12 @@ def duplicates(groups: Sequence[Sequence[tuple[str, str]]]) -> list[Finding]:
 
 
 def leaks(records: Sequence[tuple[str, Record]]) -> list[Finding]:
-    """Prompts, however they are spaced or capitalised, that more than one split has."""
+    """Prompts, however they are spaced or capitalised, that more than one split has; an empty one is none."""
     splits: defaultdict[int, dict[str, str]] = defaultdict(dict)
     prompts: dict[int, str] = {}
     for split, record in records:
+        if not record.prompt.strip():
+            continue
         key = prompt_key(record.prompt, 0)
         prompts.setdefault(key, record.prompt)
         splits[key].setdefault(split, record.filepath)
