@@ -102,7 +102,7 @@ def test_the_generator_is_good_but_visibly_imperfect():
     prompts = held_out_prompts(24, seed=3)
     pictures = sample_pictures(load_generator(), prompts, steps=12, seed=3)
     clean = sum(oracle.diagnose(*case).is_clean for case in zip(pictures, prompts, strict=True))
-    assert 5 <= clean <= 20  # about half is expected, and this is a small sample
+    assert 10 <= clean <= 23  # two thirds are expected, and this is a small sample
 
 
 def test_the_scorer_tells_a_prompt_from_one_that_differs_in_one_fact():
