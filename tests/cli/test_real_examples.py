@@ -84,7 +84,7 @@ def test_requests_are_built_for_what_is_wrong_and_nothing_is_sent(
 ) -> None:
     detector, out = ("--detector", "replay:replay.jsonl"), replayed / mode
     said = run(replayed, "refine", str(ANNOTATIONS), *detector, "--dry-run", "--mode", mode, "--out", mode)
-    assert said.split() == ["ok", "editor", "python:sdg.testbed.entry.editor"]
+    assert said.split() == ["ok", "editor", "python:sdg.testbed.entry.editor", "ok", "options", "none"]
     wrong = [record for record in records if record.diagnosis.defects]
     requests = {(folder / "instruction.txt").read_text(): folder for folder in (out / "requests").iterdir()}
     assert len(requests) == len(wrong) < len(records)
