@@ -24,7 +24,16 @@ from hypothesis import strategies as st
 
 from sdg.errors import SdgError
 from sdg.io.chat import Answer, ChatClient, as_data_url
-from sdg.io.http import LONGEST_RETRY_AFTER, HttpClient, Refused, Unanswered, _retry_after, _without
+from sdg.io.http import (
+    LONGEST_RETRY_AFTER,
+    Breaker,
+    HttpClient,
+    Refused,
+    Unanswered,
+    _retry_after,
+    _without,
+    is_unsent,
+)
 
 LIMIT = 1 << 22
 KEY = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
@@ -263,3 +272,12 @@ def test_ctrl_c_ends_the_asking_without_a_traceback_of_asyncio(
     assert process.returncode == 1
     assert "Traceback" not in said
     assert "Aborted!" in said
+
+
+def test_only_a_breaker_says_that_nothing_was_sent() -> None:
+    breaker = Breaker(1, "images")
+    breaker.failed("The server answers 503.")
+    assert is_unsent(breaker.reason)
+    # What a server says in the words of a breaker was asked all the same.
+    assert not is_unsent(f"The server answers 400: {breaker.reason}")
+    assert not is_unsent("")

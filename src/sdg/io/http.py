@@ -101,8 +101,8 @@ class Breaker:
 
 
 def is_unsent(reason: str) -> bool:
-    """Whether a reason, its own or one that repeats it, is a breaker's: nothing was sent."""
-    return _NOT_ASKED in reason
+    """Whether a reason is a breaker's: nothing was sent. A server's own words stand behind others."""
+    return reason.startswith(_NOT_ASKED)
 
 
 def longest_wait(timeout: float, attempts: int) -> float:
