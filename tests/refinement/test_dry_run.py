@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,9 @@ def test_a_request_of_another_mode_leaves_nothing_of_an_earlier_one(tmp_path: Pa
         ("testbed?stepz=4", "options: The testbed editor has no option 'stepz'; did you mean 'steps'?"),
         ("testbed:nowhere", "class: nowhere holds no pipeline"),
         ("testbed?lora=nowhere", "lora: nowhere holds no adapter"),
+        ("diffusers:nowhere?class=FluxFillPipeline", "class: nowhere holds no pipeline"),
+        ("diffusers:kontext?batch_size=4", "class: FluxKontextPipeline edits one picture at a time"),
+        ("diffusers:flux?batch_size=2&sampling=stochastic", "class: stochastic sampling edits one picture"),
         ("openai:http://127.0.0.1:9/v1#m?quality=hihg", "options: The openai editor's option quality is one"),
         ("openai:http://127.0.0.1:9/v1#m?nonsense=1", "options: The openai editor has no option 'nonsense'"),
         ("openai:http://127.0.0.1:9/v1", "options: Write openai:BASE_URL#MODEL"),
@@ -99,6 +103,9 @@ def test_an_editor_that_cannot_be_loaded_fails_a_dry_run(
     uri: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for folder, kind in (("kontext", "FluxKontextPipeline"), ("flux", "FluxPipeline")):
+        Path(folder).mkdir()
+        Path(folder, "model_index.json").write_text(json.dumps({"_class_name": kind}))
     assert fault in str(check_editor(uri, gpu="H100").fault)
 
 

@@ -115,6 +115,13 @@ def test_a_model_is_told_what_it_was_trained_on(name: str) -> None:
     assert given["num_inference_steps"] == 2
 
 
+@pytest.mark.parametrize(("distilled", "steps"), [(True, 4), (False, 50)])
+def test_the_steps_are_those_of_a_distilled_model_where_it_is_one(distilled: bool, steps: int) -> None:
+    pipeline = toy_editors.klein()
+    pipeline.register_to_config(is_distilled=distilled)
+    assert DiffusersEditor(pipeline)._steps == steps
+
+
 def test_a_guided_qwen_image_has_a_negative_prompt_without_which_it_is_not_guided() -> None:
     asked = request()
     edited = [

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     help="How far around an artifact and a misalignment the strength falls to nothing, of the side.",
 )
 @click.option(
-    "--steps", type=click.IntRange(1), show_default="as its authors sample it", help="Steps of a pipeline."
+    "--steps", type=click.IntRange(1), show_default="as its class is sampled", help="Steps of a pipeline."
 )
 @click.option("--device", default="auto", help="Of a pipeline; auto takes a GPU if there is one.")
 @click.option(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sdg.errors import SdgError
 from sdg.refinement.masks import Mask, as_picture
-from sdg.refinement.pipelines import editing_of
+from sdg.refinement.pipelines import editing_of, require_together, steps_of
 from sdg.refinement.request import EditRequest, EditResult
 
 _Waiting = tuple[EditRequest, Future[EditResult]]
@@ -59,10 +59,8 @@ class DiffusersEditor:
     ) -> None:
         self._editing = editing_of(pipeline)
         self._known = inspect.signature(pipeline.__call__).parameters
-        if batch_size > 1 and (stochastic or not self._editing.together):
-            why = "stochastic sampling" if stochastic else type(pipeline).__name__
-            raise SdgError(f"{why} edits one picture at a time; leave batch_size out.")
-        self._steps = self._editing.steps if steps is None else steps
+        require_together(type(pipeline).__name__, self._editing, batch_size, stochastic=stochastic)
+        self._steps = steps_of(pipeline) if steps is None else steps
         if self._steps < 1 or batch_size < 1:
             raise ValueError("An edit takes at least one step, of at least one picture.")
         self._pipeline, self._guidance, self.concurrency = pipeline, guidance, batch_size

@@ -6,10 +6,10 @@ OUT/requests/DIGEST/   picture.png, mask.png, instruction.txt; in mode sdg marke
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sdg.detectors.base import StreamingDetector
 from sdg.errors import SdgError
@@ -24,7 +24,7 @@ from sdg.refinement.editors import DIFFUSERS_OPTIONS, TESTBED, TESTBED_OPTIONS, 
 from sdg.refinement.loop import HeatSource, severity
 from sdg.refinement.masks import as_picture
 from sdg.refinement.openai_editor import KEY_NAME
-from sdg.refinement.pipelines import KNOWN, class_of
+from sdg.refinement.pipelines import KNOWN, class_of, require_index, require_together
 from sdg.refinement.request import SHOWN, EditRequest, build_request
 from sdg.refinement.sources import FATAL_ERRORS, Source, StoredHeat, read_sources
 from sdg.runs.inputs import Item
@@ -150,18 +150,28 @@ def _check_testbed(page: Rehearsal, parsed: uris.Uri) -> None:
         page.check("lora", lambda: require_lora(options["lora"]), str)
 
 
+def _class_for(folder: str, options: Mapping[str, Any]) -> str:
+    # The class that will edit; raises SdgError where it, or how it samples, takes no batches as asked for.
+    require_index(folder)
+    name = str(options.get("class") or class_of(folder))
+    stochastic = options.get("sampling") == "stochastic"
+    require_together(name, KNOWN[name], options.get("batch_size", 1), stochastic=stochastic)
+    return name
+
+
 def _check_pipeline(page: Rehearsal, parsed: uris.Uri, dtype: str) -> None:
     options = page.check(
         "options",
         lambda: uris.read_options(parsed, DIFFUSERS_OPTIONS, "editor"),
         _named,
     )
+    options = options or {}
     name = page.check(
         "class",
-        lambda: (options or {}).get("class") or class_of(parsed.place),
+        lambda: _class_for(parsed.place, options),
         lambda found: f"{found}, which gets {'the instruction' if KNOWN[found].instructed else 'the prompt'}",
     )
-    if options and "lora" in options:
+    if "lora" in options:
         page.check("lora", lambda: require_lora(options["lora"]), str)
     if name is None:
         return

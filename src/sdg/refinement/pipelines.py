@@ -26,8 +26,9 @@ class Editing:
     instructions, and gets the one that an API gets; else a description, the prompt. views: how many pictures
     it takes of those that an API is shown; 0 is any number. text: the attribute that holds the tokenizer of
     its long text encoder, and how many tokens that reads. together: one call may hold several pictures, each
-    with its text and its seed. steps: as its authors sample it. guidance: the argument that guides it. also:
-    further arguments of every call.
+    with its text and its seed. steps: as its authors sample it; undistilled: those of checkpoints whose index
+    says that they are not distilled, where that differs. guidance: the argument that guides it. also: further
+    arguments of every call.
     """
 
     checkpoints: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class Editing:
     text: tuple[str, int] | None = None
     together: bool = True
     steps: int = STEPS
+    undistilled: int | None = None
     guidance: str = "guidance_scale"
     also: Mapping[str, Any] = field(default_factory=dict)
 
@@ -46,6 +48,13 @@ _OWN: Final = ("tokenizer", 512)
 # Without a negative prompt, be it a blank, these are not guided at all.
 _QWEN: Final[Mapping[str, Any]] = {"guidance": "true_cfg_scale", "also": {"negative_prompt": " "}}
 _QWEN_EDIT: Final[Mapping[str, Any]] = {**_QWEN, "instructed": True, "together": False, "steps": 40}
+_KLEIN: Final[Mapping[str, Any]] = {
+    "instructed": True,
+    "text": _OWN,
+    "together": False,
+    "steps": 4,
+    "undistilled": 50,
+}
 
 KNOWN: Final[Mapping[str, Editing]] = {
     "FluxInpaintPipeline": Editing(("FluxPipeline",), text=_T5),
@@ -54,8 +63,8 @@ KNOWN: Final[Mapping[str, Editing]] = {
     "FluxKontextPipeline": Editing(instructed=True, text=_T5, together=False),
     "FluxKontextInpaintPipeline": Editing(instructed=True, text=_T5, together=False),
     "Flux2Pipeline": Editing(instructed=True, views=0, text=_OWN, together=False, steps=50),
-    "Flux2KleinPipeline": Editing(instructed=True, views=0, text=_OWN, together=False, steps=4),
-    "Flux2KleinInpaintPipeline": Editing(instructed=True, text=_OWN, together=False, steps=4),
+    "Flux2KleinPipeline": Editing(views=0, **_KLEIN),
+    "Flux2KleinInpaintPipeline": Editing(**_KLEIN),
     "QwenImageInpaintPipeline": Editing(("QwenImagePipeline",), **_QWEN),
     "QwenImageImg2ImgPipeline": Editing(**_QWEN),
     "QwenImageEditPipeline": Editing(**_QWEN_EDIT),
@@ -87,6 +96,20 @@ def editing_of(pipeline: Any) -> Editing:
     raise SdgError(f"{type(pipeline).__name__} edits no pictures that way; {_known()}")
 
 
+def steps_of(pipeline: Any) -> int:
+    """The sampling steps of a pipeline's authors, as far as its class and its index tell; as `editing_of`."""
+    editing = editing_of(pipeline)
+    distilled = getattr(pipeline.config, "is_distilled", True)
+    return editing.steps if distilled else editing.undistilled or editing.steps
+
+
+def require_together(name: str, editing: Editing, batch_size: int, *, stochastic: bool) -> None:
+    """Raise SdgError where the class `name`, or stochastic sampling, takes fewer pictures a call."""
+    if batch_size > 1 and (stochastic or not editing.together):
+        why = "stochastic sampling" if stochastic else name
+        raise SdgError(f"{why} edits one picture at a time; leave batch_size out.")
+
+
 def load_pipeline(folder: str, device: str, dtype: str, name: str = "") -> Any:
     """The editing pipeline in a folder, or that which its class of checkpoints can be loaded as.
 
@@ -97,6 +120,7 @@ def load_pipeline(folder: str, device: str, dtype: str, name: str = "") -> Any:
     import diffusers
     import torch
 
+    require_index(folder)
     name = name or class_of(folder)
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
@@ -114,12 +138,7 @@ def load_pipeline(folder: str, device: str, dtype: str, name: str = "") -> Any:
 
 def class_of(folder: str) -> str:
     """The editing class for a folder, by the class that its index names."""
-    index = Path(folder) / "model_index.json"
-    if not index.is_file():  # diffusers would look it up on the hub
-        raise SdgError(
-            f"{folder} holds no pipeline (model_index.json is missing); "
-            "check the path, or download the pipeline into a folder first."
-        )
+    index = require_index(folder)
     try:
         stored = json.loads(read_text(index, _MOST_BYTES))["_class_name"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -128,6 +147,17 @@ def class_of(folder: str) -> str:
         if stored == name or stored in editing.checkpoints:
             return name
     raise SdgError(f"{shortened(folder, 80)} holds {quoted(stored)}, which edits no pictures; {_known()}")
+
+
+def require_index(folder: str) -> Path:
+    """A pipeline's index; raises SdgError where it is missing: diffusers would ask the hub for the folder."""
+    index = Path(folder) / "model_index.json"
+    if not index.is_file():
+        raise SdgError(
+            f"{folder} holds no pipeline (model_index.json is missing); "
+            "check the path, or download the pipeline into a folder first."
+        )
+    return index
 
 
 def _known() -> str:
