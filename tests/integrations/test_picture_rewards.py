@@ -11,6 +11,7 @@ import torch
 from served import RedDetector, plain, served
 
 from sdg.errors import SdgError
+from sdg.integrations import picture_rewards
 from sdg.integrations.picture_rewards import PictureRewards, as_picture
 from sdg.scorers import FunctionScorer
 
@@ -97,6 +98,25 @@ def test_a_server_that_is_gone_or_full_leaves_all_unknown_and_one_that_refuses_s
     with served(RedDetector(), most=1) as url:
         found = PictureRewards(url, attempts=1, batch=2)([plain(1)] * 3, ["a"] * 3)
         assert [one.reward for one in found] == [None, None, -0.01]
+
+
+@pytest.mark.parametrize(
+    ("source", "given"),
+    [
+        ("hf:ORG/NAME", {"device": "cpu"}),
+        ("hf:ORG/NAME?device=cuda:7", {}),
+        ("openai:http://localhost:8000/v1#m", {}),
+        ("union:ocr|testbed", {}),
+        (LIGHT, {}),
+    ],
+)
+def test_a_detector_that_takes_a_device_and_names_none_gets_that_of_the_trainer(
+    source: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[dict[str, str]] = []
+    monkeypatch.setattr(picture_rewards, "BatchDiagnoser", lambda uri, **options: got.append(options))
+    PictureRewards(source, device="cpu")
+    assert got == [given]
 
 
 def test_settings_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

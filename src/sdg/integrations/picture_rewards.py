@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdg.defects import Defect, Diagnosis, Status
-from sdg.detectors import BatchDiagnoser
+from sdg.detectors import BatchDiagnoser, needs_device
 from sdg.errors import SdgError, quoted
 from sdg.images import rgb_picture
 from sdg.io.http import Refused, TryAgain, is_address
@@ -80,7 +80,7 @@ class PictureRewards:
         self.source, self._grid, self._alone = source, grid, threading.Lock()
         self._client: PictureClient[PictureReward] | None = None
         if not is_address(source):
-            options = {"device": device} if device != "cpu" else {}
+            options = {"device": device} if needs_device(source) else {}
             self._detector = BatchDiagnoser(source, **options)
             self._scorers = [BatchScorer(uri, device) for uri in scorers]
             return
