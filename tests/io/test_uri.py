@@ -194,6 +194,8 @@ def test_prompts_come_from_lines_or_a_function(tmp_path: Path, monkeypatch: pyte
     assert read_prompts("python:toy.some?count=2&start=--5") == ["--5 0", "--5 1"]
     (tmp_path / "p.txt").write_bytes("\ufeffa red cup\n".encode())
     assert read_prompts(str(tmp_path / "p.txt")) == ["a red cup"]
+    (tmp_path / "p.txt").write_bytes("a red cup\u2028on a table\r\na dog\x85in rain\n".encode())
+    assert read_prompts(str(tmp_path / "p.txt")) == ["a red cup\u2028on a table", "a dog\x85in rain"]
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(SdgError, match="holds no prompts"):
         read_prompts(str(tmp_path / "empty.txt"))

@@ -198,7 +198,8 @@ def read_prompts(source: str) -> list[str]:
         if Path(source).suffix.lower() in _OTHER_FORMATS:
             raise _other_format(source)
         try:
-            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
+            # Other separators, such as U+2028, may stand within a prompt.
+            lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
         except (OSError, ValueError) as error:  # of bytes that are not UTF-8, of NUL in the name
             reason = getattr(error, "strerror", None) or shortened(str(error), 80)
             raise SdgError(
