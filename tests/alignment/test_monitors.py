@@ -46,6 +46,13 @@ def test_defects_are_measured_by_type_and_unknown_pictures_left_out() -> None:
     assert known_counts(rows) == {"o": 2}
 
 
+@pytest.mark.parametrize("name", ["reward", "picture", "generator", "diversity", "epoch", "known"])
+def test_a_measure_is_not_called_as_something_else_in_the_lines_it_stands_in(name: str) -> None:
+    for parts in ({"scorers": (ScorerRecipe(name, "clip:x"),)}, {"judges": (JudgeRecipe(name, "testbed"),)}):
+        with pytest.raises(ValueError, match=f"^{name} is what a log or a table calls something else"):
+            MonitorRecipe(**parts)
+
+
 def test_a_judge_that_mostly_failed_measures_nothing_and_takes_no_best() -> None:
     answers = [Diagnosis((LEFT,))] * 10, [Diagnosis()] * 2 + [Diagnosis(status=Status.FAILED)] * 8
     history = [

@@ -184,6 +184,12 @@ class NftRecipe:
         return min(self.old_rise * max(steps - self.old_from, 0), self.old_limit)
 
 
+_TAKEN: Final = frozenset(
+    ("reward", "detector", "diversity", "generator", "picture", "step", "epoch", "kind", "known", "by_prompt")
+)
+"""What no measure may be called: parts of the reward, and other keys of the lines that measures stand in."""
+
+
 @dataclass(frozen=True)
 class MonitorRecipe:
     """The guard against reward hacking: measures on held-out prompts that are not the reward."""
@@ -203,8 +209,10 @@ class MonitorRecipe:
         names = [scorer.name for scorer in self.scorers] + [judge.name for judge in self.judges]
         if len(set(names)) < len(names):
             raise ValueError("scorers and judges have different names.")
-        if {"reward", "detector"} & set(names):
-            raise ValueError("reward and detector are the names of the reward's own parts; choose others.")
+        if taken := sorted(_TAKEN.intersection(names)):
+            raise ValueError(
+                f"{taken[0]} is what a log or a table calls something else; choose another name."
+            )
         if self.best is not None and self.best not in self.measures():
             raise ValueError(
                 f"best is one of {', '.join(self.measures()) or 'no measure'}, not {self.best!r}."
