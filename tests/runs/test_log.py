@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sdg.errors import SdgError
-from sdg.runs.log import append_log, read_log, trim_log
+from sdg.runs.log import RunLog, append_log, read_log, trim_log
 
 
 def test_no_log_is_an_empty_one(tmp_path: Path) -> None:
@@ -36,6 +37,12 @@ def test_lines_after_a_checkpoint_and_one_cut_short_are_gone(tmp_path: Path) -> 
 def test_what_is_no_line_of_a_log_is_left_out(tmp_path: Path, junk: bytes) -> None:
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n' + junk + b'{"step": 2}\n')
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2]
+
+
+def test_a_message_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = RunLog(tmp_path, SimpleNamespace(is_main_process=True, log_with=[]), 0)
+    log.say("in runs/[seed=1] and [/x]")
+    assert capsys.readouterr().err == "in runs/[seed=1] and [/x]\n"
 
 
 def test_a_log_that_cannot_be_read_or_written_is_one_sentence(tmp_path: Path) -> None:

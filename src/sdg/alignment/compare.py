@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from sdg.alignment.figures import picture_grid
@@ -159,7 +160,7 @@ def compare_generators(
             if not (starts := journal.todo(name)):
                 continue
             policy = _generator(recipe, folder, device)
-            for start in track(starts, description=name, console=Console(stderr=True)):
+            for start in track(starts, description=escape(name), console=Console(stderr=True)):
                 part = work[start : start + size]
                 texts = [prompts[index] for index, _ in part]
                 seeds = [noise_seed(recipe.seed, Purpose.MONITOR, 1, *pair) for pair in part]

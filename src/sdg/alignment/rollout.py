@@ -13,11 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from accelerate.utils import gather_object
+from numpy.typing import NDArray
 from PIL import Image
 
 from sdg.alignment.policies import FlowPolicy, Transitions
@@ -87,9 +89,14 @@ def epoch_prompts(recipe: AlignRecipe, prompts: Sequence[str], epoch: int) -> li
     chosen, count = [], recipe.groups.prompts
     for position in range(epoch * count, (epoch + 1) * count):
         turn, index = divmod(position, len(prompts))
-        order = np.random.default_rng((recipe.seed, Purpose.CHOICE, 0, turn)).permutation(len(prompts))
-        chosen.append(prompts[int(order[index])])
+        chosen.append(prompts[int(_order(recipe.seed, turn, len(prompts))[index])])
     return chosen
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, turn: int, count: int) -> NDArray[np.int64]:
+    """The order of `count` prompts in a pass over them."""
+    return np.random.default_rng((seed, Purpose.CHOICE, 0, turn)).permutation(count)
 
 
 def run_prompts(recipe: AlignRecipe, prompts: Sequence[str], held_out: Sequence[str]) -> list[str]:

@@ -85,7 +85,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A message to whoever watches."""
-        self.console.print(text)
+        self.console.print(text, markup=False)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
