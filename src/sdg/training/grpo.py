@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from sdg.embeddings import load_embedder
 from sdg.errors import SdgError
@@ -23,12 +25,36 @@ from sdg.training.evaluate import Outcome, SdgEvalMixin, asked_greedily
 from sdg.training.recipe import GrpoRecipe, GuardsRecipe
 from sdg.training.reward import MALFORMED_SHARE, SPREAD, reward_function
 from sdg.training.run import RunLog, ended, finish, last_checkpoint, prepared, train
+from sdg.training.sft import EpochClock
 
 LENGTH: Final = "completions/mean_length"
 
 
+class EpochSampler(RepeatSampler):
+    """TRL's groups of prompts, in the order of `epoch` wherever a run is resumed.
+
+    An epoch has the order that TRL's own sampler gives it in a run without a stop: there it is drawn from
+    where the epoch before left off, so that a resumed run would begin with the first epoch's.
+    """
+
+    epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed)
+        for _ in range(self.epoch):
+            torch.randperm(self.num_samples, generator=self.generator)
+        yield from super().__iter__()
+
+
 class GrpoTrainer(SdgEvalMixin, GRPOTrainer):
     """GRPOTrainer with SDG-Eval in place of roll-outs on the validation rows, and vLLM asked rightly."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        trls = super()._get_train_sampler(dataset)
+        names = ("data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed")
+        sampler = EpochSampler(**{name: getattr(trls, name) for name in names})
+        self.add_callback(EpochClock(sampler))
+        return sampler
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
