@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import light
 import numpy as np
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sdg.detectors import load_detector
+from sdg.detectors import load_detector, on_ray
 from sdg.detectors.bulk import run
 from sdg.detectors.on_ray import MANIFEST, _Worker, run_on_ray
 from sdg.errors import SdgError
@@ -94,6 +96,26 @@ def test_it_finds_what_one_process_finds_though_a_worker_is_killed(
         run_on_ray(URI, inputs, tmp_path / "found", block=500, resume=True)
     manifest = json.loads((tmp_path / "found" / MANIFEST).read_text())
     assert manifest["inputs"] == {str(file): 1000 for file in inputs}
+
+
+def test_a_server_may_come_back_elsewhere_and_be_asked_in_another_way(
+    inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_ray", "_workers"):
+        monkeypatch.setattr(on_ray, name, lambda *given: None)
+    monkeypatch.setattr(on_ray, "_connected", lambda address: SimpleNamespace(shutdown=lambda: None))
+    monkeypatch.setattr(on_ray, "_all", lambda *given: "all")
+
+    def asked(uri: str, concurrency: int, **options: Any) -> Any:
+        options = {"concurrency": concurrency, **options}
+        return run_on_ray(uri, inputs, tmp_path / "found", options=options, resume=True)
+
+    assert asked("openai:http://node1:8000/v1#sdg", 64) == "all"
+    assert asked("openai:http://node2:8000/v1?timeout=9#sdg", 32) == "all"
+    with pytest.raises(SdgError, match=r"begun with other settings: detector\.uri was"):
+        asked("openai:http://node2:8000/v1#other", 32)
+    with pytest.raises(SdgError, match=r"begun with other settings: detector\.temperature was null"):
+        asked("openai:http://node2:8000/v1#sdg", 32, temperature=1.0)
 
 
 def test_a_worker_reads_relative_names_where_the_run_was_begun(

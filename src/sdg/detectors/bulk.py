@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def run(
             left = len(missing)
             for part in given:
                 pairs = [(item.file, item.prompt) for item in items[part]]
-                wanted = frozenset(place - part.start for place in missing if part.start <= place < part.stop)
+                first, last = (bisect_left(missing, place) for place in (part.start, part.stop))
+                wanted = frozenset(place - part.start for place in missing[first:last])
                 for place, diagnosis in detector.stream(pairs, wanted) if wanted else ():
                     item = items[part.start + place]
                     row = rows[item.key] = to_row(item, diagnosis)

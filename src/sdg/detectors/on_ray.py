@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.detectors import answers_by_path, load_detector, names_server
+from sdg.detectors import answers_by_path, load_detector, names_server, parts_of
 from sdg.detectors.bulk import Shard, run
 from sdg.errors import SdgError, described, first_line, installed
 from sdg.io.jsonl import is_parquet
 from sdg.io.parquet import row_count
+from sdg.io.uri import SERVED, answering
 from sdg.runs.begin import begin
 from sdg.runs.inputs import Item, gather
 
@@ -96,7 +97,8 @@ def run_on_ray(
     folder = images and images.absolute()  # a worker has a current folder of its own
     reading = {"prompt": prompt, "images": folder, "allow_outside": allow_outside}
     work = list(out.glob("part-*")) if out.is_dir() else []
-    with begin(out, out / MANIFEST, settings, resume=resume, work=work):
+    free = [f"detector.{name}" for name in SERVED["openai"]]  # as the blocks, which are runs of their own
+    with begin(out, out / MANIFEST, settings, resume=resume, work=work, free=free, compared=_answering):
         ray = _connected(address)
         try:
             pool = _workers(ray, workers, uri, options, out, reading)
@@ -134,6 +136,11 @@ class _Worker:
         except SdgError as error:
             return str(error)
         return Done(summary.images, summary.diagnosed, len(summary.failed))
+
+
+def _answering(name: str, value: Any) -> Any:
+    # Of the detector what answers depend on: a server may have moved.
+    return "|".join(map(answering, parts_of(value))) if name == "detector.uri" else value
 
 
 def _rows(sources: Sequence[Path]) -> dict[Path, int]:
