@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from served import RedDetector, encoded, found, get, item, plain, post, served
 
 from sdg import Diagnosis, load_detector
-from sdg.cli import main
+from sdg.cli import cli, main
 from sdg.detectors.base import FunctionDetector
 from sdg.detectors.consensus import ConsensusDetector
 from sdg.detectors.union import UnionDetector
@@ -79,6 +80,21 @@ def test_reward_is_the_scorers_sum_with_counts_severity_and_maps() -> None:
         "maps": None,
         "error": "This picture is too red.",
     }
+
+
+@pytest.mark.parametrize(("options", "device"), [([], "cuda"), (["--device", "cpu"], "cpu")])
+def test_scorers_take_a_gpu_or_the_device_that_is_named(
+    options: list[str], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(uri: str, device: str) -> None:
+        raise SdgError(f"{uri} is loaded on {device}.")
+
+    monkeypatch.setattr("sdg.scorers.load_scorer", load)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    command = ["serve", "--detector", "testbed", "--port", "0"]
+    done = CliRunner().invoke(cli, [*command, "--scorer", "clip:a/b", *options])
+    assert str(done.exception) == f"clip:a/b is loaded on {device}."
+    assert CliRunner().invoke(cli, [*command, "--device", "cpu"]).exit_code == 2
 
 
 def test_reward_without_scorers_is_minus_the_severity() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -36,12 +37,14 @@ _serving = together(
 @click.option(
     "--scorer", "scorers", metavar="URI", multiple=True, help="Part of the reward R; may be repeated."
 )
+@click.option("--device", help="Where scorers load weights; a GPU if there is one [default: auto].")
 @_serving
 @click.pass_context
 def serve(
     context: click.Context,
     uri: str | None,
     scorers: tuple[str, ...],
+    device: str | None,
     **serving: Any,
 ) -> None:
     """Serve a detector and rewards over HTTP, for trainers and pipelines of your own.
@@ -63,7 +66,9 @@ def serve(
         return
     if uri is None:
         raise click.UsageError("Name a --detector, or one of the commands: detector, scorer.")
-    _serve_detector(uri, scorers, **serving)
+    if device is not None and not scorers:
+        raise click.UsageError("--device is the scorers'; a detector's stands in its URI, as ?device=cuda:1.")
+    _serve_detector(uri, scorers, device=device or "auto", **serving)
 
 
 @serve.command()
@@ -78,11 +83,18 @@ def detector(uri: str, **serving: Any) -> None:
     Example:
       sdg serve detector "testbed?looks=8"
     """
-    _serve_detector(uri, (), **serving)
+    _serve_detector(uri, (), device="auto", **serving)
 
 
 def _serve_detector(
-    uri: str, scorers: tuple[str, ...], host: str, port: int, token_env: str | None, queue: int
+    uri: str,
+    scorers: tuple[str, ...],
+    *,
+    device: str,
+    host: str,
+    port: int,
+    token_env: str | None,
+    queue: int,
 ) -> None:
     from sdg.serve.server import listening, server_of
 
@@ -91,13 +103,17 @@ def _serve_detector(
         raise SdgError(f"The environment variable {token_env} is empty or not set; it holds the token.")
     with listening(host, port, token) as place:
         from sdg.detectors import load_detector
+        from sdg.models.device import choose_device
         from sdg.scorers import load_scorer
         from sdg.serve.app import Service
         from sdg.serve.bounds import is_local
         from sdg.serve.models import Measures, Models
 
         measures = Measures()
-        models = Models(load_detector(uri), [load_scorer(one) for one in scorers], queue, measures)
+        # A scorer elsewhere, as remote:, needs no torch here.
+        torch = bool(scorers) and (device != "auto" or find_spec("torch") is not None)
+        loaded = [load_scorer(one, choose_device(device) if torch else "cpu") for one in scorers]
+        models = Models(load_detector(uri), loaded, queue, measures)
         shown = f"[{host}]" if ":" in host else host
         server = server_of(Service(models, measures, uri, token, local=is_local(shown)))
         say(f"Serving {uri} at http://{shown}:{place.getsockname()[1]}; /docs says how to ask.")
