@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from sdg.cli.options import PATH, comparing, end_dry_run, needed_out, recipe, resumable, training
+from sdg.cli.options import (
+    PATH,
+    comparing,
+    end_dry_run,
+    needed_out,
+    recipe,
+    refuse_dry_options,
+    resumable,
+    training,
+)
 from sdg.cli.terminal import say, show
 
 
@@ -65,6 +74,7 @@ def run_(
 
         end_dry_run(preflight(settings, gpu=gpu, processes=processes, out=out), json_path)
         return
+    refuse_dry_options()
     from sdg.alignment.trainer import align as train  # after the recipe is known to be good: this loads torch
 
     with resumable(needed_out(out), "The newest checkpoint is kept"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sdg.cli.terminal import say, show
 from sdg.errors import SdgError
@@ -135,6 +136,18 @@ def training(example: str) -> Decorator:
         click.option("--processes", type=click.IntRange(1), default=8, help="Of a dry run."),
         click.option("--json", "json_path", type=PATH, help="Of a dry run; - for stdout."),
     )
+
+
+def refuse_dry_options() -> None:
+    """Raises click.UsageError for an option of dry runs that a run was given, which would do nothing."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if (
+            option.name in ("gpu", "processes", "json_path", "tokens")
+            and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
+        ):
+            instead = "; several are started by a launcher: see --help" if option.name == "processes" else ""
+            raise click.UsageError(f"{option.opts[0]} is of a dry run alone, with --dry-run{instead}.")
 
 
 def end_dry_run(page: Rehearsal, json_path: Path | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdg.cli.options import PATH, end_dry_run, needed_out, resumable, together, training
+from sdg.cli.options import PATH, end_dry_run, needed_out, refuse_dry_options, resumable, together, training
 from sdg.cli.terminal import say
 from sdg.recipes import load_recipe
 
@@ -108,6 +108,7 @@ def _train(
 
         end_dry_run(rehearse(settings, tokens=tokens or ANSWER, out=out, **machine), json_path)
         return
+    refuse_dry_options()
     module = import_module(f"sdg.training.{stage}")  # after the recipe is known to be good: this loads torch
     with resumable(needed_out(out), "The newest checkpoint is kept"):
         getattr(module, stage)(settings, needed_out(out), resume=resume)
