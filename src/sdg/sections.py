@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from sdg.errors import SdgError
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 """The learning rate's course, by its name in transformers and diffusers."""
@@ -68,3 +72,10 @@ def check_name(name: str) -> None:
     """Raise ValueError for what cannot name a measure in logs and tables."""
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise ValueError(f"name is letters, digits, - and _, not {name!r}.")
+
+
+def require_trackers(trackers: Iterable[str]) -> None:
+    """Raise SdgError where a recipe's tracker is not installed."""
+    for tracker in trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise SdgError(f"run.trackers names {tracker}, which is not installed; pip install {tracker}.")

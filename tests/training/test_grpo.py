@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 from importlib import import_module
@@ -16,13 +17,14 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from kills import kill_and_resume
 from train_runs import CLOSE, assert_same_weights, command, finish, not_ended, start_two
+from trl.trainer.utils import RepeatSampler
 
 from sdg import parse_response, render_response
 from sdg.embeddings import TokenF1
 from sdg.errors import SdgError
 from sdg.prompting import AnswerParts, Generation, PromptProfile
 from sdg.training.dataset import RowReader, target, truths
-from sdg.training.grpo import LENGTH, Guards, grpo, grpo_arguments
+from sdg.training.grpo import LENGTH, EpochSampler, Guards, grpo, grpo_arguments
 from sdg.training.model import load_processor
 from sdg.training.recipe import GuardsRecipe, RolloutRecipe
 from sdg.training.reward import MALFORMED_SHARE, SPREAD, Reward, reward_function
@@ -294,6 +296,55 @@ def test_embedders_are_loaded_once_by_processes_that_have_their_device(
     assert set(loaded) == {reward, validation} - {None}
 
 
+def test_an_epoch_has_the_order_that_trl_gives_it_wherever_a_run_is_resumed():
+    shape = {"mini_repeat_count": 2, "batch_size": 3, "repeat_count": 2, "seed": 5}
+    undisturbed = RepeatSampler(range(10), **shape)
+    orders = [list(undisturbed) for _ in range(4)]
+    assert orders[0] != orders[1]
+    for epoch in (0, 3, 1, 1, 2):
+        resumed = EpochSampler(range(10), **shape)
+        resumed.epoch = epoch
+        assert list(resumed) == orders[epoch]
+
+
+@pytest.mark.usefixtures("graded")
+def test_a_run_of_several_epochs_goes_on_with_the_order_of_the_one_it_is_in(
+    grpo_recipe, tmp_path, monkeypatch
+):
+    began = []
+
+    def order(self):
+        began.append(self.epoch)
+        yield from RepeatSampler.__iter__(self)
+
+    monkeypatch.setattr(EpochSampler, "__iter__", order)
+    optimizer = replace(grpo_recipe.optimizer, max_steps=3)
+    recipe = replace(grpo_recipe, optimizer=optimizer, data=replace(grpo_recipe.data, limit=1))
+    grpo(recipe, tmp_path / "run")
+    assert began == [0, 1, 2]
+    shutil.rmtree(tmp_path / "run" / "checkpoint-3")
+    not_ended(tmp_path / "run")
+    grpo(recipe, tmp_path / "run", resume=True)
+    assert began == [0, 1, 2, 2]
+
+
+def test_fewer_rows_than_a_step_asks_about_are_refused_before_the_model_loads(
+    grpo_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sdg.training.run.load_model", None)
+    optimizer = replace(grpo_recipe.optimizer, batch_size=16)
+    recipe = replace(grpo_recipe, optimizer=optimizer, data=replace(grpo_recipe.data, limit=1))
+    with pytest.raises(SdgError, match=r"A step asks about 2 rows .* and data\.train has 1; lower the batch"):
+        grpo(recipe, tmp_path / "run")
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_loaded(grpo_recipe, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    tracked = replace(grpo_recipe, run=replace(grpo_recipe.run, trackers=("wandb",)))
+    with pytest.raises(SdgError, match=r"run\.trackers names wandb, which is not installed"):
+        check_environment(tracked)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("graded")
 def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recipe, tmp_path):
@@ -313,7 +364,9 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
     assert len([entry for entry in entries(out) if "loss" in entry]) == 2, "what has ended trains no further"
     whole = entries(out)
     not_ended(out)  # killed after its last checkpoint: there is nothing left to train
-    assert grpo(grpo_recipe, out, resume=True) == final
+    # What ran out of memory in an evaluation goes on with smaller batches of it.
+    smaller = replace(grpo_recipe, evaluation=replace(grpo_recipe.evaluation, batch_size=2))
+    assert grpo(smaller, out, resume=True) == final
     assert entries(out) == whole
     (out / "checkpoint-2" / "trainer_state.json").unlink()
     not_ended(out)
@@ -327,7 +380,11 @@ def test_two_steps_log_the_parts_and_a_resumed_run_repeats_the_second(grpo_recip
 @pytest.mark.kill
 @pytest.mark.usefixtures("graded")
 def test_killed_at_any_moment_it_goes_on_as_if_it_had_not_been(grpo_recipe, tmp_path):
-    recipe = replace(grpo_recipe, optimizer=replace(grpo_recipe.optimizer, max_steps=4))
+    recipe = replace(  # two epochs of two steps
+        grpo_recipe,
+        optimizer=replace(grpo_recipe.optimizer, max_steps=4),
+        data=replace(grpo_recipe.data, limit=2),
+    )
 
     def assert_same(killed, whole):
         names = {"reward", "entropy", "grad_norm", "kl", "eval_reward"}

@@ -62,6 +62,16 @@ def test_what_would_fail_is_named(data: list[str], tmp_path: Path) -> None:
     assert "groups: batch_size × accumulate × processes is 6, to be" in fault(three, 3)
 
 
+def test_too_few_rows_and_a_folder_of_them_would_fail(data: list[str], tmp_path: Path) -> None:
+    recipe = load_recipe(
+        GrpoRecipe, RECIPES / "grpo-qwen3vl-4b.yaml", [*data, "profile=default", "data.limit=8"]
+    )
+    missing = replace(recipe, model=replace(recipe.model, checkpoint=str(tmp_path)))
+    assert "a step: A step asks about 16 rows" in fault(missing, 16)
+    folder = replace(missing, data=replace(recipe.data, train=tmp_path))
+    assert f"data.train: {tmp_path} is a folder; write one file of it: sdg data convert" in fault(folder, 8)
+
+
 def test_a_gpu_that_is_too_small_is_said() -> None:
     page = Rehearsal("4090", 1)
     page.memory["weights"] = 23e9
@@ -92,3 +102,19 @@ def test_a_checkpoint_that_is_not_trained_yet_is_a_path_that_is_not_there() -> N
     said = {one.what: one.said for one in rehearse(recipe, gpu="H100", processes=8).findings}
     assert said["profile"].startswith("There is no folder runs/sft-4b/final; ")
     assert said["model"].startswith("There is no folder runs/sft-4b/final; train what it comes from first")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["train", "sft", str(RECIPES / "sft-qwen3vl-4b.yaml")], ["--processes", "16"]),
+        (["train", "sft", str(RECIPES / "sft-qwen3vl-4b.yaml")], ["--tokens", "2048"]),
+        (["train", "grpo", str(RECIPES / "grpo-qwen3vl-4b.yaml")], ["--json", "page.json"]),
+        (["align", str(RECIPES.parent / "align/boxflow-testbed.yaml")], ["--gpu", "H200"]),
+    ],
+)
+def test_a_run_takes_no_option_of_a_dry_one(command: list[str], option: list[str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, [*command, *option, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert f"{option[0]} is of a dry run alone, with --dry-run" in done.output
+    assert not (tmp_path / "run").exists()

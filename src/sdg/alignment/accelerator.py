@@ -6,7 +6,6 @@ it is set above what the slowest picture may take, after which the run says itse
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -29,6 +28,7 @@ from sdg.errors import SdgError
 from sdg.io.http import longest_wait
 from sdg.io.uri import count, seconds, split_options
 from sdg.scorers import remote, unified_reward
+from sdg.sections import require_trackers
 
 MARGIN: Final = timedelta(minutes=30)
 """For all else that one process may do while others wait: loading, drawing, figures, checkpoints."""
@@ -54,9 +54,7 @@ def start_accelerator(
     timeout: of the process group, how long one process may keep the others waiting. some_idle: whether a pass
     may leave some of what is trained without a gradient.
     """
-    for tracker in trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise SdgError(f"run.trackers names {tracker}, which is not installed; pip install {tracker}.")
+    require_trackers(trackers)
     # The policy applies autocast itself, in roll-out and training alike, so Accelerate must not.
     accelerator = Accelerator(
         cpu=torch.backends.mps.is_available(),  # noise levels are in float64, which Apple's GPUs lack

@@ -70,6 +70,15 @@ class Rows:
         return {"rows": len(self.rows), "left_out": dict(self.left_out), "sha256": digest}
 
 
+def require_file(path: Path) -> None:
+    """Raise SdgError for a folder of annotations: what a run was trained on is known by a file's digest."""
+    if path.is_dir():
+        raise SdgError(
+            f"{path} is a folder; write one file of it: "
+            f"sdg data convert {path} train.jsonl --to sdg --restore-images images"
+        )
+
+
 class RowReader:
     """Reads annotated pictures that can be trained on, or answered and scored, with this profile.
 
@@ -98,6 +107,7 @@ class RowReader:
         picture's path may lead out of that folder. Raises SdgError where one does, where the file cannot be
         read, and where no row is left, saying why.
         """
+        require_file(path)
         folder = path.parent if images is None else images
         rows: list[Row] = []
         left_out: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from sdg.defects import DefectType
+from sdg.errors import SdgError
 from sdg.io.http import is_address
 from sdg.prompting import ImageLimits, PromptProfile
 from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, Schedule, check_seed, positive
@@ -37,7 +38,7 @@ class ModelRecipe:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Annotation files in any format `sdg data` reads."""
+    """Annotation files in any format `sdg data` reads but a folder of its format hf."""
 
     train: Path  # what is learned
     validation: Path  # what evaluations answer
@@ -196,6 +197,18 @@ class GrpoRecipe:
         positive(self, "clip")
         if self.beta < 0:
             raise ValueError("beta is not negative.")
+
+    def prompts_a_step(self, processes: int) -> int:
+        """Rows that one optimizer step asks about."""
+        return self.optimizer.batch_size * self.optimizer.accumulate * processes // self.rollout.group
+
+    def require_step(self, rows: int, processes: int) -> None:
+        """Raise SdgError for fewer rows than one step asks about, which TRL would all leave out."""
+        if rows < (prompts := self.prompts_a_step(processes)):
+            raise SdgError(
+                f"A step asks about {prompts:,} rows (optimizer.batch_size × accumulate × processes / "
+                f"rollout.group), and data.train has {rows:,}; lower the batch or give more rows."
+            )
 
 
 Recipe = SftRecipe | GrpoRecipe

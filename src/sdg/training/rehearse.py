@@ -16,6 +16,7 @@ from sdg.models.meta import Taken, measured, vision_language_model
 from sdg.models.vlm import LETTERS
 from sdg.prompting import PromptProfile
 from sdg.runs.rehearsal import GB, GPUS, Rehearsal
+from sdg.training.dataset import require_file
 from sdg.training.model import (
     checkpoint_weights,
     load_profile,
@@ -50,7 +51,7 @@ def rehearse(
     if (deepspeed := recipe.run.deepspeed) is not None:
         page.check("run.deepspeed", lambda: zero_stage(deepspeed), lambda stage: f"ZeRO stage {stage}")
     if grpo is not None:
-        _check_groups(page, grpo)
+        _check_groups(page, grpo, rows)
     model = page.check(
         "model", lambda: _model(recipe), lambda found: f"{found.num_parameters() / 1e9:.2f} B parameters"
     )
@@ -85,10 +86,11 @@ def rehearse(
 
 
 def _count(path: Path) -> int:
+    require_file(path)
     return sum(1 for _ in read_records(path))
 
 
-def _check_groups(page: Rehearsal, recipe: GrpoRecipe) -> None:
+def _check_groups(page: Rehearsal, recipe: GrpoRecipe, rows: int | None) -> None:
     optimizer, group = recipe.optimizer, recipe.rollout.group
     batch = optimizer.batch_size * optimizer.accumulate * page.processes
     page.require(
@@ -96,6 +98,12 @@ def _check_groups(page: Rehearsal, recipe: GrpoRecipe) -> None:
         batch % group == 0,
         f"batch_size × accumulate × processes is {batch}, to be divided into groups of {group}",
     )
+    if rows is not None and page.holds("groups"):
+        page.check(
+            "a step",
+            lambda: recipe.require_step(min(rows, recipe.data.limit or rows), page.processes),
+            lambda _: f"{recipe.prompts_a_step(page.processes):,} rows",
+        )
 
 
 def _model(recipe: Recipe) -> Any:

@@ -40,6 +40,7 @@ from sdg.recipes import to_document
 from sdg.runs.begin import begin_together, read_settings, refuse_changes
 from sdg.runs.log import NAME as LOG
 from sdg.runs.log import append_log, trim_log
+from sdg.sections import require_trackers
 from sdg.training.dataset import RowReader, Rows
 from sdg.training.evaluate import Outcome, Validation
 from sdg.training.model import load_model, load_processor, load_profile, lora_config, needed, zero_stage
@@ -48,6 +49,14 @@ from sdg.training.recipe import GrpoRecipe, Recipe
 MANIFEST: Final = "manifest.json"
 FINAL: Final = "final"
 WAITING: Final = timedelta(hours=2)
+FREE: Final = (
+    "recipe.data.workers",
+    "recipe.evaluation.batch_size",
+    "recipe.run.keep",
+    "recipe.run.trackers",
+)
+"""What neither weights nor scores depend on, and so may differ when a run is resumed, as after it ran out of
+memory in an evaluation."""
 """How long one process may keep the others waiting, such as by the longest answers of a validation."""
 _PACKAGES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "vllm")
 
@@ -87,6 +96,8 @@ def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Itera
     processes = join_processes(recipe)  # before anything is loaded, which would go to the first GPU otherwise
     profile, processor = load_profile(recipe), load_processor(recipe.model)
     rows, validation, summary = read_splits(recipe, profile, processor, targets=targets)
+    if isinstance(recipe, GrpoRecipe):
+        recipe.require_step(len(rows), processes.num_processes)
     settings = {
         "kind": type(recipe).__name__.removesuffix("Recipe").lower(),
         "recipe": to_document(recipe),
@@ -95,7 +106,7 @@ def prepared(recipe: Recipe, out: Path, *, targets: bool, resume: bool) -> Itera
         "processes": processes.num_processes,
     }
     notes = {"versions": _versions()}
-    with begin_together(out, out / MANIFEST, settings, notes=notes, resume=resume) as begun:
+    with begin_together(out, out / MANIFEST, settings, notes=notes, resume=resume, free=FREE) as begun:
         checkpoint = last_checkpoint(out) if begun else None
         model = load_model(recipe.model)
         adapter = lora_config(recipe.model, model)
@@ -142,6 +153,7 @@ def check_environment(recipe: Recipe) -> None:
         if not recipe.run.deepspeed.is_file():
             raise SdgError(f"run.deepspeed is {recipe.run.deepspeed}, which is no file.")
         zero_stage(recipe.run.deepspeed)
+    require_trackers(recipe.run.trackers)
     if isinstance(recipe, GrpoRecipe) and recipe.rollout.engine != "transformers":
         _check_vllm(recipe)
 
@@ -199,7 +211,7 @@ def ended(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
     manifest = read_settings(out, out / MANIFEST)
     if "final" not in manifest or not (out / FINAL).is_dir():
         return None
-    refuse_changes(out, manifest, {"recipe": to_document(recipe)})
+    refuse_changes(out, manifest, {"recipe": to_document(recipe)}, FREE)
     if join_processes(recipe).is_main_process:
         print(f"This run has ended already: the detector is in {out / FINAL}.", file=sys.stderr)
     return out / FINAL
