@@ -77,6 +77,7 @@ def test_what_is_not_one_whole_run_is_refused_and_nothing_written(tmp_path: Path
     for parts, expected, sentence in (
         ([one], None, "Of 2 parts 2 is missing"),
         ([one, other], None, "not parts of one set"),
+        ([one, manifest_of(one)], None, "run.json holds settings and is no part"),
         ([one, one], None, "2 is missing"),
         ([one, two], None, "'b' is twice"),
         ([one, changed], None, "was begun with other settings"),

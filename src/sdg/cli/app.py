@@ -147,4 +147,4 @@ def export_space(
         show(export_report(folder, report, title=title))
     elif detector is not None:
         show(export_app(folder, detector, editors, title=title))
-    say("Look at it, then push it to a Space: git push, or huggingface-cli upload.")
+    say("Look at it, then push it to a Space: git push, or hf upload ORG/NAME.")

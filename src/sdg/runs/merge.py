@@ -68,6 +68,8 @@ def _require_all(parts: Sequence[Path]) -> None:
     if not found:
         return
     counts = {int(match[2]) for _, match in found}
+    if settings := [part for part in parts if part.name.endswith(".run.json")]:
+        raise SdgError(f"{settings[0]} holds settings and is no part; leave such files out, as part-*.jsonl.")
     if len(counts) > 1 or len(found) < len(parts):
         raise SdgError(f"{parts[0]} and the others are not parts of one set; give those of one run.")
     numbers = sorted(int(match[1]) for _, match in found)

@@ -52,6 +52,9 @@ def test_a_failed_first_line_is_still_a_prediction(tmp_path, line):
 
 def test_a_format_that_is_not_plain_is_asked_for(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"image": "a.png"}')
+    (tmp_path / "listed.jsonl").write_text('{"filepath": "a.png", "caption": "a cat"}\n')
+    with pytest.raises(SdgError, match=r"listed\.jsonl lists pictures without annotations; call their texts"):
+        formats.guess_format(tmp_path / "listed.jsonl")
     with pytest.raises(SdgError, match="is not plain from its first line; name it: sdg, sdg30k, predictions"):
         formats.guess_format(tmp_path / "a.jsonl")
 

@@ -123,6 +123,8 @@ def guess_format(path: Path) -> Format:
         return "predictions"
     if "filepath" in keys and "prompt" in keys:
         return "sdg"
+    if keys >= {"filepath", "caption"}:  # what `sdg diagnose --prompts` takes as well
+        raise SdgError(f"{path} lists pictures without annotations; call their texts prompt, not caption.")
     raise SdgError(f"The format of {path} is not plain from its first line; name it: {', '.join(FORMATS)}.")
 
 
