@@ -111,6 +111,8 @@ def test_a_server_may_come_back_elsewhere_and_be_asked_in_another_way(
         return run_on_ray(uri, inputs, tmp_path / "found", options=options, resume=True)
 
     assert asked("openai:http://node1:8000/v1#sdg", 64) == "all"
+    # Settings are compared once a block is there.
+    (tmp_path / "found/part-00001-of-00032.parquet").write_bytes(b"a block")
     assert asked("openai:http://node2:8000/v1?timeout=9#sdg", 32) == "all"
     with pytest.raises(SdgError, match=r"begun with other settings: detector\.uri was"):
         asked("openai:http://node2:8000/v1#other", 32)
