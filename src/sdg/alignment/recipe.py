@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from sdg.detectors import answers_by_path, parts_of
-from sdg.io.uri import answering
+from sdg.detectors import answers_by_path, answers_depend_on
 from sdg.scorers.weighted import ScorerRecipe
 from sdg.sections import LoraRecipe, OptimizerRecipe, RunRecipe, check_name, check_seed, positive
 
@@ -345,4 +344,4 @@ def compared(name: str, value: Any) -> Any:
     """
     if not isinstance(value, str) or not name.startswith("recipe.") or not name.endswith(_URIS):
         return value
-    return "|".join(map(answering, parts_of(value)))
+    return answers_depend_on(value)

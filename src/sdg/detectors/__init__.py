@@ -88,6 +88,11 @@ def parts_of(uri: str) -> list[str]:
     return [part.strip() for part in uri.removeprefix(_UNION).split("|")] if uri.startswith(_UNION) else [uri]
 
 
+def answers_depend_on(uri: str) -> str:
+    """`sdg.io.uri.answering` of a detector's or scorer's URI, of a union of each part: a server may move."""
+    return "|".join(map(_uri.answering, parts_of(uri)))
+
+
 def answers_by_path(uri: str) -> bool:
     """Whether a detector's URI names stored answers, which are of known pictures and of no new one."""
     return any(part.startswith(("heatmap:", "replay:")) for part in parts_of(uri))

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sdg.detectors import answers_by_path, load_detector, names_server, parts_of
+from sdg.detectors import answers_by_path, answers_depend_on, load_detector, names_server
 from sdg.detectors.bulk import Shard, run
 from sdg.errors import SdgError, described, first_line, installed
 from sdg.io.jsonl import is_parquet
 from sdg.io.parquet import row_count
-from sdg.io.uri import SERVED, answering
+from sdg.io.uri import SERVED
 from sdg.runs.begin import begin
 from sdg.runs.inputs import Item, gather
 
@@ -139,8 +139,7 @@ class _Worker:
 
 
 def _answering(name: str, value: Any) -> Any:
-    # Of the detector what answers depend on: a server may have moved.
-    return "|".join(map(answering, parts_of(value))) if name == "detector.uri" else value
+    return answers_depend_on(value) if name == "detector.uri" else value
 
 
 def _rows(sources: Sequence[Path]) -> dict[Path, int]:
